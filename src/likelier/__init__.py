@@ -1,0 +1,82 @@
+"""Offline preference optimization of language models: DPO, IPO, KTO, SimPO and their family."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from likelier.versions import __version__
+
+if TYPE_CHECKING:
+    from likelier.data.load import PreferenceData, load_preferences
+    from likelier.models import Policy, load_policy
+    from likelier.objectives import (
+        DPO,
+        IPO,
+        KTO,
+        METHODS,
+        APODown,
+        APOZero,
+        Hinge,
+        Objective,
+        RobustDPO,
+        SigmoidNorm,
+        SimPO,
+    )
+    from likelier.options import LoraOptions, TrainingOptions
+    from likelier.trainer import PreferenceTrainer
+
+# torch and transformers take seconds to import: each name is imported when it is first used.
+_HOMES = {
+    "PreferenceData": "data.load",
+    "load_preferences": "data.load",
+    "Policy": "models",
+    "load_policy": "models",
+    "LoraOptions": "options",
+    "TrainingOptions": "options",
+    "PreferenceTrainer": "trainer",
+    **dict.fromkeys(
+        [
+            "APODown",
+            "APOZero",
+            "DPO",
+            "Hinge",
+            "IPO",
+            "KTO",
+            "METHODS",
+            "Objective",
+            "RobustDPO",
+            "SigmoidNorm",
+            "SimPO",
+        ],
+        "objectives",
+    ),
+}
+
+__all__ = [
+    "DPO",
+    "IPO",
+    "KTO",
+    "METHODS",
+    "APODown",
+    "APOZero",
+    "Hinge",
+    "LoraOptions",
+    "Objective",
+    "Policy",
+    "PreferenceData",
+    "PreferenceTrainer",
+    "RobustDPO",
+    "SigmoidNorm",
+    "SimPO",
+    "TrainingOptions",
+    "__version__",
+    "load_policy",
+    "load_preferences",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"likelier.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'likelier' has no attribute {name!r}")

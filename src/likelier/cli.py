@@ -1,0 +1,171 @@
+"""The command line: subcommands of a few lines each, over the library.
+
+Exit codes: 0 done, 1 a fault of ours, 2 bad input (one message, no traceback), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from likelier.errors import LikelierError
+from likelier.versions import __version__
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its one-line help, its flags, what it does. Flags are built only for the command that runs."""
+
+    help: str
+    usage: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def _demo_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="demo", help="a hub id or folder instead of the built-in small model")
+    parser.add_argument("--output", default="runs/demo", help="the run folder (default: %(default)s)")
+    parser.add_argument("--max-steps", type=int, help="stop after this many optimizer steps")
+
+
+def _demo(flags: argparse.Namespace) -> None:
+    from likelier.demo.run import run_demo
+
+    run_demo(model=flags.model, output=flags.output, max_steps=flags.max_steps)
+
+
+def _train_flags(parser: argparse.ArgumentParser) -> None:
+    from likelier.flags import add_run_flags
+
+    parser.add_argument("config", nargs="?", help="a YAML file with the same names as the flags; flags win over it")
+    add_run_flags(parser)
+
+
+def _train(flags: argparse.Namespace) -> None:
+    from likelier.config import parse, read_yaml
+    from likelier.pipeline import train
+
+    given = {name: value for name, value in vars(flags).items() if name not in ("config", "command")}
+    train(parse({**(read_yaml(flags.config) if flags.config else {}), **given}))
+
+
+def _score_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, help="the policy: a run folder, a model or adapter folder, a hub id, demo"
+    )
+    parser.add_argument("--reference", help="the reference model (default: a run's own; an adapter's base)")
+    parser.add_argument("--data", required=True, help="pairs or labelled answers, in any known format")
+    parser.add_argument("--output", required=True, help="JSON lines, one object a row")
+    parser.add_argument("--beta", type=float, help="reward scale (default: the run's own, else 0.1)")
+    parser.add_argument("--per-token", action="store_true", help="add every answer token with its log-ratio")
+    parser.add_argument("--max-length", type=int, help="tokens of prompt + answer (default: the context, at most 2048)")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="arithmetic")
+    parser.add_argument("--token-budget", type=int, help="padded tokens of one micro-batch (default: from memory)")
+
+
+def _score(flags: argparse.Namespace) -> None:
+    from likelier.pipeline import score_file
+
+    print(
+        score_file(
+            flags.model,
+            flags.reference,
+            flags.data,
+            flags.output,
+            beta=flags.beta,
+            per_token=flags.per_token,
+            max_length=flags.max_length,
+            dtype=flags.dtype,
+            token_budget=flags.token_budget,
+        )
+    )
+
+
+COMMANDS = {
+    "demo": Command(
+        "train the built-in small model on the built-in preferences and show what changed",
+        "[options]",
+        _demo_flags,
+        _demo,
+    ),
+    "train": Command(
+        "train a policy on preferences, by flags or a YAML file", "[CONFIG.yaml] [options]", _train_flags, _train
+    ),
+    "score": Command(
+        "implicit reward of every answer in a file, with accuracy where pairs are given",
+        "--model M --data F --output O [options]",
+        _score_flags,
+        _score,
+    ),
+}
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    if command is None:
+        return _top_parser()
+    entry = COMMANDS[command]
+    parser = argparse.ArgumentParser(
+        usage=f"likelier {command} {entry.usage}", description=entry.help, allow_abbrev=False
+    )
+    entry.add_flags(parser)
+    return parser
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    listing = "\n".join(f"  {name:<8} {entry.help}" for name, entry in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        usage="likelier COMMAND [options]",
+        description=f"Make the answers that people preferred likelier.\n\ncommands:\n{listing}",
+        epilog="'likelier COMMAND --help' tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"likelier {__version__}")
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = words[0] if words and words[0] in COMMANDS else None
+    if command is None:
+        _parser(None).parse_args(words or ["--help"])
+        return 2
+    flags = _parser(command).parse_args(words[1:])
+    from likelier.console import plain_warnings, say
+
+    plain_warnings()
+    try:
+        COMMANDS[command].run(flags)
+    except LikelierError as error:
+        say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        return _our_fault(error)
+    return 0
+
+
+def _our_fault(error: BaseException) -> int:
+    import traceback
+
+    traceback.print_exception(error)
+    print("this is a fault of likelier, not of your input; please report it with the lines above", file=sys.stderr)
+    return 1
+
+
+def run(argv: Any = None) -> None:
+    """The console script."""
+    sys.exit(main(argv))
+
+
+if __name__ == "__main__":
+    run()

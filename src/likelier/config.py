@@ -1,0 +1,151 @@
+"""One tree of dataclasses = the YAML file = the flags.
+
+`RunOptions`, `LoraOptions`, `TrainingOptions` and the chosen objective share one flat space of names. A name that
+nothing reads, or that has no effect beside the others, is an error.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from likelier.errors import ConfigError
+from likelier.objectives import METHODS, Objective
+from likelier.options import LoraOptions, TrainingOptions, build, nearest, option
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is trained, on what, against what, and where to."""
+
+    method: str = option("dpo", "the objective: " + ", ".join(METHODS))
+    model: str = option("", "a hub id, a model folder, an adapter folder, a .gguf file, or demo")
+    data: str = option("", "a preference file, a datasets folder or a hub id")
+    output: str = option("", "the run folder")
+    reference: str = option("start", "start (the policy as it is loaded), base (adapter off), or another model")
+    eval_data: str | None = option(None, "a file of held-out preferences")
+    eval_fraction: float | None = option(None, "hold out this share of the prompts instead")
+    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "arithmetic; auto takes what the hardware does well")
+    resume: bool = option(False, "go on from the newest checkpoint in --output")
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(
+                f"unknown method {self.method!r}{nearest(self.method, METHODS)}; known: {', '.join(METHODS)}"
+            )
+        for name in ("model", "data", "output"):
+            if not getattr(self, name):
+                raise ConfigError(f"--{name} is missing")
+        if self.eval_data is not None and self.eval_fraction is not None:
+            raise ConfigError("eval_data and eval_fraction were both given; keep one of them")
+        if self.eval_fraction is not None and not 0 < self.eval_fraction < 1:
+            raise ConfigError(f"eval_fraction={self.eval_fraction} is out of range; it must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run."""
+
+    run: RunOptions
+    objective: Objective
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+
+SECTIONS: tuple[type, ...] = (RunOptions, LoraOptions, TrainingOptions)
+
+
+def hyperparameter_fields() -> dict[str, dict[str, Field[Any]]]:
+    """Each hyperparameter's name, with the methods that have it."""
+    found: dict[str, dict[str, Field[Any]]] = {}
+    for method, objective in METHODS.items():
+        for item in fields(objective):
+            found.setdefault(item.name, {})[method] = item
+    return found
+
+
+def parse(values: Mapping[str, Any]) -> RunConfig:
+    """Make a run from named values (dashes or underscores). Raises `ConfigError` naming the option and the mend."""
+    named = {str(name).replace("-", "_"): value for name, value in values.items()}
+    run = _section(RunOptions, named)
+    objective = _objective(run.method, named)
+    lora, training = _section(LoraOptions, named), _section(TrainingOptions, named)
+    if named:
+        _refuse(next(iter(named)), run.method)
+    if run.method == "simpo" and run.reference != "start":
+        raise ConfigError("simpo uses no reference; drop --reference")
+    return RunConfig(run, objective, lora, training)
+
+
+def _section(kind: Any, named: dict[str, Any]) -> Any:
+    """Take this dataclass's names out of `named` and build it."""
+    hints = typing.get_type_hints(kind)
+    own = {item.name: named.pop(item.name) for item in fields(kind) if item.name in named}
+    return build(kind, {name: coerce(name, value, hints[name]) for name, value in own.items()}, kind.__name__)
+
+
+def _objective(method: str, named: dict[str, Any]) -> Objective:
+    kind = METHODS[method]
+    hints = typing.get_type_hints(kind)
+    own = {item.name: named.pop(item.name) for item in fields(kind) if item.name in named}
+    try:
+        return kind(**{name: coerce(name, value, hints[name]) for name, value in own.items()})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _refuse(name: str, method: str) -> None:
+    owners = hyperparameter_fields().get(name)
+    if owners:
+        own = ", ".join(item.name for item in fields(METHODS[method])) or "none"
+        raise ConfigError(f"{name} has no effect on {method} (it belongs to {', '.join(owners)}); {method} has: {own}")
+    known = [item.name for section in SECTIONS for item in fields(section)] + list(hyperparameter_fields())
+    raise ConfigError(f"unknown option {name!r}{nearest(name, known)}")
+
+
+def coerce(name: str, value: Any, hint: Any) -> Any:
+    """The value as the option's type; text from YAML or the command line is read as a number where one is wanted."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        return None if value is None else coerce(name, value, kinds[0])
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ConfigError(f"{name}={value!r} is not one of: {', '.join(map(str, choices))}")
+        return value
+    if hint in (int, float) and not isinstance(value, bool):
+        return _number(name, value, hint)
+    if typing.get_origin(hint) is dict:
+        return value
+    if not isinstance(value, hint):
+        raise ConfigError(f"{name}={value!r} is {type(value).__name__}; it must be {hint.__name__}")
+    return value
+
+
+def _number(name: str, value: Any, kind: type) -> Any:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if number != number or (kind is int and number != int(number)):
+        raise ConfigError(f"{name}={value!r} is not a {'whole number' if kind is int else 'number'}")
+    return int(number) if kind is int else number
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The options of a YAML file. Raises `ConfigError` with the line where it cannot be read."""
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected names and values, found {type(loaded).__name__}")
+    return loaded

@@ -1,0 +1,1 @@
+"""From files to token groups: sources, formats, split, tokenize, packing."""

@@ -1,0 +1,193 @@
+"""Read rows from whatever a user names: JSON, JSON lines, CSV, Parquet, a saved `datasets` folder, a hub id, a list.
+
+Nothing here looks inside a row; `formats.py` does. The network is touched only for a hub id (`owner/name` that is no
+local path), which only the user can have typed.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from likelier.errors import DataError
+from likelier.records import Source
+
+Rows = Iterator[tuple[Source, Any]]
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_KNOWN = "JSON (.json), JSON lines (.jsonl), CSV (.csv), each also .gz; Parquet (.parquet), a saved `datasets` folder"
+
+
+@dataclass(frozen=True)
+class NamedRows:
+    """Rows and what to call the place they came from."""
+
+    name: str
+    rows: list[tuple[Source, Mapping[str, Any]]]
+
+
+def read_rows(source: str | Path | Iterable[Mapping[str, Any]]) -> NamedRows:
+    """Read every row of `source` with its place. Raises `DataError` with file and line when that fails."""
+    if isinstance(source, (str, Path)):
+        name, found = str(source), _read_named(str(source))
+    else:
+        name, found = "rows", ((Source("rows", number, "row"), row) for number, row in enumerate(source, 1))
+    rows = [(place, _as_row(place, row)) for place, row in found]
+    if not rows:
+        raise DataError(f"{name} holds no rows; give a file with at least one preference")
+    return NamedRows(name, rows)
+
+
+def _as_row(place: Source, row: Any) -> Mapping[str, Any]:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{place}: a row must be an object with columns, found {type(row).__name__}: {_short(row)}")
+    return row
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _read_named(name: str) -> Rows:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _read_dataset_folder(path)
+    if not path.exists():
+        if _HUB_ID.fullmatch(name) and not _has_data_suffix(path):
+            return _read_hub(name)
+        raise DataError(f"no such file: {name} (looked in {path.absolute().parent})")
+    kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
+    reader = {".json": _read_json, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}.get(kind)
+    if kind == ".parquet":
+        return _read_parquet(path)
+    if reader is None:
+        raise DataError(f"{name}: unknown kind of file {path.suffix!r}; known: {_KNOWN}")
+    return _read_text(path, reader)
+
+
+def _has_data_suffix(path: Path) -> bool:
+    return path.suffix in {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz"}
+
+
+def _read_text(path: Path, reader: Any) -> Rows:
+    try:
+        with _open_text(path) as stream:
+            yield from reader(path, stream)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text at byte {error.start}; convert the file to UTF-8") from error
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _open_text(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return open(path, encoding="utf-8-sig", newline="")
+
+
+def _read_jsonl(path: Path, stream: IO[str]) -> Rows:
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            yield Source(str(path), number), _parse(line, path, number)
+
+
+def _parse(line: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{number}: broken JSON at column {error.colno}: {error.msg}; the line begins {_short(line[:60])}. "
+            "Mend or remove the line"
+        ) from error
+
+
+def _read_json(path: Path, stream: IO[str]) -> Rows:
+    text = stream.read()
+    if not text.strip():
+        return
+    try:
+        loaded = json.loads(text)
+    except json.JSONDecodeError as error:
+        if _first_line_is_object(text):
+            yield from _read_jsonl(path, iter(text.splitlines()))  # type: ignore[arg-type]
+            return
+        raise DataError(f"{path}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from error
+    if isinstance(loaded, dict) and len(loaded) == 1 and isinstance(next(iter(loaded.values())), list):
+        loaded = next(iter(loaded.values()))
+    if isinstance(loaded, dict):
+        loaded = [loaded]
+    if not isinstance(loaded, list):
+        raise DataError(f"{path}: expected a list of rows, found {type(loaded).__name__}")
+    yield from ((Source(str(path), number, "record"), row) for number, row in enumerate(loaded, 1))
+
+
+def _first_line_is_object(text: str) -> bool:
+    """JSON lines under the name .json: the first line is a whole object."""
+    try:
+        return isinstance(json.loads(text.lstrip().splitlines()[0]), dict)
+    except json.JSONDecodeError:
+        return False
+
+
+def _read_csv(path: Path, stream: IO[str]) -> Rows:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.DictReader(stream, strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                columns = reader.fieldnames or []
+                raise DataError(f"{path}:{reader.line_num}: the row does not have the {len(columns)} columns {columns}")
+            yield Source(str(path), reader.line_num), row
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: broken CSV: {error}") from error
+
+
+def _read_parquet(path: Path) -> Rows:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Source(str(path), number, "record"), row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
+
+
+def _read_dataset_folder(path: Path) -> Rows:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except (FileNotFoundError, OSError, ValueError) as error:
+        raise DataError(f"{path}: not a folder written by datasets' save_to_disk: {error}") from error
+    return _dataset_rows(str(path), loaded)
+
+
+def _read_hub(name: str) -> Rows:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name)
+    except Exception as error:  # the hub client raises many kinds; all mean that the named set cannot be had
+        raise DataError(f"{name}: no such file, and the hub did not give a data set of that name: {error}") from error
+    return _dataset_rows(name, loaded)
+
+
+def _dataset_rows(name: str, loaded: Any) -> Rows:
+    if hasattr(loaded, "keys"):
+        splits = list(loaded.keys())
+        if len(splits) > 1 and "train" not in splits:
+            raise DataError(f"{name} holds the splits {splits} and none is called train; save the one you want alone")
+        loaded = loaded["train" if "train" in splits else splits[0]]
+    yield from ((Source(name, number, "row"), row) for number, row in enumerate(loaded, 1))

@@ -1,0 +1,39 @@
+"""Split records by prompt, so that no prompt stands on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+
+from likelier.errors import DataError
+from likelier.records import Record, content_key
+
+
+def prompt_key(record: Record) -> bytes:
+    """A short key by which records of the same prompt are recognised."""
+    return hashlib.blake2b(content_key(record.prompt).encode(), digest_size=16).digest()
+
+
+def split_by_prompt(records: Sequence[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """(train, held out): whole prompts, drawn by `seed`, until about `fraction` of the records are held out."""
+    if not 0 < fraction < 1:
+        raise DataError(f"the held-out fraction is {fraction}; it must lie between 0 and 1")
+    keys = [prompt_key(record) for record in records]
+    prompts = sorted(set(keys))
+    random.Random(seed).shuffle(prompts)
+    sizes: dict[bytes, int] = {}
+    for key in keys:
+        sizes[key] = sizes.get(key, 0) + 1
+    held: set[bytes] = set()
+    count = 0
+    for key in prompts:
+        if count >= fraction * len(records):
+            break
+        held.add(key)
+        count += sizes[key]
+    train = [record for record, key in zip(records, keys, strict=True) if key not in held]
+    test = [record for record, key in zip(records, keys, strict=True) if key in held]
+    if not train or not test:
+        raise DataError(f"{len(prompts)} distinct prompts cannot be split with a held-out fraction of {fraction}")
+    return train, test

@@ -1,0 +1,242 @@
+"""Records to token groups: chat template, exact boundary between prompt and answer, truncation.
+
+Prompt and prompt + answer are rendered and tokenized jointly; the answer begins where the two token lists part. Where a
+token merges across the boundary, it belongs to the answer. The boundary is never inferred from characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from likelier.errors import DataError, ModelError
+from likelier.records import Content, Labelled, Message, Pair, Record, Source, TokenIds, Unusable, UnusableRows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Truncation = Literal["drop", "cut-prompt-left", "cut-answer-right", "error"]
+Ids = np.ndarray
+_BLOCK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """One prompt and its answers, as token ids (int32 arrays): the unit of work everywhere.
+
+    A pair has the answers (chosen, rejected) and `desirable` None. A labelled row has its answer, and for KTO the
+    mismatched answer of another row as a second one. `ref_logps` holds the reference's score of each answer once known;
+    `given_ref_logps` what the data file claims them to be.
+    """
+
+    prompt: Ids
+    answers: tuple[Ids, ...]
+    source: Source
+    desirable: bool | None = None
+    ref_logps: tuple[float, ...] | None = None
+    given_ref_logps: tuple[float, ...] | None = None
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the answers are (chosen, rejected)."""
+        return self.desirable is None
+
+    @property
+    def own_answers(self) -> tuple[Ids, ...]:
+        """The answers that the row itself gave: both of a pair, the first of a labelled row."""
+        return self.answers if self.is_pair else self.answers[:1]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt and the longest answer."""
+        return len(self.prompt) + max(len(answer) for answer in self.answers)
+
+
+@dataclass
+class Tokenized:
+    """Groups, the rows that could not become one, and what truncation and the boundary did."""
+
+    groups: list[Group] = field(default_factory=list)
+    unusable: UnusableRows = field(default_factory=UnusableRows)
+    max_length: int = 0
+    boundary_merges: int = 0
+    cut_prompts: int = 0
+    cut_answers: int = 0
+    answers_without_eos: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """The account for the run card."""
+        return {
+            "groups": len(self.groups),
+            "unusable": len(self.unusable),
+            "boundary_merges": self.boundary_merges,
+            "cut_prompts": self.cut_prompts,
+            "cut_answers": self.cut_answers,
+            "answers_without_eos": self.answers_without_eos,
+        }
+
+    def answer_lengths(self) -> list[int]:
+        """Tokens of each group's own answers."""
+        return [len(answer) for group in self.groups for answer in group.own_answers]
+
+
+def tokenize_records(
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    truncation: Truncation = "drop",
+) -> Tokenized:
+    """Tokenize every record. Rows over `max_length` (prompt + longest answer) are treated by `truncation`:
+
+    `drop` leaves the row out and counts it; `cut-prompt-left` removes the beginning of the prompt; `cut-answer-right`
+    removes the end of the answer, which then has no EOS; `error` raises. Raises `ModelError` if conversations are given
+    and the tokenizer has no chat template.
+    """
+    _check_template(records, tokenizer)
+    result = Tokenized(max_length=max_length)
+    for start in range(0, len(records), _BLOCK):
+        block = records[start : start + _BLOCK]
+        for record, ids in zip(block, _tokenize_block(block, tokenizer), strict=True):
+            group = _to_group(record, ids, result, truncation)
+            if group is not None:
+                result.groups.append(group)
+                ends = (answer[-_EOS_WINDOW:] for answer in group.answers)
+                result.answers_without_eos += sum(tokenizer.eos_token_id not in end for end in ends)
+    return result
+
+
+_EOS_WINDOW = 3  # a chat template may write a newline or so after the EOS
+
+
+def _check_template(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+    chat = next((record for record in records if isinstance(record.prompt, tuple)), None)
+    if chat is not None and not tokenizer.chat_template:
+        raise ModelError(
+            f"{chat.source}: the row is a conversation and the tokenizer of {tokenizer.name_or_path or 'this model'} "
+            "has no chat template. Use an instruction-tuned model, set tokenizer.chat_template, or give plain text "
+            "prompts and answers"
+        )
+
+
+def _answers(record: Record) -> tuple[Content, ...]:
+    return (record.chosen, record.rejected) if isinstance(record, Pair) else (record.answer,)
+
+
+def _tokenize_block(block: Sequence[Record], tokenizer: PreTrainedTokenizerBase) -> list[list[list[int]]]:
+    """For each record the ids of the prompt and of prompt + each answer."""
+    texts: dict[bool, list[str]] = {True: [], False: []}
+    places: list[list[tuple[bool, int] | list[int]]] = []
+    for record in block:
+        places.append([])
+        for part in _renderings(record, tokenizer):
+            if isinstance(part, list):
+                places[-1].append(part)
+            else:
+                templated, text = part
+                places[-1].append((templated, len(texts[templated])))
+                texts[templated].append(text)
+    ids = {templated: _encode(tokenizer, some, not templated) for templated, some in texts.items()}
+    return [[ids[p[0]][p[1]] if isinstance(p, tuple) else p for p in record] for record in places]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool) -> list[list[int]]:
+    if not texts:
+        return []
+    encoded: Any = tokenizer(texts, add_special_tokens=special, return_attention_mask=False)
+    return [_one_bos(ids, tokenizer) if special else ids for ids in encoded["input_ids"]]
+
+
+def _one_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Plain text that itself begins with the BOS text would get a second one."""
+    bos = tokenizer.bos_token_id
+    return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+
+def _renderings(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str] | list[int]]:
+    """The prompt, then prompt + each answer: as (templated, text), or as ids where the row came tokenized."""
+    prompt = record.prompt
+    if isinstance(prompt, TokenIds):
+        answers = (answer for answer in _answers(record) if isinstance(answer, TokenIds))
+        return [list(prompt.ids), *(list(prompt.ids + answer.ids) for answer in answers)]
+    if isinstance(prompt, str):
+        eos = str(tokenizer.eos_token or "")
+        whole = (prompt + str(answer) for answer in _answers(record))
+        return [(False, prompt), *((False, text if eos and text.endswith(eos) else text + eos) for text in whole)]
+    parts: list[tuple[bool, str] | list[int]] = [(True, _render(tokenizer, record, prompt, True))]
+    for answer in _answers(record):
+        assert isinstance(answer, tuple)
+        parts.append((True, _render(tokenizer, record, prompt + answer, False)))
+    return parts
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, record: Record, messages: tuple[Message, ...], add_generation_prompt: bool
+) -> str:
+    conversation = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except Exception as error:  # templates raise whatever they like, most often about the order of roles
+        roles = " ".join(message.role for message in messages)
+        raise DataError(f"{record.source}: the chat template refuses the roles '{roles}': {error}") from error
+    return str(text)
+
+
+def _common_prefix(left: list[int], right: list[int]) -> int:
+    length = min(len(left), len(right))
+    return next((i for i in range(length) if left[i] != right[i]), length)
+
+
+def _to_group(record: Record, ids: list[list[int]], result: Tokenized, truncation: Truncation) -> Group | None:
+    prompt, *whole = ids
+    boundary = min(_common_prefix(prompt, full) for full in whole)
+    result.boundary_merges += boundary < len(prompt)
+    cut = _truncate(prompt[:boundary], [full[boundary:] for full in whole], result, truncation, record.source)
+    reason = "over-max-length" if cut is None else _unfit(*cut)
+    if cut is None or reason:
+        longest = max(len(full) for full in whole)
+        result.unusable.add(Unusable(record.source, reason, f"{longest} tokens" if cut is None else ""))
+        return None
+    answers = tuple(np.asarray(answer, dtype=np.int32) for answer in cut[1])
+    desirable = record.desirable if isinstance(record, Labelled) else None
+    given = record.ref_logps if isinstance(record, Pair) else None
+    prompt_ids = np.asarray(cut[0], dtype=np.int32)
+    return Group(prompt_ids, answers, record.source, desirable, given_ref_logps=given)
+
+
+def _unfit(prompt: list[int], answers: list[list[int]]) -> str:
+    if not prompt:
+        return "no-prompt-tokens"
+    if not all(answers):
+        return "no-answer-tokens"
+    return "identical-answers" if len(answers) == 2 and answers[0] == answers[1] else ""
+
+
+def _truncate(
+    prompt: list[int], answers: list[list[int]], result: Tokenized, truncation: Truncation, source: Source
+) -> tuple[list[int], list[list[int]]] | None:
+    """The prompt and answers within the limit, or None where the policy leaves the row out."""
+    limit, longest = result.max_length, max(len(answer) for answer in answers)
+    if len(prompt) + longest <= limit:
+        return prompt, answers
+    if truncation == "error":
+        raise DataError(
+            f"{source}: {len(prompt) + longest} tokens, the limit is {limit}; raise --max-length, or choose "
+            "--truncation drop, cut-prompt-left or cut-answer-right"
+        )
+    if truncation == "cut-prompt-left" and longest < limit:
+        result.cut_prompts += 1
+        return prompt[len(prompt) + longest - limit :], answers
+    if truncation == "cut-answer-right" and len(prompt) < limit:
+        room = limit - len(prompt)
+        result.cut_answers += sum(len(answer) > room for answer in answers)
+        return prompt, [answer[:room] for answer in answers]
+    return None
+
+
+def default_max_length(context: int | None) -> int:
+    """The model's context, at most 2048 tokens."""
+    return min(context or 2048, 2048)

@@ -1,0 +1,101 @@
+"""One engine for training, evaluation, scoring and the reference: groups in, `Scored` out, in micro-batches.
+
+It joins the boxes on both sides of the seam (batches and scores below, objectives above) and adds no mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from likelier.data.packing import micro_batches
+from likelier.data.tokenize import Group
+from likelier.objectives import Objective, Scored
+from likelier.scoring import Batch, SequenceScores, collate
+from likelier.scoring.batch import Answers
+
+Report = Callable[[int], None]
+
+
+def as_scored(batch: Batch, scores: SequenceScores) -> Scored:
+    """The seam's result as what objectives read; the reference in the policy's precision."""
+    ref_logps = None if batch.ref_logps is None else batch.ref_logps.to(scores.logps.dtype)
+    return Scored(scores.logps, scores.lengths, ref_logps, batch.pairs, batch.rows, batch.desirable, batch.partners)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode (dropout off) without gradients; the mode before is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+@dataclass(frozen=True)
+class ScoredGroups:
+    """A micro-batch of groups with its batch and scores."""
+
+    groups: list[Group]
+    batch: Batch
+    scores: SequenceScores
+
+
+def score_groups(
+    model: nn.Module,
+    groups: Sequence[Group],
+    *,
+    token_budget: int,
+    device: torch.device | str,
+    answers: Answers = "all",
+    report: Report | None = None,
+) -> Iterator[ScoredGroups]:
+    """Score groups without gradients, dropout off, in micro-batches within `token_budget`.
+
+    They come longest first, so that memory is at its peak at once. `report` is called with the number of groups done.
+    """
+    with frozen(model):
+        for part in micro_batches(groups, token_budget):
+            batch = collate(part, device=device, answers=answers)
+            yield ScoredGroups(part, batch, model(batch=batch))
+            if report is not None:
+                report(len(part))
+
+
+def step_statistics(objective: Objective, parts: Sequence[Scored]) -> Tensor | None:
+    """The objective's statistics over the whole step: the sum over its micro-batches."""
+    sums = [objective.step_statistics(part) for part in parts]
+    found = [part for part in sums if part is not None]
+    return torch.stack(found).sum(0) if found else None
+
+
+def join(parts: Sequence[Scored]) -> Scored:
+    """Several scored micro-batches as one, answer numbers shifted."""
+    offsets = [0]
+    for part in parts:
+        offsets.append(offsets[-1] + len(part.logps))
+
+    def numbers(name: str) -> Tensor | None:
+        found = [(getattr(part, name), offset) for part, offset in zip(parts, offsets, strict=False)]
+        return None if found[0][0] is None else torch.cat([values + offset for values, offset in found])
+
+    def values(name: str) -> Tensor | None:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else torch.cat(found)
+
+    return Scored(
+        logps=torch.cat([part.logps for part in parts]),
+        lengths=torch.cat([part.lengths for part in parts]),
+        ref_logps=values("ref_logps"),
+        pairs=numbers("pairs"),
+        rows=numbers("rows"),
+        desirable=values("desirable"),
+        partners=numbers("partners"),
+    )

@@ -1,0 +1,35 @@
+"""Errors that are the user's to mend. Each message names the place, the value and the mend; none needs a traceback."""
+
+from __future__ import annotations
+
+
+class LikelierError(Exception):
+    """Base class: bad input of any kind. The command line prints the message and exits with 2."""
+
+
+class DataError(LikelierError):
+    """A preference file, or a row in it, cannot be used."""
+
+
+class ConfigError(LikelierError):
+    """An option is unknown, inert, out of range or contradicts another."""
+
+
+class ModelError(LikelierError):
+    """A model or tokenizer cannot be loaded or used."""
+
+
+class WrongReferenceError(LikelierError):
+    """The reference is not the one that the run says it is."""
+
+
+class RunFolderError(LikelierError):
+    """A run folder cannot be written, read or resumed."""
+
+
+class TrainingError(LikelierError):
+    """Training cannot go on: the loss or the gradient is not finite."""
+
+
+class LikelierWarning(UserWarning):
+    """Something a user should know about before trusting the run."""

@@ -1,0 +1,103 @@
+"""Held-out preference accuracy with intervals, and what else can be told from scores alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from likelier.data.tokenize import Group
+from likelier.engine import Report, as_scored, frozen, join, score_groups, step_statistics
+from likelier.metrics import MetricSums, accuracy_interval, item_metrics, readable
+from likelier.models import Policy
+from likelier.objectives import Objective, Scored
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics over held-out items, and which items were right."""
+
+    metrics: dict[str, float]
+    items: int
+
+
+def evaluate_groups(
+    model: nn.Module,
+    objective: Objective,
+    groups: Sequence[Group],
+    *,
+    token_budget: int,
+    device: torch.device | str,
+    report: Report | None = None,
+) -> Evaluation:
+    """Score all held-out groups and compute the objective's metrics over them as one set.
+
+    For pairs also `ranking_accuracy`: how often the policy itself finds the chosen answer likelier (sums), and
+    `ranking_accuracy_per_token` (means). Accuracies come with `_low` and `_high` of a 95 % interval.
+    """
+    parts: list[Scored] = []
+    prompts: list[int] = []
+    for part in score_groups(model, groups, token_budget=token_budget, device=device, report=report):
+        parts.append(as_scored(part.batch, part.scores))
+        prompts.extend(hash(group.prompt.tobytes()) for group in part.groups)
+    scored = join(parts)
+    statistics = step_statistics(objective, [scored])
+    metrics = objective_metrics(objective, scored, statistics)
+    clusters = torch.tensor(prompts)
+    for name, right in accuracies(objective, scored, statistics).items():
+        low, high = accuracy_interval(right.cpu(), clusters)
+        metrics |= {name: float(right.double().mean()), f"{name}_low": low, f"{name}_high": high}
+    return Evaluation(metrics, len(groups))
+
+
+def objective_metrics(objective: Objective, scored: Scored, statistics: Tensor | None) -> dict[str, float]:
+    """Loss, rewards, log-probabilities, lengths and the objective's own statistics, as means over the items."""
+    sums = step_sums(objective, scored, statistics, objective.losses(scored, statistics))
+    return readable(sums) | ({} if statistics is None else objective.statistics_metrics(statistics))
+
+
+def step_sums(objective: Objective, scored: Scored, statistics: Tensor | None, losses: Tensor) -> MetricSums:
+    """The metrics of some items as sums and counts (the objective's statistics aside)."""
+    return item_metrics(scored, losses, objective.rewards(scored), objective.reward_baseline(statistics))
+
+
+def accuracies(objective: Objective, scored: Scored, statistics: Tensor | None) -> dict[str, Tensor]:
+    """Which items are right, (n,) bool each: by reward, and for pairs by the policy's own log-probabilities."""
+    rewards = objective.rewards(scored)
+    if scored.pairs is None:
+        assert scored.rows is not None and scored.desirable is not None
+        baseline = objective.reward_baseline(statistics) or 0.0
+        return {"rewards/accuracies": (rewards[scored.rows] > baseline) == scored.desirable}
+
+    def chosen_wins(values: Tensor) -> Tensor:
+        chosen, rejected = scored.chosen_rejected(values)
+        return chosen > rejected
+
+    return {
+        "rewards/accuracies": chosen_wins(rewards),
+        "ranking_accuracy": chosen_wins(scored.logps),
+        "ranking_accuracy_per_token": chosen_wins(scored.logps / scored.lengths),
+    }
+
+
+def greedy_answers(policy: Policy, prompts: Sequence[Sequence[dict[str, str]]], *, max_new_tokens: int) -> list[str]:
+    """The policy's greedy answer to each conversation, as one left-padded batch."""
+    from transformers import GenerationConfig
+
+    tokenizer, model = policy.tokenizer, policy.model
+    texts = [tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True) for prompt in prompts]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+    batch = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with frozen(model):
+        written = model.generate(**batch, generation_config=settings)
+    start = batch["input_ids"].shape[1]
+    return [tokenizer.decode(ids[start:], skip_special_tokens=True).strip() for ids in written]

@@ -1,0 +1,149 @@
+"""The losses: pure functions of tensors, one value per pair or per row, nothing reduced.
+
+Inputs are what the seam returns: `logps` are log-probabilities summed over answer tokens (nats), `logratios` are
+`logps - ref_logps`, `lengths` the number of tokens summed. Only a loss may divide by a length. Every hyperparameter is
+keyword-only and has no hidden default where methods disagree. All functions broadcast over their tensor arguments.
+
+Notation in the docstrings: s = logistic sigmoid, Dw and Dl = log-ratios of the chosen and the rejected answer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def _smoothed(logits: Tensor, label_smoothing: float | Tensor) -> Tensor:
+    """`-(1 - e) log s(logits) - e log s(-logits)`: the expected logistic loss when a label is wrong with chance `e`."""
+    return -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)
+
+
+def dpo_loss(
+    chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, label_smoothing: float | Tensor = 0.0
+) -> Tensor:
+    """Direct preference optimization: `-log s(beta (Dw - Dl))`.
+
+    Source: arXiv 2305.18290, equation 7; with `label_smoothing` e > 0 the conservative DPO of E. Mitchell's note,
+    equation 3. A tensor gives each pair its own soft label (a tie is 0.5).
+
+    Shapes: (n,), (n,) -> (n,). At zero log-ratios the value is ln 2.
+    """
+    return _smoothed(beta * (chosen_logratios - rejected_logratios), label_smoothing)
+
+
+def robust_dpo_loss(
+    chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, flip_probability: float
+) -> Tensor:
+    """Robust DPO: an unbiased estimate of the DPO loss on clean labels when labels flip with `flip_probability` e.
+
+    `(-(1 - e) log s(beta (Dw - Dl)) + e log s(-beta (Dw - Dl))) / (1 - 2 e)`, arXiv 2403.00409. Mind the sign of the
+    second term: conservative DPO has the other one. The value can be negative.
+
+    Shapes: (n,), (n,) -> (n,).
+    """
+    logits = beta * (chosen_logratios - rejected_logratios)
+    kept = -(1 - flip_probability) * logsigmoid(logits)
+    flipped = flip_probability * logsigmoid(-logits)
+    return (kept + flipped) / (1 - 2 * flip_probability)
+
+
+def ipo_loss(
+    chosen_logratios: Tensor,
+    rejected_logratios: Tensor,
+    chosen_lengths: Tensor,
+    rejected_lengths: Tensor,
+    *,
+    tau: float,
+    length_normalize: bool = True,
+) -> Tensor:
+    """Identity preference optimization: `(h - 1 / (2 tau))^2`, a regression that stops pushing at its target.
+
+    Source: arXiv 2310.12036, equation 17. `h = Dw / n_w - Dl / n_l` per token (the form its authors confirmed for
+    practice) or, without `length_normalize`, `h = Dw - Dl` per answer. The target 1 / (2 tau) has the unit of `h`.
+
+    Shapes: four times (n,) -> (n,). At zero log-ratios the value is (1 / (2 tau))^2.
+    """
+    if length_normalize:
+        chosen_logratios = chosen_logratios / chosen_lengths
+        rejected_logratios = rejected_logratios / rejected_lengths
+    return (chosen_logratios - rejected_logratios - 1 / (2 * tau)) ** 2
+
+
+def kto_loss(
+    logratios: Tensor,
+    desirable: Tensor,
+    kl: Tensor | float,
+    *,
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """Kahneman-Tversky optimization: `w (1 - s(+-beta (D - kl)))`, plus for desirable rows, minus for undesirable ones.
+
+    Source: arXiv 2402.01306, equation 7. `kl` is the baseline z0, estimated on the whole optimizer step, clamped at 0
+    and detached by whoever computes it (`objectives.KTO.step_statistics`).
+
+    Shapes: logratios (n,), desirable (n,) bool, kl scalar -> (n,). At zero log-ratios and kl the value is w / 2.
+    """
+    direction = torch.where(desirable, 1.0, -1.0).to(logratios.dtype)
+    weight = torch.where(desirable, desirable_weight, undesirable_weight).to(logratios.dtype)
+    return weight * torch.sigmoid(-direction * beta * (logratios - kl))
+
+
+def simpo_loss(
+    chosen_logps: Tensor,
+    rejected_logps: Tensor,
+    chosen_lengths: Tensor,
+    rejected_lengths: Tensor,
+    *,
+    beta: float,
+    gamma_beta_ratio: float,
+    label_smoothing: float | Tensor = 0.0,
+) -> Tensor:
+    """SimPO: `-log s(beta (p_w / n_w - p_l / n_l - gamma_beta_ratio))`: no reference, a margin per token.
+
+    Source: arXiv 2405.14734, equation 6, with gamma = gamma_beta_ratio * beta. `beta` is per token, hence 2 to 10.
+
+    Shapes: four times (n,) -> (n,).
+    """
+    difference = chosen_logps / chosen_lengths - rejected_logps / rejected_lengths
+    return _smoothed(beta * (difference - gamma_beta_ratio), label_smoothing)
+
+
+def hinge_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float) -> Tensor:
+    """Hinge on the implicit reward margin: `max(0, 1 - beta (Dw - Dl))` (RSO, arXiv 2309.06657). (n,), (n,) -> (n,)."""
+    return torch.relu(1 - beta * (chosen_logratios - rejected_logratios))
+
+
+def sigmoid_norm_loss(
+    chosen_logratios: Tensor,
+    rejected_logratios: Tensor,
+    chosen_lengths: Tensor,
+    rejected_lengths: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float | Tensor = 0.0,
+) -> Tensor:
+    """Length-normalized DPO: `-log s(beta (Dw / n_w - Dl / n_l))` (Tulu 3, arXiv 2411.15124). `beta` is per token.
+
+    Shapes: four times (n,) -> (n,). At zero log-ratios the value is ln 2.
+    """
+    difference = chosen_logratios / chosen_lengths - rejected_logratios / rejected_lengths
+    return _smoothed(beta * difference, label_smoothing)
+
+
+def apo_zero_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float) -> Tensor:
+    """APO-zero: `1 - s(beta Dw) + s(beta Dl)`: raise the chosen, lower the rejected (arXiv 2408.06266, equation 7).
+
+    For data whose chosen answers are better than what the model writes. (n,), (n,) -> (n,), 1 at zero log-ratios.
+    """
+    return torch.sigmoid(-beta * chosen_logratios) + torch.sigmoid(beta * rejected_logratios)
+
+
+def apo_down_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float) -> Tensor:
+    """APO-down: `s(beta Dw) + 1 - s(beta (Dw - Dl))`: lower both, the rejected more (arXiv 2408.06266, equation 8).
+
+    For data whose chosen answers are worse than what the model writes. (n,), (n,) -> (n,), 1 at zero log-ratios.
+    """
+    return torch.sigmoid(beta * chosen_logratios) + torch.sigmoid(-beta * (chosen_logratios - rejected_logratios))

@@ -1,0 +1,112 @@
+"""Metrics as sums and counts, so that they merge exactly over micro-batches, ranks and logging windows.
+
+A mean of means is never taken: `MetricSums` adds, and divides once, when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from likelier.objectives import Scored
+
+
+@dataclass
+class MetricSums:
+    """Named (sum, count) pairs."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Add every element of `values` to the metric `name`; an empty tensor adds nothing."""
+        if values.numel():
+            self.add_sum(name, float(values.detach().double().sum()), values.numel())
+
+    def add_sum(self, name: str, total: float, count: float) -> None:
+        """Add a sum over `count` values."""
+        self.sums[name] = self.sums.get(name, 0.0) + total
+        self.counts[name] = self.counts.get(name, 0) + count
+
+    def merge(self, others: Iterable[MetricSums]) -> MetricSums:
+        """Add the others' sums and counts to these."""
+        for other in others:
+            for name, total in other.sums.items():
+                self.add_sum(name, total, other.counts[name])
+        return self
+
+    def means(self) -> dict[str, float]:
+        """Each metric's mean."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
+
+
+def item_metrics(scored: Scored, losses: Tensor, rewards: Tensor, baseline: float | None = None) -> MetricSums:
+    """The metrics of a set of items under TRL's names, as sums and counts.
+
+    `losses` (n,) per item, `rewards` (answers,). Accuracy is strict: a tie is wrong. For labelled rows an item is right
+    when its reward lies on its label's side of `baseline` (KTO's beta * z0), and the margin is left to `readable`.
+    """
+    sums = MetricSums()
+    sums.add("loss", losses)
+    if scored.pairs is not None:
+        chosen, rejected = scored.pairs[:, 0], scored.pairs[:, 1]
+        sums.add("rewards/margins", rewards[chosen] - rewards[rejected])
+        sums.add("rewards/accuracies", (rewards[chosen] > rewards[rejected]).double())
+    else:
+        assert scored.rows is not None and scored.desirable is not None
+        chosen, rejected = scored.rows[scored.desirable], scored.rows[~scored.desirable]
+        if baseline is not None:
+            right = (rewards[scored.rows] > baseline) == scored.desirable
+            sums.add("rewards/accuracies", right.double())
+    for side, answers in (("chosen", chosen), ("rejected", rejected)):
+        sums.add(f"rewards/{side}", rewards[answers])
+        sums.add(f"logps/{side}", scored.logps[answers])
+        sums.add(f"lengths/{side}", scored.lengths[answers])
+    return sums
+
+
+def readable(sums: MetricSums) -> dict[str, float]:
+    """The means, with the margin of labelled rows (difference of the two sides' means) where pairs gave none."""
+    means = sums.means()
+    if "rewards/margins" not in means and "rewards/chosen" in means and "rewards/rejected" in means:
+        means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+    return means
+
+
+def wilson_interval(successes: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval for a proportion (95 % by default); (0, 1) without observations."""
+    if count == 0:
+        return 0.0, 1.0
+    share = successes / count
+    centre = share + z * z / (2 * count)
+    half = z * sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def bootstrap_interval(right: Tensor, clusters: Tensor, *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """A 95 % bootstrap interval of the mean of `right` (n,), resampling whole `clusters` (n,) (items of one prompt)."""
+    _, number = torch.unique(clusters, return_inverse=True)
+    count = int(number.max()) + 1
+    sums = torch.zeros(count, dtype=torch.double).index_add_(0, number, right.double())
+    sizes = torch.bincount(number, minlength=count).double()
+    generator = torch.Generator().manual_seed(seed)
+    means = []
+    for _ in range(draws):
+        drawn = torch.randint(count, (count,), generator=generator)
+        means.append(sums[drawn].sum() / sizes[drawn].sum())
+    low, high = torch.quantile(torch.stack(means), torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
+    return low, high
+
+
+def accuracy_interval(right: Tensor, clusters: Tensor) -> tuple[float, float]:
+    """Wilson's interval, or a bootstrap over prompts where prompts repeat. `right` (n,) bool, `clusters` (n,) int."""
+    if len(torch.unique(clusters)) == len(clusters):
+        return wilson_interval(float(right.sum()), len(right))
+    return bootstrap_interval(right, clusters)

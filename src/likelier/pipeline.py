@@ -1,0 +1,159 @@
+"""What the commands do: load, train, score. Each step is another room's; this only puts them in a row."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from likelier.config import RunConfig
+from likelier.console import counting, say
+from likelier.data.load import PreferenceData, load_preferences
+from likelier.data.prepare import prepare_groups
+from likelier.data.tokenize import default_max_length
+from likelier.errors import ConfigError, DataError, LikelierError
+from likelier.models import Dtype, Policy, default_token_budget, load_policy
+from likelier.paths import cache_folder
+from likelier.progress import ProgressDisplay
+from likelier.reference import Reference, ReferenceScoring, base_reference, other_reference
+from likelier.rewards import implicit_rewards, summarize
+from likelier.runs import RunFolder
+from likelier.scoring import attach_scorer
+from likelier.trainer import PreferenceTrainer
+
+
+def train(config: RunConfig) -> PreferenceTrainer:
+    """Load data and policy, train, and say where the files lie."""
+    run = config.run
+    data = load_preferences(
+        run.data, eval_data=run.eval_data, eval_fraction=run.eval_fraction, seed=config.training.seed
+    )
+    say(f"data: {data}")
+    _check_kind(config, data)
+    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=config.training.seed)
+    say(f"policy: {policy.words}")
+    trainer = PreferenceTrainer(
+        policy,
+        config.objective,
+        data.train,
+        eval_data=data.test,
+        output_dir=run.output,
+        reference=named_reference(run.reference, run.dtype),
+        options=config.training,
+        resume=run.resume,
+        card=run_card(config, data),
+        callbacks=[ProgressDisplay()],
+    )
+    trainer.folder.write_audit(len(data.train) + len(data.test) + len(data.unusable), *_usable(data))
+    trainer.train()
+    say(f"done: {trainer.state.global_step} steps; model, metrics.jsonl and run.json lie in {run.output}")
+    return trainer
+
+
+def _usable(data: PreferenceData) -> tuple[int, Any]:
+    return len(data.train) + len(data.test), data.unusable
+
+
+def _check_kind(config: RunConfig, data: PreferenceData) -> None:
+    """Fail before a model is loaded."""
+    if config.objective.data == "pairs" and data.kind == "labels":
+        raise DataError(
+            f"{config.run.data} holds labelled answers, and {config.objective.method} learns from pairs (chosen, "
+            "rejected); use --method kto, which learns from labels"
+        )
+
+
+def run_card(config: RunConfig, data: PreferenceData) -> dict[str, Any]:
+    """What the command knows of the run beyond the trainer's own."""
+    return {
+        "run": asdict(config.run),
+        "lora": {name: value for name, value in asdict(config.lora).items() if value},
+        "data_format": data.format,
+        "unusable_rows": data.unusable.counts(),
+    }
+
+
+def named_reference(name: str, dtype: Dtype) -> Any:
+    """`start` and `base` are words; anything else is a model."""
+    return name if name in ("start", "base") else load_policy(name, dtype=dtype)
+
+
+def score_file(
+    model: str,
+    reference: str | None,
+    data: str,
+    output: str,
+    *,
+    beta: float | None,
+    per_token: bool,
+    max_length: int | None,
+    dtype: Dtype,
+    token_budget: int | None,
+) -> str:
+    """Write the implicit reward of every answer in `data` to `output`; returns a summary."""
+    _check_writable(output)
+    card = _card_of(model)
+    scale = beta if beta is not None else float(card.get("hyperparameters", {}).get("beta", 0.1))
+    loaded = load_preferences(data)
+    say(f"data: {loaded}")
+    policy = load_policy(model, dtype=dtype)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    policy.model.to(device)
+    attach_scorer(policy.model)
+    known = _reference_for(model, reference, card, policy, dtype, device)
+    say(f"policy: {policy.words}\nreference: {known.words}")
+    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    tokenized = prepare_groups(
+        loaded.train,
+        policy.tokenizer,
+        method="score",
+        wants=loaded.kind,
+        partners=False,
+        max_length=max_length or default_max_length(context),
+        truncation="drop",
+    )
+    if len(tokenized.unusable):
+        say(f"{len(tokenized.unusable)} rows are left out:\n{tokenized.unusable.summary()}")
+    groups = tokenized.groups
+    budget = token_budget or default_token_budget(policy.model, device)
+    with counting("scoring", 2 * len(groups)) as report:
+        how = ReferenceScoring(cache_folder() / "reference", budget, device, report)
+        rows = implicit_rewards(policy, known, groups, how, beta=scale, per_token=per_token)
+    with open(output, "w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"
+
+
+def _check_writable(output: str) -> None:
+    try:
+        with open(output, "a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
+
+
+def _card_of(model: str) -> dict[str, Any]:
+    try:
+        return RunFolder(model).read_card()
+    except LikelierError:
+        return {}
+
+
+def _reference_for(
+    model: str, named: str | None, card: dict[str, Any], policy: Policy, dtype: Dtype, device: torch.device
+) -> Reference:
+    """The named one; else the run's own; else an adapter's base."""
+    recorded = card.get("run", {})
+    if named is None and recorded:
+        named = recorded["model"] if recorded["reference"] == "start" else recorded["reference"]
+    if named is None or named == "base":
+        if not (Path(model) / "adapter_config.json").is_file():
+            raise ConfigError(f"{model} has no adapter and no run.json that names its reference; give --reference")
+        return base_reference(policy.model, precision=policy.precision)
+    other = load_policy(named, dtype=dtype)
+    other.model.to(device)
+    attach_scorer(other.model)
+    return other_reference(other.model, named, precision=other.precision)

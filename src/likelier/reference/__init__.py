@@ -1,0 +1,17 @@
+"""The reference: which model it is, its scores in a store on disk, and the proof that it is the right one."""
+
+from likelier.reference.identity import Reference, base_reference, other_reference, released, start_reference
+from likelier.reference.proof import ProvedReference, prove_reference
+from likelier.reference.store import ReferenceScoring, ReferenceStore
+
+__all__ = [
+    "ProvedReference",
+    "Reference",
+    "ReferenceScoring",
+    "ReferenceStore",
+    "base_reference",
+    "other_reference",
+    "prove_reference",
+    "released",
+    "start_reference",
+]

@@ -1,0 +1,160 @@
+"""What the reference is: a model, said in words and known by a hash of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from likelier.errors import WrongReferenceError
+from likelier.scoring.score import SCORER_VERSION, causal_model
+
+_VOLATILE = {"transformers_version", "use_cache", "dtype", "torch_dtype", "architectures", "pad_token_id"}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference model, said in words.
+
+    `use` is a context in which the yielded module scores as the reference. `equals_policy` claims that the policy
+    starts as this reference; the step-0 check holds it to that. `identity` is what its stored scores are keyed by.
+    """
+
+    words: str
+    identity: str
+    equals_policy: bool
+    use: Callable[[], Any]
+
+
+def weights_identity(model: nn.Module, *, adapter: bool, precision: str) -> str:
+    """A hash of the weights in memory (with the adapter's, or the base's alone), the config that shapes the
+    computation, the precision and the scorer's version.
+    """
+    digest = hashlib.blake2b(f"{SCORER_VERSION}|{precision}|".encode(), digest_size=16)
+    digest.update(_config_text(model, adapter).encode())
+    named = {_plain_name(name): tensor for name, tensor in _tensors(model) if _counts(name, adapter)}
+    for name in sorted(named):
+        tensor = named[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _config_text(model: nn.Module, adapter: bool) -> str:
+    config = causal_model(model).config.to_dict()
+    kept = {name: value for name, value in config.items() if name not in _VOLATILE and not name.startswith("_")}
+    if adapter and hasattr(model, "peft_config"):
+        lora: Any = model.peft_config["default"]  # type: ignore[index]
+        kept["adapter"] = [lora.r, lora.lora_alpha, lora.use_rslora, lora.rank_pattern, lora.alpha_pattern]
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from causal_model(model).named_parameters()
+
+
+def _is_adapter(name: str) -> bool:
+    return ".lora_" in name or ".modules_to_save." in name
+
+
+def _counts(name: str, adapter: bool) -> bool:
+    if ".reference." in name:
+        return False
+    return not (".original_module." in name if adapter else _is_adapter(name))
+
+
+def _plain_name(name: str) -> str:
+    for part in (".base_layer", ".original_module", ".modules_to_save.default"):
+        name = name.replace(part, "")
+    return name
+
+
+def adapter_has_effect(model: nn.Module) -> bool:
+    """Whether a LoRA adapter already changes the model (a fresh one has B = 0 everywhere)."""
+    up = [tensor for name, tensor in _tensors(model) if ".lora_B." in name or ".lora_embedding_B." in name]
+    saved = any(".modules_to_save." in name for name, _ in _tensors(model))
+    return saved or any(bool(tensor.any()) for tensor in up)
+
+
+def start_reference(model: nn.Module, *, precision: str, live: bool = False) -> Reference:
+    """The policy as it stands now. With `live` a frozen copy is kept, to be asked while the policy moves on."""
+    is_adapter = hasattr(model, "peft_config")
+    if is_adapter and not adapter_has_effect(model):
+        reference = base_reference(model, precision=precision)
+        words = "the base model, adapter switched off (the new adapter starts without effect)"
+        return replace(reference, words=words, equals_policy=True)
+    identity = weights_identity(model, adapter=is_adapter, precision=precision)
+    if is_adapter:
+        words = "the base model + a frozen copy of the adapter as it was loaded"
+        use = _copied_adapter(model) if live else _itself(model)
+    else:
+        words = "the policy itself as it was loaded" + (", a frozen copy" if live else ", scored before the first step")
+        use = _itself(_frozen_copy(model)) if live else _itself(model)
+    return Reference(words, identity, True, use)
+
+
+def base_reference(model: nn.Module, *, precision: str) -> Reference:
+    """The base model under an adapter. The policy is claimed to start there only if the adapter has no effect yet."""
+    if not hasattr(model, "peft_config"):
+        raise WrongReferenceError("the reference 'base' means the adapter switched off, and this model has no adapter")
+    words = "the base model, adapter switched off"
+    identity = weights_identity(model, adapter=False, precision=precision)
+
+    @contextmanager
+    def use() -> Iterator[nn.Module]:
+        with model.disable_adapter():  # type: ignore[operator]
+            yield model
+
+    return Reference(words, identity, not adapter_has_effect(model), use)
+
+
+def other_reference(model: nn.Module, name: str, *, precision: str) -> Reference:
+    """Another model, named by the user."""
+    identity = weights_identity(model, adapter=hasattr(model, "peft_config"), precision=precision)
+    return Reference(f"another model: {name}", identity, False, _itself(model))
+
+
+def released(reference: Reference) -> Reference:
+    """The same description without the model, once its scores are stored: nothing keeps a second model in memory."""
+
+    def gone() -> Any:
+        raise RuntimeError("the reference model was released after its scores were stored")
+
+    return replace(reference, use=gone)
+
+
+def _itself(model: nn.Module) -> Callable[[], Any]:
+    return lambda: nullcontext(model)
+
+
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    copy = deepcopy(model)
+    copy.requires_grad_(False)
+    return copy.eval()
+
+
+def _copied_adapter(model: Any) -> Callable[[], Any]:
+    """A second adapter named "reference" with the same weights, switched to inside the context."""
+    model.add_adapter("reference", model.peft_config["default"])
+    weights = dict(model.named_parameters())
+    for name, tensor in weights.items():
+        if ".reference." in name:
+            tensor.data.copy_(weights[name.replace(".reference.", ".default.")].data)
+    model.set_adapter("default")
+
+    @contextmanager
+    def use() -> Iterator[nn.Module]:
+        model.set_adapter("reference")
+        try:
+            yield model
+        finally:
+            model.set_adapter("default")
+
+    return use

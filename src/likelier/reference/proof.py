@@ -1,0 +1,160 @@
+"""The proof that the reference is the right one, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from likelier.console import counting, say
+from likelier.data.tokenize import Group
+from likelier.engine import ScoredGroups, as_scored, join, score_groups, step_statistics
+from likelier.errors import WrongReferenceError
+from likelier.objectives import Objective
+from likelier.reference.identity import Reference, released
+from likelier.reference.store import ReferenceScoring, attach_reference, score_live, take_given
+
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 0.02}
+_GIVEN_TOLERANCE = 0.02  # scores in a data file may have been computed in bfloat16 elsewhere
+
+
+def sample_of(groups: Sequence[Group], count: int = 8) -> list[Group]:
+    """`count` groups spread evenly over the data set."""
+    if len(groups) <= count:
+        return list(groups)
+    return [groups[(2 * k + 1) * len(groups) // (2 * count)] for k in range(count)]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest difference between two scorings of the same answers, in nats per token, and where it was."""
+
+    nats_per_token: float
+    group: Group
+
+
+def largest_difference(model: nn.Module, groups: Sequence[Group], how: ReferenceScoring) -> Difference:
+    """Score the groups afresh with `model` and compare with their `ref_logps`."""
+    return _worst(list(score_groups(model, groups, token_budget=how.token_budget, device=how.device)))
+
+
+def _worst(parts: Sequence[ScoredGroups]) -> Difference:
+    worst = Difference(-1.0, parts[0].groups[0])
+    for part in parts:
+        assert part.batch.ref_logps is not None
+        gap = (part.scores.logps.double() - part.batch.ref_logps).abs() / part.scores.lengths
+        if not float(gap.max()) <= worst.nats_per_token:
+            prompt = part.batch.prompts[part.batch.prompt_of[int(gap.argmax())]].tolist()
+            group = next(group for group in part.groups if group.prompt.tolist() == prompt)
+            worst = Difference(float(gap.max()), group)
+    return worst
+
+
+def check_stored(groups: Sequence[Group], reference: Reference, how: ReferenceScoring, tolerance: float) -> float:
+    """Recompute a sample of stored scores; returns the largest difference in nats per token, raises if too large."""
+    with reference.use() as model:
+        worst = largest_difference(model, sample_of(groups), how)
+    if not worst.nats_per_token <= tolerance:
+        raise WrongReferenceError(
+            f"stored reference scores are not the reference's: at {worst.group.source} they differ by "
+            f"{worst.nats_per_token:.3g} nats a token (allowed {tolerance:g}). Likely causes: the store "
+            f"({how.store / reference.identity}) was edited or damaged, or another precision or device scored it. "
+            "Delete that folder and run again"
+        )
+    return worst.nats_per_token
+
+
+def check_start(
+    model: nn.Module,
+    groups: Sequence[Group],
+    reference: Reference,
+    objective: Objective,
+    how: ReferenceScoring,
+    tolerance: float,
+) -> dict[str, float]:
+    """Where the policy starts as the reference: implicit rewards are 0 and the loss is its value at zero log-ratios.
+
+    Returns the figures for the run card. Raises `WrongReferenceError` with the likely causes.
+    """
+    parts = list(score_groups(model, groups, token_budget=how.token_budget, device=how.device))
+    worst, (loss, expected) = _worst(parts), _start_losses(parts, objective)
+    longest = max(len(answer) for group in groups for answer in group.answers)
+    slack = 10 * tolerance * longest * max(1.0, abs(expected))
+    if not worst.nats_per_token <= tolerance or not abs(loss - expected) <= slack:
+        raise WrongReferenceError(
+            f"the policy does not start as its reference ({reference.words}): at {worst.group.source} their "
+            f"log-probabilities differ by {worst.nats_per_token:.3g} nats a token (allowed {tolerance:g}), and the "
+            f"loss is {loss:.6g} instead of {expected:.6g}.\nLikely causes:\n"
+            "  - the model holds an adapter that was already trained, and the reference is the base without it: "
+            "use the reference 'start'\n"
+            "  - the weights were changed after the reference was scored, or the reference comes from another file\n"
+            "  - dropout or another random layer is on while scoring\n"
+            "  - stored scores are damaged: delete the reference store and run again"
+        )
+    return {
+        "step0_largest_difference_per_token": worst.nats_per_token,
+        "step0_loss": loss,
+        "step0_loss_expected": expected,
+    }
+
+
+def _start_losses(parts: Sequence[ScoredGroups], objective: Objective) -> tuple[float, float]:
+    """The mean loss of these groups, and what it would be at zero log-ratios."""
+    scored = join([as_scored(part.batch, part.scores) for part in parts])
+    at_zero = scored.at_reference()
+    losses = objective.losses(scored, step_statistics(objective, [scored]))
+    expected = objective.losses(at_zero, step_statistics(objective, [at_zero]))
+    return float(losses.mean()), float(expected.mean())
+
+
+@dataclass(frozen=True)
+class ProvedReference:
+    """A reference that holds, the groups with its scores, and what the run card says of it."""
+
+    reference: Reference | None
+    train: list[Group]
+    held_out: list[Group]
+    card: dict[str, Any]
+
+
+def prove_reference(
+    model: nn.Module,
+    reference: Reference,
+    objective: Objective,
+    train: list[Group],
+    held_out: list[Group],
+    first_step: Sequence[int],
+    how: ReferenceScoring,
+    *,
+    live: bool,
+    dtype: torch.dtype,
+) -> ProvedReference:
+    """Say what the reference is, score it (unless `live`), and prove it on the first step's groups and a sample.
+
+    `first_step` are the numbers of the first step's groups in `train`; `dtype` is the arithmetic's. Raises
+    `WrongReferenceError`.
+    """
+    say(f"reference: {reference.words}")
+    tolerance, said = TOLERANCE[dtype], "asked at every step"
+    if not live and train[0].given_ref_logps is not None:
+        tolerance, said = max(tolerance, _GIVEN_TOLERANCE), "taken from the data file, a sample recomputed"
+        train, held_out = take_given(train), take_given(held_out)
+    elif not live:
+        with counting("scoring the reference", len(train) + len(held_out)) as report:
+            attached = attach_reference([*train, *held_out], reference, replace(how, report=report))
+        train, held_out = attached.groups[: len(train)], attached.groups[len(train) :]
+        said = f"{attached.computed} computed, {attached.found} found in the store"
+    say(f"reference scores: {said}")
+    card: dict[str, Any] = {"words": reference.words, "identity": reference.identity, "scores": said}
+    card["equals_policy"] = reference.equals_policy
+    if not live:
+        card["stored_difference_per_token"] = check_stored(train, reference, how, tolerance)
+    if reference.equals_policy:
+        checked = [train[number] for number in first_step] + sample_of(train)
+        checked = score_live(checked, reference, how) if live else checked
+        card |= check_start(model, checked, reference, objective, how, tolerance)
+        say(f"step-0 check: loss {card['step0_loss']:.6f}, expected {card['step0_loss_expected']:.6f}; passed")
+    return ProvedReference(reference if live else released(reference), train, held_out, card)

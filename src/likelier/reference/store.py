@@ -1,0 +1,178 @@
+"""Reference scores on disk, and how missing ones are computed.
+
+A stored score is found by what was scored (prompt ids, answer ids) and by what scored it (weights, adapter state,
+precision, scorer version); never by a configuration or a row number. So the store serves every run, objective, beta and
+learning rate, and a row whose tokens changed is scored anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from likelier.data.tokenize import Group
+from likelier.engine import Report, ScoredGroups, score_groups
+from likelier.errors import LikelierWarning
+from likelier.paths import write_whole
+from likelier.reference.identity import Reference
+from likelier.scoring import Batch, SequenceScores
+
+_ROW = np.dtype([("key", "S16"), ("logp", "<f8"), ("length", "<u4")])
+_FLUSH_EVERY = 4096
+
+
+def answer_key(prompt: np.ndarray, answer: np.ndarray) -> bytes:
+    """What was scored: a hash of the prompt's and the answer's token ids."""
+    digest = hashlib.blake2b(len(prompt).to_bytes(4, "little"), digest_size=16)
+    digest.update(prompt.tobytes() + answer.tobytes())
+    return digest.digest()
+
+
+class ReferenceStore:
+    """Scores of one reference on disk: append-only segments, each written whole, read together as one sorted index.
+
+    Several processes may use one: nobody changes a segment, a reader sees those that are there. A damaged segment is
+    passed over with a warning and its rows are scored anew.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.folder = folder / identity
+        self._index = np.empty(0, dtype=_ROW)
+        self._pending: list[tuple[bytes, float, int]] = []
+        self._load()
+
+    def _load(self) -> None:
+        parts = [self._read(path) for path in sorted(self.folder.glob("*.scores"))]
+        if parts:
+            rows = np.concatenate(parts)
+            self._index = rows[np.argsort(rows["key"], kind="stable")]
+
+    def _read(self, path: Path) -> np.ndarray:
+        content = path.read_bytes()
+        body, check = content[:-4], content[-4:]
+        if len(body) % _ROW.itemsize or zlib.crc32(body).to_bytes(4, "little") != check:
+            warnings.warn(f"{path} is damaged; its scores are computed again", LikelierWarning, stacklevel=2)
+            return np.empty(0, dtype=_ROW)
+        return np.frombuffer(body, dtype=_ROW)
+
+    def find(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """(logps, found) for the keys: float64 sums in nats, and which of them are known."""
+        wanted = np.array(keys, dtype="S16")
+        if not len(self._index):
+            return np.zeros(len(wanted)), np.zeros(len(wanted), dtype=bool)
+        at = np.searchsorted(self._index["key"], wanted).clip(max=len(self._index) - 1)
+        return self._index["logp"][at], self._index["key"][at] == wanted
+
+    def add(self, key: bytes, logp: float, length: int) -> None:
+        """Note one score; it is on disk after the next `flush`."""
+        self._pending.append((key, logp, length))
+        if len(self._pending) >= _FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the noted scores as one segment."""
+        if not self._pending:
+            return
+        rows = np.array(self._pending, dtype=_ROW)
+        body = rows.tobytes()
+        write_whole(self.folder / f"{uuid.uuid4().hex}.scores", body + zlib.crc32(body).to_bytes(4, "little"))
+        joined = np.concatenate([self._index, rows])
+        self._index = joined[np.argsort(joined["key"], kind="stable")]
+        self._pending = []
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+
+@dataclass(frozen=True)
+class ReferenceScoring:
+    """How reference scores are computed: where, and how much at once."""
+
+    store: Path
+    token_budget: int
+    device: torch.device | str
+    report: Report | None = None
+
+
+@dataclass(frozen=True)
+class Attached:
+    """Groups with their reference scores, and how they were come by."""
+
+    groups: list[Group]
+    computed: int
+    found: int
+
+
+def attach_reference(groups: Sequence[Group], reference: Reference, how: ReferenceScoring) -> Attached:
+    """Give every group its reference scores: from the store, and where it has none, computed and stored."""
+    store = ReferenceStore(how.store, reference.identity)
+    keys = [[answer_key(group.prompt, answer) for answer in group.answers] for group in groups]
+    flat = [key for group in keys for key in group]
+    _, known = store.find(flat)
+    distinct, missing = len(set(flat)), {key for key, is_known in zip(flat, known, strict=True) if not is_known}
+    if missing:
+        todo = _distinct([group for group, own in zip(groups, keys, strict=True) if missing & set(own)])
+        try:
+            _score_into(store, todo, missing, reference, how)
+        finally:
+            store.flush()
+    logps, _ = store.find(flat)
+    values = iter(logps.tolist())
+    attached = [replace(group, ref_logps=tuple(next(values) for _ in group.answers)) for group in groups]
+    return Attached(attached, len(missing), distinct - len(missing))
+
+
+def score_live(groups: Sequence[Group], reference: Reference, how: ReferenceScoring) -> list[Group]:
+    """The groups (in any order) with scores that the reference gives now; nothing is stored."""
+    with reference.use() as model:
+        parts = score_groups(model, groups, token_budget=how.token_budget, device=how.device)
+        return [group for part in parts for group in _with_scores(part)]
+
+
+def _with_scores(part: ScoredGroups) -> list[Group]:
+    logps = part.scores.logps.double().tolist()
+    return [
+        replace(group, ref_logps=tuple(logps[number] for number in numbers))
+        for group, numbers in zip(part.groups, part.batch.answers_of_groups(), strict=True)
+    ]
+
+
+def take_given(groups: Sequence[Group]) -> list[Group]:
+    """The groups with the reference scores that the data file claims."""
+    return [replace(group, ref_logps=group.given_ref_logps) for group in groups]
+
+
+def _distinct(groups: Sequence[Group]) -> list[Group]:
+    seen: dict[tuple[bytes, ...], Group] = {}
+    for group in groups:
+        seen.setdefault((group.prompt.tobytes(), *(answer.tobytes() for answer in group.answers)), group)
+    return list(seen.values())
+
+
+def _score_into(
+    store: ReferenceStore, groups: Sequence[Group], missing: set[bytes], reference: Reference, how: ReferenceScoring
+) -> None:
+    written: set[bytes] = set()
+    with reference.use() as model:
+        scored = score_groups(model, groups, token_budget=how.token_budget, device=how.device, report=how.report)
+        for part in scored:
+            for key, logp, length in _answers_of(part.batch, part.scores):
+                if key in missing and key not in written:
+                    written.add(key)
+                    store.add(key, logp, length)
+
+
+def _answers_of(batch: Batch, scores: SequenceScores) -> Iterator[tuple[bytes, float, int]]:
+    logps, lengths = scores.logps.double().tolist(), scores.lengths.tolist()
+    for number, answer in enumerate(batch.answers):
+        prompt = batch.prompts[batch.prompt_of[number]]
+        arrays = (tokens.cpu().numpy().astype(np.int32) for tokens in (prompt, answer))
+        yield answer_key(*arrays), logps[number], lengths[number]

@@ -1,0 +1,118 @@
+"""The implicit reward of every answer in a file: beta * (log pi - log pi_ref), in sums and per token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from likelier.data.tokenize import Group
+from likelier.engine import score_groups
+from likelier.metrics import accuracy_interval
+from likelier.models import Policy
+from likelier.reference import Reference, ReferenceScoring
+
+
+@dataclass(frozen=True)
+class AnswerScore:
+    """One answer under one model: the sum, and each token's log-probability beneath it."""
+
+    logp: float
+    token_logps: list[float]
+
+
+def score_answers(model: Any, groups: Sequence[Group], how: ReferenceScoring) -> dict[int, list[AnswerScore]]:
+    """For each group (by its place) the scores of its answers."""
+    place = {id(group): number for number, group in enumerate(groups)}
+    found: dict[int, list[AnswerScore]] = {}
+    for part in score_groups(model, groups, token_budget=how.token_budget, device=how.device, report=how.report):
+        scores = part.scores
+        tokens = [piece.tolist() for piece in scores.token_logps.split(scores.lengths.tolist())]
+        answers = [AnswerScore(logp, own) for logp, own in zip(scores.logps.tolist(), tokens, strict=True)]
+        for group, numbers in zip(part.groups, part.batch.answers_of_groups(), strict=True):
+            found[place[id(group)]] = [answers[number] for number in numbers]
+    return found
+
+
+def implicit_rewards(
+    policy: Policy,
+    reference: Reference,
+    groups: Sequence[Group],
+    how: ReferenceScoring,
+    *,
+    beta: float,
+    per_token: bool,
+) -> list[dict[str, Any]]:
+    """One JSON-ready object a group, in order: the answers' log-probabilities, log-ratios and rewards."""
+    own = score_answers(policy.model, groups, how)
+    with reference.use() as model:
+        refs = score_answers(model, groups, how)
+    rows = []
+    for number, group in enumerate(groups):
+        answers = [
+            _answer(policy.tokenizer, ids, mine, theirs, beta, per_token)
+            for ids, mine, theirs in zip(group.own_answers, own[number], refs[number], strict=True)
+        ]
+        row: dict[str, Any] = {"source": str(group.source)}
+        if group.is_pair:
+            margin = answers[0]["reward"] - answers[1]["reward"]
+            row |= {"chosen": answers[0], "rejected": answers[1], "margin": margin, "correct": margin > 0}
+        else:
+            row |= {"label": group.desirable, "completion": answers[0]}
+        rows.append(row)
+    return rows
+
+
+def _answer(
+    tokenizer: Any, ids: Any, mine: AnswerScore, theirs: AnswerScore, beta: float, per_token: bool
+) -> dict[str, Any]:
+    length, logratio = len(ids), mine.logp - theirs.logp
+    found: dict[str, Any] = {
+        "reward": beta * logratio,
+        "logp": mine.logp,
+        "ref_logp": theirs.logp,
+        "logratio": logratio,
+        "length": length,
+        "logp_per_token": mine.logp / length,
+        "ref_logp_per_token": theirs.logp / length,
+        "logratio_per_token": logratio / length,
+    }
+    if per_token:
+        columns = zip(ids.tolist(), mine.token_logps, theirs.token_logps, strict=True)
+        found["tokens"] = [
+            {"id": token, "text": tokenizer.decode([token]), "logp": own, "ref_logp": ref, "logratio": own - ref}
+            for token, own, ref in columns
+        ]
+    return found
+
+
+def summarize(rows: Sequence[dict[str, Any]], groups: Sequence[Group], beta: float) -> str:
+    """A few lines: accuracy with its interval where pairs are given, and the mean rewards."""
+    clusters = torch.tensor([hash(group.prompt.tobytes()) for group in groups])
+    lines = []
+    sides: dict[str, list[float]] = {}
+    for row in rows:
+        for side in ("chosen", "rejected"):
+            if side in row:
+                sides.setdefault(side, []).append(row[side]["reward"])
+        if "label" in row:
+            sides.setdefault("desirable" if row["label"] else "undesirable", []).append(row["completion"]["reward"])
+    if "chosen" in sides:
+        right = torch.tensor([row["correct"] for row in rows])
+        ranked = torch.tensor([row["chosen"]["logp"] > row["rejected"]["logp"] for row in rows])
+        lines.append(
+            f"reward accuracy   {_share(right, clusters)}   (the chosen answer has the higher implicit reward)"
+        )
+        lines.append(f"ranking accuracy  {_share(ranked, clusters)}   (the policy finds the chosen answer likelier)")
+    for side, rewards in sides.items():
+        lines.append(
+            f"mean reward       {sum(rewards) / len(rewards):+.4f}   {side}, {len(rewards)} answers, beta {beta:g}"
+        )
+    return "\n".join(lines)
+
+
+def _share(right: torch.Tensor, clusters: torch.Tensor) -> str:
+    low, high = accuracy_interval(right, clusters)
+    return f"{float(right.double().mean()):.1%} [{low:.1%}, {high:.1%}]"

@@ -1,0 +1,139 @@
+"""The run folder: plain files that training writes and everything one looks at reads.
+
+`run.json` is the card, `metrics.jsonl` one object a logged step, `audit.json` the account of the rows; the model lies
+in the root, checkpoints in `checkpoints/step-N`. A lock guards the folder against a second run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from likelier.errors import RunFolderError
+from likelier.paths import write_whole
+from likelier.records import UnusableRows
+
+
+def _json(value: object, *, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+
+
+class RunFolder:
+    """A folder that holds one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock: Any = None
+
+    @property
+    def card_file(self) -> Path:
+        """run.json"""
+        return self.path / "run.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """metrics.jsonl"""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def open(self, *, resume: bool) -> None:
+        """Create the folder and lock it. Raises `RunFolderError` if it cannot be written, is in use, or holds a run."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "w", encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path} cannot be written: {error.strerror or error}; name another output"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise RunFolderError(
+                f"{self.path} is in use by another run; wait for it, or name another output"
+            ) from error
+        if not resume and self.metrics_file.exists():
+            self.close()
+            raise RunFolderError(f"{self.path} already holds a run; use --resume to go on, or name another output")
+        if resume and self.latest_checkpoint() is None:
+            self.close()
+            raise RunFolderError(f"{self.path} has no checkpoint to resume from; runs write them with --save-steps")
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def read_card(self) -> dict[str, Any]:
+        """run.json's content. Raises `RunFolderError` if there is none."""
+        try:
+            return json.loads(self.card_file.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise RunFolderError(f"{self.card_file} cannot be read: {error}") from error
+
+    def update_card(self, changes: Mapping[str, Any]) -> None:
+        """Write `changes` into run.json, whole."""
+        card = self.read_card() if self.card_file.exists() else {}
+        card.update(changes)
+        write_whole(self.card_file, (_json(card, indent=2) + "\n").encode())
+
+    def write_audit(self, rows: int, usable: int, unusable: UnusableRows) -> None:
+        """Write audit.json: how many rows were used, and every one that was not, by reason, with its place."""
+        findings = [
+            {"name": name, "count": count, "examples": [str(row.source) for row in unusable if row.reason == name][:20]}
+            for name, count in unusable.counts().items()
+        ]
+        content = {"rows": rows, "usable": usable, "findings": findings}
+        write_whole(self.path / "audit.json", (_json(content, indent=2) + "\n").encode())
+
+    def append_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Add one object to metrics.jsonl, as one write."""
+        with open(self.metrics_file, "a", encoding="utf-8") as stream:
+            stream.write(_json(metrics) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Every object of metrics.jsonl."""
+        if not self.metrics_file.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop what was logged after `step`, when a run goes on from there."""
+        kept = [metrics for metrics in self.read_metrics() if metrics.get("step", 0) <= step]
+        write_whole(self.metrics_file, "".join(_json(metrics) + "\n" for metrics in kept).encode())
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest whole checkpoint folder."""
+        found = self._checkpoint_steps()
+        return self.checkpoints / f"step-{found[-1]}" if found else None
+
+    def _checkpoint_steps(self) -> list[int]:
+        if not self.checkpoints.is_dir():
+            return []
+        named = (re.fullmatch(r"step-(\d+)", entry.name) for entry in self.checkpoints.iterdir())
+        return sorted(int(match.group(1)) for match in named if match)
+
+    def publish_checkpoint(self, staged: Path, step: int, keep: int | None) -> Path:
+        """Move a checkpoint that was written whole into its place, then delete the oldest beyond `keep`."""
+        for file in staged.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as stream:
+                    os.fsync(stream.fileno())
+        final = self.checkpoints / f"step-{step}"
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(staged, final)
+        for old in self._checkpoint_steps()[: -keep if keep else 0]:
+            shutil.rmtree(self.checkpoints / f"step-{old}")
+        return final

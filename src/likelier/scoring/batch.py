@@ -1,0 +1,119 @@
+"""A micro-batch: distinct prompts, their distinct answers in one flat list, indices that say what each answer is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Answers = Literal["all", "own", "partners"]
+
+
+class PromptGroup(Protocol):
+    """What a batch is made of: one prompt, its answers and their reference scores (see `data.tokenize.Group`)."""
+
+    @property
+    def prompt(self) -> Any: ...
+    @property
+    def answers(self) -> tuple[Any, ...]: ...
+    @property
+    def desirable(self) -> bool | None: ...
+    @property
+    def ref_logps(self) -> tuple[float, ...] | None: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Flat answers and the items over them.
+
+    `prompts` and `answers` are 1-D token tensors, `prompt_of[a]` the prompt number of answer `a`. Items are `pairs`
+    (n, 2) of answer numbers (chosen, rejected), or labelled `rows` (n,) with `desirable` (n,) and `partners` (n,), the
+    mismatched answers. `ref_logps` (answers,) where the reference is known.
+    """
+
+    prompts: list[Tensor]
+    answers: list[Tensor]
+    prompt_of: list[int]
+    pairs: Tensor | None
+    rows: Tensor | None
+    desirable: Tensor | None
+    partners: Tensor | None
+    ref_logps: Tensor | None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answers and of their prompts, as rows: what is trained on in this micro-batch."""
+        return sum(
+            len(self.prompts[prompt]) + len(answer) for prompt, answer in zip(self.prompt_of, self.answers, strict=True)
+        )
+
+    def answers_of_groups(self) -> list[list[int]]:
+        """For each group, in order, the numbers of its answers."""
+        if self.pairs is not None:
+            return self.pairs.tolist()
+        columns = [column for column in (self.rows, self.partners) if column is not None]
+        return torch.stack(columns, 1).tolist()
+
+
+class _Flat:
+    """Collects prompts and answers, each distinct one once."""
+
+    def __init__(self) -> None:
+        self.prompts: dict[bytes, int] = {}
+        self.answers: dict[tuple[int, bytes], int] = {}
+        self.ids: tuple[list[Any], list[Any]] = ([], [])
+        self.prompt_of: list[int] = []
+        self.ref_logps: list[float] = []
+
+    def add(self, prompt: Any, answer: Any, ref_logp: float | None) -> int:
+        number = self.prompts.setdefault(prompt.tobytes(), len(self.prompts))
+        if number == len(self.ids[0]):
+            self.ids[0].append(prompt)
+        key = (number, answer.tobytes())
+        if key not in self.answers:
+            self.answers[key] = len(self.answers)
+            self.ids[1].append(answer)
+            self.prompt_of.append(number)
+            if ref_logp is not None:
+                self.ref_logps.append(ref_logp)
+        return self.answers[key]
+
+
+def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu", answers: Answers = "all") -> Batch:
+    """Join groups into a batch; equal prompts, and equal answers under them, are held once.
+
+    `answers` chooses, for labelled groups with a mismatched answer, both, the own ones or the mismatched ones only.
+    """
+    flat = _Flat()
+    numbers: list[list[int]] = []
+    for group in groups:
+        refs: Sequence[float | None] = group.ref_logps or [None] * len(group.answers)
+        kept = range(len(group.answers)) if group.desirable is None or answers == "all" else _kept(answers)
+        numbers.append([flat.add(group.prompt, group.answers[k], refs[k]) for k in kept])
+
+    def index(values: list[Any], dtype: torch.dtype = torch.long) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    def tokens(ids: list[Any]) -> list[Tensor]:
+        return [index(sequence.tolist()) for sequence in ids]
+
+    is_pair = groups[0].desirable is None
+    has_own = not is_pair and answers != "partners"
+    has_partners = not is_pair and answers != "own" and len(groups[0].answers) > 1
+    return Batch(
+        prompts=tokens(flat.ids[0]),
+        answers=tokens(flat.ids[1]),
+        prompt_of=flat.prompt_of,
+        pairs=index(numbers) if is_pair else None,
+        rows=index([group[0] for group in numbers]) if has_own else None,
+        desirable=index([group.desirable for group in groups], torch.bool) if has_own else None,
+        partners=index([group[-1] for group in numbers]) if has_partners else None,
+        ref_logps=index(flat.ref_logps, torch.float64) if len(flat.ref_logps) == len(flat.answers) else None,
+    )
+
+
+def _kept(answers: Answers) -> range:
+    return range(1) if answers == "own" else range(1, 2)

@@ -1,0 +1,446 @@
+"""`PreferenceTrainer`: a thin `transformers.Trainer` on which one dataset item is one whole optimizer step.
+
+No mathematics, no data code and no model loading here: it walks the micro-batches of a step, adds sums and counts, and
+writes files. The reference is scored and proved before the first step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+
+from likelier.arguments import learning_rate, training_arguments
+from likelier.console import counting, say, warn
+from likelier.data.packing import StepSampler, micro_batches
+from likelier.data.partners import data_hash
+from likelier.data.prepare import median_length, prepare_groups
+from likelier.data.tokenize import Group, Tokenized, default_max_length
+from likelier.engine import as_scored, step_statistics
+from likelier.errors import ConfigError, RunFolderError, TrainingError
+from likelier.evaluation import evaluate_groups, step_sums
+from likelier.metrics import MetricSums, readable
+from likelier.models import Policy, default_token_budget, quiet
+from likelier.objectives import Objective, Scored
+from likelier.options import TrainingOptions
+from likelier.paths import cache_folder
+from likelier.records import Record
+from likelier.reference import (
+    Reference,
+    ReferenceScoring,
+    base_reference,
+    other_reference,
+    prove_reference,
+    start_reference,
+)
+from likelier.reference.store import score_live
+from likelier.runs import RunFolder
+from likelier.scoring import attach_scorer, collate
+from likelier.versions import versions
+
+FINGERPRINT = "fingerprint.json"
+
+
+class StepLoader(DataLoader):  # type: ignore[type-arg]
+    """A loader whose `set_epoch` reaches the step sampler (Trainer does not call it there by itself)."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's shuffle."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+class PreferenceTrainer(Trainer):
+    """Train a policy on preferences.
+
+    Args:
+        policy: from `load_policy`.
+        objective: `DPO()`, `IPO()`, `KTO()`, `SimPO()`, ...
+        train, eval_data: records from `load_preferences` (training and held-out).
+        output_dir: the run folder; refused if it already holds a run, unless `resume`.
+        reference: `start` (the policy as it is now, the default), `base` (adapter switched off), or another `Policy`.
+        options: a `TrainingOptions`; single ones may be given as keywords instead.
+        resume: go on from the newest checkpoint of `output_dir`.
+        card: what the caller wants to stand in `run.json` besides.
+        callbacks: transformers callbacks.
+
+    Raises:
+        LikelierError: for anything that is the user's to mend.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        train: Sequence[Record],
+        *,
+        output_dir: str | Path,
+        eval_data: Sequence[Record] = (),
+        reference: Literal["start", "base"] | Policy = "start",
+        options: TrainingOptions | None = None,
+        resume: bool = False,
+        card: dict[str, Any] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        **more: Any,
+    ) -> None:
+        self.options = replace(options or TrainingOptions(), **more)
+        self.policy, self.resume, self.card = policy, resume, dict(card or {})
+        self.folder = RunFolder(output_dir)
+        self.folder.open(resume=resume)
+        try:
+            self._prepare_data(objective, train, eval_data)
+            args = training_arguments(self.options, self.objective, policy, output_dir, bool(self.eval_groups))
+            if args.world_size > 1:
+                raise ConfigError("several processes are not supported yet: start one process")
+            attach_scorer(policy.model)
+            use_cache = policy.model.config.use_cache
+            super().__init__(
+                model=policy.model,
+                args=args,
+                train_dataset=self.train_groups,  # type: ignore[arg-type]
+                eval_dataset=self.eval_groups or None,  # type: ignore[arg-type]
+                data_collator=list,  # type: ignore[arg-type]
+                processing_class=policy.tokenizer,
+                callbacks=list(callbacks),
+            )
+        except BaseException:
+            self.folder.close()
+            raise
+        policy.model.config.use_cache = use_cache
+        self.remove_callback(PrinterCallback)
+        self._sums = MetricSums()
+        self.token_budget = self._token_budget()
+        self._named_reference = reference
+        self.reference: Reference | None = None
+
+    # --- before the first step ---------------------------------------------------------------------------------
+
+    def _prepare_data(self, objective: Objective, train: Sequence[Record], eval_data: Sequence[Record]) -> None:
+        context = getattr(self.policy.model.config.get_text_config(), "max_position_embeddings", None)
+        self.max_length = self.options.max_length or default_max_length(context)
+
+        def prepare(records: Sequence[Record]) -> Tokenized:
+            return prepare_groups(
+                records,
+                self.policy.tokenizer,
+                method=objective.method,
+                wants=objective.data,
+                partners=objective.needs_partner,
+                max_length=self.max_length,
+                truncation=self.options.truncation,
+            )
+
+        self.tokenized = prepare(train)
+        self.tokenized_eval = prepare(eval_data) if eval_data else Tokenized()
+        self.train_groups, self.eval_groups = self.tokenized.groups, self.tokenized_eval.groups
+        self.median_length = median_length(self.tokenized)
+        self.objective = objective.resolved(self.median_length)
+        self.data_hash = data_hash(self.train_groups)
+        if self.options.eval_steps is not None and not self.eval_groups:
+            raise ConfigError("eval_steps has no effect without evaluation data; give eval_data or eval_fraction")
+        self._warn_about_data()
+
+    def _warn_about_data(self) -> None:
+        for name, tokenized in (("training", self.tokenized), ("evaluation", self.tokenized_eval)):
+            left_out, total = len(tokenized.unusable), len(tokenized.unusable) + len(tokenized.groups)
+            if left_out:
+                say(f"{left_out} of {total} {name} rows left out after tokenization:\n{tokenized.unusable.summary()}")
+            if left_out > 0.05 * total:
+                warn(
+                    f"{left_out / total:.0%} of the {name} rows do not fit in {self.max_length} tokens or have no "
+                    "answer; raise --max-length, or choose --truncation cut-prompt-left"
+                )
+        labels = [group.desirable for group in self.train_groups if group.desirable is not None]
+        desirable = sum(labels)
+        for advice in self.objective.advice(self.options.batch_size, desirable, len(labels) - desirable):
+            warn(advice)
+
+    def _token_budget(self) -> int:
+        if self.resume:
+            return int(self._checkpoint_fingerprint()["token_budget"])
+        return self.options.token_budget or default_token_budget(self.model, self.args.device)
+
+    def _scoring(self) -> ReferenceScoring:
+        store = Path(self.options.reference_store or cache_folder() / "reference")
+        return ReferenceScoring(store, self.token_budget, self.args.device)
+
+    def _make_reference(self) -> Reference:
+        named, precision = self._named_reference, self.policy.precision
+        if isinstance(named, Policy):
+            attach_scorer(named.model)
+            return other_reference(named.model.to(self.args.device), named.name, precision=named.precision)
+        if named == "base":
+            return base_reference(self.policy.model, precision=precision)
+        return start_reference(self.policy.model, precision=precision, live=self.options.reference_scores == "live")
+
+    def prepare_reference(self) -> dict[str, Any]:
+        """Name the reference, score it, prove it. Returns what the run card says of it."""
+        if not self.objective.needs_reference:
+            if self._named_reference != "start":
+                raise ConfigError(f"{self.objective.method} uses no reference; drop --reference")
+            return {"words": "none: this method needs no reference"}
+        proved = prove_reference(
+            self.policy.model,
+            self._make_reference(),
+            self.objective,
+            self.train_groups,
+            self.eval_groups,
+            next(iter(self._sampler())),
+            self._scoring(),
+            live=self.options.reference_scores == "live",
+            dtype=self.policy.compute_dtype,
+        )
+        self.reference, self._named_reference = proved.reference, "start"
+        self.train_groups, self.eval_groups = proved.train, proved.held_out
+        return proved.card
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Score and prove the reference, train, evaluate, save. The run folder then holds the model and the card."""
+        if args or kwargs:
+            raise TypeError("train() takes no arguments; give resume=True to PreferenceTrainer")
+        try:
+            return self._train()
+        except BaseException as error:
+            if self.folder.card_file.exists():
+                self.folder.update_card({"status": "failed", "error": f"{type(error).__name__}: {error}"})
+            self.callback_handler.on_train_end(self.args, self.state, self.control)
+            raise
+        finally:
+            self.folder.close()
+
+    def _train(self) -> Any:
+        checkpoint = self.folder.latest_checkpoint() if self.resume else None
+        reference_card = self.prepare_reference()
+        if checkpoint is not None:
+            self._check_fingerprint()
+            self.folder.truncate_metrics(int(checkpoint.name.removeprefix("step-")))
+        self._write_card(reference_card)
+        if self.eval_groups and checkpoint is None:
+            self.folder.update_card({"evaluation_start": self.evaluate()})
+        result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if self.eval_groups:
+            self.folder.update_card({"evaluation_end": self._last_evaluation() or self.evaluate()})
+        self.save_model()
+        self.folder.update_card({"status": "done", "training_result": result.metrics, "steps": result.global_step})
+        return result
+
+    def _last_evaluation(self) -> dict[str, float] | None:
+        """The evaluation of the last step, if it was made at an interval."""
+        evaluations = [logs for logs in self.state.log_history if "eval_loss" in logs]
+        return evaluations[-1] if evaluations and evaluations[-1]["step"] == self.state.global_step else None
+
+    def _sampler(self) -> StepSampler:
+        options = self.options
+        return StepSampler(
+            [group.prompt.tobytes() for group in self.train_groups],
+            batch_size=options.batch_size,
+            order=options.order,
+            group_by=options.group_by,
+            seed=options.seed,
+        )
+
+    def get_train_dataloader(self) -> StepLoader:
+        """One item is one optimizer step. Not prepared by accelerate, which would shard it again."""
+        return StepLoader(self.train_groups, batch_sampler=self._sampler(), collate_fn=list)  # type: ignore[arg-type]
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One optimizer step: walk its micro-batches; the loss is the sum over items divided by their number."""
+        model.train()
+        if hasattr(self.optimizer, "train") and callable(self.optimizer.train):  # type: ignore[union-attr]
+            self.optimizer.train()  # type: ignore[union-attr]
+        groups: list[Group] = self._with_live_reference(inputs)
+        parts = micro_batches(groups, self.token_budget)
+        statistics = self._statistics(model, parts) if len(parts) > 1 else None
+        answers = "all" if statistics is None else "own"
+        total = torch.zeros((), dtype=torch.float64)
+        for part in parts:
+            batch = collate(part, device=self.args.device, answers=answers)
+            scored = as_scored(batch, model(batch=batch))
+            if statistics is None:
+                statistics = step_statistics(self.objective, [scored])
+            losses = self.objective.losses(scored, statistics)
+            self._require_finite(losses, part)
+            self.accelerator.backward(losses.sum() / len(groups))
+            total += float(losses.detach().double().sum())
+            self._sums.merge([step_sums(self.objective, scored, statistics, losses.detach())])
+            self.state.num_input_tokens_seen += batch.tokens
+        if statistics is not None:
+            for name, value in self.objective.statistics_metrics(statistics).items():
+                self._sums.add_sum(name, value, 1)
+        return (total / len(groups)).to(self.args.device, torch.float32)
+
+    def _with_live_reference(self, groups: list[Group]) -> list[Group]:
+        """Ask the reference now, where scores are not stored."""
+        if self.reference is None or self.options.reference_scores == "stored":
+            return groups
+        return score_live(groups, self.reference, self._scoring())
+
+    def _statistics(self, model: nn.Module, parts: Sequence[Sequence[Group]]) -> Tensor | None:
+        """The whole step's statistics, from a pass without gradients over the answers that they are made of."""
+        if not self.objective.needs_partner:
+            return None
+        scored: list[Scored] = []
+        with torch.no_grad():
+            for part in parts:
+                batch = collate(part, device=self.args.device, answers="partners")
+                scored.append(as_scored(batch, model(batch=batch)))
+        return step_statistics(self.objective, scored)
+
+    def _require_finite(self, losses: Tensor, groups: Sequence[Group]) -> None:
+        if bool(torch.isfinite(losses).all()):
+            return
+        places = [
+            str(group.source) for group, loss in zip(groups, losses.tolist(), strict=True) if not math.isfinite(loss)
+        ]
+        raise TrainingError(
+            f"step {self.state.global_step + 1}: the loss is not finite for {len(places)} rows: "
+            f"{'; '.join(places[:5])}. Lower the learning rate, or look at these rows; "
+            "nothing was written over the last checkpoint"
+        )
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm: Any = super()._get_grad_norm(model, grad_norm)
+        if not math.isfinite(float(norm)):
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: the gradient norm is {float(norm)}; the weights were not touched. "
+                "Lower the learning rate, or set trainer.max_grad_norm"
+            )
+        return norm
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted."""
+        return 0
+
+    # --- evaluation, logs, files -------------------------------------------------------------------------------
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
+        """Score the held-out items as one set; metrics under `eval_`."""
+        with counting("evaluating", len(self.eval_groups)) as report:
+            found = evaluate_groups(
+                self.policy.model,
+                self.objective,
+                self._with_live_reference(self.eval_groups),
+                token_budget=self.token_budget,
+                device=self.args.device,
+                report=report,
+            )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.metrics.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _eval_groups_with_reference(self) -> list[Group]:
+        return (
+            self._with_live_reference(self.eval_groups) if self.eval_groups[0].ref_logps is None else self.eval_groups
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the window's metrics, write metrics.jsonl, pass on to whatever `report_to` names."""
+        if "loss" in logs:
+            logs |= readable(self._sums)
+            logs["num_tokens"] = self.state.num_input_tokens_seen
+            self._sums = MetricSums()
+        super().log(logs, start_time)
+        if "train_runtime" not in logs:
+            self.folder.append_metrics({"step": self.state.global_step, **logs})
+
+    def _write_card(self, reference: dict[str, Any]) -> None:
+        explained = self.objective.explain(self.median_length)
+        rate, rate_source = learning_rate(self.options, self.objective, self.policy)
+        say(f"objective: {self.objective.method}: {explained}")
+        say(f"learning rate: {rate:g} ({rate_source}); {self.options.batch_size} {self._unit()} a step")
+        card = {
+            **self.card,
+            "status": "training",
+            "method": self.objective.method,
+            "hyperparameters": self.objective.hyperparameters(),
+            "explained": explained,
+            "policy": self.policy.words,
+            "precision": self.policy.precision,
+            "device": str(self.args.device),
+            "reference": reference,
+            "learning_rate": {"value": rate, "source": rate_source},
+            "options": {name: value for name, value in vars(self.options).items() if value is not None},
+            "data": {
+                "hash": self.data_hash,
+                "median_answer_length": self.median_length,
+                "max_length": self.max_length,
+                "train": self.tokenized.counts(),
+                "eval": self.tokenized_eval.counts(),
+            },
+            "fingerprint": self._fingerprint(),
+            "versions": versions(),
+        }
+        self.folder.update_card(card)
+
+    def _unit(self) -> str:
+        return "rows" if self.objective.data == "labels" else "pairs"
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to be the same run."""
+        options = self.options
+        return {
+            "data_hash": self.data_hash,
+            "method": self.objective.method,
+            "hyperparameters": self.objective.hyperparameters(),
+            "reference": None if self.reference is None else self.reference.identity,
+            "precision": self.policy.precision,
+            "token_budget": self.token_budget,
+            "batch_size": options.batch_size,
+            "order": options.order,
+            "group_by": options.group_by,
+            "seed": options.seed,
+            "learning_rate": self.args.learning_rate,
+            "scheduler": options.scheduler,
+            "warmup": options.warmup_share,
+            "max_steps": options.max_steps,
+            "epochs": options.epochs,
+            "trainer": options.trainer,
+        }
+
+    def _checkpoint_fingerprint(self) -> dict[str, Any]:
+        checkpoint = self.folder.latest_checkpoint()
+        assert checkpoint is not None  # the folder was opened for resuming
+        try:
+            return json.loads((checkpoint / FINGERPRINT).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise RunFolderError(f"{checkpoint} cannot be resumed: {error}") from error
+
+    def _check_fingerprint(self) -> None:
+        before, now = self._checkpoint_fingerprint(), json.loads(json.dumps(self._fingerprint(), default=str))
+        changed = [
+            f"{name}: was {before.get(name)!r}, is {now[name]!r}" for name in now if before.get(name) != now[name]
+        ]
+        if changed:
+            raise RunFolderError(
+                f"{self.folder.path} cannot go on: these differ from the interrupted run: {'; '.join(changed)}. "
+                "Give the same options and data, or start a new run"
+            )
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.folder.checkpoints / ".staging")
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Written whole in a staging folder, then moved to checkpoints/step-N."""
+        super()._save_checkpoint(model, trial)
+        staged = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        (staged / FINGERPRINT).write_text(json.dumps(self._fingerprint(), default=str), encoding="utf-8")
+        self.folder.publish_checkpoint(staged, self.state.global_step, self.options.save_total_limit)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """An ordinary Hugging Face folder (or adapter), and nothing else."""
+        where = output_dir or str(self.args.output_dir)
+        only_policy = {"selected_adapters": ["default"]} if hasattr(self.policy.model, "peft_config") else {}
+        with quiet():
+            self.policy.model.save_pretrained(where, state_dict=state_dict, **only_policy)
+        self.policy.tokenizer.save_pretrained(where)
