@@ -25,10 +25,23 @@ class Command:
     run: Callable[[argparse.Namespace], None]
 
 
+def _positive(kind: type) -> Callable[[str], float]:
+    """An argparse type: a number above 0."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError(text)
+        return value
+
+    number.__name__ = f"positive {kind.__name__}"
+    return number
+
+
 def _demo_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="demo", help="a hub id or folder instead of the built-in small model")
-    parser.add_argument("--output", default="runs/demo", help="the run folder (default: %(default)s)")
-    parser.add_argument("--max-steps", type=int, help="stop after this many optimizer steps")
+    parser.add_argument("--output", help="the run folder (default: runs/demo, or the next free runs/demo-N)")
+    parser.add_argument("--max-steps", type=_positive(int), help="stop after this many optimizer steps")
 
 
 def _demo(flags: argparse.Namespace) -> None:
@@ -59,11 +72,15 @@ def _score_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", help="the reference model (default: a run's own; an adapter's base)")
     parser.add_argument("--data", required=True, help="pairs or labelled answers, in any known format")
     parser.add_argument("--output", required=True, help="JSON lines, one object a row")
-    parser.add_argument("--beta", type=float, help="reward scale (default: the run's own, else 0.1)")
+    parser.add_argument("--beta", type=_positive(float), help="reward scale (default: the run's own, else 0.1)")
     parser.add_argument("--per-token", action="store_true", help="add every answer token with its log-ratio")
-    parser.add_argument("--max-length", type=int, help="tokens of prompt + answer (default: the context, at most 2048)")
+    parser.add_argument(
+        "--max-length", type=_positive(int), help="tokens of prompt + answer (default: the context, at most 2048)"
+    )
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="arithmetic")
-    parser.add_argument("--token-budget", type=int, help="padded tokens of one micro-batch (default: from memory)")
+    parser.add_argument(
+        "--token-budget", type=_positive(int), help="padded tokens of one micro-batch (default: from memory)"
+    )
 
 
 def _score(flags: argparse.Namespace) -> None:

@@ -10,12 +10,13 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 from likelier.errors import ConfigError
 from likelier.objectives import METHODS, Objective
-from likelier.options import LoraOptions, TrainingOptions, build, nearest, option
+from likelier.options import LoraOptions, TrainingOptions, build, nearest, option, refuse_reference_options
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,10 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     lora, training = _section(LoraOptions, named), _section(TrainingOptions, named)
     if named:
         _refuse(next(iter(named)), run.method)
-    if run.method == "simpo" and run.reference != "start":
-        raise ConfigError("simpo uses no reference; drop --reference")
-    return RunConfig(run, objective, lora, training)
+    config = RunConfig(run, objective, lora, training)
+    if not objective.needs_reference:
+        refuse_reference_options(run.method, named=run.reference != "start", options=training)
+    return config
 
 
 def _section(kind: Any, named: dict[str, Any]) -> Any:
@@ -117,7 +119,7 @@ def coerce(name: str, value: Any, hint: Any) -> Any:
         if value not in choices:
             raise ConfigError(f"{name}={value!r} is not one of: {', '.join(map(str, choices))}")
         return value
-    if hint in (int, float) and not isinstance(value, bool):
+    if hint in (int, float):
         return _number(name, value, hint)
     if typing.get_origin(hint) is dict:
         return value
@@ -127,13 +129,15 @@ def coerce(name: str, value: Any, hint: Any) -> Any:
 
 
 def _number(name: str, value: Any, kind: type) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return kind(value)
     try:
-        number = float(value)
+        number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    if number != number or (kind is int and number != int(number)):
+    if not isfinite(number) or (kind is int and number != int(number)):
         raise ConfigError(f"{name}={value!r} is not a {'whole number' if kind is int else 'number'}")
-    return int(number) if kind is int else number
+    return kind(number)
 
 
 def read_yaml(path: str) -> dict[str, Any]:
@@ -141,11 +145,19 @@ def read_yaml(path: str) -> dict[str, Any]:
     import yaml
 
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        loaded = yaml.safe_load(text)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected names and values, found {type(loaded).__name__}")
-    return loaded
+    seen: set[str] = set()
+    for key, _ in tree.value:
+        name = str(key.value).replace("-", "_")
+        if name in seen:
+            raise ConfigError(f"{path}:{key.start_mark.line + 1}: {name} stands there for the second time; keep one")
+        seen.add(name)
+    return {str(name).replace("-", "_"): value for name, value in loaded.items()}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from likelier.engine import Report
 from likelier.errors import LikelierWarning
 
 
@@ -23,10 +22,10 @@ def warn(text: str) -> None:
 
 
 def plain_warnings() -> None:
-    """Show our warnings as lines that begin with "warning:" (for the command line)."""
+    """Show warnings as lines that begin with "warning:"; what libraries say of their own future is left out."""
 
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-        if issubclass(category, LikelierWarning):
+        if not issubclass(category, (FutureWarning, DeprecationWarning, PendingDeprecationWarning)):
             say(f"warning: {message}")
 
     warnings.showwarning = show
@@ -44,7 +43,7 @@ def progress(*columns: Any) -> Any:
 
 
 @contextmanager
-def counting(description: str, total: int) -> Iterator[Report]:
+def counting(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar over `total` things; yields what is to be called with the number just done."""
     with progress() as bar:
         task = bar.add_task(description, total=total)

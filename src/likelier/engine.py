@@ -69,6 +69,12 @@ def score_groups(
                 report(len(part))
 
 
+def prompt_numbers(groups: Sequence[Group]) -> Tensor:
+    """(groups,): a number per distinct prompt, in order of appearance; groups of one prompt share it."""
+    known: dict[bytes, int] = {}
+    return torch.tensor([known.setdefault(group.prompt.tobytes(), len(known)) for group in groups])
+
+
 def step_statistics(objective: Objective, parts: Sequence[Scored]) -> Tensor | None:
     """The objective's statistics over the whole step: the sum over its micro-batches."""
     sums = [objective.step_statistics(part) for part in parts]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from likelier.data.tokenize import Group
-from likelier.engine import Report, as_scored, frozen, join, score_groups, step_statistics
+from likelier.engine import Report, as_scored, frozen, join, prompt_numbers, score_groups, step_statistics
 from likelier.metrics import MetricSums, accuracy_interval, item_metrics, readable
 from likelier.models import Policy
 from likelier.objectives import Objective, Scored
@@ -38,14 +38,14 @@ def evaluate_groups(
     `ranking_accuracy_per_token` (means). Accuracies come with `_low` and `_high` of a 95 % interval.
     """
     parts: list[Scored] = []
-    prompts: list[int] = []
+    ordered: list[Group] = []
     for part in score_groups(model, groups, token_budget=token_budget, device=device, report=report):
         parts.append(as_scored(part.batch, part.scores))
-        prompts.extend(hash(group.prompt.tobytes()) for group in part.groups)
+        ordered.extend(part.groups)
     scored = join(parts)
     statistics = step_statistics(objective, [scored])
     metrics = objective_metrics(objective, scored, statistics)
-    clusters = torch.tensor(prompts)
+    clusters = prompt_numbers(ordered)
     for name, right in accuracies(objective, scored, statistics).items():
         low, high = accuracy_interval(right.cpu(), clusters)
         metrics |= {name: float(right.double().mean()), f"{name}_low": low, f"{name}_high": high}

@@ -36,6 +36,11 @@ class Policy:
     autocast: bool = False
 
     @property
+    def context(self) -> int | None:
+        """The longest sequence that the model knows, in tokens."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
     def precision(self) -> str:
         """What log-probabilities are computed in: part of a stored score's identity."""
         return "bfloat16-autocast" if self.autocast else str(self.model.dtype).removeprefix("torch.")
@@ -75,7 +80,7 @@ def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | 
             model, tokenizer = _load_whole(folder, weights, lora.load_in_4bit)
             words = name
             if lora.lora_r is not None:
-                model = _add_lora(model, lora, seed)
+                model = add_lora(model, lora, seed)
                 words = f"{name} with a new LoRA adapter of rank {lora.lora_r}"
     disable_dropout(model)
     return Policy(model, tokenizer, name, words, autocast)
@@ -103,6 +108,7 @@ def quiet() -> Iterator[None]:
 
 
 def _load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where, more = _locate(name)
@@ -110,7 +116,7 @@ def _load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False) -> tuple[A
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **more)
         model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **more, **quantization)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name} cannot be loaded as a causal language model: {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -178,7 +184,8 @@ def _load_adapter(folder: Path, autocast: bool) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
+def add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
+    """Put a new LoRA adapter on the model; its base is frozen."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     assert lora.lora_r is not None

@@ -50,10 +50,6 @@ class Scored:
             raise ValueError("this objective needs pairs and got labelled rows")
         return values[self.pairs[:, 0]], values[self.pairs[:, 1]]
 
-    def __len__(self) -> int:
-        items = self.rows if self.pairs is None else self.pairs
-        return 0 if items is None else len(items)
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -64,7 +60,11 @@ class Objective:
     needs_reference: ClassVar[bool] = True
     needs_partner: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 1e-6
-    learning_rate_source: ClassVar[str] = "DPO paper, appendix B"
+    learning_rate_source: ClassVar[str] = "as for DPO: its paper, appendix B"
+
+    def reward_scale(self) -> float | None:
+        """What a summed log-ratio is multiplied by to give the logged reward; None where rewards are something else."""
+        return None
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         """One loss per item, (n,), not reduced. `statistics` is the whole step's `step_statistics`, if it has any."""
@@ -94,8 +94,12 @@ class Objective:
         """The hyperparameters' consequence in nats, for the run card."""
         raise NotImplementedError
 
-    def advice(self, batch_size: int, desirable: int, undesirable: int) -> list[str]:
-        """Warnings about this objective on this data (`desirable` and `undesirable` are 0 for pairs)."""
+    def warnings(self, batch_size: int, desirable: int, undesirable: int) -> list[str]:
+        """What is wrong with this objective on this data (`desirable` and `undesirable` are 0 for pairs)."""
+        return []
+
+    def proposals(self, desirable: int, undesirable: int) -> list[str]:
+        """Hyperparameters that would suit the data better, as advice."""
         return []
 
     def hyperparameters(self) -> dict[str, object]:
@@ -108,6 +112,10 @@ def _require(condition: bool, method: str, name: str, value: object, wanted: str
         raise ValueError(f"{method}: {name}={value!r} is out of range; it must be {wanted}")
 
 
+def _require_chance(method: str, name: str, value: float) -> None:
+    _require(0 <= value < 0.5, method, name, value, "in [0, 0.5)")
+
+
 @dataclass(frozen=True)
 class _LogRatioObjective(Objective):
     """Shared by the methods whose logged reward is `beta` times the summed log-ratio."""
@@ -116,6 +124,9 @@ class _LogRatioObjective(Objective):
 
     def __post_init__(self) -> None:
         _require(self.beta > 0, self.method, "beta", self.beta, "above 0")
+
+    def reward_scale(self) -> float:
+        return self.beta
 
     def rewards(self, scored: Scored) -> Tensor:
         return (self.beta * scored.logratios).detach()
@@ -136,7 +147,7 @@ class DPO(_LogRatioObjective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(0 <= self.label_smoothing < 0.5, self.method, "label_smoothing", self.label_smoothing, "in [0, 0.5)")
+        _require_chance(self.method, "label_smoothing", self.label_smoothing)
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         chosen, rejected = scored.chosen_rejected(scored.logratios)
@@ -152,9 +163,7 @@ class RobustDPO(_LogRatioObjective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(
-            0 <= self.flip_probability < 0.5, self.method, "flip_probability", self.flip_probability, "in [0, 0.5)"
-        )
+        _require_chance(self.method, "flip_probability", self.flip_probability)
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         chosen, rejected = scored.chosen_rejected(scored.logratios)
@@ -184,7 +193,7 @@ class SigmoidNorm(_LogRatioObjective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(0 <= self.label_smoothing < 0.5, self.method, "label_smoothing", self.label_smoothing, "in [0, 0.5)")
+        _require_chance(self.method, "label_smoothing", self.label_smoothing)
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         chosen, rejected = scored.chosen_rejected(scored.logratios)
@@ -243,6 +252,9 @@ class IPO(Objective):
         ratios = scored.chosen_rejected(scored.logratios)
         lengths = scored.chosen_rejected(scored.lengths)
         return losses.ipo_loss(*ratios, *lengths, tau=self._tau(), length_normalize=self.length_normalize)
+
+    def reward_scale(self) -> float:
+        return self._tau()
 
     def rewards(self, scored: Scored) -> Tensor:
         return (self._tau() * scored.logratios).detach()
@@ -312,34 +324,37 @@ class KTO(_LogRatioObjective):
 
     def statistics_metrics(self, statistics: Tensor) -> dict[str, float]:
         total, squares, count = (float(value) for value in statistics)
-        variance = max(squares / count - (total / count) ** 2, 0.0)
-        error = sqrt(variance / (count - 1)) if count > 1 else float("inf")
-        return {"kl": float(self.baseline(statistics)), "kl_standard_error": error}
+        found = {"kl": float(self.baseline(statistics))}
+        if count > 1:  # one answer has no spread
+            variance = max(squares / count - (total / count) ** 2, 0.0)
+            found["kl_standard_error"] = sqrt(variance / (count - 1))
+        return found
 
-    def advice(self, batch_size: int, desirable: int, undesirable: int) -> list[str]:
+    def warnings(self, batch_size: int, desirable: int, undesirable: int) -> list[str]:
         found = []
         if batch_size < 8:
             found.append(
                 f"KTO with {batch_size} rows a step: its baseline z0 is the mean over the step and is very noisy "
                 "below 8 rows; use --batch-size 8 or more"
             )
-        if desirable and undesirable:
-            ratio = self.desirable_weight * desirable / (self.undesirable_weight * undesirable or 1e-9)
-            if not 1 <= ratio <= 1.5:
-                found.append(self._weight_proposal(desirable, undesirable, ratio))
-        elif desirable or undesirable:
+        if not desirable or not undesirable:
             found.append("KTO with labels of one kind only: nothing tells good answers from bad ones")
         return found
 
-    def _weight_proposal(self, desirable: int, undesirable: int, ratio: float) -> str:
+    def proposals(self, desirable: int, undesirable: int) -> list[str]:
+        if not desirable or not undesirable or not self.undesirable_weight:
+            return []
+        ratio = self.desirable_weight * desirable / (self.undesirable_weight * undesirable)
+        if 0.95 <= ratio <= 1.5:
+            return []
         if desirable < undesirable:
             proposal = f"--desirable-weight {undesirable / desirable * self.undesirable_weight:.3g}"
         else:
             proposal = f"--undesirable-weight {desirable / undesirable * self.desirable_weight:.3g}"
-        return (
+        return [
             f"{desirable} desirable and {undesirable} undesirable rows: weighted, their ratio is {ratio:.3g}, and the "
             f"KTO paper advises 1 to 1.5; proposed: {proposal}"
-        )
+        ]
 
 
 @dataclass(frozen=True)
@@ -359,7 +374,7 @@ class SimPO(Objective):
         _require(self.beta > 0, self.method, "beta", self.beta, "above 0")
         wanted = "at least 1 (it is per token: 2 to 10 are usual; DPO's 0.1 destroys the model), or --allow-small-beta"
         _require(self.beta >= 1 or self.allow_small_beta, self.method, "beta", self.beta, wanted)
-        _require(0 <= self.label_smoothing < 0.5, self.method, "label_smoothing", self.label_smoothing, "in [0, 0.5)")
+        _require_chance(self.method, "label_smoothing", self.label_smoothing)
         _require(self.gamma_beta_ratio >= 0, self.method, "gamma_beta_ratio", self.gamma_beta_ratio, "at least 0")
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:

@@ -6,7 +6,7 @@ that was left alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from likelier.errors import ConfigError
@@ -32,12 +32,16 @@ class LoraOptions:
     def __post_init__(self) -> None:
         if self.lora_r is None:
             for name in ("lora_alpha", "lora_dropout", "lora_targets", "load_in_4bit"):
-                if getattr(self, name):
+                if getattr(self, name) is not None and getattr(self, name) is not False:
                     raise ConfigError(
                         f"{name}={getattr(self, name)!r} has no effect without lora_r; give lora_r as well"
                     )
         elif self.lora_r < 1:
             raise ConfigError(f"lora_r={self.lora_r} is out of range; it must be at least 1")
+        if self.lora_dropout is not None and not 0 <= self.lora_dropout < 1:
+            raise ConfigError(f"lora_dropout={self.lora_dropout} is out of range; it must lie in [0, 1)")
+        if self.lora_alpha is not None and not self.lora_alpha > 0:
+            raise ConfigError(f"lora_alpha={self.lora_alpha} is out of range; it must be above 0")
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class TrainingOptions:
             "max_steps",
             "eval_steps",
             "save_steps",
+            "save_total_limit",
             "logging_steps",
             "token_budget",
             "max_length",
@@ -93,6 +98,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}={value} is out of range; it must be above 0")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed={self.seed} is out of range; it must lie between 0 and 2**32 - 1")
         if self.warmup is not None and not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup={self.warmup} is out of range; it is a share of the steps, from 0 to below 1")
         if self.max_steps is not None and self.epochs is not None:
@@ -127,6 +134,7 @@ OURS = {
     "fp16": "dtype (bfloat16 or float32)",
     "logging_steps": "logging_steps, outside the trainer block",
     "logging_strategy": "logging_steps",
+    "logging_first_step": "nothing: the first step is always logged",
     "logging_nan_inf_filter": "nothing: a loss that is not finite stops the run",
     "eval_strategy": "eval_steps",
     "eval_steps": "eval_steps, outside the trainer block",
@@ -140,7 +148,20 @@ OURS = {
     "label_smoothing_factor": "label_smoothing of the method",
     "group_by_length": "nothing: micro-batches are of like length anyway",
     "train_sampling_strategy": "order",
-    "dataloader_drop_last": "nothing: a partial last step is kept",
+    "do_train": "the command train",
+    "do_eval": "eval_data or eval_fraction",
+    "do_predict": "the command score",
+    "metric_for_best_model": "nothing yet: checkpoints lie in checkpoints/step-N",
+    "greater_is_better": "nothing yet: checkpoints lie in checkpoints/step-N",
+    "prediction_loss_only": "nothing: evaluation is ours",
+    "batch_eval_metrics": "nothing: evaluation is ours",
+    "include_for_metrics": "nothing: evaluation is ours",
+    "label_names": "nothing: rows are token groups",
+    "length_column_name": "nothing: micro-batches are of like length anyway",
+    "ignore_data_skip": "nothing: a resumed run goes on where it stopped",
+    "save_only_model": "nothing: a checkpoint without optimizer cannot be resumed",
+    "torch_empty_cache_steps": "token_budget",
+    "include_num_input_tokens_seen": "nothing: num_tokens is logged anyway",
     "resume_from_checkpoint": "resume",
     "use_cpu": "nothing: the device is found by itself",
     "disable_tqdm": "nothing: the progress display is ours",
@@ -149,22 +170,33 @@ OURS = {
 
 
 def check_trainer_block(block: dict[str, Any]) -> dict[str, Any]:
-    """Refuse TrainingArguments that are unknown or that would contradict an option of ours."""
+    """Refuse TrainingArguments that are unknown, without effect, or that would contradict an option of ours."""
     if not isinstance(block, dict):
         raise ConfigError(f"trainer: must be a block of names and values, found {type(block).__name__}")
-    for name in block:
+    for name in map(str, block):
         if name in OURS:
             raise ConfigError(f"trainer.{name} would contradict ours; use {OURS[name]}")
-    if block:
-        from transformers import TrainingArguments
+        if name.startswith(("dataloader_", "eval_")) or name.endswith("_full_eval"):
+            raise ConfigError(f"trainer.{name} has no effect: the loader and the evaluation are ours; drop it")
+    if not block:
+        return {}
+    from transformers import TrainingArguments
 
-        known = {item.name for item in fields(TrainingArguments)}
-        unknown = sorted(set(block) - known)
-        if unknown:
-            raise ConfigError(
-                f"trainer.{unknown[0]} is no field of transformers.TrainingArguments{nearest(unknown[0], known)}"
-            )
-    return dict(block)
+    known = {item.name: item.default for item in fields(TrainingArguments)}
+    unknown = sorted(set(map(str, block)) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"trainer.{unknown[0]} is no field of transformers.TrainingArguments{nearest(unknown[0], known)}"
+        )
+    return {name: _as_number(name, value) if isinstance(known[name], float) else value for name, value in block.items()}
+
+
+def _as_number(name: str, value: Any) -> float:
+    """YAML reads 1e-2 as text."""
+    try:
+        return float("x" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"trainer.{name}={value!r} is not a number") from None
 
 
 def nearest(name: str, known: Any) -> str:
@@ -173,6 +205,27 @@ def nearest(name: str, known: Any) -> str:
 
     close = get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def refuse_reference_options(method: str, *, named: bool, options: TrainingOptions) -> None:
+    """For a method without a reference: every option about one is inert, hence an error."""
+    asked = {
+        "reference": named,
+        "reference_scores": options.reference_scores != "stored",
+        "reference_store": options.reference_store is not None,
+    }
+    for name, given in asked.items():
+        if given:
+            raise ConfigError(f"{method} uses no reference; drop {name}")
+
+
+def with_changes(options: TrainingOptions, changes: dict[str, Any]) -> TrainingOptions:
+    """The options with some changed by name; an unknown name is an error."""
+    known = [item.name for item in fields(TrainingOptions)]
+    for name in changes:
+        if name not in known:
+            raise ConfigError(f"unknown option {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    return replace(options, **changes)
 
 
 def build(kind: Any, values: dict[str, Any], what: str) -> Any:

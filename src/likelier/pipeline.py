@@ -25,15 +25,13 @@ from likelier.scoring import attach_scorer
 from likelier.trainer import PreferenceTrainer
 
 
-def train(config: RunConfig) -> PreferenceTrainer:
-    """Load data and policy, train, and say where the files lie."""
-    run = config.run
-    data = load_preferences(
-        run.data, eval_data=run.eval_data, eval_fraction=run.eval_fraction, seed=config.training.seed
-    )
+def train(config: RunConfig, data: PreferenceData | None = None) -> PreferenceTrainer:
+    """Load data (unless they are given) and policy, train, and say where the files lie."""
+    run, seed = config.run, config.training.seed
+    data = data or load_preferences(run.data, eval_data=run.eval_data, eval_fraction=run.eval_fraction, seed=seed)
     say(f"data: {data}")
     _check_kind(config, data)
-    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=config.training.seed)
+    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed)
     say(f"policy: {policy.words}")
     trainer = PreferenceTrainer(
         policy,
@@ -44,17 +42,13 @@ def train(config: RunConfig) -> PreferenceTrainer:
         reference=named_reference(run.reference, run.dtype),
         options=config.training,
         resume=run.resume,
+        unusable=data.unusable,
         card=run_card(config, data),
         callbacks=[ProgressDisplay()],
     )
-    trainer.folder.write_audit(len(data.train) + len(data.test) + len(data.unusable), *_usable(data))
     trainer.train()
     say(f"done: {trainer.state.global_step} steps; model, metrics.jsonl and run.json lie in {run.output}")
     return trainer
-
-
-def _usable(data: PreferenceData) -> tuple[int, Any]:
-    return len(data.train) + len(data.test), data.unusable
 
 
 def _check_kind(config: RunConfig, data: PreferenceData) -> None:
@@ -94,9 +88,9 @@ def score_file(
     token_budget: int | None,
 ) -> str:
     """Write the implicit reward of every answer in `data` to `output`; returns a summary."""
-    _check_writable(output)
+    _check_writable(output, data)
     card = _card_of(model)
-    scale = beta if beta is not None else float(card.get("hyperparameters", {}).get("beta", 0.1))
+    scale = beta if beta is not None else float(card.get("reward_scale") or 0.1)
     loaded = load_preferences(data)
     say(f"data: {loaded}")
     policy = load_policy(model, dtype=dtype)
@@ -105,14 +99,13 @@ def score_file(
     attach_scorer(policy.model)
     known = _reference_for(model, reference, card, policy, dtype, device)
     say(f"policy: {policy.words}\nreference: {known.words}")
-    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     tokenized = prepare_groups(
         loaded.train,
         policy.tokenizer,
         method="score",
         wants=loaded.kind,
         partners=False,
-        max_length=max_length or default_max_length(context),
+        max_length=max_length or default_max_length(policy.context),
         truncation="drop",
     )
     if len(tokenized.unusable):
@@ -127,12 +120,18 @@ def score_file(
     return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"
 
 
-def _check_writable(output: str) -> None:
+def _check_writable(output: str, data: str) -> None:
+    """Fail before the work, and leave no empty file behind."""
+    path, existed = Path(output), Path(output).exists()
+    if existed and Path(data).exists() and path.samefile(data):
+        raise ConfigError(f"{output} is the data itself and would be overwritten; name another output")
     try:
-        with open(output, "a", encoding="utf-8"):
+        with open(path, "a", encoding="utf-8"):
             pass
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
+    if not existed:
+        path.unlink()
 
 
 def _card_of(model: str) -> dict[str, Any]:

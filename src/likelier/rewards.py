@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from likelier.data.tokenize import Group
-from likelier.engine import score_groups
+from likelier.engine import prompt_numbers, score_groups
 from likelier.metrics import accuracy_interval
 from likelier.models import Policy
 from likelier.reference import Reference, ReferenceScoring
@@ -90,7 +90,7 @@ def _answer(
 
 def summarize(rows: Sequence[dict[str, Any]], groups: Sequence[Group], beta: float) -> str:
     """A few lines: accuracy with its interval where pairs are given, and the mean rewards."""
-    clusters = torch.tensor([hash(group.prompt.tobytes()) for group in groups])
+    clusters = prompt_numbers(groups)
     lines = []
     sides: dict[str, list[float]] = {}
     for row in rows:

@@ -19,9 +19,11 @@ from likelier.errors import RunFolderError
 from likelier.paths import write_whole
 from likelier.records import UnusableRows
 
+FINGERPRINT = "fingerprint.json"
+
 
 def _json(value: object, *, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=str, allow_nan=False)
 
 
 class RunFolder:
@@ -29,7 +31,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._lock: Any = None
+        self._lock: int | None = None
 
     @property
     def card_file(self) -> Path:
@@ -50,7 +52,7 @@ class RunFolder:
         """Create the folder and lock it. Raises `RunFolderError` if it cannot be written, is in use, or holds a run."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w", encoding="utf-8")
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise RunFolderError(
                 f"{self.path} cannot be written: {error.strerror or error}; name another output"
@@ -72,8 +74,11 @@ class RunFolder:
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
             self._lock = None
+
+    def __del__(self) -> None:
+        self.close()
 
     def read_card(self) -> dict[str, Any]:
         """run.json's content. Raises `RunFolderError` if there is none."""
@@ -88,8 +93,9 @@ class RunFolder:
         card.update(changes)
         write_whole(self.card_file, (_json(card, indent=2) + "\n").encode())
 
-    def write_audit(self, rows: int, usable: int, unusable: UnusableRows) -> None:
-        """Write audit.json: how many rows were used, and every one that was not, by reason, with its place."""
+    def write_audit(self, rows: int, unusable: UnusableRows) -> None:
+        """Write audit.json: how many of the rows were used, and which were not, by reason, with their places."""
+        usable = rows - len({row.source for row in unusable})
         findings = [
             {"name": name, "count": count, "examples": [str(row.source) for row in unusable if row.reason == name][:20]}
             for name, count in unusable.counts().items()
@@ -124,8 +130,28 @@ class RunFolder:
         named = (re.fullmatch(r"step-(\d+)", entry.name) for entry in self.checkpoints.iterdir())
         return sorted(int(match.group(1)) for match in named if match)
 
-    def publish_checkpoint(self, staged: Path, step: int, keep: int | None) -> Path:
+    def read_fingerprint(self) -> dict[str, Any]:
+        """What the newest checkpoint was made with. Raises `RunFolderError` if that cannot be read."""
+        checkpoint = self.latest_checkpoint()
+        try:
+            return json.loads(((checkpoint or self.checkpoints) / FINGERPRINT).read_text("utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise RunFolderError(f"{checkpoint or self.path} cannot be resumed: {error}") from error
+
+    def check_fingerprint(self, now: Mapping[str, Any]) -> None:
+        """Raises `RunFolderError` naming what differs between the interrupted run and this one."""
+        before, after = self.read_fingerprint(), json.loads(_json(now))
+        names = [name for name in after if before.get(name) != after[name]]
+        if names:
+            changed = "; ".join(f"{name}: was {before.get(name)!r}, is {after[name]!r}" for name in names)
+            raise RunFolderError(
+                f"{self.path} cannot go on: these differ from the interrupted run: {changed}. "
+                "Give the same options and data, or start a new run"
+            )
+
+    def publish_checkpoint(self, staged: Path, step: int, keep: int | None, fingerprint: Mapping[str, Any]) -> Path:
         """Move a checkpoint that was written whole into its place, then delete the oldest beyond `keep`."""
+        (staged / FINGERPRINT).write_text(_json(fingerprint), encoding="utf-8")
         for file in staged.rglob("*"):
             if file.is_file():
                 with open(file, "rb") as stream:
@@ -134,6 +160,7 @@ class RunFolder:
         if final.exists():
             shutil.rmtree(final)
         os.replace(staged, final)
+        staged.parent.rmdir()
         for old in self._checkpoint_steps()[: -keep if keep else 0]:
             shutil.rmtree(self.checkpoints / f"step-{old}")
         return final

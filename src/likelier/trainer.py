@@ -6,10 +6,8 @@ writes files. The reference is scored and proved before the first step.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,18 +20,17 @@ from transformers.trainer_callback import PrinterCallback
 from likelier.arguments import learning_rate, training_arguments
 from likelier.console import counting, say, warn
 from likelier.data.packing import StepSampler, micro_batches
-from likelier.data.partners import data_hash
-from likelier.data.prepare import median_length, prepare_groups
-from likelier.data.tokenize import Group, Tokenized, default_max_length
+from likelier.data.prepare import PreparedData, prepare_data
+from likelier.data.tokenize import Group, default_max_length
 from likelier.engine import as_scored, step_statistics
 from likelier.errors import ConfigError, RunFolderError, TrainingError
 from likelier.evaluation import evaluate_groups, step_sums
 from likelier.metrics import MetricSums, readable
 from likelier.models import Policy, default_token_budget, quiet
 from likelier.objectives import Objective, Scored
-from likelier.options import TrainingOptions
+from likelier.options import TrainingOptions, refuse_reference_options, with_changes
 from likelier.paths import cache_folder
-from likelier.records import Record
+from likelier.records import Record, UnusableRows
 from likelier.reference import (
     Reference,
     ReferenceScoring,
@@ -46,8 +43,6 @@ from likelier.reference.store import score_live
 from likelier.runs import RunFolder
 from likelier.scoring import attach_scorer, collate
 from likelier.versions import versions
-
-FINGERPRINT = "fingerprint.json"
 
 
 class StepLoader(DataLoader):  # type: ignore[type-arg]
@@ -69,6 +64,7 @@ class PreferenceTrainer(Trainer):
         reference: `start` (the policy as it is now, the default), `base` (adapter switched off), or another `Policy`.
         options: a `TrainingOptions`; single ones may be given as keywords instead.
         resume: go on from the newest checkpoint of `output_dir`.
+        unusable: rows that the loader left out, for audit.json.
         card: what the caller wants to stand in `run.json` besides.
         callbacks: transformers callbacks.
 
@@ -87,16 +83,23 @@ class PreferenceTrainer(Trainer):
         reference: Literal["start", "base"] | Policy = "start",
         options: TrainingOptions | None = None,
         resume: bool = False,
+        unusable: UnusableRows | None = None,
         card: dict[str, Any] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         **more: Any,
     ) -> None:
-        self.options = replace(options or TrainingOptions(), **more)
+        self.options = with_changes(options or TrainingOptions(), more)
         self.policy, self.resume, self.card = policy, resume, dict(card or {})
+        self._named_reference = reference
+        self._refuse_inert_options(objective, bool(eval_data))
         self.folder = RunFolder(output_dir)
         self.folder.open(resume=resume)
         try:
-            self._prepare_data(objective, train, eval_data)
+            self.prepared = self._prepare(objective, train, eval_data)
+            self.folder.write_audit(*self.prepared.account(unusable or UnusableRows()))
+            self.train_groups, self.eval_groups = self.prepared.train.groups, self.prepared.held_out.groups
+            self.objective = objective.resolved(self.prepared.median_length)
+            self._warn_about_objective()
             args = training_arguments(self.options, self.objective, policy, output_dir, bool(self.eval_groups))
             if args.world_size > 1:
                 raise ConfigError("several processes are not supported yet: start one process")
@@ -118,54 +121,39 @@ class PreferenceTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self._sums = MetricSums()
         self.token_budget = self._token_budget()
-        self._named_reference = reference
         self.reference: Reference | None = None
 
     # --- before the first step ---------------------------------------------------------------------------------
 
-    def _prepare_data(self, objective: Objective, train: Sequence[Record], eval_data: Sequence[Record]) -> None:
-        context = getattr(self.policy.model.config.get_text_config(), "max_position_embeddings", None)
-        self.max_length = self.options.max_length or default_max_length(context)
+    def _prepare(self, objective: Objective, train: Sequence[Record], eval_data: Sequence[Record]) -> PreparedData:
+        return prepare_data(
+            train,
+            eval_data,
+            self.policy.tokenizer,
+            method=objective.method,
+            wants=objective.data,
+            partners=objective.needs_partner,
+            max_length=self.options.max_length or default_max_length(self.policy.context),
+            truncation=self.options.truncation,
+        )
 
-        def prepare(records: Sequence[Record]) -> Tokenized:
-            return prepare_groups(
-                records,
-                self.policy.tokenizer,
-                method=objective.method,
-                wants=objective.data,
-                partners=objective.needs_partner,
-                max_length=self.max_length,
-                truncation=self.options.truncation,
-            )
-
-        self.tokenized = prepare(train)
-        self.tokenized_eval = prepare(eval_data) if eval_data else Tokenized()
-        self.train_groups, self.eval_groups = self.tokenized.groups, self.tokenized_eval.groups
-        self.median_length = median_length(self.tokenized)
-        self.objective = objective.resolved(self.median_length)
-        self.data_hash = data_hash(self.train_groups)
-        if self.options.eval_steps is not None and not self.eval_groups:
+    def _refuse_inert_options(self, objective: Objective, has_eval: bool) -> None:
+        if self.options.eval_steps is not None and not has_eval:
             raise ConfigError("eval_steps has no effect without evaluation data; give eval_data or eval_fraction")
-        self._warn_about_data()
+        if not objective.needs_reference:
+            refuse_reference_options(objective.method, named=self._named_reference != "start", options=self.options)
 
-    def _warn_about_data(self) -> None:
-        for name, tokenized in (("training", self.tokenized), ("evaluation", self.tokenized_eval)):
-            left_out, total = len(tokenized.unusable), len(tokenized.unusable) + len(tokenized.groups)
-            if left_out:
-                say(f"{left_out} of {total} {name} rows left out after tokenization:\n{tokenized.unusable.summary()}")
-            if left_out > 0.05 * total:
-                warn(
-                    f"{left_out / total:.0%} of the {name} rows do not fit in {self.max_length} tokens or have no "
-                    "answer; raise --max-length, or choose --truncation cut-prompt-left"
-                )
+    def _warn_about_objective(self) -> None:
         labels = [group.desirable for group in self.train_groups if group.desirable is not None]
         desirable = sum(labels)
-        for advice in self.objective.advice(self.options.batch_size, desirable, len(labels) - desirable):
-            warn(advice)
+        for warning in self.objective.warnings(self.options.batch_size, desirable, len(labels) - desirable):
+            warn(warning)
+        for proposal in self.objective.proposals(desirable, len(labels) - desirable):
+            say(proposal)
 
     def _token_budget(self) -> int:
-        if self.resume:
-            return int(self._checkpoint_fingerprint()["token_budget"])
+        if self.resume and self.options.token_budget is None:
+            return int(self.folder.read_fingerprint()["token_budget"])
         return self.options.token_budget or default_token_budget(self.model, self.args.device)
 
     def _scoring(self) -> ReferenceScoring:
@@ -184,8 +172,6 @@ class PreferenceTrainer(Trainer):
     def prepare_reference(self) -> dict[str, Any]:
         """Name the reference, score it, prove it. Returns what the run card says of it."""
         if not self.objective.needs_reference:
-            if self._named_reference != "start":
-                raise ConfigError(f"{self.objective.method} uses no reference; drop --reference")
             return {"words": "none: this method needs no reference"}
         proved = prove_reference(
             self.policy.model,
@@ -222,7 +208,7 @@ class PreferenceTrainer(Trainer):
         checkpoint = self.folder.latest_checkpoint() if self.resume else None
         reference_card = self.prepare_reference()
         if checkpoint is not None:
-            self._check_fingerprint()
+            self.folder.check_fingerprint(self._fingerprint())
             self.folder.truncate_metrics(int(checkpoint.name.removeprefix("step-")))
         self._write_card(reference_card)
         if self.eval_groups and checkpoint is None:
@@ -273,7 +259,7 @@ class PreferenceTrainer(Trainer):
             self.accelerator.backward(losses.sum() / len(groups))
             total += float(losses.detach().double().sum())
             self._sums.merge([step_sums(self.objective, scored, statistics, losses.detach())])
-            self.state.num_input_tokens_seen += batch.tokens
+        self.state.num_input_tokens_seen += sum(group.tokens for group in groups)
         if statistics is not None:
             for name, value in self.objective.statistics_metrics(statistics).items():
                 self._sums.add_sum(name, value, 1)
@@ -355,7 +341,7 @@ class PreferenceTrainer(Trainer):
             self.folder.append_metrics({"step": self.state.global_step, **logs})
 
     def _write_card(self, reference: dict[str, Any]) -> None:
-        explained = self.objective.explain(self.median_length)
+        explained = self.objective.explain(self.prepared.median_length)
         rate, rate_source = learning_rate(self.options, self.objective, self.policy)
         say(f"objective: {self.objective.method}: {explained}")
         say(f"learning rate: {rate:g} ({rate_source}); {self.options.batch_size} {self._unit()} a step")
@@ -365,19 +351,14 @@ class PreferenceTrainer(Trainer):
             "method": self.objective.method,
             "hyperparameters": self.objective.hyperparameters(),
             "explained": explained,
+            "reward_scale": self.objective.reward_scale(),
             "policy": self.policy.words,
             "precision": self.policy.precision,
             "device": str(self.args.device),
             "reference": reference,
             "learning_rate": {"value": rate, "source": rate_source},
             "options": {name: value for name, value in vars(self.options).items() if value is not None},
-            "data": {
-                "hash": self.data_hash,
-                "median_answer_length": self.median_length,
-                "max_length": self.max_length,
-                "train": self.tokenized.counts(),
-                "eval": self.tokenized_eval.counts(),
-            },
+            "data": self.prepared.card(),
             "fingerprint": self._fingerprint(),
             "versions": versions(),
         }
@@ -390,7 +371,7 @@ class PreferenceTrainer(Trainer):
         """What must be the same for a resumed run to be the same run."""
         options = self.options
         return {
-            "data_hash": self.data_hash,
+            "data_hash": self.prepared.hash,
             "method": self.objective.method,
             "hyperparameters": self.objective.hyperparameters(),
             "reference": None if self.reference is None else self.reference.identity,
@@ -408,25 +389,6 @@ class PreferenceTrainer(Trainer):
             "trainer": options.trainer,
         }
 
-    def _checkpoint_fingerprint(self) -> dict[str, Any]:
-        checkpoint = self.folder.latest_checkpoint()
-        assert checkpoint is not None  # the folder was opened for resuming
-        try:
-            return json.loads((checkpoint / FINGERPRINT).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise RunFolderError(f"{checkpoint} cannot be resumed: {error}") from error
-
-    def _check_fingerprint(self) -> None:
-        before, now = self._checkpoint_fingerprint(), json.loads(json.dumps(self._fingerprint(), default=str))
-        changed = [
-            f"{name}: was {before.get(name)!r}, is {now[name]!r}" for name in now if before.get(name) != now[name]
-        ]
-        if changed:
-            raise RunFolderError(
-                f"{self.folder.path} cannot go on: these differ from the interrupted run: {'; '.join(changed)}. "
-                "Give the same options and data, or start a new run"
-            )
-
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.folder.checkpoints / ".staging")
 
@@ -434,8 +396,18 @@ class PreferenceTrainer(Trainer):
         """Written whole in a staging folder, then moved to checkpoints/step-N."""
         super()._save_checkpoint(model, trial)
         staged = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        (staged / FINGERPRINT).write_text(json.dumps(self._fingerprint(), default=str), encoding="utf-8")
-        self.folder.publish_checkpoint(staged, self.state.global_step, self.options.save_total_limit)
+        keep = self.options.save_total_limit
+        self.folder.publish_checkpoint(staged, self.state.global_step, keep, self._fingerprint())
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A checkpoint holds every weight; a tied one only under its other name."""
+        tied = getattr(self.policy.model, "_tied_weights_keys", None) or ()
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        if missing or load_result.unexpected_keys:
+            raise RunFolderError(
+                f"the checkpoint does not fit the model: missing {missing[:3]}, unexpected "
+                f"{load_result.unexpected_keys[:3]}; resume with the model that the run began with"
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """An ordinary Hugging Face folder (or adapter), and nothing else."""

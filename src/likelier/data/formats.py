@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from likelier.data.sources import NamedRows
@@ -61,6 +62,7 @@ class Format:
     example: str
     recognises: Callable[[Row], bool]
     convert: Callable[[Row, Source], Record]
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -84,7 +86,7 @@ def _messages(value: Any) -> tuple[Message, ...]:
         if not isinstance(item, Mapping):
             raise Unfit("not-a-message", repr(item)[:60])
         role, text = item.get("role", item.get("from")), item.get("content", item.get("value"))
-        if role not in _ROLES:
+        if not isinstance(role, str) or role not in _ROLES:
             raise Unfit("unknown-role", repr(role)[:60])
         if not isinstance(text, str):
             raise Unfit("not-text", f"content of a {role} message is {type(text).__name__}")
@@ -230,11 +232,19 @@ def _token_ids(row: Row, column: str) -> TokenIds:
     return TokenIds(tuple(value))
 
 
+def _ref_logps(row: Row) -> tuple[float, float] | None:
+    chosen, rejected = row.get("ref_chosen_logps"), row.get("ref_rejected_logps")
+    if chosen is None and rejected is None:
+        return None
+    for value in (chosen, rejected):
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
+            raise Unfit("ref-logps-not-two-numbers", f"{chosen!r} and {rejected!r}")
+    return float(chosen), float(rejected)  # type: ignore[arg-type]
+
+
 def _pair_tokenized(row: Row, source: Source) -> Pair:
-    given = (row.get("ref_chosen_logps"), row.get("ref_rejected_logps"))
-    reference = (float(given[0]), float(given[1])) if given[0] is not None and given[1] is not None else None
     prompt, chosen, rejected = (_token_ids(row, f"{name}_ids") for name in ("prompt", "chosen", "rejected"))
-    return Pair(prompt, chosen, rejected, source, reference)
+    return Pair(prompt, chosen, rejected, source, _ref_logps(row))
 
 
 def _is_hh(row: Row) -> bool:
@@ -248,6 +258,7 @@ FORMATS = (
         '{"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4]}, also ref_chosen_logps, ref_rejected_logps',
         lambda row: True,
         _pair_tokenized,
+        frozenset({"ref_chosen_logps", "ref_rejected_logps"}),
     ),
     Format(
         "ShareGPT pairs",
@@ -255,6 +266,7 @@ FORMATS = (
         '{"conversations": [{"from": "human", "value": "..."}], "chosen": {"from": "gpt", "value": "..."}, ...}',
         lambda row: _is_messages(row["conversations"]),
         _pair_sharegpt,
+        frozenset({"system"}),
     ),
     Format(
         "prompt, chosen, rejected",
@@ -290,6 +302,7 @@ FORMATS = (
         '{"messages": [{"role": "user", ...}, {"role": "assistant", ...}], "label": true}',
         lambda row: _is_messages(row["messages"]),
         _labelled_messages,
+        frozenset({"system"}),
     ),
     Format(
         "ShareGPT conversations, label",
@@ -297,9 +310,9 @@ FORMATS = (
         '{"conversations": [{"from": "human", ...}, {"from": "gpt", ...}], "label": true}',
         lambda row: _is_messages(row["conversations"]),
         _labelled_messages,
+        frozenset({"system"}),
     ),
 )
-_OPTIONAL_COLUMNS = {"ref_chosen_logps", "ref_rejected_logps", "system"}
 
 
 def recognise(named: NamedRows) -> Format:
@@ -318,11 +331,12 @@ def recognise(named: NamedRows) -> Format:
 def _what_is_missing(row: Row) -> str:
     columns = f"the columns are {sorted(row.keys())}"
     if {"chosen", "rejected"} <= row.keys():
+        kind = "plain text" if isinstance(row["chosen"], str) else "no list of messages"
         return (
-            f"{columns}, without a prompt, and chosen is plain text: a prompt is never guessed inside a text. "
+            f"{columns}, without a prompt, and chosen is {kind}: a prompt is never guessed inside a text. "
             "Add a prompt column"
         )
-    nearest = min(FORMATS, key=lambda layout: (len(layout.columns - row.keys()), len(layout.columns)))
+    nearest = min(FORMATS, key=lambda layout: (len(layout.columns - row.keys()), -len(layout.columns)))
     missing = sorted(nearest.columns - row.keys())
     if 0 < len(missing) < len(nearest.columns):
         return f"{columns}; for '{nearest.name}' the column {', '.join(missing)} is missing"
@@ -356,16 +370,26 @@ def convert(named: NamedRows) -> Converted:
     if not records:
         raise DataError(f"{named.name}: none of the {len(named.rows)} rows can be used:\n{unusable.summary()}")
     columns = {column for _, row in named.rows for column in row}
-    unread = sorted(columns - layout.columns - _OPTIONAL_COLUMNS)
+    unread = sorted(columns - layout.columns - layout.optional)
     return Converted(records, unusable, layout.name, unread)
 
 
 def check_answers(record: Record) -> None:
-    """Raise `Unfit` for an empty answer, or a pair whose two answers are the same."""
+    """Raise `Unfit` for an empty answer, a pair whose two answers are the same, or text that is no Unicode."""
     answers = (record.chosen, record.rejected) if isinstance(record, Pair) else (record.answer,)
+    for content in (record.prompt, *answers):
+        _check_unicode(content)
     for answer in answers:
         text = answer_text(answer)
         if (not answer.ids) if isinstance(answer, TokenIds) else not (text or "").strip():
             raise Unfit("empty-answer")
     if len(answers) == 2 and content_key(answers[0]) == content_key(answers[1]):
         raise Unfit("identical-answers")
+
+
+def _check_unicode(content: Content) -> None:
+    """JSON can escape half a surrogate pair (an emoji that was cut in two); no tokenizer takes that."""
+    try:
+        content_key(content).encode()
+    except UnicodeEncodeError as error:
+        raise Unfit("not-unicode", f"half a surrogate pair, {error.object[error.start]!a}") from error

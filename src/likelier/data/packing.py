@@ -23,8 +23,8 @@ class StepSampler:
         prompts: a key per group; equal keys are the same prompt.
         batch_size: groups (pairs or labelled rows) of one step, over all ranks and micro-batches.
         order: `shuffled` by seed and epoch, or `file`.
-        group_by: None, or `prompt` for steps of whole prompts (a step then holds at least `batch_size` groups of whole
-            prompts, so sizes vary).
+        group_by: None, or `prompt` for steps of whole prompts (sizes then vary about `batch_size`). The number of steps
+            is the same in every epoch, since the trainer asks for it once.
         seed: of the shuffle.
     """
 
@@ -33,7 +33,7 @@ class StepSampler:
     ) -> None:
         self.batch_size, self.order, self.seed, self.epoch = batch_size, order, seed, 0
         self.units = _units(prompts, group_by)
-        self._length = sum(1 for _ in self._steps(self.units))
+        self._length = min(len(self.units), math.ceil(len(prompts) / batch_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, hence the shuffle."""
@@ -49,14 +49,16 @@ class StepSampler:
         yield from self._steps(units)
 
     def _steps(self, units: Sequence[list[int]]) -> Iterator[list[int]]:
+        """Close a step at each multiple of the batch size, but leave a unit for every step to come."""
         step: list[int] = []
-        for unit in units:
+        taken = made = 0
+        for left, unit in zip(reversed(range(len(units))), units, strict=True):
             step.extend(unit)
-            if len(step) >= self.batch_size:
+            taken += len(unit)
+            to_come = len(self) - made - 1
+            if left == to_come or (to_come and taken >= (made + 1) * self.batch_size):
                 yield step
-                step = []
-        if step:
-            yield step
+                step, made = [], made + 1
 
 
 def _units(prompts: Sequence[bytes], group_by: str | None) -> list[list[int]]:

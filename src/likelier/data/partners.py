@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from likelier.data.tokenize import Group
 from likelier.errors import DataError
+
+Fits = Callable[[int, int], bool]
+_ATTEMPTS = 20  # exchanges of two cannot mend every cycle; another random one nearly always can be mended
 
 
 def data_hash(groups: Sequence[Group]) -> str:
@@ -39,18 +42,27 @@ def derangement(groups: Sequence[Group], seed: str) -> list[int]:
     def fits(row: int, partner: int) -> bool:
         return prompts[row] != prompts[partner] and answers[row] != answers[partner]
 
-    order = list(range(len(groups)))
+    for _ in range(_ATTEMPTS):
+        partner = _arranged(len(groups), fits, rng)
+        if partner is not None:
+            return partner
+    raise DataError(
+        "KTO's baseline needs, for every row, an answer to another prompt, and these data have too few different "
+        "prompts or answers for that. Add rows with other prompts, or use pairs with DPO"
+    )
+
+
+def _arranged(count: int, fits: Fits, rng: random.Random) -> list[int] | None:
+    """A random cycle over all rows, mended by exchanges; None where one row finds nobody to exchange with."""
+    order = list(range(count))
     rng.shuffle(order)
-    partner = [0] * len(groups)
+    partner = [0] * count
     for here, there in zip(order, order[1:] + order[:1], strict=True):
         partner[here] = there
-    for row in order:
-        if not fits(row, partner[row]):
-            _swap(row, partner, fits, rng)
-    return partner
+    return partner if all(fits(row, partner[row]) or _swap(row, partner, fits, rng) for row in order) else None
 
 
-def _swap(row: int, partner: list[int], fits, rng: random.Random) -> None:  # type: ignore[no-untyped-def]
+def _swap(row: int, partner: list[int], fits: Fits, rng: random.Random) -> bool:
     """Exchange partners with the first row, from a random start, for which both then fit."""
     count = len(partner)
     start = rng.randrange(count)
@@ -58,11 +70,8 @@ def _swap(row: int, partner: list[int], fits, rng: random.Random) -> None:  # ty
         other = (start + step) % count
         if fits(row, partner[other]) and fits(other, partner[row]):
             partner[row], partner[other] = partner[other], partner[row]
-            return
-    raise DataError(
-        "KTO's baseline needs, for every row, an answer to another prompt, and these data have too few different "
-        "prompts or answers for that. Add rows with other prompts, or use pairs with DPO"
-    )
+            return True
+    return False
 
 
 def with_partners(groups: Sequence[Group], max_length: int) -> list[Group]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from likelier.data.partners import with_partners
+from likelier.console import say, warn
+from likelier.data.partners import data_hash, with_partners
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.errors import DataError
-from likelier.records import Pair, Record, pairs_to_labels
+from likelier.records import Pair, Record, UnusableRows, pairs_to_labels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,6 +52,71 @@ def prepare_groups(
     return tokenized
 
 
-def median_length(tokenized: Tokenized) -> float:
-    """The median number of tokens of an answer."""
-    return float(median(tokenized.answer_lengths()))
+@dataclass(frozen=True)
+class PreparedData:
+    """Training and held-out groups with their account."""
+
+    train: Tokenized
+    held_out: Tokenized
+    rows: int
+    hash: str
+    median_length: float
+    max_length: int
+
+    def account(self, left_out_before: UnusableRows) -> tuple[int, UnusableRows]:
+        """How many rows there were at first, and all that were left out since, by the loader or here."""
+        unusable = UnusableRows([*left_out_before, *self.train.unusable, *self.held_out.unusable])
+        return self.rows + len(left_out_before), unusable
+
+    def card(self) -> dict[str, object]:
+        """What the run card says of the data."""
+        return {
+            "hash": self.hash,
+            "median_answer_length": self.median_length,
+            "max_length": self.max_length,
+            "train": self.train.counts(),
+            "eval": self.held_out.counts(),
+        }
+
+
+def prepare_data(
+    train: Sequence[Record],
+    held_out: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    method: str,
+    wants: Literal["pairs", "labels"],
+    partners: bool,
+    max_length: int,
+    truncation: Truncation,
+) -> PreparedData:
+    """`prepare_groups` for training and held-out records; what is left out is said, and warned of above 5 %."""
+    settings: dict[str, Any] = {
+        "method": method,
+        "wants": wants,
+        "partners": partners,
+        "max_length": max_length,
+        "truncation": truncation,
+    }
+    found = prepare_groups(train, tokenizer, **settings)
+    held = Tokenized()
+    try:
+        if held_out:
+            held = prepare_groups(held_out, tokenizer, **settings)
+    except DataError as error:
+        raise DataError(f"evaluation data: {error}") from error
+    _say_what_is_left_out("training", found)
+    _say_what_is_left_out("evaluation", held)
+    median_length = float(median(found.answer_lengths()))
+    return PreparedData(found, held, len(train) + len(held_out), data_hash(found.groups), median_length, max_length)
+
+
+def _say_what_is_left_out(name: str, tokenized: Tokenized) -> None:
+    left_out, total = len(tokenized.unusable), len(tokenized.unusable) + len(tokenized.groups)
+    if left_out:
+        say(f"{left_out} of {total} {name} rows left out after tokenization:\n{tokenized.unusable.summary()}")
+    if left_out > 0.05 * total:
+        warn(
+            f"{left_out / total:.0%} of the {name} rows do not fit in {tokenized.max_length} tokens or have no answer; "
+            "raise --max-length, or choose --truncation cut-prompt-left"
+        )

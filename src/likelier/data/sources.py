@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from likelier.records import Source
 
 Rows = Iterator[tuple[Source, Any]]
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _KNOWN = "JSON (.json), JSON lines (.jsonl), CSV (.csv), each also .gz; Parquet (.parquet), a saved `datasets` folder"
 
 
@@ -81,8 +83,8 @@ def _read_text(path: Path, reader: Any) -> Rows:
         with _open_text(path) as stream:
             yield from reader(path, stream)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text at byte {error.start}; convert the file to UTF-8") from error
-    except (OSError, EOFError) as error:
+        raise DataError(f"{path}:{_line_not_utf8(path)}: not UTF-8 text; convert the file to UTF-8") from error
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
@@ -90,6 +92,17 @@ def _open_text(path: Path) -> IO[str]:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return open(path, encoding="utf-8-sig", newline="")
+
+
+def _line_not_utf8(path: Path) -> int:
+    """The first line that is not UTF-8 (the decoder itself only knows a place in its buffer)."""
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def _read_jsonl(path: Path, stream: IO[str]) -> Rows:
@@ -102,8 +115,9 @@ def _parse(line: str, path: Path, number: int) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
+        begin = _short(line.strip()[:60])
         raise DataError(
-            f"{path}:{number}: broken JSON at column {error.colno}: {error.msg}; the line begins {_short(line[:60])}. "
+            f"{path}:{number}: broken JSON at column {error.colno}: {error.msg}; the line begins {begin}. "
             "Mend or remove the line"
         ) from error
 
@@ -116,7 +130,7 @@ def _read_json(path: Path, stream: IO[str]) -> Rows:
         loaded = json.loads(text)
     except json.JSONDecodeError as error:
         if _first_line_is_object(text):
-            yield from _read_jsonl(path, iter(text.splitlines()))  # type: ignore[arg-type]
+            yield from _read_jsonl(path, _lines(text))
             return
         raise DataError(f"{path}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from error
     if isinstance(loaded, dict) and len(loaded) == 1 and isinstance(next(iter(loaded.values())), list):
@@ -128,10 +142,15 @@ def _read_json(path: Path, stream: IO[str]) -> Rows:
     yield from ((Source(str(path), number, "record"), row) for number, row in enumerate(loaded, 1))
 
 
+def _lines(text: str) -> IO[str]:
+    """The lines as a file has them; `splitlines` would also cut at separators that may stand inside a JSON string."""
+    return io.StringIO(text, newline="")
+
+
 def _first_line_is_object(text: str) -> bool:
     """JSON lines under the name .json: the first line is a whole object."""
     try:
-        return isinstance(json.loads(text.lstrip().splitlines()[0]), dict)
+        return isinstance(json.loads(next(_lines(text.lstrip()))), dict)
     except json.JSONDecodeError:
         return False
 

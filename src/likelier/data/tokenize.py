@@ -50,6 +50,11 @@ class Group:
         return self.answers if self.is_pair else self.answers[:1]
 
     @property
+    def tokens(self) -> int:
+        """Tokens of the row as it is trained on: each of its own answers with its prompt."""
+        return sum(len(self.prompt) + len(answer) for answer in self.own_answers)
+
+    @property
     def longest(self) -> int:
         """Tokens of the prompt and the longest answer."""
         return len(self.prompt) + max(len(answer) for answer in self.answers)
@@ -97,6 +102,7 @@ def tokenize_records(
     and the tokenizer has no chat template.
     """
     _check_template(records, tokenizer)
+    _check_ids(records, tokenizer)
     result = Tokenized(max_length=max_length)
     for start in range(0, len(records), _BLOCK):
         block = records[start : start + _BLOCK]
@@ -120,6 +126,18 @@ def _check_template(records: Iterable[Record], tokenizer: PreTrainedTokenizerBas
             "has no chat template. Use an instruction-tuned model, set tokenizer.chat_template, or give plain text "
             "prompts and answers"
         )
+
+
+def _check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+    size = len(tokenizer)
+    for record in records:
+        for content in (record.prompt, *_answers(record)):
+            if isinstance(content, TokenIds) and not all(0 <= token < size for token in content.ids):
+                wrong = next(token for token in content.ids if not 0 <= token < size)
+                raise DataError(
+                    f"{record.source}: the token id {wrong} is not in this model's vocabulary of {size} tokens; "
+                    "tokenize the rows for this model, or give text"
+                )
 
 
 def _answers(record: Record) -> tuple[Content, ...]:
@@ -147,13 +165,30 @@ def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool)
     if not texts:
         return []
     encoded: Any = tokenizer(texts, add_special_tokens=special, return_attention_mask=False)
-    return [_one_bos(ids, tokenizer) if special else ids for ids in encoded["input_ids"]]
+    ids = encoded["input_ids"]
+    return [_once(text, own, tokenizer) for text, own in zip(texts, ids, strict=True)] if special else ids
 
 
-def _one_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Plain text that itself begins with the BOS text would get a second one."""
-    bos = tokenizer.bos_token_id
-    return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+def _once(text: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Plain text with no special token doubled: a BOS that the text has itself, an EOS that the tokenizer appends.
+
+    (A tokenizer that appends EOS would also end the prompt with one, and double ours behind the answer.)
+    """
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if bos is not None and ids[:2] == [bos, bos]:
+        ids = ids[1:]
+    if eos is not None and len(ids) > 1:
+        more = _endings(text, str(tokenizer.eos_token)) + 1
+        ids = ids[:-1] if ids[-more:] == [eos] * more else ids
+    return ids
+
+
+def _endings(text: str, end: str) -> int:
+    """How many times the text ends with `end`."""
+    count = 0
+    while end and text.endswith(end):
+        text, count = text[: -len(end)], count + 1
+    return count
 
 
 def _renderings(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str] | list[int]]:

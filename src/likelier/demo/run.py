@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,16 @@ from likelier.config import parse
 from likelier.console import say
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.evaluation import greedy_answers
-from likelier.models import load_policy
+from likelier.models import Policy
 from likelier.paths import write_whole
-from likelier.pipeline import run_card
-from likelier.progress import ProgressDisplay
+from likelier.pipeline import train
 from likelier.trainer import PreferenceTrainer
 
 SETTINGS: dict[str, Any] = {
     "method": "dpo",
-    "beta": 0.1,
+    "beta": 0.05,
     "lora_r": 16,
-    "learning_rate": 2e-4,
+    "learning_rate": 5e-4,
     "batch_size": 8,
     "epochs": 1,
     "seed": 42,
@@ -42,30 +42,25 @@ def demo_data() -> PreferenceData:
     return load_preferences(train, eval_data=test)
 
 
-def run_demo(*, model: str, output: str, max_steps: int | None = None) -> PreferenceTrainer:
+def free_folder(name: str = "runs/demo") -> str:
+    """`name`, or the first of `name-2`, `name-3`, ... that does not exist."""
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(folder for folder in names if not Path(folder).exists())
+
+
+def run_demo(*, model: str, output: str | None = None, max_steps: int | None = None) -> PreferenceTrainer:
     """Train a LoRA adapter on the built-in pairs, then show accuracy and answers before and after."""
     started = time.monotonic()
-    steps = {"max_steps": max_steps, "epochs": None} if max_steps else {}
+    output = output or free_folder()
+    steps = {"max_steps": max_steps, "epochs": None} if max_steps is not None else {}
     config = parse({**SETTINGS, **steps, "model": model, "data": "the built-in pairs", "output": output})
-    data = demo_data()
     say(
         "This trains a small language model on the built-in preferences: answer honestly instead of agreeing with a\n"
-        f"false or sweeping claim. {data}"
+        "false or sweeping claim."
     )
-    policy = load_policy(model, lora=config.lora, seed=config.training.seed)
-    say(f"policy: {policy.words}")
-    trainer = PreferenceTrainer(
-        policy,
-        config.objective,
-        data.train,
-        eval_data=data.test,
-        output_dir=output,
-        options=config.training,
-        card=run_card(config, data),
-        callbacks=[ProgressDisplay()],
-    )
-    trainer.train()
-    samples = before_and_after(policy, data)
+    data = demo_data()
+    trainer = train(config, data)
+    samples = before_and_after(trainer.policy, data)
     write_whole(Path(output) / "samples.json", json.dumps(samples, indent=2, ensure_ascii=False).encode())
     card = trainer.folder.read_card()
     print(render(card["evaluation_start"], card["evaluation_end"], samples))
@@ -74,7 +69,7 @@ def run_demo(*, model: str, output: str, max_steps: int | None = None) -> Prefer
     return trainer
 
 
-def before_and_after(policy: Any, data: PreferenceData) -> list[dict[str, str]]:
+def before_and_after(policy: Policy, data: PreferenceData) -> list[dict[str, str]]:
     """Greedy answers to held-out prompts without and with the adapter."""
     prompts = [
         [{"role": message.role, "content": message.content} for message in record.prompt]  # type: ignore[union-attr]

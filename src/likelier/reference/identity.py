@@ -118,7 +118,7 @@ def base_reference(model: nn.Module, *, precision: str) -> Reference:
 def other_reference(model: nn.Module, name: str, *, precision: str) -> Reference:
     """Another model, named by the user."""
     identity = weights_identity(model, adapter=hasattr(model, "peft_config"), precision=precision)
-    return Reference(f"another model: {name}", identity, False, _itself(model))
+    return Reference(f"the model {name}", identity, False, _itself(model))
 
 
 def released(reference: Reference) -> Reference:

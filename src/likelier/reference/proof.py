@@ -139,7 +139,8 @@ def prove_reference(
     """
     say(f"reference: {reference.words}")
     tolerance, said = TOLERANCE[dtype], "asked at every step"
-    if not live and train[0].given_ref_logps is not None:
+    given = all(group.given_ref_logps is not None for group in (*train, *held_out))
+    if not live and given:
         tolerance, said = max(tolerance, _GIVEN_TOLERANCE), "taken from the data file, a sample recomputed"
         train, held_out = take_given(train), take_given(held_out)
     elif not live:

@@ -43,13 +43,6 @@ class Batch:
     partners: Tensor | None
     ref_logps: Tensor | None
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of the answers and of their prompts, as rows: what is trained on in this micro-batch."""
-        return sum(
-            len(self.prompts[prompt]) + len(answer) for prompt, answer in zip(self.prompt_of, self.answers, strict=True)
-        )
-
     def answers_of_groups(self) -> list[list[int]]:
         """For each group, in order, the numbers of its answers."""
         if self.pairs is not None:

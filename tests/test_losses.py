@@ -1,0 +1,143 @@
+"""The losses against the formulas: golden numbers, gradients in fp64, and properties."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likelier import losses
+
+# Worked by hand from the formulas: p_w=-20, p_l=-24, r_w=-22, r_l=-23, n_w=10, n_l=8, so Dw=2, Dl=-1.
+DW, DL = torch.tensor([2.0], dtype=torch.double), torch.tensor([-1.0], dtype=torch.double)
+PW, PL = torch.tensor([-20.0], dtype=torch.double), torch.tensor([-24.0], dtype=torch.double)
+NW, NL = torch.tensor([10]), torch.tensor([8])
+UP, DOWN = torch.tensor([True]), torch.tensor([False])
+
+GOLDEN = {
+    "dpo": (lambda: losses.dpo_loss(DW, DL, beta=0.1), 0.554355),
+    "cdpo": (lambda: losses.dpo_loss(DW, DL, beta=0.1, label_smoothing=0.1), 0.584355),
+    "robust": (lambda: losses.robust_dpo_loss(DW, DL, beta=0.1, flip_probability=0.1), 0.516855),
+    "hinge": (lambda: losses.hinge_loss(DW, DL, beta=0.1), 0.7),
+    "ipo sum": (lambda: losses.ipo_loss(DW, DL, NW, NL, tau=0.1, length_normalize=False), 4.0),
+    "ipo mean": (lambda: losses.ipo_loss(DW, DL, NW, NL, tau=0.1), 21.855625),
+    "simpo": (lambda: losses.simpo_loss(PW, PL, NW, NL, beta=2.0, gamma_beta_ratio=0.25), 0.201413),
+    "sigmoid_norm .1": (lambda: losses.sigmoid_norm_loss(DW, DL, NW, NL, beta=0.1), 0.677029),
+    "sigmoid_norm 5": (lambda: losses.sigmoid_norm_loss(DW, DL, NW, NL, beta=5.0), 0.179745),
+    "apo_zero": (lambda: losses.apo_zero_loss(DW, DL, beta=0.1), 0.925187),
+    "apo_down": (lambda: losses.apo_down_loss(DW, DL, beta=0.1), 0.975391),
+    "kto desirable": (lambda: losses.kto_loss(DW, UP, 0.5, beta=0.1), 0.462570),
+    # The same value on the other side: D - z0 = -1.5 for an undesirable row.
+    "kto undesirable": (lambda: losses.kto_loss(DL, DOWN, 0.5, beta=0.1), 0.462570),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_numbers(name: str) -> None:
+    compute, expected = GOLDEN[name]
+    assert compute().item() == pytest.approx(expected, abs=5e-7)
+
+
+def test_simpo_with_dpos_beta_starts_near_0_974() -> None:
+    equal = torch.zeros(1)
+    value = losses.simpo_loss(equal, equal, torch.ones(1), torch.ones(1), beta=0.1, gamma_beta_ratio=5.0)
+    assert value.item() == pytest.approx(0.974, abs=1e-3)
+
+
+def _pairwise(number: int) -> list:
+    return [
+        lambda w, x: losses.dpo_loss(w, x, beta=0.3),
+        lambda w, x: losses.dpo_loss(w, x, beta=0.3, label_smoothing=0.2),
+        lambda w, x: losses.robust_dpo_loss(w, x, beta=0.3, flip_probability=0.2),
+        lambda w, x: losses.ipo_loss(w, x, torch.full((number,), 5), torch.full((number,), 3), tau=0.4),
+        lambda w, x: losses.hinge_loss(w, x, beta=0.3),
+        lambda w, x: losses.sigmoid_norm_loss(w, x, torch.full((number,), 5), torch.full((number,), 3), beta=2.0),
+        lambda w, x: losses.simpo_loss(
+            w, x, torch.full((number,), 5), torch.full((number,), 3), beta=2.0, gamma_beta_ratio=0.3
+        ),
+        lambda w, x: losses.apo_zero_loss(w, x, beta=0.3),
+        lambda w, x: losses.apo_down_loss(w, x, beta=0.3),
+    ]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_gradients_in_fp64(number: int) -> None:
+    generator = torch.Generator().manual_seed(number)
+    chosen, rejected = (torch.randn(6, dtype=torch.double, generator=generator, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(_pairwise(6)[number], (chosen, rejected))
+
+
+def test_kto_gradient_in_fp64() -> None:
+    ratios = torch.randn(6, dtype=torch.double, requires_grad=True)
+    desirable = torch.tensor([True, False] * 3)
+    assert torch.autograd.gradcheck(
+        lambda x: losses.kto_loss(x, desirable, 0.4, beta=0.3, undesirable_weight=2), (ratios,)
+    )
+
+
+# The sign of the gradient with respect to the chosen and the rejected side that each paper states.
+SIGNS = {0: (-1, 1), 1: (-1, 1), 5: (-1, 1), 6: (-1, 1), 7: (-1, 1)}
+
+
+@pytest.mark.parametrize("number", SIGNS)
+@given(chosen=st.floats(-5, 5), rejected=st.floats(-5, 5))
+def test_chosen_is_pushed_up_and_rejected_down(number: int, chosen: float, rejected: float) -> None:
+    if number == 1 and chosen - rejected > 3:  # conservative DPO pulls a margin beyond its target back
+        return
+    sides = [torch.tensor([value], dtype=torch.double, requires_grad=True) for value in (chosen, rejected)]
+    _pairwise(1)[number](*sides).sum().backward()
+    signs = tuple(math.copysign(1, float(side.grad)) for side in sides)  # type: ignore[arg-type]
+    assert signs == SIGNS[number]
+
+
+def test_apo_down_lowers_the_chosen_answer_at_the_start() -> None:
+    chosen, rejected = (torch.zeros(1, dtype=torch.double, requires_grad=True) for _ in range(2))
+    losses.apo_down_loss(chosen, rejected, beta=0.1).sum().backward()
+    # The first term falls with a lower chosen answer as fast as the second rises; only the rejected is pushed down.
+    assert chosen.grad.item() == pytest.approx(0, abs=1e-12)  # type: ignore[union-attr]
+    assert rejected.grad.item() > 0  # type: ignore[union-attr]
+
+
+@given(margin=st.floats(-8, 8), flip=st.floats(0, 0.45))
+def test_robust_dpo_is_unbiased_under_flips(margin: float, flip: float) -> None:
+    clean = losses.dpo_loss(torch.tensor(margin).double(), torch.zeros(()).double(), beta=0.3)
+    kept = losses.robust_dpo_loss(
+        torch.tensor(margin).double(), torch.zeros(()).double(), beta=0.3, flip_probability=flip
+    )
+    flipped = losses.robust_dpo_loss(
+        torch.zeros(()).double(), torch.tensor(margin).double(), beta=0.3, flip_probability=flip
+    )
+    assert ((1 - flip) * kept + flip * flipped).item() == pytest.approx(clean.item(), abs=1e-12)
+
+
+def test_soft_labels_are_one_value_a_pair() -> None:
+    smoothing = torch.tensor([0.0, 0.5])
+    values = losses.dpo_loss(torch.tensor([2.0, 2.0]), torch.tensor([-1.0, -1.0]), beta=0.1, label_smoothing=smoothing)
+    tie = 0.5 * (losses.dpo_loss(DW, DL, beta=0.1) + losses.dpo_loss(DL, DW, beta=0.1))
+    assert values[0].item() == pytest.approx(0.554355, abs=1e-6)
+    assert values[1].item() == pytest.approx(tie.item(), abs=1e-6)
+
+
+@given(ratios=st.lists(st.floats(-20, 20), min_size=2, max_size=10))
+def test_kto_with_equal_weights_and_no_baseline_is_apo_zero(ratios: list[float]) -> None:
+    chosen = torch.tensor(ratios, dtype=torch.double)
+    rejected = chosen.flip(0)
+    rows = torch.cat([chosen, rejected])
+    desirable = torch.arange(len(rows)) < len(chosen)
+    kto = losses.kto_loss(rows, desirable, 0.0, beta=0.2)
+    torch.testing.assert_close(kto.sum(), losses.apo_zero_loss(chosen, rejected, beta=0.2).sum())
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 1e4, 1e8])
+def test_no_loss_or_gradient_is_ever_nan(magnitude: float) -> None:
+    for loss in _pairwise(2):
+        for sign in (1, -1):
+            chosen = torch.tensor([sign * magnitude, 0.0], requires_grad=True)
+            value = loss(chosen, -chosen)
+            value.sum().backward()
+            assert torch.isfinite(value).all() and torch.isfinite(chosen.grad).all()  # type: ignore[arg-type]
+
+
+def test_beta_to_zero_is_ln_2() -> None:
+    assert losses.dpo_loss(DW, DL, beta=1e-12).item() == pytest.approx(math.log(2))
