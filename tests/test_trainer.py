@@ -287,6 +287,32 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
 
+def test_bfloat16_scores_policy_and_reference_alike(tmp_path: Path) -> None:
+    """Reference, step-0 check, training and evaluation all compute in the same arithmetic."""
+    with pytest.warns(LikelierWarning, match="many times slower than float32"):
+        policy = load_policy(_saved(tmp_path), dtype="bfloat16")
+    trainer = _trainer(tmp_path / "run", policy=policy, eval_data=chat_pairs(4, seed=1))
+    trainer.train()
+    card = RunFolder(tmp_path / "run").read_card()
+    assert card["precision"] == "bfloat16-autocast" and policy.model.dtype == torch.float32
+    assert card["reference"]["step0_largest_difference_per_token"] <= 0.02
+    assert trainer.folder.read_metrics()[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-3)
+    exact = _trainer(tmp_path / "exact", policy=load_policy(tmp_path / "model"))
+    exact.train()
+    rounded, plain = (
+        [entry["logps/chosen"] for entry in run.folder.read_metrics() if "loss" in entry] for run in (trainer, exact)
+    )
+    assert rounded != plain and rounded == pytest.approx(plain, rel=0.02)
+    assert trainer.reference.identity != exact.reference.identity  # type: ignore[union-attr]
+
+
+def test_an_error_of_an_interrupted_run_leaves_the_card_when_it_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.update_card({"status": "failed", "error": "something"})
+    folder.update_card({"status": "training", "error": None})
+    assert folder.read_card() == {"status": "training"}
+
+
 # --- no network ---
 
 

@@ -51,7 +51,6 @@ def training_arguments(
         "save_steps": options.save_steps or 500,
         "report_to": options.report_to.split(","),
         "seed": options.seed,
-        "bf16": policy.autocast,
         "disable_tqdm": True,
         "remove_unused_columns": False,
     }

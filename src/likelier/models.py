@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from likelier.console import warn
 from likelier.errors import ConfigError, ModelError
 from likelier.options import LoraOptions
 from likelier.paths import cache_folder
@@ -68,6 +69,8 @@ def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | 
     name = str(name)
     lora = lora or LoraOptions()
     autocast = use_bfloat16(dtype)
+    if autocast and not torch.cuda.is_available():
+        warn("bfloat16 arithmetic on a CPU is often many times slower than float32; --dtype auto takes float32 here")
     folder = str(demo_model_folder()) if name == DEMO_MODEL else name
     with quiet():
         if (Path(folder) / "adapter_config.json").is_file():

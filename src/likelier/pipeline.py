@@ -43,7 +43,7 @@ def train(config: RunConfig, data: PreferenceData | None = None) -> PreferenceTr
         options=config.training,
         resume=run.resume,
         unusable=data.unusable,
-        card=run_card(config, data),
+        card=command_card(config, data),
         callbacks=[ProgressDisplay()],
     )
     trainer.train()
@@ -60,7 +60,7 @@ def _check_kind(config: RunConfig, data: PreferenceData) -> None:
         )
 
 
-def run_card(config: RunConfig, data: PreferenceData) -> dict[str, Any]:
+def command_card(config: RunConfig, data: PreferenceData) -> dict[str, Any]:
     """What the command knows of the run beyond the trainer's own."""
     return {
         "run": asdict(config.run),
@@ -96,7 +96,7 @@ def score_file(
     policy = load_policy(model, dtype=dtype)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy.model.to(device)
-    attach_scorer(policy.model)
+    attach_scorer(policy.model, autocast=policy.autocast)
     known = _reference_for(model, reference, card, policy, dtype, device)
     say(f"policy: {policy.words}\nreference: {known.words}")
     tokenized = prepare_groups(
@@ -154,5 +154,5 @@ def _reference_for(
         return base_reference(policy.model, precision=policy.precision)
     other = load_policy(named, dtype=dtype)
     other.model.to(device)
-    attach_scorer(other.model)
+    attach_scorer(other.model, autocast=other.autocast)
     return other_reference(other.model, named, precision=other.precision)

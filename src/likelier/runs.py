@@ -88,9 +88,9 @@ class RunFolder:
             raise RunFolderError(f"{self.card_file} cannot be read: {error}") from error
 
     def update_card(self, changes: Mapping[str, Any]) -> None:
-        """Write `changes` into run.json, whole."""
-        card = self.read_card() if self.card_file.exists() else {}
-        card.update(changes)
+        """Write `changes` into run.json, whole; None takes an entry out."""
+        before = self.read_card() if self.card_file.exists() else {}
+        card = {name: value for name, value in {**before, **changes}.items() if value is not None}
         write_whole(self.card_file, (_json(card, indent=2) + "\n").encode())
 
     def write_audit(self, rows: int, unusable: UnusableRows) -> None:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from likelier.arguments import learning_rate, training_arguments
+from likelier.arguments import training_arguments
+from likelier.card import RunFacts
 from likelier.console import counting, say, warn
 from likelier.data.packing import StepSampler, micro_batches
 from likelier.data.prepare import PreparedData, prepare_data
@@ -42,7 +43,6 @@ from likelier.reference import (
 from likelier.reference.store import score_live
 from likelier.runs import RunFolder
 from likelier.scoring import attach_scorer, collate
-from likelier.versions import versions
 
 
 class StepLoader(DataLoader):  # type: ignore[type-arg]
@@ -103,17 +103,9 @@ class PreferenceTrainer(Trainer):
             args = training_arguments(self.options, self.objective, policy, output_dir, bool(self.eval_groups))
             if args.world_size > 1:
                 raise ConfigError("several processes are not supported yet: start one process")
-            attach_scorer(policy.model)
+            attach_scorer(policy.model, autocast=policy.autocast)
             use_cache = policy.model.config.use_cache
-            super().__init__(
-                model=policy.model,
-                args=args,
-                train_dataset=self.train_groups,  # type: ignore[arg-type]
-                eval_dataset=self.eval_groups or None,  # type: ignore[arg-type]
-                data_collator=list,  # type: ignore[arg-type]
-                processing_class=policy.tokenizer,
-                callbacks=list(callbacks),
-            )
+            self._start(args, callbacks)
         except BaseException:
             self.folder.close()
             raise
@@ -122,6 +114,20 @@ class PreferenceTrainer(Trainer):
         self._sums = MetricSums()
         self.token_budget = self._token_budget()
         self.reference: Reference | None = None
+
+    def _start(self, args: TrainingArguments, callbacks: Sequence[TrainerCallback]) -> None:
+        try:
+            super().__init__(
+                model=self.policy.model,
+                args=args,
+                train_dataset=self.train_groups,  # type: ignore[arg-type]
+                eval_dataset=self.eval_groups or None,  # type: ignore[arg-type]
+                data_collator=list,  # type: ignore[arg-type]
+                processing_class=self.policy.tokenizer,
+                callbacks=list(callbacks),
+            )
+        except (RuntimeError, ImportError) as error:  # a reporter that is not installed, for example
+            raise ConfigError(f"transformers refuses the training options: {error}") from error
 
     # --- before the first step ---------------------------------------------------------------------------------
 
@@ -163,7 +169,7 @@ class PreferenceTrainer(Trainer):
     def _make_reference(self) -> Reference:
         named, precision = self._named_reference, self.policy.precision
         if isinstance(named, Policy):
-            attach_scorer(named.model)
+            attach_scorer(named.model, autocast=named.autocast)
             return other_reference(named.model.to(self.args.device), named.name, precision=named.precision)
         if named == "base":
             return base_reference(self.policy.model, precision=precision)
@@ -207,10 +213,13 @@ class PreferenceTrainer(Trainer):
     def _train(self) -> Any:
         checkpoint = self.folder.latest_checkpoint() if self.resume else None
         reference_card = self.prepare_reference()
+        facts = self._facts()
         if checkpoint is not None:
-            self.folder.check_fingerprint(self._fingerprint())
+            self.folder.check_fingerprint(facts.fingerprint())
             self.folder.truncate_metrics(int(checkpoint.name.removeprefix("step-")))
-        self._write_card(reference_card)
+        for line in facts.words():
+            say(line)
+        self.folder.update_card({**self.card, **facts.card(), "reference": reference_card})
         if self.eval_groups and checkpoint is None:
             self.folder.update_card({"evaluation_start": self.evaluate()})
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -340,54 +349,16 @@ class PreferenceTrainer(Trainer):
         if "train_runtime" not in logs:
             self.folder.append_metrics({"step": self.state.global_step, **logs})
 
-    def _write_card(self, reference: dict[str, Any]) -> None:
-        explained = self.objective.explain(self.prepared.median_length)
-        rate, rate_source = learning_rate(self.options, self.objective, self.policy)
-        say(f"objective: {self.objective.method}: {explained}")
-        say(f"learning rate: {rate:g} ({rate_source}); {self.options.batch_size} {self._unit()} a step")
-        card = {
-            **self.card,
-            "status": "training",
-            "method": self.objective.method,
-            "hyperparameters": self.objective.hyperparameters(),
-            "explained": explained,
-            "reward_scale": self.objective.reward_scale(),
-            "policy": self.policy.words,
-            "precision": self.policy.precision,
-            "device": str(self.args.device),
-            "reference": reference,
-            "learning_rate": {"value": rate, "source": rate_source},
-            "options": {name: value for name, value in vars(self.options).items() if value is not None},
-            "data": self.prepared.card(),
-            "fingerprint": self._fingerprint(),
-            "versions": versions(),
-        }
-        self.folder.update_card(card)
-
-    def _unit(self) -> str:
-        return "rows" if self.objective.data == "labels" else "pairs"
-
-    def _fingerprint(self) -> dict[str, Any]:
-        """What must be the same for a resumed run to be the same run."""
-        options = self.options
-        return {
-            "data_hash": self.prepared.hash,
-            "method": self.objective.method,
-            "hyperparameters": self.objective.hyperparameters(),
-            "reference": None if self.reference is None else self.reference.identity,
-            "precision": self.policy.precision,
-            "token_budget": self.token_budget,
-            "batch_size": options.batch_size,
-            "order": options.order,
-            "group_by": options.group_by,
-            "seed": options.seed,
-            "learning_rate": self.args.learning_rate,
-            "scheduler": options.scheduler,
-            "warmup": options.warmup_share,
-            "max_steps": options.max_steps,
-            "epochs": options.epochs,
-            "trainer": options.trainer,
-        }
+    def _facts(self) -> RunFacts:
+        return RunFacts(
+            options=self.options,
+            objective=self.objective,
+            policy=self.policy,
+            data=self.prepared,
+            reference=None if self.reference is None else self.reference.identity,
+            token_budget=self.token_budget,
+            device=str(self.args.device),
+        )
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.folder.checkpoints / ".staging")
@@ -397,7 +368,7 @@ class PreferenceTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         staged = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         keep = self.options.save_total_limit
-        self.folder.publish_checkpoint(staged, self.state.global_step, keep, self._fingerprint())
+        self.folder.publish_checkpoint(staged, self.state.global_step, keep, self._facts().fingerprint())
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """A checkpoint holds every weight; a tied one only under its other name."""

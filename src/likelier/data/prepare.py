@@ -65,8 +65,9 @@ class PreparedData:
 
     def account(self, left_out_before: UnusableRows) -> tuple[int, UnusableRows]:
         """How many rows there were at first, and all that were left out since, by the loader or here."""
-        unusable = UnusableRows([*left_out_before, *self.train.unusable, *self.held_out.unusable])
-        return self.rows + len(left_out_before), unusable
+        unusable = [*left_out_before, *self.train.unusable, *self.held_out.unusable]
+        once = {(row.source, row.reason): row for row in unusable}  # a pair read as two labels is one row
+        return self.rows + len(left_out_before), UnusableRows(list(once.values()))
 
     def card(self) -> dict[str, object]:
         """What the run card says of the data."""

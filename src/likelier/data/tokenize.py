@@ -228,13 +228,16 @@ def _common_prefix(left: list[int], right: list[int]) -> int:
 def _to_group(record: Record, ids: list[list[int]], result: Tokenized, truncation: Truncation) -> Group | None:
     prompt, *whole = ids
     boundary = min(_common_prefix(prompt, full) for full in whole)
-    result.boundary_merges += boundary < len(prompt)
-    cut = _truncate(prompt[:boundary], [full[boundary:] for full in whole], result, truncation, record.source)
+    full_answers = [full[boundary:] for full in whole]
+    cut = _truncate(prompt[:boundary], full_answers, result.max_length, truncation, record.source)
     reason = "over-max-length" if cut is None else _unfit(*cut)
     if cut is None or reason:
-        longest = max(len(full) for full in whole)
-        result.unusable.add(Unusable(record.source, reason, f"{longest} tokens" if cut is None else ""))
+        detail = f"{max(len(full) for full in whole)} tokens" if cut is None else ""
+        result.unusable.add(Unusable(record.source, reason, detail))
         return None
+    result.boundary_merges += boundary < len(prompt)
+    result.cut_prompts += len(cut[0]) < boundary
+    result.cut_answers += sum(len(kept) < len(full) for kept, full in zip(cut[1], full_answers, strict=True))
     answers = tuple(np.asarray(answer, dtype=np.int32) for answer in cut[1])
     desirable = record.desirable if isinstance(record, Labelled) else None
     given = record.ref_logps if isinstance(record, Pair) else None
@@ -251,10 +254,10 @@ def _unfit(prompt: list[int], answers: list[list[int]]) -> str:
 
 
 def _truncate(
-    prompt: list[int], answers: list[list[int]], result: Tokenized, truncation: Truncation, source: Source
+    prompt: list[int], answers: list[list[int]], limit: int, truncation: Truncation, source: Source
 ) -> tuple[list[int], list[list[int]]] | None:
     """The prompt and answers within the limit, or None where the policy leaves the row out."""
-    limit, longest = result.max_length, max(len(answer) for answer in answers)
+    longest = max(len(answer) for answer in answers)
     if len(prompt) + longest <= limit:
         return prompt, answers
     if truncation == "error":
@@ -263,12 +266,9 @@ def _truncate(
             "--truncation drop, cut-prompt-left or cut-answer-right"
         )
     if truncation == "cut-prompt-left" and longest < limit:
-        result.cut_prompts += 1
         return prompt[len(prompt) + longest - limit :], answers
     if truncation == "cut-answer-right" and len(prompt) < limit:
-        room = limit - len(prompt)
-        result.cut_answers += sum(len(answer) > room for answer in answers)
-        return prompt, [answer[:room] for answer in answers]
+        return prompt, [answer[: limit - len(prompt)] for answer in answers]
     return None
 
 

@@ -20,7 +20,7 @@ import torch
 
 from likelier.data.tokenize import Group
 from likelier.engine import Report, ScoredGroups, score_groups
-from likelier.errors import LikelierWarning
+from likelier.errors import ConfigError, LikelierWarning
 from likelier.paths import write_whole
 from likelier.reference.identity import Reference
 from likelier.scoring import Batch, SequenceScores
@@ -83,7 +83,13 @@ class ReferenceStore:
             return
         rows = np.array(self._pending, dtype=_ROW)
         body = rows.tobytes()
-        write_whole(self.folder / f"{uuid.uuid4().hex}.scores", body + zlib.crc32(body).to_bytes(4, "little"))
+        try:
+            write_whole(self.folder / f"{uuid.uuid4().hex}.scores", body + zlib.crc32(body).to_bytes(4, "little"))
+        except OSError as error:
+            raise ConfigError(
+                f"the reference store {self.folder} cannot be written: {error.strerror or error}; name another folder "
+                "with --reference-store"
+            ) from error
         joined = np.concatenate([self._index, rows])
         self._index = joined[np.argsort(joined["key"], kind="stable")]
         self._pending = []

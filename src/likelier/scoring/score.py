@@ -75,10 +75,12 @@ def score_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> Seq
     return SequenceScores(logps, lengths, token_logps, answer_of)
 
 
-def attach_scorer(model: nn.Module, chunk: int | None = None) -> None:
+def attach_scorer(model: nn.Module, *, autocast: bool = False) -> None:
     """Let `model(batch=batch)` score a batch; every other call goes to the model's own forward.
 
-    Verifies on a few tokens that the model's head is understood. Raises `ModelError` if it is not.
+    With `autocast` scoring runs in bfloat16 arithmetic, wherever it is called from: policy and reference, training and
+    evaluation take the same way. Verifies on a few tokens that the model's head is understood. Raises `ModelError` if
+    it is not.
     """
     if getattr(model, "_likelier_forward", None) is not None:
         return
@@ -88,7 +90,8 @@ def attach_scorer(model: nn.Module, chunk: int | None = None) -> None:
     def forward(self: nn.Module, *args: Any, batch: Batch | None = None, **kwargs: Any) -> Any:
         if batch is None:
             return self._likelier_forward(*args, **kwargs)  # type: ignore[operator]
-        return score_plain(self, batch, chunk)
+        with torch.autocast(batch.answers[0].device.type, torch.bfloat16, enabled=autocast):
+            return score_plain(self, batch)
 
     model._likelier_forward = original  # type: ignore[assignment]
     model.forward = MethodType(forward, model)

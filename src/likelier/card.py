@@ -1,0 +1,82 @@
+"""What a run says of itself: in words at the start, in run.json, and as the fingerprint that a resume must match."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from likelier.arguments import learning_rate
+from likelier.data.prepare import PreparedData
+from likelier.models import Policy
+from likelier.objectives import Objective
+from likelier.options import TrainingOptions
+from likelier.versions import versions
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything that decides what a run computes. `reference` is the reference's identity."""
+
+    options: TrainingOptions
+    objective: Objective
+    policy: Policy
+    data: PreparedData
+    reference: str | None
+    token_budget: int
+    device: str
+
+    @property
+    def explained(self) -> str:
+        """The hyperparameters' consequence in nats."""
+        return self.objective.explain(self.data.median_length)
+
+    def words(self) -> list[str]:
+        """The lines for the person at the terminal."""
+        rate, source = learning_rate(self.options, self.objective, self.policy)
+        unit = "rows" if self.objective.data == "labels" else "pairs"
+        return [
+            f"objective: {self.objective.method}: {self.explained}",
+            f"learning rate: {rate:g} ({source}); {self.options.batch_size} {unit} a step",
+        ]
+
+    def card(self) -> dict[str, Any]:
+        """The entries of run.json."""
+        rate, source = learning_rate(self.options, self.objective, self.policy)
+        return {
+            "status": "training",
+            "error": None,
+            "method": self.objective.method,
+            "hyperparameters": self.objective.hyperparameters(),
+            "explained": self.explained,
+            "reward_scale": self.objective.reward_scale(),
+            "policy": self.policy.words,
+            "precision": self.policy.precision,
+            "device": self.device,
+            "learning_rate": {"value": rate, "source": source},
+            "options": {name: value for name, value in vars(self.options).items() if value is not None},
+            "data": self.data.card(),
+            "fingerprint": self.fingerprint(),
+            "versions": versions(),
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to be the same run."""
+        options = self.options
+        return {
+            "data_hash": self.data.hash,
+            "method": self.objective.method,
+            "hyperparameters": self.objective.hyperparameters(),
+            "reference": self.reference,
+            "precision": self.policy.precision,
+            "token_budget": self.token_budget,
+            "batch_size": options.batch_size,
+            "order": options.order,
+            "group_by": options.group_by,
+            "seed": options.seed,
+            "learning_rate": learning_rate(options, self.objective, self.policy)[0],
+            "scheduler": options.scheduler,
+            "warmup": options.warmup_share,
+            "max_steps": options.max_steps,
+            "epochs": options.epochs,
+            "trainer": options.trainer,
+        }
