@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from likelier.data.tokenize import Group
 from likelier.errors import DataError
 
 Fits = Callable[[int, int], bool]
+_DRAWS = 100  # a row that fits is nearly always drawn; a scan could pass a long run of rows of one prompt
 _ATTEMPTS = 20  # exchanges of two cannot mend every cycle; another random one nearly always can be mended
 
 
@@ -42,7 +45,8 @@ def derangement(groups: Sequence[Group], seed: str) -> list[int]:
     def fits(row: int, partner: int) -> bool:
         return prompts[row] != prompts[partner] and answers[row] != answers[partner]
 
-    for _ in range(_ATTEMPTS):
+    possible = all(2 * max(Counter(kind).values()) <= len(groups) for kind in (prompts, answers))
+    for _ in range(_ATTEMPTS if possible else 0):
         partner = _arranged(len(groups), fits, rng)
         if partner is not None:
             return partner
@@ -63,11 +67,11 @@ def _arranged(count: int, fits: Fits, rng: random.Random) -> list[int] | None:
 
 
 def _swap(row: int, partner: list[int], fits: Fits, rng: random.Random) -> bool:
-    """Exchange partners with the first row, from a random start, for which both then fit."""
+    """Exchange partners with another row so that both then fit: tried at random first, then one after the other."""
     count = len(partner)
     start = rng.randrange(count)
-    for step in range(count):
-        other = (start + step) % count
+    drawn = (rng.randrange(count) for _ in range(_DRAWS))
+    for other in chain(drawn, range(start, count), range(start)):
         if fits(row, partner[other]) and fits(other, partner[row]):
             partner[row], partner[other] = partner[other], partner[row]
             return True
