@@ -1,10 +1,13 @@
 """What holds for every test: a cache of its own, no network, few threads."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
 torch.set_num_threads(1)
 
 
@@ -13,5 +16,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache is never touched."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("LIKELIER_CACHE", str(folder))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing connects to anywhere."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError(f"a connection was asked for: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)

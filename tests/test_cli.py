@@ -532,3 +532,23 @@ def test_every_public_name_can_be_imported() -> None:
         assert getattr(likelier, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         likelier.nonsense  # noqa: B018
+
+
+def test_score_refuses_a_reference_that_was_replaced(
+    refused: Callable[..., str], tmp_path: Path, model: Path, pairs: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(model, base)
+    run = tmp_path / "run"
+    assert cli.main(["train", "--model", str(base), "--data", str(pairs), "--output", str(run), *map(str, STEPS)]) == 0
+    other = tiny_policy(seed=7, dtype=torch.float32)
+    other.model.save_pretrained(base)
+    message = refused("score", "--model", run, "--data", pairs, "--output", tmp_path / "scores.jsonl")
+    assert "is not the reference that" in message and "--reference" in message
+
+
+def test_a_flag_wins_over_its_rival_in_the_file(tmp_path: Path, model: Path, pairs: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"model: {model}\ndata: {pairs}\noutput: {tmp_path / 'run'}\nepochs: 3\nbatch_size: 4\n")
+    assert cli.main(["train", str(file), "--max-steps", "1"]) == 0
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1

@@ -66,6 +66,8 @@ def test_micro_batches_change_nothing(tmp_path: Path, objective: Objective, toke
     whole, whole_metrics = _train(tmp_path / "whole", objective)
     cut, cut_metrics = _train(tmp_path / "cut", objective, token_budget=token_budget)
     _assert_same(whole, cut)
+    for metrics in (whole_metrics[0], cut_metrics[0]):
+        del metrics["rewards/accuracies"]  # at the start all rewards are 0, and rounding decides the ties
     for expected, found in zip(whole_metrics, cut_metrics, strict=True):
         assert found == pytest.approx(expected, abs=1e-9)
 

@@ -165,7 +165,7 @@ def test_edited_store_is_stopped(tmp_path: Path) -> None:
     for segment in (store / identity).glob("*.scores"):
         segment.unlink()
     scores.flush()
-    with pytest.raises(WrongReferenceError, match="stored reference scores are not the reference's"):
+    with pytest.raises(WrongReferenceError, match=r"reference scores from the store .* are not the reference's"):
         trainer.train()
 
 
@@ -305,3 +305,64 @@ def test_a_million_rows_are_found(tmp_path: Path) -> None:
     store = ReferenceStore(tmp_path, "model")
     _, found = store.find(keys.tolist())
     assert len(store) == 1_000_000 and found.all()
+
+
+# --- holes that a review found ---
+
+
+def test_given_scores_of_held_out_rows_are_checked_too(tmp_path: Path) -> None:
+    first = _trainer(tmp_path / "a")
+    right, wrong = _with_given(first, 0.0), _with_given(first, 3.0)
+    trainer = PreferenceTrainer(
+        tiny_policy(), DPO(), right, eval_data=wrong, output_dir=tmp_path / "b", batch_size=8, max_steps=1
+    )
+    with pytest.raises(WrongReferenceError, match="reference scores from the data file"):
+        trainer.train()
+
+
+def test_given_scores_of_a_cut_row_are_not_believed(tmp_path: Path) -> None:
+    first = _trainer(tmp_path / "a")
+    trainer = PreferenceTrainer(
+        tiny_policy(),
+        DPO(),
+        _with_given(first, 0.0),
+        output_dir=tmp_path / "b",
+        batch_size=8,
+        max_steps=1,
+        max_length=30,
+        truncation="cut-answer-right",
+    )
+    assert trainer.prepared.train.cut_answers > 0
+    trainer.train()
+    assert "computed" in RunFolder(tmp_path / "b").read_card()["reference"]["scores"]
+
+
+def test_a_reference_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    other = tiny_policy(seed=5)
+    other.tokenizer.add_tokens(["something else"])
+    with pytest.raises(WrongReferenceError, match="another vocabulary"):
+        _trainer(tmp_path / "run", reference=other).train()
+
+
+def test_a_second_train_is_refused(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path / "run")
+    trainer.train()
+    with pytest.raises(ConfigError, match="has trained already"):
+        trainer.train()
+
+
+def test_saved_buffers_belong_to_the_identity() -> None:
+    model, other = tiny_model(), tiny_model()
+    for one, value in ((model, 1.0), (other, 2.0)):
+        one.model.register_buffer("bias", torch.full((3,), value))
+    identities = {weights_identity(one, adapter=False, precision="float64") for one in (model, other)}
+    assert len(identities) == 2
+
+
+def test_a_score_that_is_not_finite_is_never_stored(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path / "run")
+    with torch.no_grad():
+        trainer.policy.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(WrongReferenceError, match="not finite"):
+        trainer.train()
+    assert not list((tmp_path / "cache").rglob("*.scores"))

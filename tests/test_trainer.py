@@ -2,7 +2,6 @@
 
 import json
 import math
-import socket
 from pathlib import Path
 
 import pytest
@@ -319,7 +318,7 @@ def test_an_error_of_an_interrupted_run_leaves_the_card_when_it_goes_on(tmp_path
 def test_training_and_scoring_open_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from likelier.cli import main
 
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # sockets are refused for every test
     model = _saved(tmp_path)
     data = tmp_path / "prefs.jsonl"
     rows = [
@@ -328,12 +327,6 @@ def test_training_and_scoring_open_no_socket(tmp_path: Path, monkeypatch: pytest
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError(f"a socket was opened: {args}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket, "create_connection", refuse)
     for name, more in (("full", []), ("lora", ["--lora-r", "2"])):
         run = str(tmp_path / name)
         flags = ["--model", str(model), "--data", str(data), "--output", run, "--max-steps", "2", "--batch-size", "4"]
@@ -394,3 +387,53 @@ def test_audit_counts_every_row_that_was_left_out(tmp_path: Path) -> None:
         ("empty-answer", 1),
         ("over-max-length", 1),
     }
+
+
+# --- what a review found ---
+
+
+def test_a_folder_with_a_model_is_never_trained_into(tmp_path: Path) -> None:
+    folder = _saved(tmp_path)
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(RunFolderError, match="already holds a model"):
+        _trainer(folder, policy=load_policy(folder))
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_resume_with_another_adapter_or_other_evaluation_data_is_refused(tmp_path: Path) -> None:
+    def start(policy: object, seed: int, **more: object) -> PreferenceTrainer:
+        return _trainer(tmp_path / "run", policy=policy, eval_data=chat_pairs(4, seed=seed), save_steps=2, **more)
+
+    start(lora_policy(), 1).train()
+    with pytest.raises(RunFolderError, match=r"adapter: was .*'alpha': 8.* is .*'alpha': 64"):
+        start(lora_policy(lora_alpha=64), 1, resume=True).train()
+    with pytest.raises(RunFolderError, match="eval_hash"):
+        start(lora_policy(), 2, resume=True).train()
+
+
+def test_a_length_beyond_the_context_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="beyond the model's context of 4096 tokens"):
+        _trainer(tmp_path / "run", max_length=5000)
+
+
+def test_a_last_logging_window_that_is_not_full_is_logged(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path / "run", max_steps=3, logging_steps=2)
+    trainer.train()
+    assert [entry["step"] for entry in trainer.folder.read_metrics()] == [1, 2, 3]
+
+
+def test_answers_that_do_not_end_are_a_warning(tmp_path: Path) -> None:
+    policy = tiny_policy()
+    policy.tokenizer.chat_template = policy.tokenizer.chat_template.replace("<|im_end|>", "")
+    with pytest.warns(LikelierWarning, match="hold no end-of-sequence token"):
+        _trainer(tmp_path / "run", policy=policy)
+
+
+def test_rubbish_of_a_killed_checkpoint_is_cleared(tmp_path: Path) -> None:
+    _trainer(tmp_path / "run", save_steps=2, max_steps=4).train()
+    rubbish = tmp_path / "run" / "checkpoints" / ".staging" / "checkpoint-9"
+    rubbish.mkdir(parents=True)
+    (rubbish / "half").write_text("")
+    again = _trainer(tmp_path / "run", save_steps=2, max_steps=4, resume=True)
+    assert not rubbish.exists()
+    again.train()

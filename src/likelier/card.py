@@ -79,4 +79,6 @@ class RunFacts:
             "max_steps": options.max_steps,
             "epochs": options.epochs,
             "trainer": options.trainer,
+            "adapter": self.policy.adapter_settings,
+            "eval_hash": self.data.held_out_hash,
         }

@@ -62,7 +62,15 @@ def _train(flags: argparse.Namespace) -> None:
     from likelier.pipeline import train
 
     given = {name: value for name, value in vars(flags).items() if name not in ("config", "command")}
-    train(parse({**(read_yaml(flags.config) if flags.config else {}), **given}))
+    from_file = read_yaml(flags.config) if flags.config else {}
+    for pair in (
+        ("max_steps", "epochs"),
+        ("eval_data", "eval_fraction"),
+    ):  # a flag also wins over its rival in the file
+        for name, rival in (pair, pair[::-1]):
+            if name in given:
+                from_file.pop(rival, None)
+    train(parse({**from_file, **given}))
 
 
 def _score_flags(parser: argparse.ArgumentParser) -> None:

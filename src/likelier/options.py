@@ -176,7 +176,9 @@ def check_trainer_block(block: dict[str, Any]) -> dict[str, Any]:
     for name in map(str, block):
         if name in OURS:
             raise ConfigError(f"trainer.{name} would contradict ours; use {OURS[name]}")
-        if name.startswith(("dataloader_", "eval_")) or name.endswith("_full_eval"):
+        if name.startswith(
+            ("dataloader_", "eval_", "ddp_", "fsdp", "deepspeed", "parallelism", "accelerator_")
+        ) or name.endswith("_full_eval"):
             raise ConfigError(f"trainer.{name} has no effect: the loader and the evaluation are ours; drop it")
     if not block:
         return {}

@@ -14,7 +14,7 @@ from likelier.console import counting, say
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.prepare import prepare_groups
 from likelier.data.tokenize import default_max_length
-from likelier.errors import ConfigError, DataError, LikelierError
+from likelier.errors import ConfigError, DataError, LikelierError, WrongReferenceError
 from likelier.models import Dtype, Policy, default_token_budget, load_policy
 from likelier.paths import cache_folder
 from likelier.progress import ProgressDisplay
@@ -28,8 +28,8 @@ from likelier.trainer import PreferenceTrainer
 def train(config: RunConfig, data: PreferenceData | None = None) -> PreferenceTrainer:
     """Load data (unless they are given) and policy, train, and say where the files lie."""
     run, seed = config.run, config.training.seed
+    RunFolder(run.output).check(resume=run.resume)  # before anything slow
     data = data or load_preferences(run.data, eval_data=run.eval_data, eval_fraction=run.eval_fraction, seed=seed)
-    say(f"data: {data}")
     _check_kind(config, data)
     policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed)
     say(f"policy: {policy.words}")
@@ -63,11 +63,20 @@ def _check_kind(config: RunConfig, data: PreferenceData) -> None:
 def command_card(config: RunConfig, data: PreferenceData) -> dict[str, Any]:
     """What the command knows of the run beyond the trainer's own."""
     return {
-        "run": asdict(config.run),
+        "run": {name: _absolute(value) for name, value in asdict(config.run).items()},
         "lora": {name: value for name, value in asdict(config.lora).items() if value},
         "data_format": data.format,
         "unusable_rows": data.unusable.counts(),
     }
+
+
+def _absolute(value: Any) -> Any:
+    """A local path as one that holds from anywhere; anything else as it is."""
+    return (
+        str(Path(value).expanduser().resolve())
+        if isinstance(value, str) and Path(value).expanduser().exists()
+        else value
+    )
 
 
 def named_reference(name: str, dtype: Dtype) -> Any:
@@ -92,7 +101,6 @@ def score_file(
     card = _card_of(model)
     scale = beta if beta is not None else float(card.get("reward_scale") or 0.1)
     loaded = load_preferences(data)
-    say(f"data: {loaded}")
     policy = load_policy(model, dtype=dtype)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy.model.to(device)
@@ -144,15 +152,37 @@ def _card_of(model: str) -> dict[str, Any]:
 def _reference_for(
     model: str, named: str | None, card: dict[str, Any], policy: Policy, dtype: Dtype, device: torch.device
 ) -> Reference:
-    """The named one; else the run's own; else an adapter's base."""
-    recorded = card.get("run", {})
-    if named is None and recorded:
-        named = recorded["model"] if recorded["reference"] == "start" else recorded["reference"]
-    if named is None or named == "base":
-        if not (Path(model) / "adapter_config.json").is_file():
-            raise ConfigError(f"{model} has no adapter and no run.json that names its reference; give --reference")
-        return base_reference(policy.model, precision=policy.precision)
-    other = load_policy(named, dtype=dtype)
+    """The named one; else the one that the run recorded, proved by its identity; else an adapter's base."""
+    has_adapter = (Path(model) / "adapter_config.json").is_file()
+    if named is not None and named != "base":
+        return _loaded_reference(named, policy, dtype, device)
+    base = base_reference(policy.model, precision=policy.precision) if has_adapter or named == "base" else None
+    recorded = card.get("reference", {}).get("identity")
+    if base is not None and (named == "base" or recorded in (None, base.identity)):
+        return base
+    source = _recorded_source(card)
+    if source is None:
+        raise ConfigError(f"{model} does not name a reference that can be loaded; give --reference")
+    found = _loaded_reference(source, policy, dtype, device)
+    if card.get("precision") == policy.precision and found.identity != recorded:
+        raise WrongReferenceError(
+            f"{source} is not the reference that {model} was trained against: its weights are others (identity "
+            f"{found.identity}, recorded {recorded}). Give the right one with --reference"
+        )
+    return found
+
+
+def _recorded_source(card: dict[str, Any]) -> str | None:
+    run = card.get("run", {})
+    if not run or run["reference"] == "base":
+        return None
+    return run["model"] if run["reference"] == "start" else run["reference"]
+
+
+def _loaded_reference(name: str, policy: Policy, dtype: Dtype, device: torch.device) -> Reference:
+    other = load_policy(name, dtype=dtype)
+    if other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise WrongReferenceError(f"the reference {name} has another vocabulary than the policy {policy.name}")
     other.model.to(device)
     attach_scorer(other.model, autocast=other.autocast)
-    return other_reference(other.model, named, precision=other.precision)
+    return other_reference(other.model, name, precision=other.precision)

@@ -23,13 +23,16 @@ class AnswerScore:
     token_logps: list[float]
 
 
-def score_answers(model: Any, groups: Sequence[Group], how: ReferenceScoring) -> dict[int, list[AnswerScore]]:
-    """For each group (by its place) the scores of its answers."""
+def score_answers(
+    model: Any, groups: Sequence[Group], how: ReferenceScoring, *, per_token: bool
+) -> dict[int, list[AnswerScore]]:
+    """For each group (by its place) the scores of its answers; tokens are kept only where asked for."""
     place = {id(group): number for number, group in enumerate(groups)}
     found: dict[int, list[AnswerScore]] = {}
     for part in score_groups(model, groups, token_budget=how.token_budget, device=how.device, report=how.report):
         scores = part.scores
-        tokens = [piece.tolist() for piece in scores.token_logps.split(scores.lengths.tolist())]
+        pieces = scores.token_logps.split(scores.lengths.tolist())
+        tokens = [piece.tolist() if per_token else [] for piece in pieces]
         answers = [AnswerScore(logp, own) for logp, own in zip(scores.logps.tolist(), tokens, strict=True)]
         for group, numbers in zip(part.groups, part.batch.answers_of_groups(), strict=True):
             found[place[id(group)]] = [answers[number] for number in numbers]
@@ -46,9 +49,9 @@ def implicit_rewards(
     per_token: bool,
 ) -> list[dict[str, Any]]:
     """One JSON-ready object a group, in order: the answers' log-probabilities, log-ratios and rewards."""
-    own = score_answers(policy.model, groups, how)
+    own = score_answers(policy.model, groups, how, per_token=per_token)
     with reference.use() as model:
-        refs = score_answers(model, groups, how)
+        refs = score_answers(model, groups, how, per_token=per_token)
     rows = []
     for number, group in enumerate(groups):
         answers = [

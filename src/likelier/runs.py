@@ -20,6 +20,7 @@ from likelier.paths import write_whole
 from likelier.records import UnusableRows
 
 FINGERPRINT = "fingerprint.json"
+_MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "*.bin")
 
 
 def _json(value: object, *, indent: int | None = None) -> str:
@@ -30,7 +31,7 @@ class RunFolder:
     """A folder that holds one run."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self._lock: int | None = None
 
     @property
@@ -48,8 +49,27 @@ class RunFolder:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
+    def check(self, *, resume: bool) -> None:
+        """Raises `RunFolderError` if the folder holds a run or a model, or nothing to resume from; creates nothing."""
+        if resume:
+            if self.latest_checkpoint() is None:
+                raise RunFolderError(f"{self.path} has no checkpoint to resume from; runs write them with --save-steps")
+            return
+        if self.metrics_file.exists():
+            raise RunFolderError(f"{self.path} already holds a run; use --resume to go on, or name another output")
+        held = [name for pattern in _MODEL_FILES for name in self.path.glob(pattern)]
+        if held:
+            raise RunFolderError(
+                f"{self.path} already holds a model ({held[0].name}), which would be overwritten; name another output"
+            )
+
+    @property
+    def staging(self) -> Path:
+        """Where a checkpoint is written before it is moved into place."""
+        return self.checkpoints / ".staging"
+
     def open(self, *, resume: bool) -> None:
-        """Create the folder and lock it. Raises `RunFolderError` if it cannot be written, is in use, or holds a run."""
+        """Create the folder and lock it. Raises `RunFolderError` if it cannot be written, is in use, or is not free."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -64,12 +84,12 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} is in use by another run; wait for it, or name another output"
             ) from error
-        if not resume and self.metrics_file.exists():
+        try:
+            self.check(resume=resume)
+        except RunFolderError:
             self.close()
-            raise RunFolderError(f"{self.path} already holds a run; use --resume to go on, or name another output")
-        if resume and self.latest_checkpoint() is None:
-            self.close()
-            raise RunFolderError(f"{self.path} has no checkpoint to resume from; runs write them with --save-steps")
+            raise
+        shutil.rmtree(self.staging, ignore_errors=True)  # what a killed run left half written
 
     def close(self) -> None:
         """Release the lock."""

@@ -24,7 +24,7 @@ from likelier.data.packing import StepSampler, micro_batches
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.tokenize import Group, default_max_length
 from likelier.engine import as_scored, step_statistics
-from likelier.errors import ConfigError, RunFolderError, TrainingError
+from likelier.errors import ConfigError, RunFolderError, TrainingError, WrongReferenceError
 from likelier.evaluation import evaluate_groups, step_sums
 from likelier.metrics import MetricSums, readable
 from likelier.models import Policy, default_token_budget, quiet
@@ -100,7 +100,7 @@ class PreferenceTrainer(Trainer):
             self.train_groups, self.eval_groups = self.prepared.train.groups, self.prepared.held_out.groups
             self.objective = objective.resolved(self.prepared.median_length)
             self._warn_about_objective()
-            args = training_arguments(self.options, self.objective, policy, output_dir, bool(self.eval_groups))
+            args = training_arguments(self.options, self.objective, policy, self.folder.path, bool(self.eval_groups))
             if args.world_size > 1:
                 raise ConfigError("several processes are not supported yet: start one process")
             attach_scorer(policy.model, autocast=policy.autocast)
@@ -112,6 +112,7 @@ class PreferenceTrainer(Trainer):
         policy.model.config.use_cache = use_cache
         self.remove_callback(PrinterCallback)
         self._sums = MetricSums()
+        self._trained = False
         self.token_budget = self._token_budget()
         self.reference: Reference | None = None
 
@@ -132,6 +133,9 @@ class PreferenceTrainer(Trainer):
     # --- before the first step ---------------------------------------------------------------------------------
 
     def _prepare(self, objective: Objective, train: Sequence[Record], eval_data: Sequence[Record]) -> PreparedData:
+        limit, context = self.options.max_length, self.policy.context
+        if limit and context and limit > context:
+            raise ConfigError(f"max_length={limit} is beyond the model's context of {context} tokens; lower it")
         return prepare_data(
             train,
             eval_data,
@@ -139,7 +143,7 @@ class PreferenceTrainer(Trainer):
             method=objective.method,
             wants=objective.data,
             partners=objective.needs_partner,
-            max_length=self.options.max_length or default_max_length(self.policy.context),
+            max_length=limit or default_max_length(context),
             truncation=self.options.truncation,
         )
 
@@ -169,13 +173,18 @@ class PreferenceTrainer(Trainer):
     def _make_reference(self) -> Reference:
         named, precision = self._named_reference, self.policy.precision
         if isinstance(named, Policy):
+            if named.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
+                raise WrongReferenceError(
+                    f"the reference {named.name} has another vocabulary than the policy {self.policy.name}: the same "
+                    "token ids would mean other text. Name a reference with the policy's tokenizer"
+                )
             attach_scorer(named.model, autocast=named.autocast)
             return other_reference(named.model.to(self.args.device), named.name, precision=named.precision)
         if named == "base":
             return base_reference(self.policy.model, precision=precision)
         return start_reference(self.policy.model, precision=precision, live=self.options.reference_scores == "live")
 
-    def prepare_reference(self) -> dict[str, Any]:
+    def _prepare_reference(self) -> dict[str, Any]:
         """Name the reference, score it, prove it. Returns what the run card says of it."""
         if not self.objective.needs_reference:
             return {"words": "none: this method needs no reference"}
@@ -200,11 +209,17 @@ class PreferenceTrainer(Trainer):
         """Score and prove the reference, train, evaluate, save. The run folder then holds the model and the card."""
         if args or kwargs:
             raise TypeError("train() takes no arguments; give resume=True to PreferenceTrainer")
+        if self._trained:
+            raise ConfigError(
+                "this trainer has trained already; make a new one, with another output_dir or resume=True"
+            )
+        self._trained = True
         try:
             return self._train()
         except BaseException as error:
             if self.folder.card_file.exists():
-                self.folder.update_card({"status": "failed", "error": f"{type(error).__name__}: {error}"})
+                status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                self.folder.update_card({"status": status, "error": f"{type(error).__name__}: {error}"})
             self.callback_handler.on_train_end(self.args, self.state, self.control)
             raise
         finally:
@@ -212,21 +227,26 @@ class PreferenceTrainer(Trainer):
 
     def _train(self) -> Any:
         checkpoint = self.folder.latest_checkpoint() if self.resume else None
-        reference_card = self.prepare_reference()
+        reference_card = self._prepare_reference()
         facts = self._facts()
         if checkpoint is not None:
             self.folder.check_fingerprint(facts.fingerprint())
-            self.folder.truncate_metrics(int(checkpoint.name.removeprefix("step-")))
+            step = int(checkpoint.name.removeprefix("step-"))
+            say(f"going on from step {step}")
+            self.folder.truncate_metrics(step)
         for line in facts.words():
             say(line)
         self.folder.update_card({**self.card, **facts.card(), "reference": reference_card})
         if self.eval_groups and checkpoint is None:
             self.folder.update_card({"evaluation_start": self.evaluate()})
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if self._sums.sums:  # a last logging window that is not full
+            self.log({"loss": 0.0})
         if self.eval_groups:
             self.folder.update_card({"evaluation_end": self._last_evaluation() or self.evaluate()})
         self.save_model()
-        self.folder.update_card({"status": "done", "training_result": result.metrics, "steps": result.global_step})
+        seconds = result.metrics["train_runtime"]
+        self.folder.update_card({"status": "done", "training_seconds": seconds, "steps": result.global_step})
         return result
 
     def _last_evaluation(self) -> dict[str, float] | None:
@@ -361,7 +381,7 @@ class PreferenceTrainer(Trainer):
         )
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(self.folder.checkpoints / ".staging")
+        return str(self.folder.staging)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Written whole in a staging folder, then moved to checkpoints/step-N."""
@@ -387,3 +407,5 @@ class PreferenceTrainer(Trainer):
         with quiet():
             self.policy.model.save_pretrained(where, state_dict=state_dict, **only_policy)
         self.policy.tokenizer.save_pretrained(where)
+        for weights in Path(where).glob("*.safetensors"):
+            weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from likelier.console import say
 from likelier.data.formats import convert
 from likelier.data.sources import read_rows
 from likelier.data.split import split_by_prompt
@@ -64,4 +65,6 @@ def load_preferences(
         unusable.extend(held.unusable)
     elif eval_fraction is not None:
         train, test = split_by_prompt(train, eval_fraction, seed)
-    return PreferenceData(train, test, unusable, found.format, notes)
+    data = PreferenceData(train, test, unusable, found.format, notes)
+    say(f"data: {data}")  # every row is accounted for before anything is done with them
+    return data

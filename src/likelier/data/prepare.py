@@ -60,6 +60,7 @@ class PreparedData:
     held_out: Tokenized
     rows: int
     hash: str
+    held_out_hash: str
     median_length: float
     max_length: int
 
@@ -109,13 +110,31 @@ def prepare_data(
     _say_what_is_left_out("training", found)
     _say_what_is_left_out("evaluation", held)
     median_length = float(median(found.answer_lengths()))
-    return PreparedData(found, held, len(train) + len(held_out), data_hash(found.groups), median_length, max_length)
+    return PreparedData(
+        train=found,
+        held_out=held,
+        rows=len(train) + len(held_out),
+        hash=data_hash(found.groups),
+        held_out_hash=data_hash(held.groups),
+        median_length=median_length,
+        max_length=max_length,
+    )
 
 
 def _say_what_is_left_out(name: str, tokenized: Tokenized) -> None:
     left_out, total = len(tokenized.unusable), len(tokenized.unusable) + len(tokenized.groups)
     if left_out:
         say(f"{left_out} of {total} {name} rows left out after tokenization:\n{tokenized.unusable.summary()}")
+    if tokenized.answers_without_eos > tokenized.cut_answers:
+        warn(
+            f"{tokenized.answers_without_eos} answers of the {name} rows hold no end-of-sequence token, so the model "
+            "would not learn to stop; look at the chat template, or at the token ids that the file brings"
+        )
+    if tokenized.boundary_merges:
+        say(
+            f"{tokenized.boundary_merges} {name} rows: the prompt alone is tokenized or rendered otherwise than with "
+            "the answer behind it; the answer begins where the two part"
+        )
     if left_out > 0.05 * total:
         warn(
             f"{left_out / total:.0%} of the {name} rows do not fit in {tokenized.max_length} tokens or have no answer; "

@@ -240,7 +240,8 @@ def _to_group(record: Record, ids: list[list[int]], result: Tokenized, truncatio
     result.cut_answers += sum(len(kept) < len(full) for kept, full in zip(cut[1], full_answers, strict=True))
     answers = tuple(np.asarray(answer, dtype=np.int32) for answer in cut[1])
     desirable = record.desirable if isinstance(record, Labelled) else None
-    given = record.ref_logps if isinstance(record, Pair) else None
+    is_whole = len(cut[0]) == boundary and cut[1] == full_answers  # what the file claims is of the whole row
+    given = record.ref_logps if isinstance(record, Pair) and is_whole else None
     prompt_ids = np.asarray(cut[0], dtype=np.int32)
     return Group(prompt_ids, answers, record.source, desirable, given_ref_logps=given)
 

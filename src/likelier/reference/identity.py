@@ -57,7 +57,10 @@ def _config_text(model: nn.Module, adapter: bool) -> str:
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from causal_model(model).named_parameters()
+    causal = causal_model(model)
+    yield from causal.named_parameters()
+    kept = causal.state_dict().keys()  # buffers that are saved hold weights too (quantized ones, routing biases)
+    yield from ((name, buffer) for name, buffer in causal.named_buffers() if name in kept)
 
 
 def _is_adapter(name: str) -> bool:

@@ -22,7 +22,7 @@ _GIVEN_TOLERANCE = 0.02  # scores in a data file may have been computed in bfloa
 
 
 def sample_of(groups: Sequence[Group], count: int = 8) -> list[Group]:
-    """`count` groups spread evenly over the data set."""
+    """`count` groups spread evenly over the data set (all of a smaller one)."""
     if len(groups) <= count:
         return list(groups)
     return [groups[(2 * k + 1) * len(groups) // (2 * count)] for k in range(count)]
@@ -53,16 +53,17 @@ def _worst(parts: Sequence[ScoredGroups]) -> Difference:
     return worst
 
 
-def check_stored(groups: Sequence[Group], reference: Reference, how: ReferenceScoring, tolerance: float) -> float:
-    """Recompute a sample of stored scores; returns the largest difference in nats per token, raises if too large."""
+def check_scores(
+    groups: Sequence[Group], reference: Reference, how: ReferenceScoring, tolerance: float, origin: str
+) -> float:
+    """Recompute the groups' scores, which came from `origin`; returns the largest difference in nats per token."""
     with reference.use() as model:
-        worst = largest_difference(model, sample_of(groups), how)
+        worst = largest_difference(model, groups, how)
     if not worst.nats_per_token <= tolerance:
         raise WrongReferenceError(
-            f"stored reference scores are not the reference's: at {worst.group.source} they differ by "
-            f"{worst.nats_per_token:.3g} nats a token (allowed {tolerance:g}). Likely causes: the store "
-            f"({how.store / reference.identity}) was edited or damaged, or another precision or device scored it. "
-            "Delete that folder and run again"
+            f"reference scores from {origin} are not the reference's: at {worst.group.source} they differ by "
+            f"{worst.nats_per_token:.3g} nats a token (allowed {tolerance:g}). Likely causes: they were edited or "
+            "damaged, or another model, precision or device made them. Remove them and run again"
         )
     return worst.nats_per_token
 
@@ -139,8 +140,10 @@ def prove_reference(
     """
     say(f"reference: {reference.words}")
     tolerance, said = TOLERANCE[dtype], "asked at every step"
-    given = all(group.given_ref_logps is not None for group in (*train, *held_out))
-    if not live and given:
+    given = sum(group.given_ref_logps is not None for group in (*train, *held_out))
+    if given and (live or given < len(train) + len(held_out)):
+        say(f"reference scores of {given} rows in the data file are not used: not every row has them, or they are live")
+    if not live and given == len(train) + len(held_out):
         tolerance, said = max(tolerance, _GIVEN_TOLERANCE), "taken from the data file, a sample recomputed"
         train, held_out = take_given(train), take_given(held_out)
     elif not live:
@@ -152,7 +155,10 @@ def prove_reference(
     card: dict[str, Any] = {"words": reference.words, "identity": reference.identity, "scores": said}
     card["equals_policy"] = reference.equals_policy
     if not live:
-        card["stored_difference_per_token"] = check_stored(train, reference, how, tolerance)
+        origin = "the data file" if "data file" in said else f"the store ({how.store / reference.identity})"
+        samples = [sample_of(groups) for groups in (train, held_out) if groups]
+        gaps = [check_scores(sample, reference, how, tolerance, origin) for sample in samples]
+        card["stored_difference_per_token"] = max(gaps)
     if reference.equals_policy:
         checked = [train[number] for number in first_step] + sample_of(train)
         checked = score_live(checked, reference, how) if live else checked

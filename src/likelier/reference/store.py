@@ -13,6 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 
 from likelier.data.tokenize import Group
 from likelier.engine import Report, ScoredGroups, score_groups
-from likelier.errors import ConfigError, LikelierWarning
+from likelier.errors import ConfigError, LikelierWarning, WrongReferenceError
 from likelier.paths import write_whole
 from likelier.reference.identity import Reference
 from likelier.scoring import Batch, SequenceScores
@@ -171,6 +172,11 @@ def _score_into(
         scored = score_groups(model, groups, token_budget=how.token_budget, device=how.device, report=how.report)
         for part in scored:
             for key, logp, length in _answers_of(part.batch, part.scores):
+                if not isfinite(logp):
+                    raise WrongReferenceError(
+                        f"the reference gives a log-probability that is not finite, for one of {part.groups[0].source} "
+                        f"to {part.groups[-1].source}; its weights or its precision are at fault"
+                    )
                 if key in missing and key not in written:
                     written.add(key)
                     store.add(key, logp, length)

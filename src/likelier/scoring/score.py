@@ -114,6 +114,8 @@ def verify_head(model: nn.Module) -> None:
     hidden = backbone(input_ids=tokens, use_cache=False).last_hidden_state
     ours = HeadTransform.of(causal.config)(causal.get_output_embeddings()(hidden).float())
     model.train(was_training)
+    if not bool(torch.isfinite(theirs).all()):
+        raise ModelError(f"{type(causal).__name__} gives logits that are not finite; its weights are damaged")
     tolerance = 1e-3 if parameter.dtype in (torch.float32, torch.float64) else 0.1
     if not torch.allclose(theirs, ours, rtol=tolerance, atol=tolerance):
         raise ModelError(
