@@ -77,7 +77,7 @@ def test_kto_gradient_in_fp64() -> None:
 
 
 # The sign of the gradient with respect to the chosen and the rejected side that each paper states.
-SIGNS = {0: (-1, 1), 1: (-1, 1), 5: (-1, 1), 6: (-1, 1), 7: (-1, 1)}
+SIGNS = {0: (-1, 1), 1: (-1, 1), 2: (-1, 1), 5: (-1, 1), 6: (-1, 1), 7: (-1, 1)}
 
 
 @pytest.mark.parametrize("number", SIGNS)

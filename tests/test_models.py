@@ -155,6 +155,32 @@ def test_a_gguf_file_loads_with_the_same_weights(tmp_path: Path) -> None:
         torch.testing.assert_close(policy.model(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
+def test_an_adapter_on_a_gguf_file_names_a_base_that_can_be_loaded(tmp_path: Path) -> None:
+    _write_gguf(tmp_path / "tiny.gguf")
+    policy = load_policy(tmp_path / "tiny.gguf", lora=LoraOptions(lora_r=2))
+    policy.model.save_pretrained(tmp_path / "adapter")
+    again = load_policy(tmp_path / "adapter")
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        torch.testing.assert_close(again.model(input_ids=ids).logits, policy.model(input_ids=ids).logits)
+
+
+def test_an_adapter_whose_weights_do_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    load_policy(folder, lora=LoraOptions(lora_r=4)).model.save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name.replace("layers.0", "layers.9"): value for name, value in load_file(file).items()}, file)
+    with pytest.raises(ModelError, match="does not fit its base model"):
+        load_policy(tmp_path / "adapter")
+
+
+def test_a_loaded_adapters_dropout_is_off(folder: Path, tmp_path: Path) -> None:
+    load_policy(folder, lora=LoraOptions(lora_r=4, lora_dropout=0.3)).model.save_pretrained(tmp_path / "adapter")
+    again = load_policy(tmp_path / "adapter")
+    assert {m.p for n, m in again.model.named_modules() if isinstance(m, torch.nn.Dropout)} <= {0.0}
+
+
 def test_a_missing_gguf_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         load_policy(tmp_path / "absent.gguf")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from likelier.arguments import learning_rate
@@ -44,6 +45,7 @@ class RunFacts:
         rate, source = learning_rate(self.options, self.objective, self.policy)
         return {
             "status": "training",
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "error": None,
             "method": self.objective.method,
             "hyperparameters": self.objective.hyperparameters(),

@@ -325,6 +325,8 @@ class PreferenceTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm: Any = super()._get_grad_norm(model, grad_norm)
+        if self.state.global_step == 0 and float(norm) == 0.0:
+            warn("the first step's gradient is 0: no trainable weight reaches the loss; look at what is frozen")
         if not math.isfinite(float(norm)):
             raise TrainingError(
                 f"step {self.state.global_step + 1}: the gradient norm is {float(norm)}; the weights were not touched. "
