@@ -57,19 +57,23 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
     add_run_flags(parser)
 
 
+# Options of which only one can be given: a flag takes the place of its rival in the file.
+_RIVALS = {
+    "max_steps": "epochs",
+    "epochs": "max_steps",
+    "eval_data": "eval_fraction",
+    "eval_fraction": "eval_data",
+}
+
+
 def _train(flags: argparse.Namespace) -> None:
     from likelier.config import parse, read_yaml
     from likelier.pipeline import train
 
     given = {name: value for name, value in vars(flags).items() if name not in ("config", "command")}
     from_file = read_yaml(flags.config) if flags.config else {}
-    for pair in (
-        ("max_steps", "epochs"),
-        ("eval_data", "eval_fraction"),
-    ):  # a flag also wins over its rival in the file
-        for name, rival in (pair, pair[::-1]):
-            if name in given:
-                from_file.pop(rival, None)
+    for name in given:
+        from_file.pop(_RIVALS.get(name, ""), None)
     train(parse({**from_file, **given}))
 
 

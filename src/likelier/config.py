@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from likelier.errors import ConfigError
 from likelier.objectives import METHODS, Objective
-from likelier.options import LoraOptions, TrainingOptions, build, nearest, option, refuse_reference_options
+from likelier.options import LoraOptions, TrainingOptions, nearest, option, refuse_reference_options
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _section(kind: Any, named: dict[str, Any]) -> Any:
     """Take this dataclass's names out of `named` and build it."""
     hints = typing.get_type_hints(kind)
     own = {item.name: named.pop(item.name) for item in fields(kind) if item.name in named}
-    return build(kind, {name: coerce(name, value, hints[name]) for name, value in own.items()}, kind.__name__)
+    return kind(**{name: coerce(name, value, hints[name]) for name, value in own.items()})
 
 
 def _objective(method: str, named: dict[str, Any]) -> Objective:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from likelier.console import warn
-from likelier.errors import ConfigError, ModelError
+from likelier.errors import ConfigError, ModelError, WrongReferenceError
 from likelier.options import LoraOptions
 from likelier.paths import cache_folder
 
@@ -100,6 +100,15 @@ def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | 
                 words = f"{name} with a new LoRA adapter of rank {lora.lora_r}"
     disable_dropout(model)
     return Policy(model, tokenizer, name, words, autocast)
+
+
+def require_same_vocabulary(policy: Policy, reference: Policy) -> None:
+    """Raises `WrongReferenceError` where the same token ids would mean other text to the reference."""
+    if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise WrongReferenceError(
+            f"the reference {reference.name} has another vocabulary than the policy {policy.name}: the same token ids "
+            "would mean other text. Name a reference with the policy's tokenizer"
+        )
 
 
 def use_bfloat16(dtype: Dtype) -> bool:

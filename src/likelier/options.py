@@ -179,7 +179,9 @@ def check_trainer_block(block: dict[str, Any]) -> dict[str, Any]:
         if name.startswith(
             ("dataloader_", "eval_", "ddp_", "fsdp", "deepspeed", "parallelism", "accelerator_")
         ) or name.endswith("_full_eval"):
-            raise ConfigError(f"trainer.{name} has no effect: the loader and the evaluation are ours; drop it")
+            raise ConfigError(
+                f"trainer.{name} has no effect: the loader and evaluation are ours, in one process; drop it"
+            )
     if not block:
         return {}
     from transformers import TrainingArguments
@@ -228,12 +230,3 @@ def with_changes(options: TrainingOptions, changes: dict[str, Any]) -> TrainingO
         if name not in known:
             raise ConfigError(f"unknown option {name!r}{nearest(name, known)}; known: {', '.join(known)}")
     return replace(options, **changes)
-
-
-def build(kind: Any, values: dict[str, Any], what: str) -> Any:
-    """Make a dataclass from named values; an unknown name is an error that names the nearest known one."""
-    known = [item.name for item in fields(kind)]
-    for name in values:
-        if name not in known:
-            raise ConfigError(f"{what}: unknown option {name!r}{nearest(name, known)}; known: {', '.join(known)}")
-    return kind(**values)

@@ -15,7 +15,7 @@ from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.prepare import prepare_groups
 from likelier.data.tokenize import default_max_length
 from likelier.errors import ConfigError, DataError, LikelierError, WrongReferenceError
-from likelier.models import Dtype, Policy, default_token_budget, load_policy
+from likelier.models import Dtype, Policy, default_token_budget, load_policy, require_same_vocabulary
 from likelier.paths import cache_folder
 from likelier.progress import ProgressDisplay
 from likelier.reference import Reference, ReferenceScoring, base_reference, other_reference
@@ -181,8 +181,7 @@ def _recorded_source(card: dict[str, Any]) -> str | None:
 
 def _loaded_reference(name: str, policy: Policy, dtype: Dtype, device: torch.device) -> Reference:
     other = load_policy(name, dtype=dtype)
-    if other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-        raise WrongReferenceError(f"the reference {name} has another vocabulary than the policy {policy.name}")
+    require_same_vocabulary(policy, other)
     other.model.to(device)
     attach_scorer(other.model, autocast=other.autocast)
     return other_reference(other.model, name, precision=other.precision)

@@ -24,10 +24,10 @@ from likelier.data.packing import StepSampler, micro_batches
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.tokenize import Group, default_max_length
 from likelier.engine import as_scored, step_statistics
-from likelier.errors import ConfigError, RunFolderError, TrainingError, WrongReferenceError
+from likelier.errors import ConfigError, RunFolderError, TrainingError
 from likelier.evaluation import evaluate_groups, step_sums
 from likelier.metrics import MetricSums, readable
-from likelier.models import Policy, default_token_budget, quiet
+from likelier.models import Policy, default_token_budget, quiet, require_same_vocabulary
 from likelier.objectives import Objective, Scored
 from likelier.options import TrainingOptions, refuse_reference_options, with_changes
 from likelier.paths import cache_folder
@@ -173,11 +173,7 @@ class PreferenceTrainer(Trainer):
     def _make_reference(self) -> Reference:
         named, precision = self._named_reference, self.policy.precision
         if isinstance(named, Policy):
-            if named.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
-                raise WrongReferenceError(
-                    f"the reference {named.name} has another vocabulary than the policy {self.policy.name}: the same "
-                    "token ids would mean other text. Name a reference with the policy's tokenizer"
-                )
+            require_same_vocabulary(self.policy, named)
             attach_scorer(named.model, autocast=named.autocast)
             return other_reference(named.model.to(self.args.device), named.name, precision=named.precision)
         if named == "base":
@@ -199,7 +195,8 @@ class PreferenceTrainer(Trainer):
             live=self.options.reference_scores == "live",
             dtype=self.policy.compute_dtype,
         )
-        self.reference, self._named_reference = proved.reference, "start"
+        self.reference = proved.reference
+        self._named_reference = "start"  # a second model that was named is not kept in memory
         self.train_groups, self.eval_groups = proved.train, proved.held_out
         return proved.card
 
@@ -241,7 +238,7 @@ class PreferenceTrainer(Trainer):
             self.folder.update_card({"evaluation_start": self.evaluate()})
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if self._sums.sums:  # a last logging window that is not full
-            self.log({"loss": 0.0})
+            self.log(readable(self._sums))
         if self.eval_groups:
             self.folder.update_card({"evaluation_end": self._last_evaluation() or self.evaluate()})
         self.save_model()
