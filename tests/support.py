@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from likelier.data.tokenize import Group
 from likelier.models import Policy, disable_dropout
@@ -89,7 +91,19 @@ def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: obj
         "pad_token_id": 0,
     }
     torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(**(settings | changes))).to(dtype)
+    model = LlamaForCausalLM(LlamaConfig(**(settings | changes))).to(dtype)
+    return _exact(model) if dtype == torch.float64 else model
+
+
+def _exact(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """Norms that stay in fp64: transformers' go through fp32, whose rounding depends on how a sum was cut."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, LlamaRMSNorm):
+                norm = nn.RMSNorm(child.weight.shape[0], eps=child.variance_epsilon, dtype=torch.float64)
+                norm.weight = child.weight
+                setattr(parent, name, norm)
+    return model
 
 
 def tiny_policy(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: object) -> Policy:

@@ -8,15 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from likelier import DPO, IPO, KTO, PreferenceTrainer, SimPO, load_policy
 from likelier.errors import ConfigError, LikelierWarning, WrongReferenceError
 from likelier.models import Policy
 from likelier.reference import Reference, ReferenceStore, base_reference, start_reference
-from likelier.reference.identity import adapter_has_effect, weights_identity
+from likelier.reference.identity import adapter_has_effect, identities
 from likelier.reference.store import answer_key, attach_reference
 from likelier.runs import RunFolder
+from likelier.scoring import attach_scorer
 from tests.support import chat_pairs, labelled_rows, lora_policy, tiny_model, tiny_policy
+
+
+def _identity(model: nn.Module, *, adapter: bool, precision: str) -> str:
+    attach_scorer(model, scorer="plain")
+    return identities(model, adapter=adapter, precision=precision)["identity"]
 
 
 def _trainer(folder: Path, policy: Policy | None = None, **options: object) -> PreferenceTrainer:
@@ -49,17 +56,17 @@ def test_the_card_says_the_reference_in_words(tmp_path: Path) -> None:
 
 def test_identity_tells_weights_adapter_and_precision_apart() -> None:
     model = tiny_model()
-    plain = weights_identity(model, adapter=False, precision="float64")
-    assert plain == weights_identity(tiny_model(), adapter=False, precision="float64")
-    assert plain != weights_identity(tiny_model(1), adapter=False, precision="float64")
-    assert plain != weights_identity(model, adapter=False, precision="bfloat16-autocast")
-    assert plain != weights_identity(tiny_model(rope_theta=5.0), adapter=False, precision="float64")
+    plain = _identity(model, adapter=False, precision="float64")
+    assert plain == _identity(tiny_model(), adapter=False, precision="float64")
+    assert plain != _identity(tiny_model(1), adapter=False, precision="float64")
+    assert plain != _identity(model, adapter=False, precision="bfloat16-autocast")
+    assert plain != _identity(tiny_model(rope_theta=5.0), adapter=False, precision="float64")
     adapted = _trained_adapter().model
-    assert plain == weights_identity(adapted, adapter=False, precision="float64")
-    assert plain != weights_identity(adapted, adapter=True, precision="float64")
+    assert plain == _identity(adapted, adapter=False, precision="float64")
+    assert plain != _identity(adapted, adapter=True, precision="float64")
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight[0, 0] += 1e-9
-    assert plain != weights_identity(model, adapter=False, precision="float64")
+    assert plain != _identity(model, adapter=False, precision="float64")
 
 
 def test_a_fresh_adapter_has_no_effect_and_a_trained_one_has() -> None:
@@ -355,7 +362,7 @@ def test_saved_buffers_belong_to_the_identity() -> None:
     model, other = tiny_model(), tiny_model()
     for one, value in ((model, 1.0), (other, 2.0)):
         one.model.register_buffer("bias", torch.full((3,), value))
-    identities = {weights_identity(one, adapter=False, precision="float64") for one in (model, other)}
+    identities = {_identity(one, adapter=False, precision="float64") for one in (model, other)}
     assert len(identities) == 2
 
 

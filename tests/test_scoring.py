@@ -14,14 +14,13 @@ from transformers import (
     Qwen2Config,
 )
 
-from likelier.data.packing import micro_batches
 from likelier.data.tokenize import Group, tokenize_records
-from likelier.engine import score_groups
+from likelier.engine import micro_batches, score_groups
 from likelier.errors import ModelError
 from likelier.models import add_lora
 from likelier.options import LoraOptions
 from likelier.scoring import SequenceScores, attach_scorer, collate, score_plain
-from likelier.scoring.score import verify_head
+from likelier.scoring.attach import verify_head
 from tests.support import chat_pairs, naive_logp, tiny_model, tiny_tokenizer
 
 GROUPS = tokenize_records(chat_pairs(6), tiny_tokenizer(), max_length=512).groups
@@ -170,7 +169,7 @@ def test_scores_do_not_depend_on_the_batch_around_them() -> None:
         for part in score_groups(model, groups, token_budget=budget, device="cpu"):
             for key, value in _answers(part.scores, part.groups, part.batch.answers_of_groups()).items():
                 assert alone.setdefault(key, value) == pytest.approx(value, abs=1e-10)
-    assert len(micro_batches(GROUPS, 1)) == len(GROUPS)
+    assert len(micro_batches(model, GROUPS, 1)) == len(GROUPS)
 
 
 def test_float32_scores_stay_close_to_float64() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likelier.data.load import load_preferences
-from likelier.data.packing import StepSampler, micro_batches, padded_tokens
+from likelier.data.packing import StepSampler, padded_micro_batches, padded_tokens
 from likelier.data.partners import data_hash, derangement, with_partners
 from likelier.data.split import prompt_key, split_by_prompt
 from likelier.data.tokenize import Group, tokenize_records
@@ -211,7 +211,7 @@ lengths_of_groups = st.lists(st.integers(2, 40), min_size=1, max_size=14)
 @given(lengths=lengths_of_groups, answers=st.sampled_from([1, 2]), budget=st.integers(1, 400))
 def test_a_step_is_cut_without_loss_and_within_the_budget(lengths: list[int], answers: int, budget: int) -> None:
     groups = [sized(length, number, answers) for number, length in enumerate(lengths)]
-    parts = micro_batches(groups, budget)
+    parts = padded_micro_batches(groups, budget)
     assert sorted(item.source.number for part in parts for item in part) == list(range(len(groups)))
     for part in parts:
         assert part and (len(part) == 1 or padded_tokens(part) <= budget)
@@ -222,7 +222,7 @@ def test_a_step_is_cut_without_loss_and_within_the_budget(lengths: list[int], an
 def test_micro_batches_are_the_fewest_and_balanced(lengths: list[int], answers: int, room: int) -> None:
     budget = answers * max(lengths) + room
     groups = [sized(length, number, answers) for number, length in enumerate(lengths)]
-    parts = micro_batches(groups, budget)
+    parts = padded_micro_batches(groups, budget)
     assert (len(parts), max(padded_tokens(part) for part in parts)) == contiguous_optimum(lengths, answers, budget)
 
 
@@ -235,22 +235,22 @@ def test_micro_batches_are_never_more_than_filling_in_file_order(lengths: list[i
         if filled[-1] and padded_tokens([*filled[-1], item]) > budget:
             filled.append([])
         filled[-1].append(item)
-    assert len(micro_batches(groups, budget)) <= len(filled)
+    assert len(padded_micro_batches(groups, budget)) <= len(filled)
 
 
 def test_a_group_over_the_budget_runs_alone() -> None:
     groups = [sized(length, number) for number, length in enumerate([3, 100, 3, 3])]
-    assert sorted(len(part) for part in micro_batches(groups, 20)) == [1, 3]
+    assert sorted(len(part) for part in padded_micro_batches(groups, 20)) == [1, 3]
 
 
 def test_equal_groups_are_shared_out_evenly() -> None:
     groups = [sized(10, number) for number in range(9)]
-    assert [len(part) for part in micro_batches(groups, 20 * 8)] == [5, 4]
+    assert [len(part) for part in padded_micro_batches(groups, 20 * 8)] == [5, 4]
 
 
 def test_cutting_a_step_is_deterministic() -> None:
     groups = [sized(length, number) for number, length in enumerate([5, 9, 5, 30, 2, 9])]
-    assert micro_batches(groups, 60) == micro_batches(list(groups), 60)
+    assert padded_micro_batches(groups, 60) == padded_micro_batches(list(groups), 60)
 
 
 # --- KTO's partners ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
@@ -61,3 +62,26 @@ def training_arguments(
         raise ConfigError(f"transformers refuses the training options: {error}") from error
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process drives one device; never nn.DataParallel
     return arguments
+
+
+def optimizer_for(arguments: TrainingArguments, options: TrainingOptions, policy: Policy) -> tuple[Any, Any] | None:
+    """None for transformers' choice; for weights kept in bfloat16, AdamW with Kahan's compensated summation.
+
+    A bfloat16 weight has 8 significant bits: updates below about a 256th of it would be rounded away. An optimizer of
+    transformers' with stochastic rounding may be named instead (`optim_args: bf16_stochastic_round=True`).
+    """
+    if not any(weight.requires_grad and weight.dtype == torch.bfloat16 for weight in policy.model.parameters()):
+        return None
+    if "optim" in options.trainer:
+        if "bf16_stochastic_round=true" in str(options.trainer.get("optim_args", "")).lower():
+            return None
+        raise ConfigError(
+            f"trainer.optim={options.trainer['optim']!r} would lose small updates of weights in bfloat16: drop it, or "
+            "take adamw_torch_8bit with optim_args: bf16_stochastic_round=True"
+        )
+    try:
+        from optimi import AdamW
+    except ImportError as error:
+        raise ConfigError("dtype=pure-bfloat16 needs torch-optimi: pip install 'likelier[bf16]'") from error
+    betas = (arguments.adam_beta1, arguments.adam_beta2)
+    return AdamW, {"lr": arguments.learning_rate, "betas": betas, "eps": arguments.adam_epsilon, "kahan_sum": True}

@@ -11,6 +11,7 @@ from likelier.data.prepare import PreparedData
 from likelier.models import Policy
 from likelier.objectives import Objective
 from likelier.options import TrainingOptions
+from likelier.scoring import ScorerChoice
 from likelier.versions import versions
 
 
@@ -23,6 +24,7 @@ class RunFacts:
     policy: Policy
     data: PreparedData
     reference: str | None
+    scorer: ScorerChoice
     token_budget: int
     device: str
 
@@ -36,6 +38,7 @@ class RunFacts:
         rate, source = learning_rate(self.options, self.objective, self.policy)
         unit = "rows" if self.objective.data == "labels" else "pairs"
         return [
+            f"scorer: {self.scorer.name} ({self.scorer.reason})",
             f"objective: {self.objective.method}: {self.explained}",
             f"learning rate: {rate:g} ({source}); {self.options.batch_size} {unit} a step",
         ]
@@ -54,6 +57,7 @@ class RunFacts:
             "policy": self.policy.words,
             "precision": self.policy.precision,
             "device": self.device,
+            "scorer": {"name": self.scorer.name, "reason": self.scorer.reason},
             "learning_rate": {"value": rate, "source": source},
             "options": {name: value for name, value in vars(self.options).items() if value is not None},
             "data": self.data.card(),
@@ -70,6 +74,7 @@ class RunFacts:
             "hyperparameters": self.objective.hyperparameters(),
             "reference": self.reference,
             "precision": self.policy.precision,
+            "scorer": self.scorer.version,
             "token_budget": self.token_budget,
             "batch_size": options.batch_size,
             "order": options.order,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from likelier.errors import ConfigError
 from likelier.objectives import METHODS, Objective
-from likelier.options import LoraOptions, TrainingOptions, nearest, option, refuse_reference_options
+from likelier.options import Dtype, LoraOptions, TrainingOptions, nearest, option, refuse_reference_options
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,11 @@ class RunOptions:
     reference: str = option("start", "start (the policy as it is loaded), base (adapter off), or another model")
     eval_data: str | None = option(None, "a file of held-out preferences")
     eval_fraction: float | None = option(None, "hold out this share of the prompts instead")
-    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "arithmetic; auto takes what the hardware does well")
+    dtype: Dtype = option(
+        "auto",
+        "arithmetic; auto takes what the hardware does well; pure-bfloat16 also keeps the weights in 16 bits, with an "
+        "optimizer that does not lose small updates",
+    )
     resume: bool = option(False, "go on from the newest checkpoint in --output")
 
     def __post_init__(self) -> None:

@@ -12,19 +12,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from likelier.data.packing import micro_batches
+from likelier.data.packing import packed_micro_batches, padded_micro_batches
 from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored
-from likelier.scoring import Batch, SequenceScores, collate
+from likelier.scoring import Batch, SequenceScores, collate, scorer_of
 from likelier.scoring.batch import Answers
 
 Report = Callable[[int], None]
+_PACK_LARGER = {"cuda": 4}  # without gradients no activations are kept; on a CPU larger batches gain nothing
 
 
 def as_scored(batch: Batch, scores: SequenceScores) -> Scored:
     """The seam's result as what objectives read; the reference in the policy's precision."""
     ref_logps = None if batch.ref_logps is None else batch.ref_logps.to(scores.logps.dtype)
     return Scored(scores.logps, scores.lengths, ref_logps, batch.pairs, batch.rows, batch.desirable, batch.partners)
+
+
+def micro_batches(model: nn.Module, groups: Sequence[Group], token_budget: int) -> list[list[Group]]:
+    """Cut groups into micro-batches within the budget, as the model's scorer holds them: padded rows, or packed."""
+    cut = padded_micro_batches if scorer_of(model).name == "plain" else packed_micro_batches
+    return cut(groups, token_budget)
 
 
 @contextmanager
@@ -57,12 +64,13 @@ def score_groups(
     answers: Answers = "all",
     report: Report | None = None,
 ) -> Iterator[ScoredGroups]:
-    """Score groups without gradients, dropout off, in micro-batches within `token_budget`.
+    """Score groups without gradients, dropout off, in micro-batches within `token_budget` (on CUDA four times that).
 
-    They come longest first, so that memory is at its peak at once. `report` is called with the number of groups done.
+    The largest come first, so that memory is at its peak at once. `report` is called with the number of groups done.
     """
+    budget = token_budget * _PACK_LARGER.get(torch.device(device).type, 1)
     with frozen(model):
-        for part in micro_batches(groups, token_budget):
+        for part in micro_batches(model, groups, budget):
             batch = collate(part, device=device, answers=answers)
             yield ScoredGroups(part, batch, model(batch=batch))
             if report is not None:

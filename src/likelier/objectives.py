@@ -82,7 +82,7 @@ class Objective:
         """What to log of the step's statistics."""
         return {}
 
-    def reward_baseline(self, statistics: Tensor | None) -> float | None:
+    def reward_baseline(self, statistics: Tensor | None) -> Tensor | None:
         """The reward above which a labelled answer counts as found desirable; None for pairs."""
         return None
 
@@ -319,8 +319,8 @@ class KTO(_LogRatioObjective):
         """z0, a scalar: the mean log-ratio of the mismatched answers, not below 0."""
         return (statistics[0] / statistics[2]).clamp(min=0)
 
-    def reward_baseline(self, statistics: Tensor | None) -> float | None:
-        return None if statistics is None else self.beta * float(self.baseline(statistics))
+    def reward_baseline(self, statistics: Tensor | None) -> Tensor | None:
+        return None if statistics is None else self.beta * self.baseline(statistics)
 
     def statistics_metrics(self, statistics: Tensor) -> dict[str, float]:
         total, squares, count = (float(value) for value in statistics)

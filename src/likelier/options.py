@@ -12,6 +12,7 @@ from typing import Any, Literal
 from likelier.errors import ConfigError
 
 Scheduler = Literal["constant", "cosine", "linear"]
+Dtype = Literal["auto", "float32", "bfloat16", "pure-bfloat16"]
 
 
 def option(default: Any, text: str, **more: Any) -> Any:
@@ -66,7 +67,14 @@ class TrainingOptions:
     truncation: Literal["drop", "cut-prompt-left", "cut-answer-right", "error"] = option(
         "drop", "what to do with rows over --max-length; an answer cut on the right gets no end-of-sequence token"
     )
-    token_budget: int | None = option(None, "padded tokens of one micro-batch (default: from the device's memory)")
+    token_budget: int | None = option(None, "tokens of one micro-batch (default: from the device's memory)")
+    scorer: Literal["auto", "shared-prefix", "plain"] = option(
+        "auto", "shared-prefix: every prompt once, no padding; plain: padded rows; auto: the first where it is exact"
+    )
+    activation_checkpointing: bool = option(
+        False, "keep fewer activations and compute them again in backward: less memory, about a third more time"
+    )
+    compile: bool = option(False, "compile the model's layers (torch.compile); the first steps are then slow")
     reference_scores: Literal["stored", "live"] = option(
         "stored", "stored: score the reference once, keep it on disk; live: ask it at every step"
     )
@@ -132,6 +140,9 @@ OURS = {
     "data_seed": "seed",
     "bf16": "dtype",
     "fp16": "dtype (bfloat16 or float32)",
+    "gradient_checkpointing": "activation_checkpointing, outside the trainer block",
+    "activation_checkpointing": "activation_checkpointing, outside the trainer block",
+    "torch_compile": "compile",
     "logging_steps": "logging_steps, outside the trainer block",
     "logging_strategy": "logging_steps",
     "logging_first_step": "nothing: the first step is always logged",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from likelier.config import RunConfig
 from likelier.console import counting, say
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.prepare import prepare_groups
-from likelier.data.tokenize import default_max_length
+from likelier.data.tokenize import Group, default_max_length
 from likelier.errors import ConfigError, DataError, LikelierError, WrongReferenceError
 from likelier.models import Dtype, Policy, default_token_budget, load_policy, require_same_vocabulary
 from likelier.paths import cache_folder
@@ -103,10 +104,6 @@ def score_file(
     loaded = load_preferences(data)
     policy = load_policy(model, dtype=dtype)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy.model.to(device)
-    attach_scorer(policy.model, autocast=policy.autocast)
-    known = _reference_for(model, reference, card, policy, dtype, device)
-    say(f"policy: {policy.words}\nreference: {known.words}")
     tokenized = prepare_groups(
         loaded.train,
         policy.tokenizer,
@@ -119,6 +116,10 @@ def score_file(
     if len(tokenized.unusable):
         say(f"{len(tokenized.unusable)} rows are left out:\n{tokenized.unusable.summary()}")
     groups = tokenized.groups
+    policy.model.to(device)
+    chosen = attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
+    known = _reference_for(model, reference, card, policy, dtype, groups)
+    say(f"policy: {policy.words}\nreference: {known.words}\nscorer: {chosen.name} ({chosen.reason})")
     budget = token_budget or default_token_budget(policy.model, device)
     with counting("scoring", 2 * len(groups)) as report:
         how = ReferenceScoring(cache_folder() / "reference", budget, device, report)
@@ -150,24 +151,24 @@ def _card_of(model: str) -> dict[str, Any]:
 
 
 def _reference_for(
-    model: str, named: str | None, card: dict[str, Any], policy: Policy, dtype: Dtype, device: torch.device
+    model: str, named: str | None, card: dict[str, Any], policy: Policy, dtype: Dtype, groups: Sequence[Group]
 ) -> Reference:
     """The named one; else the one that the run recorded, proved by its identity; else an adapter's base."""
     has_adapter = (Path(model) / "adapter_config.json").is_file()
     if named is not None and named != "base":
-        return _loaded_reference(named, policy, dtype, device)
+        return _loaded_reference(named, policy, dtype, groups)
     base = base_reference(policy.model, precision=policy.precision) if has_adapter or named == "base" else None
-    recorded = card.get("reference", {}).get("identity")
-    if base is not None and (named == "base" or recorded in (None, base.identity)):
+    recorded = card.get("reference", {}).get("weights")
+    if base is not None and (named == "base" or recorded in (None, base.weights)):
         return base
     source = _recorded_source(card)
     if source is None:
         raise ConfigError(f"{model} does not name a reference that can be loaded; give --reference")
-    found = _loaded_reference(source, policy, dtype, device)
-    if card.get("precision") == policy.precision and found.identity != recorded:
+    found = _loaded_reference(source, policy, dtype, groups)
+    if card.get("precision") == policy.precision and found.weights != recorded:
         raise WrongReferenceError(
-            f"{source} is not the reference that {model} was trained against: its weights are others (identity "
-            f"{found.identity}, recorded {recorded}). Give the right one with --reference"
+            f"{source} is not the reference that {model} was trained against: its weights are others (hash "
+            f"{found.weights}, recorded {recorded}). Give the right one with --reference"
         )
     return found
 
@@ -179,9 +180,9 @@ def _recorded_source(card: dict[str, Any]) -> str | None:
     return run["model"] if run["reference"] == "start" else run["reference"]
 
 
-def _loaded_reference(name: str, policy: Policy, dtype: Dtype, device: torch.device) -> Reference:
+def _loaded_reference(name: str, policy: Policy, dtype: Dtype, groups: Sequence[Group]) -> Reference:
     other = load_policy(name, dtype=dtype)
     require_same_vocabulary(policy, other)
-    other.model.to(device)
-    attach_scorer(other.model, autocast=other.autocast)
+    other.model.to(policy.model.device)
+    attach_scorer(other.model, autocast=other.autocast, groups=groups)
     return other_reference(other.model, name, precision=other.precision)

@@ -17,17 +17,23 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from likelier.arguments import training_arguments
+from likelier.arguments import optimizer_for, training_arguments
 from likelier.card import RunFacts
 from likelier.console import counting, say, warn
-from likelier.data.packing import StepSampler, micro_batches
+from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.tokenize import Group, default_max_length
-from likelier.engine import as_scored, step_statistics
+from likelier.engine import ScoredGroups, as_scored, micro_batches, step_statistics
 from likelier.errors import ConfigError, RunFolderError, TrainingError
-from likelier.evaluation import evaluate_groups, step_sums
-from likelier.metrics import MetricSums, readable
-from likelier.models import Policy, default_token_budget, quiet, require_same_vocabulary
+from likelier.evaluation import evaluate_groups
+from likelier.models import (
+    Policy,
+    checkpoint_activations,
+    compile_layers,
+    default_token_budget,
+    quiet,
+    require_same_vocabulary,
+)
 from likelier.objectives import Objective, Scored
 from likelier.options import TrainingOptions, refuse_reference_options, with_changes
 from likelier.paths import cache_folder
@@ -36,13 +42,15 @@ from likelier.reference import (
     Reference,
     ReferenceScoring,
     base_reference,
+    check_first_step,
     other_reference,
     prove_reference,
     start_reference,
 )
 from likelier.reference.store import score_live
 from likelier.runs import RunFolder
-from likelier.scoring import attach_scorer, collate
+from likelier.scoring import ScorerChoice, attach_scorer, collate
+from likelier.window import MetricWindow, require_finite
 
 
 class StepLoader(DataLoader):  # type: ignore[type-arg]
@@ -103,18 +111,27 @@ class PreferenceTrainer(Trainer):
             args = training_arguments(self.options, self.objective, policy, self.folder.path, bool(self.eval_groups))
             if args.world_size > 1:
                 raise ConfigError("several processes are not supported yet: start one process")
-            attach_scorer(policy.model, autocast=policy.autocast)
             use_cache = policy.model.config.use_cache
             self._start(args, callbacks)
+            self.scorer = self._attach_scorer(policy)
+            if self.options.activation_checkpointing:
+                checkpoint_activations(policy.model)
+            if self.options.compile:
+                compile_layers(policy.model)
         except BaseException:
             self.folder.close()
             raise
         policy.model.config.use_cache = use_cache
         self.remove_callback(PrinterCallback)
-        self._sums = MetricSums()
+        self._window = MetricWindow(self.objective)
         self._trained = False
         self.token_budget = self._token_budget()
         self.reference: Reference | None = None
+        self._start_tolerance: float | None = None
+
+    def _attach_scorer(self, policy: Policy) -> ScorerChoice:
+        groups = [*self.train_groups, *self.eval_groups]
+        return attach_scorer(policy.model, autocast=policy.autocast, scorer=self.options.scorer, groups=groups)
 
     def _start(self, args: TrainingArguments, callbacks: Sequence[TrainerCallback]) -> None:
         try:
@@ -126,6 +143,7 @@ class PreferenceTrainer(Trainer):
                 data_collator=list,  # type: ignore[arg-type]
                 processing_class=self.policy.tokenizer,
                 callbacks=list(callbacks),
+                optimizer_cls_and_kwargs=optimizer_for(args, self.options, self.policy),
             )
         except (RuntimeError, ImportError) as error:  # a reporter that is not installed, for example
             raise ConfigError(f"transformers refuses the training options: {error}") from error
@@ -164,7 +182,10 @@ class PreferenceTrainer(Trainer):
     def _token_budget(self) -> int:
         if self.resume and self.options.token_budget is None:
             return int(self.folder.read_fingerprint()["token_budget"])
-        return self.options.token_budget or default_token_budget(self.model, self.args.device)
+        checkpointing = self.options.activation_checkpointing
+        return self.options.token_budget or default_token_budget(
+            self.model, self.args.device, checkpointing=checkpointing
+        )
 
     def _scoring(self) -> ReferenceScoring:
         store = Path(self.options.reference_store or cache_folder() / "reference")
@@ -174,8 +195,9 @@ class PreferenceTrainer(Trainer):
         named, precision = self._named_reference, self.policy.precision
         if isinstance(named, Policy):
             require_same_vocabulary(self.policy, named)
-            attach_scorer(named.model, autocast=named.autocast)
-            return other_reference(named.model.to(self.args.device), named.name, precision=named.precision)
+            named.model.to(self.args.device)
+            self._attach_scorer(named)
+            return other_reference(named.model, named.name, precision=named.precision)
         if named == "base":
             return base_reference(self.policy.model, precision=precision)
         return start_reference(self.policy.model, precision=precision, live=self.options.reference_scores == "live")
@@ -190,12 +212,12 @@ class PreferenceTrainer(Trainer):
             self.objective,
             self.train_groups,
             self.eval_groups,
-            next(iter(self._sampler())),
+            next(iter(self._sampler())) if self._has_dropout() else [],
             self._scoring(),
             live=self.options.reference_scores == "live",
             dtype=self.policy.compute_dtype,
         )
-        self.reference = proved.reference
+        self.reference, self._start_tolerance = proved.reference, proved.start_tolerance
         self._named_reference = "start"  # a second model that was named is not kept in memory
         self.train_groups, self.eval_groups = proved.train, proved.held_out
         return proved.card
@@ -237,8 +259,8 @@ class PreferenceTrainer(Trainer):
         if self.eval_groups and checkpoint is None:
             self.folder.update_card({"evaluation_start": self.evaluate()})
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        if self._sums.sums:  # a last logging window that is not full
-            self.log(readable(self._sums))
+        if self._window:  # a last logging window that is not full
+            self.log({"loss": math.nan})
         if self.eval_groups:
             self.folder.update_card({"evaluation_end": self._last_evaluation() or self.evaluate()})
         self.save_model()
@@ -271,25 +293,34 @@ class PreferenceTrainer(Trainer):
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):  # type: ignore[union-attr]
             self.optimizer.train()  # type: ignore[union-attr]
         groups: list[Group] = self._with_live_reference(inputs)
-        parts = micro_batches(groups, self.token_budget)
+        parts = micro_batches(self.policy.model, groups, self.token_budget)
         statistics = self._statistics(model, parts) if len(parts) > 1 else None
         answers = "all" if statistics is None else "own"
-        total = torch.zeros((), dtype=torch.float64)
+        found: list[Tensor] = []
         for part in parts:
             batch = collate(part, device=self.args.device, answers=answers)
-            scored = as_scored(batch, model(batch=batch))
+            scores = model(batch=batch)
+            self._check_start(ScoredGroups(part, batch, scores))
+            scored = as_scored(batch, scores)
             if statistics is None:
                 statistics = step_statistics(self.objective, [scored])
             losses = self.objective.losses(scored, statistics)
-            self._require_finite(losses, part)
             self.accelerator.backward(losses.sum() / len(groups))
-            total += float(losses.detach().double().sum())
-            self._sums.merge([step_sums(self.objective, scored, statistics, losses.detach())])
+            found.append(losses.detach())
+            self._window.add(scored, statistics, losses.detach())
+        self._window.end_step(statistics)
+        require_finite(torch.cat(found), [group for part in parts for group in part], self.state.global_step + 1)
         self.state.num_input_tokens_seen += sum(group.tokens for group in groups)
-        if statistics is not None:
-            for name, value in self.objective.statistics_metrics(statistics).items():
-                self._sums.add_sum(name, value, 1)
-        return (total / len(groups)).to(self.args.device, torch.float32)
+        return torch.cat(found).double().mean().float()
+
+    def _has_dropout(self) -> bool:
+        return bool((self.policy.adapter_settings or {}).get("dropout"))
+
+    def _check_start(self, part: ScoredGroups) -> None:
+        """In the first step, where the policy starts as its reference, and its forward pass is without dropout."""
+        if self.state.global_step == 0 and self._start_tolerance is not None and not self._has_dropout():
+            assert self.reference is not None
+            check_first_step(part, self.reference, self._start_tolerance)
 
     def _with_live_reference(self, groups: list[Group]) -> list[Group]:
         """Ask the reference now, where scores are not stored."""
@@ -307,18 +338,6 @@ class PreferenceTrainer(Trainer):
                 batch = collate(part, device=self.args.device, answers="partners")
                 scored.append(as_scored(batch, model(batch=batch)))
         return step_statistics(self.objective, scored)
-
-    def _require_finite(self, losses: Tensor, groups: Sequence[Group]) -> None:
-        if bool(torch.isfinite(losses).all()):
-            return
-        places = [
-            str(group.source) for group, loss in zip(groups, losses.tolist(), strict=True) if not math.isfinite(loss)
-        ]
-        raise TrainingError(
-            f"step {self.state.global_step + 1}: the loss is not finite for {len(places)} rows: "
-            f"{'; '.join(places[:5])}. Lower the learning rate, or look at these rows; "
-            "nothing was written over the last checkpoint"
-        )
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm: Any = super()._get_grad_norm(model, grad_norm)
@@ -353,17 +372,11 @@ class PreferenceTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _eval_groups_with_reference(self) -> list[Group]:
-        return (
-            self._with_live_reference(self.eval_groups) if self.eval_groups[0].ref_logps is None else self.eval_groups
-        )
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the window's metrics, write metrics.jsonl, pass on to whatever `report_to` names."""
         if "loss" in logs:
-            logs |= readable(self._sums)
+            logs |= self._window.read()
             logs["num_tokens"] = self.state.num_input_tokens_seen
-            self._sums = MetricSums()
         super().log(logs, start_time)
         if "train_runtime" not in logs:
             self.folder.append_metrics({"step": self.state.global_step, **logs})
@@ -375,6 +388,7 @@ class PreferenceTrainer(Trainer):
             policy=self.policy,
             data=self.prepared,
             reference=None if self.reference is None else self.reference.identity,
+            scorer=self.scorer,
             token_budget=self.token_budget,
             device=str(self.args.device),
         )

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heapreplace
 from typing import Literal
 
 from likelier.data.tokenize import Group
@@ -75,8 +78,8 @@ def padded_tokens(groups: Sequence[Group]) -> int:
     return sum(len(group.answers) for group in groups) * max(group.longest for group in groups)
 
 
-def micro_batches(groups: Sequence[Group], token_budget: int) -> list[list[Group]]:
-    """Cut a step into the fewest micro-batches that the budget allows, of like length and balanced.
+def padded_micro_batches(groups: Sequence[Group], token_budget: int) -> list[list[Group]]:
+    """Cut a step for the plain scorer: the fewest micro-batches of like length that the budget allows, balanced.
 
     Groups are sorted by length and cut into runs, so that padding stays small. A group over the budget runs alone.
     """
@@ -104,3 +107,97 @@ def _runs(ordered: Sequence[Group], limit: int) -> list[list[Group]]:
             runs.append([group])
             answers, longest = len(group.answers), group.longest
     return runs
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What must stay together: the groups of one prompt, and how many tokens they hold at once."""
+
+    tokens: int
+    groups: list[Group]
+
+
+def shared_tokens(groups: Sequence[Group]) -> int:
+    """What the shared-prefix scorer holds for these groups at once: each distinct prompt and answer once."""
+    prompts = {group.prompt.tobytes(): len(group.prompt) for group in groups}
+    answers = {
+        (group.prompt.tobytes(), answer.tobytes()): len(answer) - 1 for group in groups for answer in group.answers
+    }
+    return sum(prompts.values()) + sum(answers.values())
+
+
+def packed_micro_batches(groups: Sequence[Group], token_budget: int, *, ranks: int = 1) -> list[list[Group]]:
+    """Cut a step for the shared-prefix scorer: as few micro-batches of whole prompts as an even spread or best-fit
+    decreasing finds within the budget.
+
+    They are balanced in tokens, the fullest first (memory is at its peak at once). A group over the budget runs alone,
+    and a prompt whose groups are over it is cut. With several `ranks` their number is a multiple of that, so that rank
+    r takes every `ranks`-th from r; some may then be empty.
+    """
+    units = sorted(_prompt_units(groups, token_budget), key=lambda unit: -unit.tokens)
+    tightest = _best_fit(units, token_budget)
+    most = len(tightest)
+    fewest = min(most, max(1, math.ceil(sum(min(unit.tokens, token_budget) for unit in units) / token_budget)))
+    for count in range(math.ceil(fewest / ranks) * ranks, math.ceil(most / ranks) * ranks + 1, ranks):
+        bins, fits = _balanced(units, count, token_budget)
+        if fits:
+            return bins
+    return [*tightest, *([] for _ in range(-most % ranks))]
+
+
+def _prompt_units(groups: Sequence[Group], token_budget: int) -> Iterator[_Unit]:
+    by_prompt: dict[bytes, list[Group]] = {}
+    for group in groups:
+        by_prompt.setdefault(group.prompt.tobytes(), []).append(group)
+    for own in by_prompt.values():
+        if len(own) == 1:
+            yield _Unit(len(own[0].prompt) + sum(len(answer) - 1 for answer in own[0].answers), own)
+        else:
+            yield from _cut_prompt(own, token_budget)
+
+
+def _cut_prompt(groups: Sequence[Group], token_budget: int) -> Iterator[_Unit]:
+    """Groups of one prompt as few units within the budget; an answer that several of them hold counts once."""
+    start = len(groups[0].prompt)
+    known: set[bytes] = set()
+    tokens, kept = start, list[Group]()
+    for group in groups:
+        new = {answer.tobytes(): len(answer) - 1 for answer in group.answers if answer.tobytes() not in known}
+        if kept and tokens + sum(new.values()) > token_budget:
+            yield _Unit(tokens, kept)
+            new = {answer.tobytes(): len(answer) - 1 for answer in group.answers}
+            tokens, kept, known = start, [], set()
+        tokens += sum(new.values())
+        known |= set(new)
+        kept.append(group)
+    yield _Unit(tokens, kept)
+
+
+def _best_fit(units: Sequence[_Unit], token_budget: int) -> list[list[Group]]:
+    """Best-fit decreasing: each unit (largest first) into the fullest bin that still takes it. Fullest bins first."""
+    bins: list[list[Group]] = []
+    room: list[tuple[int, int]] = []  # (tokens left, bin), sorted
+    for unit in units:
+        place = bisect_left(room, (unit.tokens, 0))
+        if place < len(room):
+            left, number = room.pop(place)
+        else:
+            left, number = token_budget, len(bins)
+            bins.append([])
+        bins[number].extend(unit.groups)
+        insort(room, (left - unit.tokens, number))
+    return [bins[number] for _, number in room]
+
+
+def _balanced(units: Sequence[_Unit], count: int, token_budget: int) -> tuple[list[list[Group]], bool]:
+    """Each unit (largest first) into the emptiest of `count` bins, and whether all of these keep to the budget."""
+    bins: list[list[Group]] = [[] for _ in range(count)]
+    loads = [(0, number) for number in range(count)]
+    fits = True
+    for unit in units:
+        load, number = loads[0]
+        fits = fits and (load == 0 or load + unit.tokens <= token_budget)
+        heapreplace(loads, (load + unit.tokens, number))
+        bins[number].extend(unit.groups)
+    fullest_first = [number for _, number in sorted(loads, key=lambda item: (-item[0], item[1]))]
+    return [bins[number] for number in fullest_first], fits

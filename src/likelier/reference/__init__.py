@@ -1,7 +1,7 @@
 """The reference: which model it is, its scores in a store on disk, and the proof that it is the right one."""
 
 from likelier.reference.identity import Reference, base_reference, other_reference, released, start_reference
-from likelier.reference.proof import ProvedReference, prove_reference
+from likelier.reference.proof import ProvedReference, check_first_step, prove_reference
 from likelier.reference.store import ReferenceScoring, ReferenceStore
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "ReferenceScoring",
     "ReferenceStore",
     "base_reference",
+    "check_first_step",
     "other_reference",
     "prove_reference",
     "released",

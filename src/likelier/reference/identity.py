@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from likelier.errors import WrongReferenceError
-from likelier.scoring.score import SCORER_VERSION, causal_model
+from likelier.scoring import scorer_of
+from likelier.scoring.score import causal_model
 
 _VOLATILE = {"transformers_version", "use_cache", "dtype", "torch_dtype", "architectures", "pad_token_id"}
 
@@ -24,21 +25,28 @@ class Reference:
     """A reference model, said in words.
 
     `use` is a context in which the yielded module scores as the reference. `equals_policy` claims that the policy
-    starts as this reference; the step-0 check holds it to that. `identity` is what its stored scores are keyed by.
+    starts as this reference; the step-0 check holds it to that. `weights` is a hash of what it is, `identity` of that
+    and of how it is computed: what its stored scores are keyed by.
     """
 
     words: str
+    weights: str
     identity: str
     equals_policy: bool
     use: Callable[[], Any]
 
 
-def weights_identity(model: nn.Module, *, adapter: bool, precision: str) -> str:
-    """A hash of the weights in memory (with the adapter's, or the base's alone), the config that shapes the
-    computation, the precision and the scorer's version.
+def identities(model: nn.Module, *, adapter: bool, precision: str) -> dict[str, str]:
+    """`weights`: a hash of the weights in memory (with the adapter's, or the base's alone) and the config that shapes
+    the computation. `identity`: of that, the precision and the scorer's version.
     """
-    digest = hashlib.blake2b(f"{SCORER_VERSION}|{precision}|".encode(), digest_size=16)
-    digest.update(_config_text(model, adapter).encode())
+    weights = _weights_hash(model, adapter)
+    whole = f"{weights}|{precision}|{scorer_of(model).version}"
+    return {"weights": weights, "identity": hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()}
+
+
+def _weights_hash(model: nn.Module, adapter: bool) -> str:
+    digest = hashlib.blake2b(_config_text(model, adapter).encode(), digest_size=16)
     named = {_plain_name(name): tensor for name, tensor in _tensors(model) if _counts(name, adapter)}
     for name in sorted(named):
         tensor = named[name].detach().cpu().contiguous()
@@ -93,14 +101,14 @@ def start_reference(model: nn.Module, *, precision: str, live: bool = False) -> 
         reference = base_reference(model, precision=precision)
         words = "the base model, adapter switched off (the new adapter starts without effect)"
         return replace(reference, words=words, equals_policy=True)
-    identity = weights_identity(model, adapter=is_adapter, precision=precision)
+    known = identities(model, adapter=is_adapter, precision=precision)
     if is_adapter:
         words = "the base model + a frozen copy of the adapter as it was loaded"
         use = _copied_adapter(model) if live else _itself(model)
     else:
         words = "the policy itself as it was loaded" + (", a frozen copy" if live else ", scored before the first step")
         use = _itself(_frozen_copy(model)) if live else _itself(model)
-    return Reference(words, identity, True, use)
+    return Reference(words, **known, equals_policy=True, use=use)
 
 
 def base_reference(model: nn.Module, *, precision: str) -> Reference:
@@ -108,20 +116,20 @@ def base_reference(model: nn.Module, *, precision: str) -> Reference:
     if not hasattr(model, "peft_config"):
         raise WrongReferenceError("the reference 'base' means the adapter switched off, and this model has no adapter")
     words = "the base model, adapter switched off"
-    identity = weights_identity(model, adapter=False, precision=precision)
+    known = identities(model, adapter=False, precision=precision)
 
     @contextmanager
     def use() -> Iterator[nn.Module]:
         with model.disable_adapter():  # type: ignore[operator]
             yield model
 
-    return Reference(words, identity, not adapter_has_effect(model), use)
+    return Reference(words, **known, equals_policy=not adapter_has_effect(model), use=use)
 
 
 def other_reference(model: nn.Module, name: str, *, precision: str) -> Reference:
     """Another model, named by the user."""
-    identity = weights_identity(model, adapter=hasattr(model, "peft_config"), precision=precision)
-    return Reference(f"the model {name}", identity, False, _itself(model))
+    known = identities(model, adapter=hasattr(model, "peft_config"), precision=precision)
+    return Reference(f"the model {name}", **known, equals_policy=False, use=_itself(model))
 
 
 def released(reference: Reference) -> Reference:

@@ -22,10 +22,14 @@ _GIVEN_TOLERANCE = 0.02  # scores in a data file may have been computed in bfloa
 
 
 def sample_of(groups: Sequence[Group], count: int = 8) -> list[Group]:
-    """`count` groups spread evenly over the data set (all of a smaller one)."""
+    """`count` groups from all over the data set (all of a smaller one): of four times as many, evenly spread, the
+    shortest, since the check costs what its tokens cost.
+    """
     if len(groups) <= count:
         return list(groups)
-    return [groups[(2 * k + 1) * len(groups) // (2 * count)] for k in range(count)]
+    places = min(len(groups), 4 * count)
+    spread = [groups[(2 * k + 1) * len(groups) // (2 * places)] for k in range(places)]
+    return sorted(spread, key=lambda group: group.tokens)[:count]
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def _worst(parts: Sequence[ScoredGroups]) -> Difference:
     worst = Difference(-1.0, parts[0].groups[0])
     for part in parts:
         assert part.batch.ref_logps is not None
-        gap = (part.scores.logps.double() - part.batch.ref_logps).abs() / part.scores.lengths
+        gap = (part.scores.logps.detach().double() - part.batch.ref_logps).abs() / part.scores.lengths
         if not float(gap.max()) <= worst.nats_per_token:
             prompt = part.batch.prompts[part.batch.prompt_of[int(gap.argmax())]].tolist()
             group = next(group for group in part.groups if group.prompt.tolist() == prompt)
@@ -85,21 +89,32 @@ def check_start(
     longest = max(len(answer) for group in groups for answer in group.answers)
     slack = 10 * tolerance * longest * max(1.0, abs(expected))
     if not worst.nats_per_token <= tolerance or not abs(loss - expected) <= slack:
-        raise WrongReferenceError(
-            f"the policy does not start as its reference ({reference.words}): at {worst.group.source} their "
-            f"log-probabilities differ by {worst.nats_per_token:.3g} nats a token (allowed {tolerance:g}), and the "
-            f"loss is {loss:.6g} instead of {expected:.6g}.\nLikely causes:\n"
-            "  - the model holds an adapter that was already trained, and the reference is the base without it: "
-            "use the reference 'start'\n"
-            "  - the weights were changed after the reference was scored, or the reference comes from another file\n"
-            "  - dropout or another random layer is on while scoring\n"
-            "  - stored scores are damaged: delete the reference store and run again"
-        )
+        raise _another_start(worst, reference, tolerance, f", and the loss is {loss:.6g} instead of {expected:.6g}")
     return {
         "step0_largest_difference_per_token": worst.nats_per_token,
         "step0_loss": loss,
         "step0_loss_expected": expected,
     }
+
+
+def check_first_step(part: ScoredGroups, reference: Reference, tolerance: float) -> None:
+    """The same for a micro-batch of the first step, from its own forward pass. Raises `WrongReferenceError`."""
+    worst = _worst([part])
+    if not worst.nats_per_token <= tolerance:
+        raise _another_start(worst, reference, tolerance, " in the first step")
+
+
+def _another_start(worst: Difference, reference: Reference, tolerance: float, more: str) -> WrongReferenceError:
+    return WrongReferenceError(
+        f"the policy does not start as its reference ({reference.words}): at {worst.group.source} their "
+        f"log-probabilities differ by {worst.nats_per_token:.3g} nats a token (allowed {tolerance:g}){more}.\n"
+        "Likely causes:\n"
+        "  - the model holds an adapter that was already trained, and the reference is the base without it: "
+        "use the reference 'start'\n"
+        "  - the weights were changed after the reference was scored, or the reference comes from another file\n"
+        "  - dropout or another random layer is on while scoring\n"
+        "  - stored scores are damaged: delete the reference store and run again"
+    )
 
 
 def _start_losses(parts: Sequence[ScoredGroups], objective: Objective) -> tuple[float, float]:
@@ -113,12 +128,16 @@ def _start_losses(parts: Sequence[ScoredGroups], objective: Objective) -> tuple[
 
 @dataclass(frozen=True)
 class ProvedReference:
-    """A reference that holds, the groups with its scores, and what the run card says of it."""
+    """A reference that holds, the groups with its scores, and what the run card says of it.
 
-    reference: Reference | None
+    `start_tolerance` (nats a token) is given where the policy is claimed to start as the reference.
+    """
+
+    reference: Reference
     train: list[Group]
     held_out: list[Group]
     card: dict[str, Any]
+    start_tolerance: float | None
 
 
 def prove_reference(
@@ -133,10 +152,11 @@ def prove_reference(
     live: bool,
     dtype: torch.dtype,
 ) -> ProvedReference:
-    """Say what the reference is, score it (unless `live`), and prove it on the first step's groups and a sample.
+    """Say what the reference is, score it (unless `live`), and prove it on a sample.
 
-    `first_step` are the numbers of the first step's groups in `train`; `dtype` is the arithmetic's. Raises
-    `WrongReferenceError`.
+    `first_step` are numbers of groups in `train` to be checked as well; `dtype` is the arithmetic's. Where policy and
+    reference are the same at the start, scoring the sample with the policy proves stored scores and policy at once.
+    Raises `WrongReferenceError`.
     """
     say(f"reference: {reference.words}")
     tolerance, said = TOLERANCE[dtype], "asked at every step"
@@ -152,16 +172,29 @@ def prove_reference(
         train, held_out = attached.groups[: len(train)], attached.groups[len(train) :]
         said = f"{attached.computed} computed, {attached.found} found in the store"
     say(f"reference scores: {said}")
-    card: dict[str, Any] = {"words": reference.words, "identity": reference.identity, "scores": said}
-    card["equals_policy"] = reference.equals_policy
-    if not live:
-        origin = "the data file" if "data file" in said else f"the store ({how.store / reference.identity})"
-        samples = [sample_of(groups) for groups in (train, held_out) if groups]
-        gaps = [check_scores(sample, reference, how, tolerance, origin) for sample in samples]
-        card["stored_difference_per_token"] = max(gaps)
+    card: dict[str, Any] = {
+        "words": reference.words,
+        "identity": reference.identity,
+        "weights": reference.weights,
+        "scores": said,
+        "equals_policy": reference.equals_policy,
+    }
+    origin = "the data file" if "data file" in said else f"the store ({how.store / reference.identity})"
+    samples = [sample_of(train) + [train[number] for number in first_step], sample_of(held_out)]
+    for sample in filter(None, samples):
+        if reference.equals_policy:
+            checked = score_live(sample, reference, how) if live else sample
+            try:
+                found = check_start(model, checked, reference, objective, how, tolerance)
+            except WrongReferenceError:
+                if not live:
+                    check_scores(sample, reference, how, tolerance, origin)  # says so where the scores are at fault
+                raise
+            card = found | card
+        elif not live:
+            gap = check_scores(sample, reference, how, tolerance, origin)
+            card["stored_difference_per_token"] = max(gap, card.get("stored_difference_per_token", 0.0))
     if reference.equals_policy:
-        checked = [train[number] for number in first_step] + sample_of(train)
-        checked = score_live(checked, reference, how) if live else checked
-        card |= check_start(model, checked, reference, objective, how, tolerance)
         say(f"step-0 check: loss {card['step0_loss']:.6f}, expected {card['step0_loss_expected']:.6f}; passed")
-    return ProvedReference(reference if live else released(reference), train, held_out, card)
+    start_tolerance = tolerance if reference.equals_policy else None
+    return ProvedReference(reference if live else released(reference), train, held_out, card, start_tolerance)

@@ -29,9 +29,10 @@ class PromptGroup(Protocol):
 class Batch:
     """Flat answers and the items over them.
 
-    `prompts` and `answers` are 1-D token tensors, `prompt_of[a]` the prompt number of answer `a`. Items are `pairs`
-    (n, 2) of answer numbers (chosen, rejected), or labelled `rows` (n,) with `desirable` (n,) and `partners` (n,), the
-    mismatched answers. `ref_logps` (answers,) where the reference is known.
+    `prompts` and `answers` are 1-D token tensors on the CPU (a scorer lays them out and moves them to `device` at
+    once), `prompt_of[a]` the prompt number of answer `a`. Items are `pairs` (n, 2) of answer numbers (chosen,
+    rejected), or labelled `rows` (n,) with `desirable` (n,) and `partners` (n,), the mismatched answers. `ref_logps`
+    (answers,) where the reference is known. These lie on `device`.
     """
 
     prompts: list[Tensor]
@@ -42,6 +43,7 @@ class Batch:
     desirable: Tensor | None
     partners: Tensor | None
     ref_logps: Tensor | None
+    device: torch.device
 
     def answers_of_groups(self) -> list[list[int]]:
         """For each group, in order, the numbers of its answers."""
@@ -62,6 +64,8 @@ class _Flat:
         self.ref_logps: list[float] = []
 
     def add(self, prompt: Any, answer: Any, ref_logp: float | None) -> int:
+        if not len(prompt) or not len(answer):
+            raise ValueError("a prompt and an answer need at least one token each (a prompt at least its BOS)")
         number = self.prompts.setdefault(prompt.tobytes(), len(self.prompts))
         if number == len(self.ids[0]):
             self.ids[0].append(prompt)
@@ -79,6 +83,7 @@ def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu"
     """Join groups into a batch; equal prompts, and equal answers under them, are held once.
 
     `answers` chooses, for labelled groups with a mismatched answer, both, the own ones or the mismatched ones only.
+    Raises `ValueError` for a prompt or an answer without tokens.
     """
     flat = _Flat()
     numbers: list[list[int]] = []
@@ -91,7 +96,7 @@ def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu"
         return torch.tensor(values, dtype=dtype, device=device)
 
     def tokens(ids: list[Any]) -> list[Tensor]:
-        return [index(sequence.tolist()) for sequence in ids]
+        return [torch.from_numpy(sequence.astype("int64")) for sequence in ids]
 
     is_pair = groups[0].desirable is None
     has_own = not is_pair and answers != "partners"
@@ -105,6 +110,7 @@ def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu"
         desirable=index([group.desirable for group in groups], torch.bool) if has_own else None,
         partners=index([group[-1] for group in numbers]) if has_partners else None,
         ref_logps=index(flat.ref_logps, torch.float64) if len(flat.ref_logps) == len(flat.answers) else None,
+        device=torch.device(device),
     )
 
 

@@ -1,0 +1,222 @@
+"""Choose a scorer for the model at hand, and teach the model to answer `model(batch=...)` with it.
+
+The work happens inside the model's own `forward`, so that wrappers (DDP, FSDP, autocast, LoRA) see it. The
+shared-prefix scorer is taken where it gives the plain one's numbers, which is tried, not looked up: models that ignore
+transformers' attention interface, or that carry a state along the row, give others without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from inspect import Parameter, signature
+from types import MethodType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from likelier.errors import ModelError
+from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
+from likelier.scoring.batch import Batch, PromptGroup, collate
+from likelier.scoring.logprobs import HeadTransform
+from likelier.scoring.score import SequenceScores, backbone_of, causal_model, score_plain
+from likelier.scoring.shared_prefix import score_shared_prefix
+
+ScorerName = Literal["auto", "shared-prefix", "plain"]
+_SCORERS: dict[str, Callable[[nn.Module, Batch], SequenceScores]] = {
+    "plain": score_plain,
+    "shared-prefix": score_shared_prefix,
+}
+_VERSIONS = {"plain": "plain-2", "shared-prefix": "shared-prefix-1"}  # raise one when its numbers change
+_TOLERANCES = {  # the scorers' mean difference: nats a token, and as a share of what the prompt does
+    torch.float64: (1e-8, 3e-5),
+    torch.float32: (1e-5, 3e-5),
+    torch.bfloat16: (0.05, 0.2),
+    torch.float16: (0.05, 0.2),
+}
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+
+
+@dataclass(frozen=True)
+class ScorerChoice:
+    """Which scorer runs, and why. `version` is part of a stored score's identity."""
+
+    name: str
+    reason: str
+
+    @property
+    def version(self) -> str:
+        """The scorer's name and the version of its numbers."""
+        return _VERSIONS[self.name]
+
+
+def scorer_of(model: nn.Module) -> ScorerChoice:
+    """The scorer that a model was given."""
+    choice = getattr(model, "_likelier_scorer", None)
+    assert isinstance(choice, ScorerChoice), "attach_scorer(model) comes first"
+    return choice
+
+
+def attach_scorer(
+    model: nn.Module,
+    *,
+    autocast: bool = False,
+    scorer: ScorerName = "auto",
+    groups: Sequence[PromptGroup] = (),
+) -> ScorerChoice:
+    """Let `model(batch=batch)` score a batch; every other call goes to the model's own forward.
+
+    Args:
+        model: a causal language model, or an adapter on one; on the device where it will be scored.
+        autocast: score in bfloat16 arithmetic, wherever it is called from: policy and reference, training and
+            evaluation take the same way.
+        scorer: `auto` takes the shared-prefix scorer where it gives the plain one's numbers on the longest of `groups`
+            and on a made-up group longer than the model's attention windows, and else the plain one.
+        groups: what will be scored, so that the trial is as long as it needs to be.
+
+    Raises:
+        ModelError: the model's head is not understood, or `scorer="shared-prefix"` was asked for and is not exact here.
+    """
+    if "_likelier_forward" not in vars(model):  # an adapter around an attached model would hand on its attributes
+        verify_head(model)
+        _patch(model)
+    model._likelier_autocast = autocast  # type: ignore[assignment]
+    model._likelier_scorer = _chosen(model, scorer, groups)  # type: ignore[assignment]
+    return scorer_of(model)
+
+
+def _patch(model: nn.Module) -> None:
+    original = model.forward
+
+    def forward(self: Any, *args: Any, batch: Batch | None = None, **kwargs: Any) -> Any:
+        if batch is None:
+            return self._likelier_forward(*args, **kwargs)
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self._likelier_autocast):
+            return _SCORERS[self._likelier_scorer.name](self, batch)
+
+    own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
+    known = signature(original)  # generation asks for it, and would leave out position_ids with ours
+    forward.__signature__ = known.replace(parameters=[own, *known.parameters.values()])  # type: ignore[attr-defined]
+    model._likelier_forward = original  # type: ignore[assignment]
+    model.forward = MethodType(forward, model)
+
+
+def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[PromptGroup]) -> ScorerChoice:
+    if asked == "plain":
+        restore_attention(causal_model(model))
+        return ScorerChoice("plain", "asked for")
+    trial, failure = None, ""
+    try:
+        trial = _try(model, groups)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # what a model's own code does with a row that it was not made for is open
+        failure = str(error).strip().split("\n")[0] or type(error).__name__
+    if trial is not None and trial.difference <= trial.allowed:
+        return ScorerChoice("shared-prefix", f"equal to the plain scorer within {trial.difference:.1e} nats a token")
+    restore_attention(causal_model(model))
+    failure = failure or f"log-probabilities differ by {trial.difference:.3g} nats a token" if trial else failure
+    reason = f"{type(causal_model(model)).__name__} cannot share a prompt between answers: {failure}"
+    if asked == "shared-prefix":
+        raise ModelError(f"{reason}; let scorer be auto")
+    return ScorerChoice("plain", reason)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """How far the scorers are apart, and how far they may be, in nats a token."""
+
+    difference: float
+    allowed: float
+
+
+@torch.no_grad()
+def _try(model: Any, groups: Sequence[PromptGroup]) -> _Trial:
+    """Score the longest group and a made-up one with both scorers.
+
+    The plain scorer runs before and after our attention is installed: a model that looks at its attention's name must
+    not change by it. The difference must also be small beside what the prompt does to the answers, or a model that
+    hardly looks at its prompt (a fresh one) would pass with any mask.
+    """
+    if any(isinstance(module, nn.Conv1d) for module in causal_model(model).modules()):
+        raise UnknownAttentionError("it has convolutions along the row")
+    config = causal_model(model).config.get_text_config()
+    real = max(groups, key=_longest, default=None)
+    made_up = _made_up_group(config, _longest(real) if real else config.max_position_embeddings)
+    device = next(model.parameters()).device
+    batches = [collate([group], device=device) for group in (made_up, real) if group is not None]
+    without_prompt = collate([replace(made_up, prompt=made_up.prompt[-1:])], device=device)
+    with _evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=model._likelier_autocast):
+        restore_attention(causal_model(model))
+        expected = [score_plain(model, batch).token_logps for batch in batches]
+        effect = _apart(expected[0], score_plain(model, without_prompt).token_logps)
+        install_attention(causal_model(model))
+        found = [score_shared_prefix(model, batch).token_logps for batch in batches]
+        gaps = [_apart(new, old) for new, old in zip(found, expected, strict=True)]
+        gaps.append(_apart(score_plain(model, batches[0]).token_logps, expected[0]))
+    dtype = torch.bfloat16 if model._likelier_autocast else next(model.parameters()).dtype
+    tolerance, share = _TOLERANCES[dtype]
+    return _Trial(max(gaps), min(tolerance, share * effect))
+
+
+def _apart(left: Tensor, right: Tensor) -> float:
+    """The mean difference; infinite where a value is not finite."""
+    gap = float((left - right).abs().mean())
+    return gap if gap == gap else float("inf")
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@dataclass(frozen=True)
+class _MadeUpGroup:
+    prompt: np.ndarray
+    answers: tuple[np.ndarray, ...]
+    desirable: None = None
+    ref_logps: None = None
+
+
+def _longest(group: PromptGroup) -> int:
+    return len(group.prompt) + max(len(answer) for answer in group.answers)
+
+
+def _made_up_group(config: Any, longest: int) -> _MadeUpGroup:
+    """A prompt with two answers that lie beyond the model's attention windows, as far as `longest` tokens go."""
+    windows = [value for name in _WINDOWS if isinstance(value := getattr(config, name, None), int)]
+    length = max(32, min(longest, max(windows, default=32) + 32))
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, length + 16).astype(np.int32)
+    return _MadeUpGroup(ids[: length - 16], (ids[length - 16 : length], ids[length:]))
+
+
+@torch.no_grad()
+def verify_head(model: nn.Module) -> None:
+    """Hold our head (projection, scale, soft-capping) against the model's own logits on a few tokens."""
+    causal = causal_model(model)
+    if backbone_of(causal) is None or causal.get_output_embeddings() is None:
+        raise ModelError(
+            f"{type(causal).__name__} is not a causal language model with a separate head; it cannot be scored"
+        )
+    parameter = next(causal.parameters())
+    tokens = torch.arange(2, 8, device=parameter.device)[None] % causal.config.get_text_config().vocab_size
+    with _evaluating(model):
+        theirs = causal(input_ids=tokens, use_cache=False).logits.float()
+        hidden = backbone_of(causal)(input_ids=tokens, use_cache=False).last_hidden_state
+        ours = HeadTransform.of(causal.config)(causal.get_output_embeddings()(hidden).float())
+    if not bool(torch.isfinite(theirs).all()):
+        raise ModelError(f"{type(causal).__name__} gives logits that are not finite; its weights are damaged")
+    tolerance = 1e-3 if parameter.dtype in (torch.float32, torch.float64) else 0.1
+    if not torch.allclose(theirs, ours, rtol=tolerance, atol=tolerance):
+        raise ModelError(
+            f"{type(causal).__name__} changes its logits in a way that is not known here (largest difference "
+            f"{float((theirs - ours).abs().max()):.3g}); its log-probabilities would be wrong"
+        )

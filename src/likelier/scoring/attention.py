@@ -1,0 +1,184 @@
+"""Attention over the shared-prefix layout, through transformers' attention interface: no model code is patched.
+
+A function is registered beside each of transformers' own. Called with the layout's segments (the keyword
+`shared_prefix`) it attends within them; called without, it hands over to the original, so that generation and every
+other use of the model stay as they were, and activation checkpointing recomputes what was computed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from likelier.scoring.layout import Segment, Segments
+
+_PREFIX = "likelier_"
+_ORIGINAL_NAMES: dict[str, str] = {}  # of the attention beside which each of ours was registered
+_WITHOUT_EFFECT = {"is_causal", "position_ids", "cache_position", "use_cache", "output_attentions", "layer_idx"}
+
+
+class UnknownAttentionError(Exception):
+    """The model asks for something of its attention that is not built here."""
+
+
+def install_attention(model: Any) -> None:
+    """Let the model's attention layers know the shared-prefix layout; what they did before, they still do.
+
+    Raises:
+        UnknownAttentionError: the model does not use transformers' attention interface.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    config: Any = model.config.get_text_config()
+    name = config._attn_implementation
+    if name in _ORIGINAL_NAMES:
+        return
+    original = _eager_function(model) if name == "eager" else ALL_ATTENTION_FUNCTIONS.get(name)
+    if original is None or name not in ALL_MASK_ATTENTION_FUNCTIONS:
+        raise UnknownAttentionError(f"its attention {name!r} is not one of transformers' interface")
+    ours = f"{_PREFIX}{name}" if name != "eager" else f"{_PREFIX}eager_{type(model).__module__.rsplit('.')[-1]}"
+    AttentionInterface.register(ours, _beside(original))
+    AttentionMaskInterface.register(ours, ALL_MASK_ATTENTION_FUNCTIONS[name])
+    _ORIGINAL_NAMES[ours] = name
+    config._attn_implementation = ours
+
+
+def restore_attention(model: Any) -> None:
+    """Give the model its own attention back, where ours was installed."""
+    config: Any = model.config.get_text_config()
+    config._attn_implementation = _ORIGINAL_NAMES.get(config._attn_implementation, config._attn_implementation)
+
+
+def _eager_function(model: nn.Module) -> Callable[..., Any] | None:
+    """The eager attention of a model's own module; transformers registers none under that name."""
+    return getattr(sys.modules[type(model).__module__], "eager_attention_forward", None)
+
+
+def _beside(original: Callable[..., Any]) -> Callable[..., Any]:
+    # Segments change with every batch: compiled layers break off here and go on behind it.
+    attend: Any = torch.compiler.disable(shared_prefix_attention)
+
+    def attention(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        *args: Any,
+        shared_prefix: Segments | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        if shared_prefix is None:
+            return original(module, query, key, value, attention_mask, *args, **kwargs)
+        return attend(query, key, value, shared_prefix, **kwargs), None
+
+    return attention
+
+
+def shared_prefix_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Segments,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **others: Any,
+) -> Tensor:
+    """Attend within trunks and from branches to their trunks.
+
+    Args:
+        query: (1, heads, length, head_dim); key and value may have fewer heads, each shared by a group of query heads.
+        segments: of the row.
+        scaling: of the scores (default: head_dim ** -0.5).
+        dropout: of the attention weights; must be 0.
+        sliding_window: a query sees this many positions, its own included.
+        softcap: scores become softcap * tanh(scores / softcap).
+        s_aux: (heads,) attention sinks, a score each that takes its share of the softmax and gives nothing.
+        others: what else a model passes; anything that could change the result is refused.
+
+    Returns:
+        (1, length, heads, head_dim).
+
+    Raises:
+        UnknownAttentionError: an option that is not built here.
+    """
+    unknown = [name for name, given in others.items() if given is not None and name not in _WITHOUT_EFFECT]
+    if dropout:
+        unknown.append("dropout")
+    if unknown:
+        raise UnknownAttentionError(f"its attention has the options {', '.join(unknown)}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    plain = softcap is None and s_aux is None
+    if plain and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256:
+        return _varlen(query, key, value, segments, scale, sliding_window)
+    pieces = [tensor.split([s.length for s in segments.segments], dim=2) for tensor in (query, key, value)]
+    trunks: dict[int, tuple[Tensor, Tensor]] = {}
+    attended = []
+    for segment, q, k, v in zip(segments.segments, *pieces, strict=True):
+        if segment.trunk_length:
+            trunk_k, trunk_v = trunks[segment.trunk_start]
+            k, v = torch.cat([trunk_k, k], dim=2), torch.cat([trunk_v, v], dim=2)
+        else:
+            trunks[segment.start] = (k, v)
+        window = sliding_window if sliding_window is not None and sliding_window < segment.keys else None
+        if plain:
+            attended.append(_attend(q, k, v, segments, segment, window, scale))
+        else:
+            attended.append(_attend_in_full(q, k, v, segments.mask(segment, window), scale, softcap, s_aux))
+    return torch.cat(attended, dim=2).transpose(1, 2).contiguous()
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments, segment: Segment, window: int | None, scale: float
+) -> Tensor:
+    causal = segment.trunk_length == 0 and window is None
+    mask = None if causal else segments.mask(segment, window)
+    grouped = q.shape[1] != k.shape[1]
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+
+
+def _attend_in_full(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
+    """With the matrix of scores: for soft-capping (Gemma 2) and attention sinks (gpt-oss)."""
+    k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
+    scores = (q @ k.transpose(2, 3) * scale).to(torch.promote_types(q.dtype, torch.float32))
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.masked_fill(~mask, float("-inf"))
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.to(scores).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)], dim=3)
+    return scores.softmax(3)[..., : k.shape[2]].to(v.dtype) @ v
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, window: int | None) -> Tensor:
+    """One kernel call: keys of a branch are gathered behind its trunk's, and causality is aligned bottom-right."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    index = segments.varlen()
+    q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
+    attended = varlen_attn(
+        q.contiguous(),
+        k.index_select(0, index.keys),
+        v.index_select(0, index.keys),
+        index.cu_queries,
+        index.cu_keys,
+        index.longest_query,
+        index.longest_keys,
+        scale=scale,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(attended, Tensor)
+    return attended[None]

@@ -1,0 +1,174 @@
+"""The shared-prefix layout: a batch as one row of tokens in which every prompt stands once.
+
+The row is trunk, branch, branch, …, next trunk, …: a trunk is a prompt with whatever its answers begin with in common,
+a branch is the rest of one answer. A branch's positions go on from its trunk's end, and it sees its trunk and itself.
+The last token of an answer is never fed: it predicts nothing that is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from likelier.scoring.batch import Batch
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the row, `length` tokens from `start`; a branch has its trunk's `trunk_start` and `trunk_length`."""
+
+    start: int
+    length: int
+    trunk_start: int = 0
+    trunk_length: int = 0
+
+    @property
+    def keys(self) -> int:
+        """How many tokens the segment's last token sees, itself included."""
+        return self.trunk_length + self.length
+
+
+@dataclass(frozen=True)
+class VarlenIndex:
+    """The segments as a varlen kernel wants them: cumulative lengths, and where in the row each key comes from."""
+
+    cu_queries: Tensor
+    cu_keys: Tensor
+    longest_query: int
+    longest_keys: int
+    keys: Tensor
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The row's segments, in order and without gaps; what the attention function needs to know of a layout."""
+
+    segments: tuple[Segment, ...]
+    device: torch.device
+    _masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
+    _varlen: list[VarlenIndex] = field(default_factory=list)
+
+    def mask(self, segment: Segment, window: int | None) -> Tensor:
+        """(queries, keys) bool, true where a query sees a key: causal by position, within `window` tokens."""
+        key = (segment.length, segment.trunk_length, window)
+        if key not in self._masks:
+            queries = torch.arange(segment.trunk_length, segment.keys, device=self.device)[:, None]
+            keys = torch.arange(segment.keys, device=self.device)
+            seen = keys <= queries
+            self._masks[key] = seen if window is None else seen & (keys > queries - window)
+        return self._masks[key]
+
+    def varlen(self) -> VarlenIndex:
+        """Made once a batch and used by every layer."""
+        if not self._varlen:
+            self._varlen.append(self._make_varlen())
+        return self._varlen[0]
+
+    def _make_varlen(self) -> VarlenIndex:
+        def cumulative(lengths: list[int]) -> Tensor:
+            return torch.tensor([0, *lengths], device=self.device).cumsum(0).to(torch.int32)
+
+        def span(start: int, length: int) -> Tensor:
+            return torch.arange(start, start + length)
+
+        queries = [segment.length for segment in self.segments]
+        keys = [segment.keys for segment in self.segments]
+        spans = [(span(s.trunk_start, s.trunk_length), span(s.start, s.length)) for s in self.segments]
+        index = torch.cat([part for pair in spans for part in pair]).to(self.device)
+        return VarlenIndex(cumulative(queries), cumulative(keys), max(queries), max(keys), index)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A batch in one row.
+
+    `tokens` and `positions` (1, length) are fed to the model. `sources` (scored,) are the places in the row whose
+    hidden states predict the `targets` (scored,), each distinct prediction once; `token_of` (answer tokens,) says which
+    of them each answer token is, answers one after the other.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    segments: Segments
+    sources: Tensor
+    targets: Tensor
+    token_of: Tensor
+
+
+@dataclass
+class _Row:
+    """Collects the row from left to right."""
+
+    tokens: list[Tensor] = field(default_factory=list)
+    positions: list[Tensor] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    sources: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    length: int = 0
+    scored: int = 0
+
+    def feed(self, tokens: Tensor, trunk: Segment | None) -> Segment:
+        """Append a trunk, or a branch of `trunk`."""
+        seen = 0 if trunk is None else trunk.length
+        segment = Segment(self.length, len(tokens), 0 if trunk is None else trunk.start, seen)
+        if len(tokens):
+            self.tokens.append(tokens)
+            self.positions.append(torch.arange(seen, seen + len(tokens)))
+            self.segments.append(segment)
+            self.length += len(tokens)
+        return segment
+
+    def score(self, sources: Tensor, targets: Tensor) -> Tensor:
+        """Note that `sources` predict `targets`; returns the numbers of these predictions."""
+        numbers = torch.arange(self.scored, self.scored + len(targets))
+        self.sources.append(sources)
+        self.targets.append(targets)
+        self.scored += len(targets)
+        return numbers
+
+
+def shared_prefix_layout(batch: Batch) -> Layout:
+    """Lay a batch out. Built on the CPU and moved to the batch's device in a few copies."""
+    device, answers = batch.device, batch.answers
+    answers_of: list[list[int]] = [[] for _ in batch.prompts]
+    for number, prompt in enumerate(batch.prompt_of):
+        answers_of[prompt].append(number)
+    row = _Row()
+    token_of: dict[int, Tensor] = {}
+    for prompt, numbers in zip(batch.prompts, answers_of, strict=True):
+        own = [answers[number] for number in numbers]
+        token_of |= zip(numbers, _lay_prompt(row, prompt, own), strict=True)
+    return Layout(
+        tokens=torch.cat(row.tokens)[None].to(device),
+        positions=torch.cat(row.positions)[None].to(device),
+        segments=Segments(tuple(row.segments), device),
+        sources=torch.cat(row.sources).to(device),
+        targets=torch.cat(row.targets).to(device),
+        token_of=torch.cat([token_of[number] for number in range(len(answers))]).to(device),
+    )
+
+
+def _lay_prompt(row: _Row, prompt: Tensor, answers: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Append a prompt and its answers to the row; yields, answer by answer, the numbers of its tokens' predictions."""
+    common = common_beginning(answers)
+    trunk = row.feed(torch.cat([prompt, answers[0][:common]]), None)
+    end = trunk.start + trunk.length - 1
+    shared = row.score(torch.arange(end - common, end), answers[0][:common])
+    for answer in answers:
+        branch = row.feed(answer[common:-1], trunk)
+        inside = torch.arange(branch.start, branch.start + branch.length)
+        own = row.score(torch.cat([torch.tensor([end]), inside]), answer[common:])
+        yield torch.cat([shared, own])
+
+
+def common_beginning(answers: Sequence[Tensor]) -> int:
+    """How many tokens all answers begin with alike, leaving at least one token to each."""
+    length = min(len(answer) for answer in answers) - 1
+    first = answers[0][:length]
+    for answer in answers[1:]:
+        differs = (first != answer[: len(first)]).nonzero()
+        first = first[: int(differs[0])] if len(differs) else first
+    return len(first)
