@@ -18,6 +18,7 @@ plan on a CPU.
 """
 
 import argparse
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,7 @@ def main() -> None:
         parser.error(str(error))
     extras = plan.extras and not flags.cases
     plan = replace(plan, cases=cases, extras=extras, minutes=flags.minutes or plan.minutes)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # so that the worker is ended as well
     Bench(plan, flags.device, flags.data.resolve(), flags.output.resolve(), flags.verbose).run()
     return None
 

@@ -171,6 +171,15 @@ def test_an_adapter_put_on_an_attached_model_has_a_scorer_of_its_own() -> None:
     assert rows == [1]  # not one an answer
 
 
+def test_out_of_memory_in_the_trial_is_no_reason_against_the_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr("likelier.scoring.attach.score_shared_prefix", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        attach_scorer(tiny("llama, tied"))
+
+
 # --- options of attention that are not built ---
 
 

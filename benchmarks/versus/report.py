@@ -27,7 +27,7 @@ _HEADINGS = (
 _NOTES = """\
 whole: from the trainer's making (tokenization, TRL's precomputing) to the last step, hence with the reference; imports
 and loading of the model are left out. likelier's whole also holds its trial of the scorer and its proof of the
-reference (one step and up to 16 pairs are scored again), whatever the number of pairs. training: from the first step to
+reference (8 short pairs are scored again), whatever the number of pairs. training: from the first step to
 the last. pairs/s: of the whole. peak: largest resident size (CUDA: allocated by torch); loaded: resident once the model
 is there. efficiency: TRL, real tokens over padded ones in training; likelier, distinct tokens of the steps over tokens
 fed. The ratios are to likelier; FLOPs is the ratio that the operations predict for these very rows (`versus/flops.py`),

@@ -7,7 +7,7 @@ that was left alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from likelier.errors import ConfigError
 
@@ -88,6 +88,9 @@ class TrainingOptions:
     trainer: dict[str, Any] = option(None, "any other transformers.TrainingArguments, by name (YAML only)", flag=False)
 
     def __post_init__(self) -> None:
+        for name, choices in _choices(type(self)).items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(choices)}")
         at_least_one = (
             "batch_size",
             "max_steps",
@@ -122,6 +125,11 @@ class TrainingOptions:
     def warmup_share(self) -> float:
         """The warm-up that runs."""
         return self.warmup if self.warmup is not None else (0.0 if self.scheduler == "constant" else 0.1)
+
+
+def _choices(options: type) -> dict[str, tuple[str, ...]]:
+    """The options that are one of a few words."""
+    return {name: get_args(hint) for name, hint in get_type_hints(options).items() if get_origin(hint) is Literal}
 
 
 OURS = {

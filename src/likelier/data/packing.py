@@ -131,8 +131,8 @@ def packed_micro_batches(groups: Sequence[Group], token_budget: int, *, ranks: i
     decreasing finds within the budget.
 
     They are balanced in tokens, the fullest first (memory is at its peak at once). A group over the budget runs alone,
-    and a prompt whose groups are over it is cut. With several `ranks` their number is a multiple of that, so that rank
-    r takes every `ranks`-th from r; some may then be empty.
+    and a prompt whose groups are over it (and over twice the prompt) is cut. With several `ranks` their number is a
+    multiple of that, so that rank r takes every `ranks`-th from r; some may then be empty.
     """
     units = sorted(_prompt_units(groups, token_budget), key=lambda unit: -unit.tokens)
     tightest = _best_fit(units, token_budget)
@@ -157,13 +157,17 @@ def _prompt_units(groups: Sequence[Group], token_budget: int) -> Iterator[_Unit]
 
 
 def _cut_prompt(groups: Sequence[Group], token_budget: int) -> Iterator[_Unit]:
-    """Groups of one prompt as few units within the budget; an answer that several of them hold counts once."""
+    """Groups of one prompt as few units; an answer that several of them hold counts once.
+
+    Every cut computes the prompt again, so a long prompt may take its own length beside it, also beyond the budget.
+    """
     start = len(groups[0].prompt)
+    limit = max(token_budget, 2 * start)
     known: set[bytes] = set()
     tokens, kept = start, list[Group]()
     for group in groups:
         new = {answer.tobytes(): len(answer) - 1 for answer in group.answers if answer.tobytes() not in known}
-        if kept and tokens + sum(new.values()) > token_budget:
+        if kept and tokens + sum(new.values()) > limit:
             yield _Unit(tokens, kept)
             new = {answer.tobytes(): len(answer) - 1 for answer in group.answers}
             tokens, kept, known = start, [], set()

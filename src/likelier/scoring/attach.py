@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from types import MethodType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -105,6 +105,8 @@ def _patch(model: nn.Module) -> None:
 
 
 def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[PromptGroup]) -> ScorerChoice:
+    if asked not in get_args(ScorerName):
+        raise ValueError(f"scorer={asked!r} is unknown; known: {', '.join(get_args(ScorerName))}")
     if asked == "plain":
         restore_attention(causal_model(model))
         return ScorerChoice("plain", "asked for")
@@ -145,7 +147,7 @@ def _try(model: Any, groups: Sequence[PromptGroup]) -> _Trial:
         raise UnknownAttentionError("it has convolutions along the row")
     config = causal_model(model).config.get_text_config()
     real = max(groups, key=_longest, default=None)
-    made_up = _made_up_group(config, _longest(real) if real else config.max_position_embeddings)
+    made_up = _made_up_group(config, _longest(real) if real else getattr(config, "max_position_embeddings", 2048))
     device = next(model.parameters()).device
     batches = [collate([group], device=device) for group in (made_up, real) if group is not None]
     without_prompt = collate([replace(made_up, prompt=made_up.prompt[-1:])], device=device)

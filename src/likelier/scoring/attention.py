@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from likelier.errors import ModelError
 from likelier.scoring.layout import Segment, Segments
 
 _PREFIX = "likelier_"
@@ -22,8 +23,8 @@ _ORIGINAL_NAMES: dict[str, str] = {}  # of the attention beside which each of ou
 _WITHOUT_EFFECT = {"is_causal", "position_ids", "cache_position", "use_cache", "output_attentions", "layer_idx"}
 
 
-class UnknownAttentionError(Exception):
-    """The model asks for something of its attention that is not built here."""
+class UnknownAttentionError(ModelError):
+    """The model asks for something of its attention that is not built for the shared-prefix layout."""
 
 
 def install_attention(model: Any) -> None:
@@ -117,7 +118,7 @@ def shared_prefix_attention(
     if dropout:
         unknown.append("dropout")
     if unknown:
-        raise UnknownAttentionError(f"its attention has the options {', '.join(unknown)}")
+        raise UnknownAttentionError(f"its attention has options that are not built here: {', '.join(unknown)}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     plain = softcap is None and s_aux is None
     if plain and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256:

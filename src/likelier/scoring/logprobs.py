@@ -137,9 +137,9 @@ class _LinearLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         with torch.autocast(outputs[0].device.type, enabled=False):
             hidden, weight, bias, targets, *kept = ctx.saved_tensors
-            scale = outputs[0][:, None].to(hidden.dtype)
+            scale = outputs[0][:, None]  # in fp32: one number an answer, whose rounding would not average out
             if not ctx.trained:
-                return torch.cat(kept) * scale, *[None] * 6
+                return (torch.cat(kept) * scale).to(hidden.dtype), *[None] * 6
             return *_trained_gradients(ctx, scale, hidden, weight, bias, targets, kept), *[None] * 4
 
 
@@ -154,11 +154,11 @@ def _trained_gradients(
         part = slice(start, start + ctx.chunk)
         rows = hidden[part].to(ctx.compute)
         gradient = kept[0] if kept else head.logprobs_and_gradient(rows, targets[part])[1]
-        to_hidden[part] = (gradient @ head.weight).to(hidden.dtype) * scale[part]
+        to_hidden[part] = ((gradient @ head.weight) * scale[part]).to(hidden.dtype)
         if ctx.needs_input_grad[1]:
-            to_weight = _add_product(to_weight, weight, gradient, rows * scale[part].to(rows.dtype))
+            to_weight = _add_product(to_weight, weight, gradient, (rows * scale[part]).to(rows.dtype))
         if to_bias is not None:
-            to_bias += (scale[part].to(gradient.dtype).t() @ gradient).squeeze(0).to(to_bias.dtype)
+            to_bias += (gradient * scale[part]).sum(0).to(to_bias.dtype)
     return to_hidden, to_weight, to_bias
 
 
