@@ -6,7 +6,6 @@ It joins the boxes on both sides of the seam (batches and scores below, objectiv
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored
 from likelier.scoring import Batch, SequenceScores, collate, scorer_of
 from likelier.scoring.batch import Answers
+from likelier.scoring.score import frozen
 
 Report = Callable[[int], None]
 _PACK_LARGER = {"cuda": 4}  # without gradients no activations are kept; on a CPU larger batches gain nothing
@@ -32,18 +32,6 @@ def micro_batches(model: nn.Module, groups: Sequence[Group], token_budget: int) 
     """Cut groups into micro-batches within the budget, as the model's scorer holds them: padded rows, or packed."""
     cut = padded_micro_batches if scorer_of(model).name == "plain" else packed_micro_batches
     return cut(groups, token_budget)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (dropout off) without gradients; the mode before is restored."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from likelier.data.tokenize import Group
-from likelier.engine import Report, as_scored, frozen, join, prompt_numbers, score_groups, step_statistics
+from likelier.engine import Report, as_scored, join, prompt_numbers, score_groups, step_statistics
 from likelier.metrics import MetricSums, accuracy_interval, item_metrics, label_is_right, readable
 from likelier.models import Policy
 from likelier.objectives import Objective, Scored
+from likelier.scoring.score import frozen
 
 
 @dataclass(frozen=True)

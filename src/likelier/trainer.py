@@ -260,7 +260,7 @@ class PreferenceTrainer(Trainer):
             self.folder.update_card({"evaluation_start": self.evaluate()})
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if self._window:  # a last logging window that is not full
-            self.log({"loss": math.nan})
+            self.log({"loss": math.nan})  # the window's takes its place
         if self.eval_groups:
             self.folder.update_card({"evaluation_end": self._last_evaluation() or self.evaluate()})
         self.save_model()

@@ -7,8 +7,7 @@ transformers' attention interface, or that carry a state along the row, give oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from types import MethodType
@@ -22,7 +21,7 @@ from likelier.errors import ModelError
 from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
 from likelier.scoring.batch import Batch, PromptGroup, collate
 from likelier.scoring.logprobs import HeadTransform
-from likelier.scoring.score import SequenceScores, backbone_of, causal_model, score_plain
+from likelier.scoring.score import SequenceScores, backbone_of, causal_model, frozen, score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
 
 ScorerName = Literal["auto", "shared-prefix", "plain"]
@@ -61,7 +60,7 @@ def scorer_of(model: nn.Module) -> ScorerChoice:
 
 
 def attach_scorer(
-    model: nn.Module,
+    model: Any,
     *,
     autocast: bool = False,
     scorer: ScorerName = "auto",
@@ -83,12 +82,12 @@ def attach_scorer(
     if "_likelier_forward" not in vars(model):  # an adapter around an attached model would hand on its attributes
         verify_head(model)
         _patch(model)
-    model._likelier_autocast = autocast  # type: ignore[assignment]
-    model._likelier_scorer = _chosen(model, scorer, groups)  # type: ignore[assignment]
+    model._likelier_autocast = autocast
+    model._likelier_scorer = _chosen(model, scorer, groups)
     return scorer_of(model)
 
 
-def _patch(model: nn.Module) -> None:
+def _patch(model: Any) -> None:
     original = model.forward
 
     def forward(self: Any, *args: Any, batch: Batch | None = None, **kwargs: Any) -> Any:
@@ -99,8 +98,9 @@ def _patch(model: nn.Module) -> None:
 
     own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
     known = signature(original)  # generation asks for it, and would leave out position_ids with ours
-    forward.__signature__ = known.replace(parameters=[own, *known.parameters.values()])  # type: ignore[attr-defined]
-    model._likelier_forward = original  # type: ignore[assignment]
+    patched: Any = forward
+    patched.__signature__ = known.replace(parameters=[own, *known.parameters.values()])
+    model._likelier_forward = original
     model.forward = MethodType(forward, model)
 
 
@@ -110,17 +110,18 @@ def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[PromptGroup]) 
     if asked == "plain":
         restore_attention(causal_model(model))
         return ScorerChoice("plain", "asked for")
-    trial, failure = None, ""
     try:
         trial = _try(model, groups)
+        failure = f"log-probabilities differ by {trial.difference:.3g} nats a token"
+        if trial.difference <= trial.allowed:
+            return ScorerChoice(
+                "shared-prefix", f"equal to the plain scorer within {trial.difference:.1e} nats a token"
+            )
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # what a model's own code does with a row that it was not made for is open
         failure = str(error).strip().split("\n")[0] or type(error).__name__
-    if trial is not None and trial.difference <= trial.allowed:
-        return ScorerChoice("shared-prefix", f"equal to the plain scorer within {trial.difference:.1e} nats a token")
     restore_attention(causal_model(model))
-    failure = failure or f"log-probabilities differ by {trial.difference:.3g} nats a token" if trial else failure
     reason = f"{type(causal_model(model)).__name__} cannot share a prompt between answers: {failure}"
     if asked == "shared-prefix":
         raise ModelError(f"{reason}; let scorer be auto")
@@ -135,7 +136,6 @@ class _Trial:
     allowed: float
 
 
-@torch.no_grad()
 def _try(model: Any, groups: Sequence[PromptGroup]) -> _Trial:
     """Score the longest group and a made-up one with both scorers.
 
@@ -151,7 +151,7 @@ def _try(model: Any, groups: Sequence[PromptGroup]) -> _Trial:
     device = next(model.parameters()).device
     batches = [collate([group], device=device) for group in (made_up, real) if group is not None]
     without_prompt = collate([replace(made_up, prompt=made_up.prompt[-1:])], device=device)
-    with _evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=model._likelier_autocast):
+    with frozen(model), torch.autocast(device.type, torch.bfloat16, enabled=model._likelier_autocast):
         restore_attention(causal_model(model))
         expected = [score_plain(model, batch).token_logps for batch in batches]
         effect = _apart(expected[0], score_plain(model, without_prompt).token_logps)
@@ -168,16 +168,6 @@ def _apart(left: Tensor, right: Tensor) -> float:
     """The mean difference; infinite where a value is not finite."""
     gap = float((left - right).abs().mean())
     return gap if gap == gap else float("inf")
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 @dataclass(frozen=True)
@@ -200,7 +190,6 @@ def _made_up_group(config: Any, longest: int) -> _MadeUpGroup:
     return _MadeUpGroup(ids[: length - 16], (ids[length - 16 : length], ids[length:]))
 
 
-@torch.no_grad()
 def verify_head(model: nn.Module) -> None:
     """Hold our head (projection, scale, soft-capping) against the model's own logits on a few tokens."""
     causal = causal_model(model)
@@ -210,7 +199,7 @@ def verify_head(model: nn.Module) -> None:
         )
     parameter = next(causal.parameters())
     tokens = torch.arange(2, 8, device=parameter.device)[None] % causal.config.get_text_config().vocab_size
-    with _evaluating(model):
+    with frozen(model):
         theirs = causal(input_ids=tokens, use_cache=False).logits.float()
         hidden = backbone_of(causal)(input_ids=tokens, use_cache=False).last_hidden_state
         ours = HeadTransform.of(causal.config)(causal.get_output_embeddings()(hidden).float())

@@ -5,6 +5,8 @@ It is the oracle that the shared-prefix scorer is held against, and what models 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,18 @@ class SequenceScores:
         answer_of = torch.arange(len(lengths)).repeat_interleave(lengths).to(batch.device)
         logps = token_logps.new_zeros(len(lengths)).index_add(0, answer_of, token_logps)
         return SequenceScores(logps, lengths.to(batch.device), token_logps, answer_of)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode (dropout off) without gradients; the mode before is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def causal_model(model: nn.Module) -> Any:
