@@ -41,7 +41,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Against TRL on this CPU: 50 minutes, or 10. Wants a quiet machine.
+# Against TRL on this CPU: 40 minutes, or 10. Wants a quiet machine.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/versus_trl.py
 

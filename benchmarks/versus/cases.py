@@ -67,9 +67,9 @@ def _repeats(count: int, **others: int) -> dict[str, int]:
     return {name: number for name, number in found.items() if number}
 
 
-# At about 90 GFLOP/s: hh-full 25 minutes, hh-lora 4, qa-full 8, dpo_en-full 7, the rest 4.
+# At about 90 GFLOP/s: hh-full 16 minutes, hh-lora 4, qa-full 8, dpo_en-full 7, the rest 4.
 FULL = (
-    Case("hh-full", "hh", "demo", False, 24, 8, _repeats(1)),
+    Case("hh-full", "hh", "demo", False, 16, 8, _repeats(1)),
     Case("hh-lora", "hh", "demo", True, 8, 4, _repeats(1, trl_grouped=0, trl_micro=0)),
     Case("qa-full", "qa", "demo", False, 6, 6, _repeats(1)),
     Case("dpo_en-full", "dpo_en", "demo", False, 4, 2, _repeats(1, trl_micro=0)),
@@ -106,7 +106,7 @@ class Plan:
 
 
 PLANS = {
-    "cpu": Plan("cpu", FULL, True, 60),
+    "cpu": Plan("cpu", FULL, True, 45),
     "cpu_quick": Plan("cpu_quick", QUICK, False, 10),
     "cpu_growth": Plan("cpu_growth", (), True, 10),
     "cuda": Plan("cuda", CUDA, False, 8.7),
