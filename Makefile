@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check lint types format bench bench-quick clean
+.PHONY: demo test check lint types format docs bench bench-quick clean
 .DEFAULT_GOAL := check
 
 # torch first and pinned: on a machine without CUDA an unpinned torch brings gigabytes of CUDA packages.
@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) --no-build-isolation --editable '.[demo,dev]'
+	$(INSTALL) --no-build-isolation --editable '.[demo,dev,docs]'
 	touch $@
 
 demo: $(VENV)/.installed
@@ -35,11 +35,15 @@ types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # The one definition of green.
-check: lint types test
+check: lint types docs test
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The documentation as a site in site/, without network; a warning is an error (strict, in mkdocs.yml).
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
 
 # Against TRL on this CPU: 40 minutes, or 10. Wants a quiet machine.
 bench: $(VENV)/.installed-dev
@@ -49,4 +53,4 @@ bench-quick: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/versus_trl.py --quick
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) build site .pytest_cache .ruff_cache .coverage

@@ -268,14 +268,18 @@ def test_an_option_without_effect_is_refused_by_name(values: dict[str, Any], mes
 
 
 def test_a_hyperparameter_of_another_method_shows_the_methods_own() -> None:
-    assert refused(method="ipo", beta=0.1).endswith("ipo has: tau, length_normalize")
+    assert refused(method="ipo", beta=0.1).endswith("ipo has: nll_weight, tau, length_normalize")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_hyperparameter_goes_only_to_methods_that_have_it(method: str) -> None:
     for name, owners in hyperparameter_fields().items():
         value = {"beta": 3.0, "label_smoothing": 0.2, "flip_probability": 0.2}.get(name, True)
-        value = 3.0 if name in ("tau", "gamma_beta_ratio", "desirable_weight", "undesirable_weight") else value
+        value = (
+            3.0
+            if name in ("nll_weight", "penalty", "tau", "gamma_beta_ratio", "desirable_weight", "undesirable_weight")
+            else value
+        )
         if method in owners:
             assert getattr(parsed(method=method, **{name: value}).objective, name) == value
         else:
@@ -298,18 +302,26 @@ def test_simpo_takes_a_small_beta_where_it_is_asked_for() -> None:
 # --- defaults ------------------------------------------------------------------------------------------------------
 
 DEFAULTS: dict[str, tuple[dict[str, object], float]] = {
-    "dpo": ({"beta": 0.1, "label_smoothing": 0.0}, 1e-6),
-    "robust": ({"beta": 0.1, "flip_probability": 0.1}, 1e-6),
-    "ipo": ({"tau": None, "length_normalize": True}, 1e-6),
+    "dpo": ({"nll_weight": 0.0, "beta": 0.1, "label_smoothing": 0.0}, 1e-6),
+    "robust": ({"nll_weight": 0.0, "beta": 0.1, "flip_probability": 0.1}, 1e-6),
+    "ipo": ({"nll_weight": 0.0, "tau": None, "length_normalize": True}, 1e-6),
     "kto": ({"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0}, 2e-6),
     "simpo": (
-        {"beta": 2.0, "gamma_beta_ratio": 0.5, "label_smoothing": 0.0, "allow_small_beta": False},
+        {
+            "nll_weight": 0.0,
+            "beta": 2.0,
+            "gamma_beta_ratio": 0.5,
+            "label_smoothing": 0.0,
+            "allow_small_beta": False,
+        },
         6e-7,
     ),
-    "hinge": ({"beta": 0.05}, 1e-6),
-    "sigmoid_norm": ({"beta": 5.0, "label_smoothing": 0.0}, 5e-7),
-    "apo_zero": ({"beta": 0.1}, 1e-6),
-    "apo_down": ({"beta": 0.1}, 1e-6),
+    "hinge": ({"nll_weight": 0.0, "beta": 0.05}, 1e-6),
+    "sigmoid_norm": ({"nll_weight": 0.0, "beta": 5.0, "label_smoothing": 0.0}, 5e-7),
+    "apo_zero": ({"nll_weight": 0.0, "beta": 0.1}, 1e-6),
+    "apo_down": ({"nll_weight": 0.0, "beta": 0.1}, 1e-6),
+    "dpop": ({"nll_weight": 0.0, "beta": 0.1, "penalty": 5.0}, 1e-6),
+    "sft": ({}, 1e-5),
 }
 
 
@@ -317,10 +329,11 @@ def test_every_method_has_its_own_defaults() -> None:
     assert {name: (kind().hyperparameters(), kind.learning_rate) for name, kind in METHODS.items()} == DEFAULTS
 
 
-def test_only_kto_learns_from_labels_and_only_simpo_needs_no_reference() -> None:
+def test_what_each_method_learns_from_and_which_need_no_reference() -> None:
+    assert [name for name, kind in METHODS.items() if kind.data == "answers"] == ["sft"]
     assert [name for name, kind in METHODS.items() if kind.data == "labels"] == ["kto"]
     assert [name for name, kind in METHODS.items() if kind.needs_partner] == ["kto"]
-    assert [name for name, kind in METHODS.items() if not kind.needs_reference] == ["simpo"]
+    assert [name for name, kind in METHODS.items() if not kind.needs_reference] == ["simpo", "sft"]
 
 
 @pytest.mark.parametrize("method", METHODS)

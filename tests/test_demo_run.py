@@ -8,7 +8,7 @@ import torch
 
 from likelier.cli import main
 from likelier.demo.run import free_folder
-from likelier.evaluation import greedy_answers
+from likelier.generation import greedy_answers
 from tests.support import lora_policy, tiny_policy
 
 

@@ -14,7 +14,7 @@ from likelier.data.formats import FORMATS, Converted, convert, hh_messages
 from likelier.data.load import load_preferences
 from likelier.data.sources import read_rows
 from likelier.errors import ConfigError, DataError
-from likelier.records import Labelled, Message, Pair, TokenIds, Unusable, pairs_to_labels
+from likelier.records import Labelled, Message, Pair, TokenIds, Unusable, to_labels
 from tests.support import SHARED
 
 
@@ -56,7 +56,7 @@ def content_of(row: dict[str, Any]) -> tuple[Any, Any, Any]:
     record = record_of(row)
     if isinstance(record, Pair):
         return record.prompt, record.chosen, record.rejected
-    return record.prompt, record.answer, record.desirable
+    return record.prompt, record.answer, getattr(record, "desirable", None)
 
 
 def reason_of(bad: dict[str, Any], *good: dict[str, Any]) -> Unusable:
@@ -115,6 +115,10 @@ RECOGNISED: list[tuple[str, dict[str, Any], tuple[Any, Any, Any]]] = [
         {"conversations": [human("ask"), gpt("yes")], "label": False},
         (ASK, YES, False),
     ),
+    ("prompt, completion", {"prompt": "ask", "completion": "yes"}, ("ask", "yes", None)),
+    ("messages", {"messages": [user("ask"), assistant("yes")]}, (ASK, YES, None)),
+    ("ShareGPT conversations", {"conversations": [human("ask"), gpt("yes")]}, (ASK, YES, None)),
+    ("instruction, output", {"instruction": "ask", "output": "yes"}, (ASK, YES, None)),
 ]
 
 
@@ -294,7 +298,7 @@ def test_labels_from_csv_are_read(tmp_path: Path) -> None:
 def test_pairs_become_one_row_of_each_label() -> None:
     pair = record_of(GOOD)
     expected = [Labelled("ask", "yes", True, pair.source), Labelled("ask", "no", False, pair.source)]
-    assert pairs_to_labels([pair]) == expected
+    assert to_labels([pair]) == expected
 
 
 # --- tokenized rows ------------------------------------------------------------------------------------------------
@@ -409,9 +413,8 @@ def test_columns_that_are_not_read_are_reported() -> None:
     [
         ({"prompt": "a", "chosen": "b"}, "prompt, chosen, rejected", "rejected"),
         ({"prompt": "a", "rejected": "b"}, "prompt, chosen, rejected", "chosen"),
-        ({"prompt": "a", "completion": "b"}, "prompt, completion, label", "label"),
         ({"conversations": [human("a")], "chosen": gpt("b")}, "ShareGPT pairs", "rejected"),
-        ({"messages": [user("a")]}, "messages, label", "label"),
+        ({"prompt": "a", "label": 1}, "prompt, completion, label", "completion"),
         ({"prompt_ids": [1], "chosen_ids": [2]}, "tokenized pairs", "rejected_ids"),
     ],
 )

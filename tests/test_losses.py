@@ -27,6 +27,10 @@ GOLDEN = {
     "sigmoid_norm 5": (lambda: losses.sigmoid_norm_loss(DW, DL, NW, NL, beta=5.0), 0.179745),
     "apo_zero": (lambda: losses.apo_zero_loss(DW, DL, beta=0.1), 0.925187),
     "apo_down": (lambda: losses.apo_down_loss(DW, DL, beta=0.1), 0.975391),
+    "dpop, the chosen answer rises": (lambda: losses.dpop_loss(DW, DL, beta=0.1, penalty=5.0), 0.554355),
+    # Dw = -2, Dl = -5: 0.1 (3 - 5 * 2) = -0.7, and ln(1 + e^0.7).
+    "dpop, it falls": (lambda: losses.dpop_loss(-DW, 5 * DL, beta=0.1, penalty=5.0), 1.103186),
+    "nll": (lambda: losses.nll_loss(PW, NW), 2.0),
     "kto desirable": (lambda: losses.kto_loss(DW, UP, 0.5, beta=0.1), 0.462570),
     # The same value on the other side: D - z0 = -1.5 for an undesirable row.
     "kto undesirable": (lambda: losses.kto_loss(DL, DOWN, 0.5, beta=0.1), 0.462570),
@@ -58,10 +62,11 @@ def _pairwise(number: int) -> list:
         ),
         lambda w, x: losses.apo_zero_loss(w, x, beta=0.3),
         lambda w, x: losses.apo_down_loss(w, x, beta=0.3),
+        lambda w, x: losses.dpop_loss(w, x, beta=0.3, penalty=5.0) + 0.5 * losses.nll_loss(w, torch.full((number,), 5)),
     ]
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(10))
 def test_gradients_in_fp64(number: int) -> None:
     generator = torch.Generator().manual_seed(number)
     chosen, rejected = (torch.randn(6, dtype=torch.double, generator=generator, requires_grad=True) for _ in range(2))

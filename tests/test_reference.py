@@ -4,6 +4,7 @@ import multiprocessing
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -373,3 +374,25 @@ def test_a_score_that_is_not_finite_is_never_stored(tmp_path: Path) -> None:
     with pytest.raises(WrongReferenceError, match="not finite"):
         trainer.train()
     assert not list((tmp_path / "cache").rglob("*.scores"))
+
+
+def test_rows_that_no_step_reaches_are_not_scored(tmp_path: Path) -> None:
+    def run(name: str, **options: Any) -> PreferenceTrainer:
+        trainer = PreferenceTrainer(
+            tiny_policy(),
+            DPO(),
+            chat_pairs(40),
+            output_dir=tmp_path / name,
+            batch_size=4,
+            learning_rate=1e-3,
+            **options,
+        )
+        trainer.train()
+        return trainer
+
+    short, long = run("short", max_steps=2), run("long", epochs=1)
+    assert short.folder.read_card()["reference"]["scores"] == "16 computed, 0 found in the store"
+    assert long.folder.read_card()["reference"]["scores"] == "64 computed, 16 found in the store"
+    assert sum(group.ref_logps is not None for group in short.train_groups) == 8
+    losses = [[entry["loss"] for entry in trainer.folder.read_metrics()[:1]] for trainer in (short, long)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-12)

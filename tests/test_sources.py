@@ -277,7 +277,7 @@ def test_a_hub_id_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked = []
 
-    def load(name: str) -> Any:
+    def load(name: str, subset: None, *, split: None, revision: None) -> Any:
         asked.append(name)
         return datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)})
 
@@ -289,7 +289,7 @@ def test_a_hub_id_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hub_id_that_cannot_be_had_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    def load(name: str) -> None:
+    def load(name: str, *more: Any, **choices: Any) -> None:
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", load)

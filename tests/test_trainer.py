@@ -89,7 +89,11 @@ def test_the_card_tells_the_run(tmp_path: Path) -> None:
     _trainer(tmp_path / "run", card={"caller": "me"}).train()
     card = RunFolder(tmp_path / "run").read_card()
     assert card["status"] == "done" and card["steps"] == 3 and card["caller"] == "me"
-    assert card["method"] == "dpo" and card["hyperparameters"] == {"beta": 0.1, "label_smoothing": 0.0}
+    assert card["method"] == "dpo" and card["hyperparameters"] == {
+        "nll_weight": 0.0,
+        "beta": 0.1,
+        "label_smoothing": 0.0,
+    }
     assert "sums of log-ratios" in card["explained"]
     assert card["data"]["train"]["groups"] == 24 and len(card["data"]["hash"]) == 32
     assert card["learning_rate"] == {"value": 1e-3, "source": "given"}

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from likelier.models import Policy, load_policy
     from likelier.objectives import (
         DPO,
+        DPOP,
         IPO,
         KTO,
         METHODS,
+        SFT,
         APODown,
         APOZero,
         Hinge,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
         SigmoidNorm,
         SimPO,
     )
-    from likelier.options import LoraOptions, TrainingOptions
+    from likelier.options import ChatOptions, DataSet, LoraOptions, TrainingOptions
     from likelier.trainer import PreferenceTrainer
 
 # torch and transformers take seconds to import: each name is imported when it is first used.
@@ -32,6 +34,8 @@ _HOMES = {
     "load_preferences": "data.load",
     "Policy": "models",
     "load_policy": "models",
+    "ChatOptions": "options",
+    "DataSet": "options",
     "LoraOptions": "options",
     "TrainingOptions": "options",
     "PreferenceTrainer": "trainer",
@@ -40,12 +44,14 @@ _HOMES = {
             "APODown",
             "APOZero",
             "DPO",
+            "DPOP",
             "Hinge",
             "IPO",
             "KTO",
             "METHODS",
             "Objective",
             "RobustDPO",
+            "SFT",
             "SigmoidNorm",
             "SimPO",
         ],
@@ -55,11 +61,15 @@ _HOMES = {
 
 __all__ = [
     "DPO",
+    "DPOP",
     "IPO",
     "KTO",
     "METHODS",
+    "SFT",
     "APODown",
     "APOZero",
+    "ChatOptions",
+    "DataSet",
     "Hinge",
     "LoraOptions",
     "Objective",

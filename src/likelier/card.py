@@ -36,7 +36,7 @@ class RunFacts:
     def words(self) -> list[str]:
         """The lines for the person at the terminal."""
         rate, source = learning_rate(self.options, self.objective, self.policy)
-        unit = "rows" if self.objective.data == "labels" else "pairs"
+        unit = "pairs" if self.objective.data == "pairs" else "rows"
         return [
             f"scorer: {self.scorer.name} ({self.scorer.reason})",
             f"objective: {self.objective.method}: {self.explained}",
@@ -55,6 +55,7 @@ class RunFacts:
             "explained": self.explained,
             "reward_scale": self.objective.reward_scale(),
             "policy": self.policy.words,
+            "chat": {name: getattr(self.policy.chat, name) for name in self.policy.chat.given},
             "precision": self.policy.precision,
             "device": self.device,
             "scorer": {"name": self.scorer.name, "reason": self.scorer.reason},

@@ -74,7 +74,22 @@ def _train(flags: argparse.Namespace) -> None:
     from_file = read_yaml(flags.config) if flags.config else {}
     for name in given:
         from_file.pop(_RIVALS.get(name, ""), None)
-    train(parse({**from_file, **given}))
+    if "stages" in from_file:
+        _train_stages(from_file, given)
+    else:
+        train(parse({**from_file, **given}))
+
+
+def _train_stages(from_file: dict[str, Any], given: dict[str, Any]) -> None:
+    from likelier.errors import ConfigError
+    from likelier.stages import parse_stages, train_stages
+
+    blocks = from_file["stages"] if isinstance(from_file["stages"], list) else []
+    for number, block in enumerate(blocks, 1):
+        for name in given:
+            if isinstance(block, dict) and {name, name.replace("_", "-")} & block.keys():
+                raise ConfigError(f"{name} was given as a flag, and stage {number} has its own; change it in the file")
+    train_stages(parse_stages({**from_file, **given}))
 
 
 def _score_flags(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +128,54 @@ def _score(flags: argparse.Namespace) -> None:
     )
 
 
+def _chat_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run folder, a model or adapter folder, a hub id")
+    parser.add_argument("--reference", help="the model beside it (default: the run's own; an adapter's base)")
+    parser.add_argument("--system", help="a system turn before the conversation")
+    parser.add_argument("--max-new-tokens", type=_positive(int), default=256, help="tokens of an answer (default: 256)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (the default)")
+    parser.add_argument("--seed", type=int, default=42, help="of answers drawn at a temperature (default: 42)")
+    parser.add_argument("--prompt", action="append", default=[], help="answer this and end; may be given several times")
+
+
+def _chat(flags: argparse.Namespace) -> None:
+    from likelier.chat import chat
+    from likelier.generation import Decoding
+
+    decoding = Decoding(flags.max_new_tokens, flags.temperature, flags.seed)
+    chat(flags.run, reference=flags.reference, system=flags.system, decoding=decoding, prompts=flags.prompt)
+
+
+def _merge_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run folder or an adapter folder")
+    parser.add_argument("output", metavar="OUT", help="the model folder to be made")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="of the written weights (default: that of the base on disk)"
+    )
+
+
+def _merge(flags: argparse.Namespace) -> None:
+    from likelier.merge import merge_run
+
+    print(merge_run(flags.run, flags.output, dtype=flags.dtype))
+
+
+def _import_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the YAML or JSON file of the other tool")
+    tools = ["trl", "axolotl", "llama-factory"]
+    parser.add_argument("--from", dest="tool", choices=tools, help="whose file it is (default: found from its options)")
+    parser.add_argument(
+        "--trainer", choices=["dpo", "kto", "cpo"], help="TRL: the trainer it is for (default: found from its options)"
+    )
+    parser.add_argument("--output", help="the run file to be written (default: standard output)")
+
+
+def _import(flags: argparse.Namespace) -> None:
+    from likelier.importing import write_import
+
+    write_import(flags.file, flags.tool, flags.trainer, flags.output)
+
+
 COMMANDS = {
     "demo": Command(
         "train the built-in small model on the built-in preferences and show what changed",
@@ -129,6 +192,18 @@ COMMANDS = {
         _score_flags,
         _score,
     ),
+    "chat": Command(
+        "the policy's answer beside its reference's, each with its implicit reward", "RUN [options]", _chat_flags, _chat
+    ),
+    "merge": Command(
+        "write an adapter and its base as one ordinary model folder, checked", "RUN OUT [options]", _merge_flags, _merge
+    ),
+    "import-config": Command(
+        "a run file of TRL, Axolotl or LLaMA-Factory as one of ours, with notes",
+        "FILE [options]",
+        _import_flags,
+        _import,
+    ),
 }
 
 
@@ -144,7 +219,8 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def _top_parser() -> argparse.ArgumentParser:
-    listing = "\n".join(f"  {name:<8} {entry.help}" for name, entry in COMMANDS.items())
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:<{width}} {entry.help}" for name, entry in COMMANDS.items())
     parser = argparse.ArgumentParser(
         usage="likelier COMMAND [options]",
         description=f"Make the answers that people preferred likelier.\n\ncommands:\n{listing}",

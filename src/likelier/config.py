@@ -16,7 +16,16 @@ from typing import Any, Literal
 
 from likelier.errors import ConfigError
 from likelier.objectives import METHODS, Objective
-from likelier.options import Dtype, LoraOptions, TrainingOptions, nearest, option, refuse_reference_options
+from likelier.options import (
+    ChatOptions,
+    DataSet,
+    Dtype,
+    LoraOptions,
+    TrainingOptions,
+    nearest,
+    option,
+    refuse_reference_options,
+)
 
 
 @dataclass(frozen=True)
@@ -25,10 +34,12 @@ class RunOptions:
 
     method: str = option("dpo", "the objective: " + ", ".join(METHODS))
     model: str = option("", "a hub id, a model folder, an adapter folder, a .gguf file, or demo")
-    data: str = option("", "a preference file, a datasets folder or a hub id")
+    data: str | tuple[DataSet, ...] = option(
+        "", "a preference file, a datasets folder or a hub id; in YAML also a list, with names and weights"
+    )
     output: str = option("", "the run folder")
     reference: str = option("start", "start (the policy as it is loaded), base (adapter off), or another model")
-    eval_data: str | None = option(None, "a file of held-out preferences")
+    eval_data: str | tuple[DataSet, ...] | None = option(None, "held-out preferences, named like data")
     eval_fraction: float | None = option(None, "hold out this share of the prompts instead")
     dtype: Dtype = option(
         "auto",
@@ -36,6 +47,7 @@ class RunOptions:
         "optimizer that does not lose small updates",
     )
     resume: bool = option(False, "go on from the newest checkpoint in --output")
+    push_to_hub: str | None = option(None, "upload the finished run to this hub repository (owner/name), as private")
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -45,6 +57,8 @@ class RunOptions:
         for name in ("model", "data", "output"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name} is missing")
+        if self.reference == "original":
+            raise ConfigError("reference=original is for runs in stages; in a single run it is start")
         if self.eval_data is not None and self.eval_fraction is not None:
             raise ConfigError("eval_data and eval_fraction were both given; keep one of them")
         if self.eval_fraction is not None and not 0 < self.eval_fraction < 1:
@@ -59,9 +73,10 @@ class RunConfig:
     objective: Objective
     lora: LoraOptions = field(default_factory=LoraOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    chat: ChatOptions = field(default_factory=ChatOptions)
 
 
-SECTIONS: tuple[type, ...] = (RunOptions, LoraOptions, TrainingOptions)
+SECTIONS: tuple[type, ...] = (RunOptions, LoraOptions, TrainingOptions, ChatOptions)
 
 
 def hyperparameter_fields() -> dict[str, dict[str, Field[Any]]]:
@@ -76,12 +91,15 @@ def hyperparameter_fields() -> dict[str, dict[str, Field[Any]]]:
 def parse(values: Mapping[str, Any]) -> RunConfig:
     """Make a run from named values (dashes or underscores). Raises `ConfigError` naming the option and the mend."""
     named = {str(name).replace("-", "_"): value for name, value in values.items()}
+    for name in ("data", "eval_data"):
+        if isinstance(named.get(name), (list, tuple, Mapping)):
+            named[name] = data_sets(name, named[name])
     run = _section(RunOptions, named)
     objective = _objective(run.method, named)
-    lora, training = _section(LoraOptions, named), _section(TrainingOptions, named)
+    lora, training, chat = (_section(kind, named) for kind in (LoraOptions, TrainingOptions, ChatOptions))
     if named:
         _refuse(next(iter(named)), run.method)
-    config = RunConfig(run, objective, lora, training)
+    config = RunConfig(run, objective, lora, training, chat)
     if not objective.needs_reference:
         refuse_reference_options(run.method, named=run.reference != "start", options=training)
     return config
@@ -92,6 +110,29 @@ def _section(kind: Any, named: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(kind)
     own = {item.name: named.pop(item.name) for item in fields(kind) if item.name in named}
     return kind(**{name: coerce(name, value, hints[name]) for name, value in own.items()})
+
+
+def data_sets(name: str, value: Any) -> tuple[DataSet, ...]:
+    """Several data sets as YAML names them: a list of paths, or of blocks with a path and what goes with it."""
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    found = []
+    for entry in entries:
+        if isinstance(entry, (str, DataSet)):
+            found.append(DataSet(entry) if isinstance(entry, str) else entry)
+            continue
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"{name}: {entry!r} is no data set; give a path, or a block with path and weight")
+        known = [item.name for item in fields(DataSet)]
+        unknown = [key for key in entry if key not in known]
+        if unknown:
+            close = nearest(str(unknown[0]), known)
+            raise ConfigError(f"{name}: unknown option {unknown[0]!r} of a data set{close}; known: {', '.join(known)}")
+        if "path" not in entry:
+            raise ConfigError(f"{name}: a data set without path: {dict(entry)!r}")
+        found.append(_section(DataSet, dict(entry)))
+    if not found:
+        raise ConfigError(f"{name} is an empty list; name at least one data set")
+    return tuple(found)
 
 
 def _objective(method: str, named: dict[str, Any]) -> Objective:
@@ -117,7 +158,8 @@ def coerce(name: str, value: Any, hint: Any) -> Any:
     """The value as the option's type; text from YAML or the command line is read as a number where one is wanted."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-        return None if value is None else coerce(name, value, kinds[0])
+        fits = any(typing.get_origin(kind) is tuple for kind in kinds) and isinstance(value, tuple)
+        return value if value is None or fits else coerce(name, value, kinds[0])
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if value not in choices:

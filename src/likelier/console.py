@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,19 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Warn: shown by Python's warning machinery in a library, as a plain line on the command line."""
     warnings.warn(text, LikelierWarning, stacklevel=3)
+
+
+def printable(text: str) -> str:
+    """Text that a model wrote, or a file brought, safe to print: control characters, and what turns the direction of
+    writing, become visible marks; lines and tabs stay.
+    """
+    return "".join(_safe(character) for character in text.replace("\r\n", "\n"))
+
+
+def _safe(character: str) -> str:
+    if character in "\n\t\u200c\u200d":  # the last two join letters and emoji
+        return character
+    return "\ufffd" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") else character
 
 
 def plain_warnings() -> None:

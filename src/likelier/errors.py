@@ -31,5 +31,9 @@ class TrainingError(LikelierError):
     """Training cannot go on: the loss or the gradient is not finite."""
 
 
+class HubError(LikelierError):
+    """The model hub refuses, or cannot be reached."""
+
+
 class LikelierWarning(UserWarning):
     """Something a user should know about before trusting the run."""

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from likelier.data.tokenize import Group
 from likelier.engine import Report, as_scored, join, prompt_numbers, score_groups, step_statistics
 from likelier.metrics import MetricSums, accuracy_interval, item_metrics, label_is_right, readable
-from likelier.models import Policy
 from likelier.objectives import Objective, Scored
-from likelier.scoring.score import frozen
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,18 @@ def evaluate_groups(
     for name, right in accuracies(objective, scored, statistics).items():
         low, high = accuracy_interval(right.cpu(), clusters)
         metrics |= {name: float(right.double().mean()), f"{name}_low": low, f"{name}_high": high}
+        metrics |= _by_data_set(name, right.cpu(), ordered)
     return Evaluation(metrics, len(groups))
+
+
+def _by_data_set(metric: str, right: Tensor, groups: Sequence[Group]) -> dict[str, float]:
+    """The share of right items (n,) in each of several data sets."""
+    names = [group.source.data_set for group in groups]
+    found: dict[str, float] = {}
+    for name in sorted(set(names)) if len(set(names)) > 1 else []:
+        own = torch.tensor([other == name for other in names])
+        found[f"{metric}/{name}"] = float(right[own].double().mean())
+    return found
 
 
 def objective_metrics(objective: Objective, scored: Scored, statistics: Tensor | None) -> dict[str, float]:
@@ -69,6 +78,8 @@ def accuracies(objective: Objective, scored: Scored, statistics: Tensor | None) 
     rewards = objective.rewards(scored)
     if scored.pairs is None:
         assert scored.rows is not None and scored.desirable is not None
+        if objective.data == "answers":
+            return {}  # nothing to be right about
         baseline = objective.reward_baseline(statistics)
         right = label_is_right(rewards[scored.rows], scored.desirable, 0.0 if baseline is None else baseline)
         return {"rewards/accuracies": right}
@@ -82,24 +93,3 @@ def accuracies(objective: Objective, scored: Scored, statistics: Tensor | None) 
         "ranking_accuracy": chosen_wins(scored.logps),
         "ranking_accuracy_per_token": chosen_wins(scored.logps / scored.lengths),
     }
-
-
-def greedy_answers(policy: Policy, prompts: Sequence[Sequence[dict[str, str]]], *, max_new_tokens: int) -> list[str]:
-    """The policy's greedy answer to each conversation, as one left-padded batch."""
-    from transformers import GenerationConfig
-
-    tokenizer, model = policy.tokenizer, policy.model
-    texts = [tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True) for prompt in prompts]
-    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-    batch = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        use_cache=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with frozen(model):
-        written = model.generate(**batch, generation_config=settings)
-    start = batch["input_ids"].shape[1]
-    return [tokenizer.decode(ids[start:], skip_special_tokens=True).strip() for ids in written]

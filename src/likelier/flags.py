@@ -8,13 +8,15 @@ from dataclasses import Field, fields
 from typing import Any, Literal
 
 from likelier.config import RunOptions, hyperparameter_fields
-from likelier.options import LoraOptions, TrainingOptions
+from likelier.options import ChatOptions, LoraOptions, TrainingOptions
 
 _HYPERPARAMETER_HELP = {
     "beta": "inverse temperature: per nat of an answer's log-ratio; for simpo and sigmoid_norm per token",
     "tau": "strength of the regularization: the target margin is 1 / (2 tau)",
     "length_normalize": "mean instead of summed log-ratios in ipo",
     "gamma_beta_ratio": "target margin of simpo in nats a token",
+    "nll_weight": "adds this weight times the chosen answer's negative log-likelihood per token",
+    "penalty": "nats of margin that dpop takes for each nat that the chosen answer loses",
     "label_smoothing": "chance that a label is wrong (conservative form)",
     "flip_probability": "chance that a label is flipped (unbiased form)",
     "desirable_weight": "weight of desirable rows",
@@ -35,6 +37,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
             f"{_HYPERPARAMETER_HELP[name]} ({defaults})",
             isinstance(next(iter(owners.values())).default, bool),
         )
+    _add(parser.add_argument_group("conversations"), ChatOptions)
     _add(parser.add_argument_group("adapter"), LoraOptions)
     _add(parser.add_argument_group("training"), TrainingOptions)
 

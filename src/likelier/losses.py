@@ -147,3 +147,22 @@ def apo_down_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta:
     For data whose chosen answers are worse than what the model writes. (n,), (n,) -> (n,), 1 at zero log-ratios.
     """
     return torch.sigmoid(beta * chosen_logratios) + torch.sigmoid(-beta * (chosen_logratios - rejected_logratios))
+
+
+def dpop_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, penalty: float) -> Tensor:
+    """DPO-Positive: `-log s(beta (Dw - Dl - penalty max(0, -Dw)))`: DPO that pays for a falling chosen answer.
+
+    Source: arXiv 2402.13228, equation 3, with the penalty inside the bracket that beta multiplies. At `penalty` 0 it is
+    DPO, and at zero log-ratios the value is ln 2.
+
+    Shapes: (n,), (n,) -> (n,).
+    """
+    fall = torch.relu(-chosen_logratios)
+    return -logsigmoid(beta * (chosen_logratios - rejected_logratios - penalty * fall))
+
+
+def nll_loss(logps: Tensor, lengths: Tensor) -> Tensor:
+    """Negative log-likelihood per token of each answer: `-p / n`. The loss of SFT, and the term that RPO adds to a
+    paired loss (arXiv 2404.19733, equation 7). (n,), (n,) -> (n,).
+    """
+    return -logps / lengths

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 
 from likelier.console import warn
 from likelier.errors import ConfigError, ModelError, WrongReferenceError
-from likelier.options import Dtype, LoraOptions
+from likelier.options import ChatOptions, Dtype, LoraOptions
 from likelier.paths import cache_folder
 from likelier.scoring.score import causal_model
 
@@ -37,6 +37,7 @@ class Policy:
     name: str
     words: str
     autocast: bool = False
+    chat: ChatOptions = field(default_factory=ChatOptions)
 
     @property
     def context(self) -> int | None:
@@ -63,7 +64,14 @@ class Policy:
         return torch.bfloat16 if self.autocast else self.model.dtype
 
 
-def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | None = None, seed: int = 42) -> Policy:
+def load_policy(
+    name: str | Path,
+    *,
+    dtype: Dtype = "auto",
+    lora: LoraOptions | None = None,
+    seed: int = 42,
+    chat: ChatOptions | None = None,
+) -> Policy:
     """Load a model to be trained or scored with.
 
     Args:
@@ -73,6 +81,7 @@ def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | 
             float32, but with `pure-bfloat16`.
         lora: a new adapter's options; the base is then frozen.
         seed: of the new adapter's weights.
+        chat: how conversations become text; a template given here is saved with the policy.
 
     Raises:
         ModelError: the model cannot be found or read.
@@ -103,7 +112,26 @@ def load_policy(name: str | Path, *, dtype: Dtype = "auto", lora: LoraOptions | 
                 model = add_lora(model, lora, seed)
                 words = f"{name} with a new LoRA adapter of rank {lora.lora_r}"
     disable_dropout(model)
-    return Policy(model, tokenizer, name, words, autocast)
+    chat = chat or ChatOptions()
+    _set_template(tokenizer, chat)
+    return Policy(model, tokenizer, name, words, autocast, chat)
+
+
+def _set_template(tokenizer: Any, chat: ChatOptions) -> None:
+    """Take the template that was named. Raises `ConfigError` for one that cannot be read, or arguments it ignores."""
+    if chat.chat_template is not None:
+        try:
+            tokenizer.chat_template = Path(chat.chat_template).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"chat_template={chat.chat_template!r}: give a file with a Jinja template: {error}"
+            ) from error
+    template = tokenizer.chat_template
+    for name in chat.chat_template_kwargs or {}:
+        if name not in str(template or ""):
+            raise ConfigError(
+                f"chat_template_kwargs: {name} has no effect, the chat template does not know it; drop it"
+            )
 
 
 def require_same_vocabulary(policy: Policy, reference: Policy) -> None:

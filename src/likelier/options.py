@@ -46,6 +46,52 @@ class LoraOptions:
 
 
 @dataclass(frozen=True)
+class DataSet:
+    """One of several data sets of a run.
+
+    `path` is a file, a folder or a hub id; `weight` says how often its rows are seen in an epoch (0.5: a seeded half of
+    them, 2: each twice); `subset`, `split` and `revision` choose within a hub id (`subset`, `revision`) or a `datasets`
+    folder (`split`). `name` stands in the account and in the evaluation's metrics (default: the path's last part).
+    """
+
+    path: str
+    name: str = ""
+    weight: float = 1.0
+    subset: str | None = None
+    split: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str):
+            raise ConfigError(f"a data set has path={self.path!r}; give a file, a folder or a hub id")
+        if not self.weight > 0:
+            raise ConfigError(f"{self.path}: weight={self.weight} is out of range; it must be above 0")
+        if not self.name:
+            object.__setattr__(self, "name", self.path.rstrip("/").rsplit("/", 1)[-1].split(".")[0])
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """How conversations become text."""
+
+    chat_template: str | None = option(None, "a file with a Jinja chat template, instead of the model's own")
+    chat_template_kwargs: dict[str, Any] | None = option(
+        None, "what the template is given besides, such as enable_thinking: false (YAML only)", flag=False
+    )
+    system_prompt: str | None = option(None, "a system turn for the conversations that have none")
+
+    def __post_init__(self) -> None:
+        if self.chat_template_kwargs is not None and not isinstance(self.chat_template_kwargs, dict):
+            found = type(self.chat_template_kwargs).__name__
+            raise ConfigError(f"chat_template_kwargs: must be a block of names and values, found {found}")
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that are not left alone."""
+        return [item.name for item in fields(self) if getattr(self, item.name)]
+
+
+@dataclass(frozen=True)
 class TrainingOptions:
     """How a run trains. See `docs/design.md` for what each default rests on."""
 

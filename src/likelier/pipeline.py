@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,16 @@ import torch
 from likelier.config import RunConfig
 from likelier.console import counting, say
 from likelier.data.load import PreferenceData, load_preferences
-from likelier.data.prepare import prepare_groups
-from likelier.data.tokenize import Group, default_max_length
-from likelier.errors import ConfigError, DataError, LikelierError, WrongReferenceError
-from likelier.models import Dtype, Policy, default_token_budget, load_policy, require_same_vocabulary
+from likelier.data.prepare import fitting_records, prepare_groups
+from likelier.data.tokenize import default_max_length
+from likelier.errors import ConfigError
+from likelier.hub import check_repository, push_run
+from likelier.modelcard import write_model_card
+from likelier.models import Dtype, default_token_budget, load_policy
 from likelier.paths import cache_folder
 from likelier.progress import ProgressDisplay
-from likelier.reference import Reference, ReferenceScoring, base_reference, other_reference
+from likelier.recorded import card_of, final_model, recorded_chat, reference_for
+from likelier.reference import ReferenceScoring
 from likelier.rewards import implicit_rewards, summarize
 from likelier.runs import RunFolder
 from likelier.scoring import attach_scorer
@@ -29,10 +31,13 @@ from likelier.trainer import PreferenceTrainer
 def train(config: RunConfig, data: PreferenceData | None = None) -> PreferenceTrainer:
     """Load data (unless they are given) and policy, train, and say where the files lie."""
     run, seed = config.run, config.training.seed
-    RunFolder(run.output).check(resume=run.resume)  # before anything slow
+    folder = RunFolder(run.output)
+    folder.check(resume=run.resume)  # before anything slow
+    if run.push_to_hub is not None:
+        check_repository(run.push_to_hub)
     data = data or load_preferences(run.data, eval_data=run.eval_data, eval_fraction=run.eval_fraction, seed=seed)
     _check_kind(config, data)
-    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed)
+    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, chat=config.chat)
     say(f"policy: {policy.words}")
     trainer = PreferenceTrainer(
         policy,
@@ -48,17 +53,17 @@ def train(config: RunConfig, data: PreferenceData | None = None) -> PreferenceTr
         callbacks=[ProgressDisplay()],
     )
     trainer.train()
+    write_model_card(folder)
     say(f"done: {trainer.state.global_step} steps; model, metrics.jsonl and run.json lie in {run.output}")
+    if run.push_to_hub is not None:
+        say(f"uploaded: {push_run(folder.path, run.push_to_hub)}")
     return trainer
 
 
 def _check_kind(config: RunConfig, data: PreferenceData) -> None:
     """Fail before a model is loaded."""
-    if config.objective.data == "pairs" and data.kind == "labels":
-        raise DataError(
-            f"{config.run.data} holds labelled answers, and {config.objective.method} learns from pairs (chosen, "
-            "rejected); use --method kto, which learns from labels"
-        )
+    if config.objective.data != "answers":
+        fitting_records([*data.train, *data.test], config.objective.method, config.objective.data)
 
 
 def command_card(config: RunConfig, data: PreferenceData) -> dict[str, Any]:
@@ -72,7 +77,11 @@ def command_card(config: RunConfig, data: PreferenceData) -> dict[str, Any]:
 
 
 def _absolute(value: Any) -> Any:
-    """A local path as one that holds from anywhere; anything else as it is."""
+    """A local path as one that holds from anywhere, also within data sets; anything else as it is."""
+    if isinstance(value, (list, tuple)):
+        return [_absolute(one) for one in value]
+    if isinstance(value, dict):
+        return value | {"path": _absolute(value["path"])}
     return (
         str(Path(value).expanduser().resolve())
         if isinstance(value, str) and Path(value).expanduser().exists()
@@ -99,10 +108,12 @@ def score_file(
 ) -> str:
     """Write the implicit reward of every answer in `data` to `output`; returns a summary."""
     _check_writable(output, data)
-    card = _card_of(model)
+    model = final_model(model)
+    card = card_of(model)
     scale = beta if beta is not None else float(card.get("reward_scale") or 0.1)
     loaded = load_preferences(data)
-    policy = load_policy(model, dtype=dtype)
+    talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
+    policy = load_policy(model, dtype=dtype, chat=recorded_chat(card) if talks else None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenized = prepare_groups(
         loaded.train,
@@ -112,13 +123,14 @@ def score_file(
         partners=False,
         max_length=max_length or default_max_length(policy.context),
         truncation="drop",
+        chat=policy.chat,
     )
     if len(tokenized.unusable):
         say(f"{len(tokenized.unusable)} rows are left out:\n{tokenized.unusable.summary()}")
     groups = tokenized.groups
     policy.model.to(device)
     chosen = attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
-    known = _reference_for(model, reference, card, policy, dtype, groups)
+    known = reference_for(model, reference, card, policy, dtype, groups)
     say(f"policy: {policy.words}\nreference: {known.words}\nscorer: {chosen.name} ({chosen.reason})")
     budget = token_budget or default_token_budget(policy.model, device)
     with counting("scoring", 2 * len(groups)) as report:
@@ -141,48 +153,3 @@ def _check_writable(output: str, data: str) -> None:
         raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
     if not existed:
         path.unlink()
-
-
-def _card_of(model: str) -> dict[str, Any]:
-    try:
-        return RunFolder(model).read_card()
-    except LikelierError:
-        return {}
-
-
-def _reference_for(
-    model: str, named: str | None, card: dict[str, Any], policy: Policy, dtype: Dtype, groups: Sequence[Group]
-) -> Reference:
-    """The named one; else the one that the run recorded, proved by its identity; else an adapter's base."""
-    has_adapter = (Path(model) / "adapter_config.json").is_file()
-    if named is not None and named != "base":
-        return _loaded_reference(named, policy, dtype, groups)
-    base = base_reference(policy.model, precision=policy.precision) if has_adapter or named == "base" else None
-    recorded = card.get("reference", {}).get("weights")
-    if base is not None and (named == "base" or recorded in (None, base.weights)):
-        return base
-    source = _recorded_source(card)
-    if source is None:
-        raise ConfigError(f"{model} does not name a reference that can be loaded; give --reference")
-    found = _loaded_reference(source, policy, dtype, groups)
-    if card.get("precision") == policy.precision and found.weights != recorded:
-        raise WrongReferenceError(
-            f"{source} is not the reference that {model} was trained against: its weights are others (hash "
-            f"{found.weights}, recorded {recorded}). Give the right one with --reference"
-        )
-    return found
-
-
-def _recorded_source(card: dict[str, Any]) -> str | None:
-    run = card.get("run", {})
-    if not run or run["reference"] == "base":
-        return None
-    return run["model"] if run["reference"] == "start" else run["reference"]
-
-
-def _loaded_reference(name: str, policy: Policy, dtype: Dtype, groups: Sequence[Group]) -> Reference:
-    other = load_policy(name, dtype=dtype)
-    require_same_vocabulary(policy, other)
-    other.model.to(policy.model.device)
-    attach_scorer(other.model, autocast=other.autocast, groups=groups)
-    return other_reference(other.model, name, precision=other.precision)

@@ -28,11 +28,15 @@ Content: TypeAlias = "str | tuple[Message, ...] | TokenIds"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a row came from: the file (or "rows" for rows in memory) and its line or record number, from 1."""
+    """Where a row came from: the file (or "rows" for rows in memory) and its line or record number, from 1.
+
+    `data_set` is the name of its data set where a run has several.
+    """
 
     file: str
     number: int
     unit: str = "line"
+    data_set: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.number}" if self.unit == "line" else f"{self.file}, {self.unit} {self.number}"
@@ -59,7 +63,16 @@ class Labelled:
     source: Source
 
 
-Record: TypeAlias = "Pair | Labelled"
+@dataclass(frozen=True)
+class Demonstration:
+    """One prompt and one answer to learn by heart, without a judgement."""
+
+    prompt: Content
+    answer: Content
+    source: Source
+
+
+Record: TypeAlias = "Pair | Labelled | Demonstration"
 
 
 @dataclass(frozen=True)
@@ -124,10 +137,28 @@ def content_key(content: Content) -> str:
     return "messages:" + "\x00".join(f"{message.role}\x01{message.content}" for message in content)
 
 
-def pairs_to_labels(pairs: Iterable[Pair]) -> list[Labelled]:
+def answers_of(record: Record) -> tuple[Content, ...]:
+    """(chosen, rejected) of a pair, the one answer of any other row."""
+    return (record.chosen, record.rejected) if isinstance(record, Pair) else (record.answer,)
+
+
+def to_labels(records: Iterable[Pair | Labelled]) -> list[Labelled]:
     """Each pair as two labelled rows, chosen desirable, rejected not (order is the sampler's affair)."""
     rows = []
-    for pair in pairs:
-        rows.append(Labelled(pair.prompt, pair.chosen, True, pair.source))
-        rows.append(Labelled(pair.prompt, pair.rejected, False, pair.source))
+    for record in records:
+        if isinstance(record, Pair):
+            rows.append(Labelled(record.prompt, record.chosen, True, record.source))
+            rows.append(Labelled(record.prompt, record.rejected, False, record.source))
+        else:
+            rows.append(record)
+    return rows
+
+
+def to_demonstrations(records: Iterable[Record]) -> list[Demonstration]:
+    """The answers worth writing: the chosen one of a pair, a desirable one, a demonstration; undesirable ones fall."""
+    rows = []
+    for record in records:
+        if isinstance(record, Labelled) and not record.desirable:
+            continue
+        rows.append(Demonstration(record.prompt, answers_of(record)[0], record.source))
     return rows

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from likelier.errors import RunFolderError
-from likelier.paths import write_whole
+from likelier.paths import sync_files, write_whole
 from likelier.records import UnusableRows
 
 FINGERPRINT = "fingerprint.json"
@@ -68,8 +68,8 @@ class RunFolder:
         """Where a checkpoint is written before it is moved into place."""
         return self.checkpoints / ".staging"
 
-    def open(self, *, resume: bool) -> None:
-        """Create the folder and lock it. Raises `RunFolderError` if it cannot be written, is in use, or is not free."""
+    def lock(self) -> None:
+        """Create the folder and lock it. Raises `RunFolderError` if it cannot be written, or is in use."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -84,6 +84,10 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} is in use by another run; wait for it, or name another output"
             ) from error
+
+    def open(self, *, resume: bool) -> None:
+        """`lock` it. Raises `RunFolderError` if it is not free, or holds nothing to resume from."""
+        self.lock()
         try:
             self.check(resume=resume)
         except RunFolderError:
@@ -106,6 +110,10 @@ class RunFolder:
             return json.loads(self.card_file.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise RunFolderError(f"{self.card_file} cannot be read: {error}") from error
+
+    def is_finished(self) -> bool:
+        """Whether a run ended here as it should."""
+        return self.card_file.is_file() and self.read_card().get("status") == "done"
 
     def update_card(self, changes: Mapping[str, Any]) -> None:
         """Write `changes` into run.json, whole; None takes an entry out."""
@@ -172,10 +180,7 @@ class RunFolder:
     def publish_checkpoint(self, staged: Path, step: int, keep: int | None, fingerprint: Mapping[str, Any]) -> Path:
         """Move a checkpoint that was written whole into its place, then delete the oldest beyond `keep`."""
         (staged / FINGERPRINT).write_text(_json(fingerprint), encoding="utf-8")
-        for file in staged.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as stream:
-                    os.fsync(stream.fileno())
+        sync_files(staged)
         final = self.checkpoints / f"step-{step}"
         if final.exists():
             shutil.rmtree(final)
@@ -184,3 +189,22 @@ class RunFolder:
         for old in self._checkpoint_steps()[: -keep if keep else 0]:
             shutil.rmtree(self.checkpoints / f"step-{old}")
         return final
+
+
+def final_folder(path: str | Path) -> Path:
+    """A staged run's folder gives the folder of its last finished stage; any other path comes back as it is.
+
+    A staged run's run.json lists its `stages`, each with a `folder` below the root, and the root holds no model.
+    Raises `RunFolderError` if no stage is finished.
+    """
+    root = Path(path)
+    run = RunFolder(root)
+    stages = run.read_card().get("stages") if run.card_file.is_file() else None
+    if not stages or any(held for pattern in _MODEL_FILES for held in run.path.glob(pattern)):
+        return root
+    for stage in reversed(stages):
+        folder = run.path / stage["folder"]
+        if RunFolder(folder).is_finished():
+            return folder
+    names = ", ".join(str(stage["name"]) for stage in stages)
+    raise RunFolderError(f"{path} is a run in stages ({names}), and none of them is finished yet")

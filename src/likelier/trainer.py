@@ -67,7 +67,8 @@ class PreferenceTrainer(Trainer):
     Args:
         policy: from `load_policy`.
         objective: `DPO()`, `IPO()`, `KTO()`, `SimPO()`, ...
-        train, eval_data: records from `load_preferences` (training and held-out).
+        train: records from `load_preferences` to train on.
+        eval_data: held-out records, evaluated at the start and at the end.
         output_dir: the run folder; refused if it already holds a run, unless `resume`.
         reference: `start` (the policy as it is now, the default), `base` (adapter switched off), or another `Policy`.
         options: a `TrainingOptions`; single ones may be given as keywords instead.
@@ -163,6 +164,7 @@ class PreferenceTrainer(Trainer):
             partners=objective.needs_partner,
             max_length=limit or default_max_length(context),
             truncation=self.options.truncation,
+            chat=self.policy.chat,
         )
 
     def _refuse_inert_options(self, objective: Objective, has_eval: bool) -> None:
@@ -206,20 +208,24 @@ class PreferenceTrainer(Trainer):
         """Name the reference, score it, prove it. Returns what the run card says of it."""
         if not self.objective.needs_reference:
             return {"words": "none: this method needs no reference"}
+        sampler = self._sampler()
+        seen = sampler.seen(self.options.max_steps)  # rows that no step reaches need no reference score
         proved = prove_reference(
             self.policy.model,
             self._make_reference(),
             self.objective,
-            self.train_groups,
+            [self.train_groups[number] for number in seen],
             self.eval_groups,
-            next(iter(self._sampler())) if self._has_dropout() else [],
+            [seen.index(number) for number in next(iter(sampler))] if self._has_dropout() else [],
             self._scoring(),
             live=self.options.reference_scores == "live",
             dtype=self.policy.compute_dtype,
         )
         self.reference, self._start_tolerance = proved.reference, proved.start_tolerance
         self._named_reference = "start"  # a second model that was named is not kept in memory
-        self.train_groups, self.eval_groups = proved.train, proved.held_out
+        scored = dict(zip(seen, proved.train, strict=True))
+        self.train_groups = [scored.get(number, group) for number, group in enumerate(self.train_groups)]
+        self.eval_groups = proved.held_out
         return proved.card
 
     # --- training ----------------------------------------------------------------------------------------------

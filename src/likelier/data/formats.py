@@ -16,6 +16,7 @@ from likelier.data.sources import NamedRows
 from likelier.errors import DataError
 from likelier.records import (
     Content,
+    Demonstration,
     Labelled,
     Message,
     Pair,
@@ -25,6 +26,7 @@ from likelier.records import (
     Unusable,
     UnusableRows,
     answer_text,
+    answers_of,
     content_key,
 )
 
@@ -209,20 +211,40 @@ def label_value(value: Any, source: Source) -> bool:
     )
 
 
-def _labelled_completion(row: Row, source: Source) -> Labelled:
-    label = label_value(row["label"], source)
+def _completion(row: Row, source: Source) -> Demonstration:
     content = _content(row["prompt"], "prompt")
     if isinstance(content, str) and _is_messages(row["completion"]):
         content = (Message("user", content),)
     if isinstance(content, tuple):
         _check_prompt(content)
-    return Labelled(content, _side(row, "completion", content), label, source)
+    return Demonstration(content, _side(row, "completion", content), source)
 
 
-def _labelled_messages(row: Row, source: Source) -> Labelled:
-    label = label_value(row["label"], source)
+def _last_turn(row: Row, source: Source) -> Demonstration:
     messages = _system(row) + _messages(row["messages" if "messages" in row else "conversations"])
-    return Labelled(_check_prompt(messages[:-1]), _answer_messages(messages[-1:]), label, source)
+    return Demonstration(_check_prompt(messages[:-1]), _answer_messages(messages[-1:]), source)
+
+
+def _instruction(row: Row, source: Source) -> Demonstration:
+    task, more, answer = (row.get(name) or "" for name in ("instruction", "input", "output"))
+    for name, value in (("instruction", task), ("input", more), ("output", answer)):
+        if not isinstance(value, str):
+            raise Unfit("not-text", f"{name} is {type(value).__name__}")
+    if not task.strip():
+        raise Unfit("no-prompt")
+    asked = Message("user", f"{task}\n{more}" if more else task)
+    return Demonstration((*_system(row), asked), (Message("assistant", answer),), source)
+
+
+def _labelled(read: Callable[[Row, Source], Demonstration]) -> Callable[[Row, Source], Labelled]:
+    """The same layout with a column `label`."""
+
+    def convert(row: Row, source: Source) -> Labelled:
+        label = label_value(row["label"], source)
+        found = read(row, source)
+        return Labelled(found.prompt, found.answer, label, source)
+
+    return convert
 
 
 def _token_ids(row: Row, column: str) -> TokenIds:
@@ -249,6 +271,11 @@ def _pair_tokenized(row: Row, source: Source) -> Pair:
 
 def _is_hh(row: Row) -> bool:
     return isinstance(row["chosen"], str) and bool(_HH_TURN.match(row["chosen"]))
+
+
+def _has_no_judgement(row: Row) -> bool:
+    """Half a pair is no demonstration: its other half is missing."""
+    return not {"chosen", "rejected", "label"} & row.keys()
 
 
 FORMATS = (
@@ -294,14 +321,14 @@ FORMATS = (
         frozenset({"prompt", "completion", "label"}),
         '{"prompt": "...", "completion": "...", "label": true}',
         lambda row: True,
-        _labelled_completion,
+        _labelled(_completion),
     ),
     Format(
         "messages, label",
         frozenset({"messages", "label"}),
         '{"messages": [{"role": "user", ...}, {"role": "assistant", ...}], "label": true}',
         lambda row: _is_messages(row["messages"]),
-        _labelled_messages,
+        _labelled(_last_turn),
         frozenset({"system"}),
     ),
     Format(
@@ -309,8 +336,39 @@ FORMATS = (
         frozenset({"conversations", "label"}),
         '{"conversations": [{"from": "human", ...}, {"from": "gpt", ...}], "label": true}',
         lambda row: _is_messages(row["conversations"]),
-        _labelled_messages,
+        _labelled(_last_turn),
         frozenset({"system"}),
+    ),
+    Format(
+        "prompt, completion",
+        frozenset({"prompt", "completion"}),
+        '{"prompt": "...", "completion": "..."}, answers without a judgement, for sft',
+        _has_no_judgement,
+        _completion,
+    ),
+    Format(
+        "messages",
+        frozenset({"messages"}),
+        '{"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}, for sft on the last turn',
+        lambda row: _is_messages(row["messages"]) and _has_no_judgement(row),
+        _last_turn,
+        frozenset({"system"}),
+    ),
+    Format(
+        "ShareGPT conversations",
+        frozenset({"conversations"}),
+        '{"conversations": [{"from": "human", ...}, {"from": "gpt", ...}]}, for sft on the last turn',
+        lambda row: _is_messages(row["conversations"]) and _has_no_judgement(row),
+        _last_turn,
+        frozenset({"system"}),
+    ),
+    Format(
+        "instruction, output",
+        frozenset({"instruction", "output"}),
+        '{"instruction": "...", "input": "...", "output": "..."}, for sft',
+        lambda row: isinstance(row["output"], str) and _has_no_judgement(row),
+        _instruction,
+        frozenset({"input", "system"}),
     ),
 )
 
@@ -336,7 +394,8 @@ def _what_is_missing(row: Row) -> str:
             f"{columns}, without a prompt, and chosen is {kind}: a prompt is never guessed inside a text. "
             "Add a prompt column"
         )
-    nearest = min(FORMATS, key=lambda layout: (len(layout.columns - row.keys()), -len(layout.columns)))
+    incomplete = [layout for layout in FORMATS if layout.columns - row.keys()]
+    nearest = min(incomplete, key=lambda layout: (len(layout.columns - row.keys()), -len(layout.columns)))
     missing = sorted(nearest.columns - row.keys())
     if 0 < len(missing) < len(nearest.columns):
         return f"{columns}; for '{nearest.name}' the column {', '.join(missing)} is missing"
@@ -376,7 +435,7 @@ def convert(named: NamedRows) -> Converted:
 
 def check_answers(record: Record) -> None:
     """Raise `Unfit` for an empty answer, a pair whose two answers are the same, or text that is no Unicode."""
-    answers = (record.chosen, record.rejected) if isinstance(record, Pair) else (record.answer,)
+    answers = answers_of(record)
     for content in (record.prompt, *answers):
         _check_unicode(content)
     for answer in answers:

@@ -12,6 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
+from itertools import islice
 from typing import Literal
 
 from likelier.data.tokenize import Group
@@ -44,6 +45,12 @@ class StepSampler:
 
     def __len__(self) -> int:
         return self._length
+
+    def seen(self, steps: int | None) -> list[int]:
+        """Numbers of the groups that so many steps from the start take up: all of them unless an epoch is cut short."""
+        if steps is None or steps >= len(self):
+            steps = len(self)
+        return sorted({number for step in islice(iter(self), steps) for number in step})
 
     def __iter__(self) -> Iterator[list[int]]:
         units = list(self.units)

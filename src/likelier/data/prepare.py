@@ -5,16 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from likelier.console import say, warn
 from likelier.data.partners import data_hash, with_partners
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.errors import DataError
-from likelier.records import Pair, Record, UnusableRows, pairs_to_labels
+from likelier.options import ChatOptions
+from likelier.records import Demonstration, Labelled, Pair, Record, UnusableRows, to_demonstrations, to_labels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from likelier.objectives import DataKind
+
+
+_WHAT_IT_IS = {
+    Labelled: "one answer with a label; use --method kto, which learns from labels",
+    Demonstration: "one answer without a judgement; use --method sft, or add a label or the answer it is preferred to",
+}
+
+
+def fitting_records(records: Sequence[Record], method: str, wants: DataKind) -> Sequence[Record]:
+    """The records as the method takes them: pairs become labels where labels are wanted, and for SFT every answer worth
+    writing is taken. Raises `DataError` naming the first row that does not fit, and the method that it fits.
+    """
+    if wants == "answers":
+        found = to_demonstrations(records)
+        if len(found) < len(records):
+            say(f"{len(records) - len(found)} undesirable rows are left aside: {method} learns from good answers only")
+        if not found:
+            raise DataError(f"{records[0].source}: {method} learns from good answers, and every row is undesirable")
+        return found
+    fits = (Pair,) if wants == "pairs" else (Pair, Labelled)
+    unfit = next((record for record in records if not isinstance(record, fits)), None)
+    if unfit is not None:
+        needed = "pairs (chosen, rejected)" if wants == "pairs" else "answers with a label, or pairs"
+        raise DataError(f"{unfit.source}: {method} learns from {needed}, and this row is {_WHAT_IT_IS[type(unfit)]}")
+    return records if wants == "pairs" else to_labels(records)  # type: ignore[arg-type]
 
 
 def prepare_groups(
@@ -22,26 +50,17 @@ def prepare_groups(
     tokenizer: PreTrainedTokenizerBase,
     *,
     method: str,
-    wants: Literal["pairs", "labels"],
+    wants: DataKind,
     partners: bool,
     max_length: int,
     truncation: Truncation,
+    chat: ChatOptions | None = None,
 ) -> Tokenized:
-    """Tokenize records for a method that wants pairs or labels; with `partners`, give labelled rows mismatched answers.
-
-    Pairs become labels where labels are wanted. Labels under a method for pairs raise a `DataError` that names KTO, as
-    does a data set of which nothing is left.
+    """Tokenize records for a method that wants pairs, labels or answers; with `partners`, give labelled rows mismatched
+    answers. Raises `DataError` for rows that the method cannot use, and where nothing is left.
     """
-    fitting: Sequence[Record] = records
-    if wants == "labels":
-        pairs = [record for record in records if isinstance(record, Pair)]
-        fitting = pairs_to_labels(pairs) if pairs else records
-    elif not isinstance(records[0], Pair):
-        raise DataError(
-            f"{records[0].source}: {method} learns from pairs (chosen, rejected) and this row is one answer with a "
-            "label; use --method kto, which learns from labels"
-        )
-    tokenized = tokenize_records(fitting, tokenizer, max_length=max_length, truncation=truncation)
+    fitting = fitting_records(records, method, wants)
+    tokenized = tokenize_records(fitting, tokenizer, max_length=max_length, truncation=truncation, chat=chat)
     if not tokenized.groups:
         raise DataError(
             f"none of the {len(fitting)} rows is left after tokenization (max_length {max_length}):\n"
@@ -87,10 +106,11 @@ def prepare_data(
     tokenizer: PreTrainedTokenizerBase,
     *,
     method: str,
-    wants: Literal["pairs", "labels"],
+    wants: DataKind,
     partners: bool,
     max_length: int,
     truncation: Truncation,
+    chat: ChatOptions | None = None,
 ) -> PreparedData:
     """`prepare_groups` for training and held-out records; what is left out is said, and warned of above 5 %."""
     settings: dict[str, Any] = {
@@ -99,6 +119,7 @@ def prepare_data(
         "partners": partners,
         "max_length": max_length,
         "truncation": truncation,
+        "chat": chat,
     }
     found = prepare_groups(train, tokenizer, **settings)
     held = Tokenized()

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from likelier.errors import DataError
+from likelier.errors import ConfigError, DataError
+from likelier.options import DataSet
 from likelier.records import Source
 
 Rows = Iterator[tuple[Source, Any]]
@@ -34,10 +35,12 @@ class NamedRows:
     rows: list[tuple[Source, Mapping[str, Any]]]
 
 
-def read_rows(source: str | Path | Iterable[Mapping[str, Any]]) -> NamedRows:
+def read_rows(source: str | Path | DataSet | Iterable[Mapping[str, Any]]) -> NamedRows:
     """Read every row of `source` with its place. Raises `DataError` with file and line when that fails."""
     if isinstance(source, (str, Path)):
-        name, found = str(source), _read_named(str(source))
+        source = DataSet(str(source))
+    if isinstance(source, DataSet):
+        name, found = source.path, _read_named(source)
     else:
         name, found = "rows", ((Source("rows", number, "row"), row) for number, row in enumerate(source, 1))
     rows = [(place, _as_row(place, row)) for place, row in found]
@@ -57,13 +60,16 @@ def _short(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def _read_named(name: str) -> Rows:
+def _read_named(source: DataSet) -> Rows:
+    name = source.path
     path = Path(name).expanduser()
+    on_hub = not path.exists() and _HUB_ID.fullmatch(name) is not None and not _has_data_suffix(path)
+    _refuse_inert_choices(source, on_hub=on_hub, is_folder=path.is_dir())
     if path.is_dir():
-        return _read_dataset_folder(path)
+        return _read_dataset_folder(path, source.split)
+    if on_hub:
+        return _read_hub(source)
     if not path.exists():
-        if _HUB_ID.fullmatch(name) and not _has_data_suffix(path):
-            return _read_hub(name)
         raise DataError(f"no such file: {name} (looked in {path.absolute().parent})")
     kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
     reader = {".json": _read_json, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}.get(kind)
@@ -72,6 +78,14 @@ def _read_named(name: str) -> Rows:
     if reader is None:
         raise DataError(f"{name}: unknown kind of file {path.suffix!r}; known: {_KNOWN}")
     return _read_text(path, reader)
+
+
+def _refuse_inert_choices(source: DataSet, *, on_hub: bool, is_folder: bool) -> None:
+    for name in ("subset", "split", "revision"):
+        effective = on_hub or (is_folder and name == "split")
+        if getattr(source, name) is not None and not effective:
+            kind = "folder" if is_folder else "file"
+            raise ConfigError(f"{source.path} is a {kind}, on which {name} has no effect; drop it")
 
 
 def _has_data_suffix(path: Path) -> bool:
@@ -183,30 +197,35 @@ def _read_parquet(path: Path) -> Rows:
         raise DataError(f"{path}: not a readable Parquet file: {error}") from error
 
 
-def _read_dataset_folder(path: Path) -> Rows:
+def _read_dataset_folder(path: Path, split: str | None) -> Rows:
     import datasets
 
     try:
         loaded = datasets.load_from_disk(str(path))
     except (FileNotFoundError, OSError, ValueError) as error:
         raise DataError(f"{path}: not a folder written by datasets' save_to_disk: {error}") from error
-    return _dataset_rows(str(path), loaded)
+    return _dataset_rows(str(path), loaded, split)
 
 
-def _read_hub(name: str) -> Rows:
+def _read_hub(source: DataSet) -> Rows:
     import datasets
 
+    name = source.path
     try:
-        loaded = datasets.load_dataset(name)
+        loaded = datasets.load_dataset(name, source.subset, split=source.split, revision=source.revision)
     except Exception as error:  # the hub client raises many kinds; all mean that the named set cannot be had
         raise DataError(f"{name}: no such file, and the hub did not give a data set of that name: {error}") from error
-    return _dataset_rows(name, loaded)
+    return _dataset_rows(name, loaded, None)
 
 
-def _dataset_rows(name: str, loaded: Any) -> Rows:
+def _dataset_rows(name: str, loaded: Any, split: str | None) -> Rows:
     if hasattr(loaded, "keys"):
         splits = list(loaded.keys())
-        if len(splits) > 1 and "train" not in splits:
-            raise DataError(f"{name} holds the splits {splits} and none is called train; save the one you want alone")
-        loaded = loaded["train" if "train" in splits else splits[0]]
+        wanted = split or ("train" if "train" in splits else splits[0])
+        if wanted not in splits or (split is None and len(splits) > 1 and "train" not in splits):
+            wish = f"none is called {split or 'train'}"
+            raise DataError(f"{name} holds the splits {splits} and {wish}; name one with split (under data, in YAML)")
+        loaded = loaded[wanted]
+    elif split is not None:
+        raise DataError(f"{name} holds no splits; drop split={split!r}")
     yield from ((Source(name, number, "row"), row) for number, row in enumerate(loaded, 1))

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from likelier.errors import DataError, ModelError
-from likelier.records import Content, Labelled, Message, Pair, Record, Source, TokenIds, Unusable, UnusableRows
+from likelier.errors import ConfigError, DataError, ModelError
+from likelier.options import ChatOptions
+from likelier.records import (
+    Message,
+    Pair,
+    Record,
+    Source,
+    TokenIds,
+    Unusable,
+    UnusableRows,
+    answers_of,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,8 +38,8 @@ class Group:
     """One prompt and its answers, as token ids (int32 arrays): the unit of work everywhere.
 
     A pair has the answers (chosen, rejected) and `desirable` None. A labelled row has its answer, and for KTO the
-    mismatched answer of another row as a second one. `ref_logps` holds the reference's score of each answer once known;
-    `given_ref_logps` what the data file claims them to be.
+    mismatched answer of another row as a second one; a demonstration is a desirable row. `ref_logps` holds the
+    reference's score of each answer once known; `given_ref_logps` what the data file claims them to be.
     """
 
     prompt: Ids
@@ -94,19 +104,23 @@ def tokenize_records(
     *,
     max_length: int,
     truncation: Truncation = "drop",
+    chat: ChatOptions | None = None,
 ) -> Tokenized:
-    """Tokenize every record. Rows over `max_length` (prompt + longest answer) are treated by `truncation`:
+    """Tokenize every record, conversations by the chat template as `chat` asks for.
+
+    Rows over `max_length` (prompt + longest answer) are treated by `truncation`:
 
     `drop` leaves the row out and counts it; `cut-prompt-left` removes the beginning of the prompt; `cut-answer-right`
     removes the end of the answer, which then has no EOS; `error` raises. Raises `ModelError` if conversations are given
     and the tokenizer has no chat template.
     """
-    _check_template(records, tokenizer)
+    chat = chat or ChatOptions()
+    _check_template(records, tokenizer, chat)
     _check_ids(records, tokenizer)
     result = Tokenized(max_length=max_length)
     for start in range(0, len(records), _BLOCK):
         block = records[start : start + _BLOCK]
-        for record, ids in zip(block, _tokenize_block(block, tokenizer), strict=True):
+        for record, ids in zip(block, _tokenize_block(block, tokenizer, chat), strict=True):
             group = _to_group(record, ids, result, truncation)
             if group is not None:
                 result.groups.append(group)
@@ -118,20 +132,22 @@ def tokenize_records(
 _EOS_WINDOW = 3  # a chat template may write a newline or so after the EOS
 
 
-def _check_template(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> None:
-    chat = next((record for record in records if isinstance(record.prompt, tuple)), None)
-    if chat is not None and not tokenizer.chat_template:
+def _check_template(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> None:
+    talk = next((record for record in records if isinstance(record.prompt, tuple)), None)
+    if talk is None and chat.given:
+        raise ConfigError(f"{chat.given[0]} has no effect: no row is a conversation, and plain text has no template")
+    if talk is not None and not tokenizer.chat_template:
         raise ModelError(
-            f"{chat.source}: the row is a conversation and the tokenizer of {tokenizer.name_or_path or 'this model'} "
-            "has no chat template. Use an instruction-tuned model, set tokenizer.chat_template, or give plain text "
-            "prompts and answers"
+            f"{talk.source}: the row is a conversation and the tokenizer of {tokenizer.name_or_path or 'this model'} "
+            "has no chat template. Use an instruction-tuned model, name a template with --chat-template, or give plain "
+            "text prompts and answers"
         )
 
 
 def _check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> None:
     size = len(tokenizer)
     for record in records:
-        for content in (record.prompt, *_answers(record)):
+        for content in (record.prompt, *answers_of(record)):
             if isinstance(content, TokenIds) and not all(0 <= token < size for token in content.ids):
                 wrong = next(token for token in content.ids if not 0 <= token < size)
                 raise DataError(
@@ -140,17 +156,15 @@ def _check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) ->
                 )
 
 
-def _answers(record: Record) -> tuple[Content, ...]:
-    return (record.chosen, record.rejected) if isinstance(record, Pair) else (record.answer,)
-
-
-def _tokenize_block(block: Sequence[Record], tokenizer: PreTrainedTokenizerBase) -> list[list[list[int]]]:
+def _tokenize_block(
+    block: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
+) -> list[list[list[int]]]:
     """For each record the ids of the prompt and of prompt + each answer."""
     texts: dict[bool, list[str]] = {True: [], False: []}
     places: list[list[tuple[bool, int] | list[int]]] = []
     for record in block:
         places.append([])
-        for part in _renderings(record, tokenizer):
+        for part in _renderings(record, tokenizer, chat):
             if isinstance(part, list):
                 places[-1].append(part)
             else:
@@ -191,32 +205,40 @@ def _endings(text: str, end: str) -> int:
     return count
 
 
-def _renderings(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str] | list[int]]:
+def _renderings(
+    record: Record, tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
+) -> list[tuple[bool, str] | list[int]]:
     """The prompt, then prompt + each answer: as (templated, text), or as ids where the row came tokenized."""
     prompt = record.prompt
     if isinstance(prompt, TokenIds):
-        answers = (answer for answer in _answers(record) if isinstance(answer, TokenIds))
+        answers = (answer for answer in answers_of(record) if isinstance(answer, TokenIds))
         return [list(prompt.ids), *(list(prompt.ids + answer.ids) for answer in answers)]
     if isinstance(prompt, str):
         eos = str(tokenizer.eos_token or "")
-        whole = (prompt + str(answer) for answer in _answers(record))
+        whole = (prompt + str(answer) for answer in answers_of(record))
         return [(False, prompt), *((False, text if eos and text.endswith(eos) else text + eos) for text in whole)]
-    parts: list[tuple[bool, str] | list[int]] = [(True, _render(tokenizer, record, prompt, True))]
-    for answer in _answers(record):
+    parts: list[tuple[bool, str] | list[int]] = [(True, render(tokenizer, prompt, chat, record.source))]
+    for answer in answers_of(record):
         assert isinstance(answer, tuple)
-        parts.append((True, _render(tokenizer, record, prompt + answer, False)))
+        parts.append((True, render(tokenizer, prompt + answer, chat, record.source)))
     return parts
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase, record: Record, messages: tuple[Message, ...], add_generation_prompt: bool
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], chat: ChatOptions, source: Source | str
 ) -> str:
+    """A conversation as text, by the tokenizer's chat template. Before an answer, the template's generation prompt."""
+    if chat.system_prompt and messages[0].role != "system":
+        messages = (Message("system", chat.system_prompt), *messages)
     conversation = [{"role": message.role, "content": message.content} for message in messages]
+    to_answer = messages[-1].role != "assistant"
     try:
-        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=add_generation_prompt)
+        text = tokenizer.apply_chat_template(
+            conversation, tokenize=False, add_generation_prompt=to_answer, **(chat.chat_template_kwargs or {})
+        )
     except Exception as error:  # templates raise whatever they like, most often about the order of roles
         roles = " ".join(message.role for message in messages)
-        raise DataError(f"{record.source}: the chat template refuses the roles '{roles}': {error}") from error
+        raise DataError(f"{source}: the chat template refuses the roles '{roles}': {error}") from error
     return str(text)
 
 
@@ -239,7 +261,7 @@ def _to_group(record: Record, ids: list[list[int]], result: Tokenized, truncatio
     result.cut_prompts += len(cut[0]) < boundary
     result.cut_answers += sum(len(kept) < len(full) for kept, full in zip(cut[1], full_answers, strict=True))
     answers = tuple(np.asarray(answer, dtype=np.int32) for answer in cut[1])
-    desirable = record.desirable if isinstance(record, Labelled) else None
+    desirable = None if isinstance(record, Pair) else getattr(record, "desirable", True)
     is_whole = len(cut[0]) == boundary and cut[1] == full_answers  # what the file claims is of the whole row
     given = record.ref_logps if isinstance(record, Pair) and is_whole else None
     prompt_ids = np.asarray(cut[0], dtype=np.int32)

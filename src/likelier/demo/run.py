@@ -12,7 +12,7 @@ from typing import Any
 from likelier.config import parse
 from likelier.console import say
 from likelier.data.load import PreferenceData, load_preferences
-from likelier.evaluation import greedy_answers
+from likelier.generation import greedy_answers
 from likelier.models import Policy
 from likelier.paths import write_whole
 from likelier.pipeline import train

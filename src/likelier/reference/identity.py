@@ -17,6 +17,7 @@ from likelier.errors import WrongReferenceError
 from likelier.scoring import scorer_of
 from likelier.scoring.score import causal_model
 
+BASE_WORDS = "the base model, adapter switched off"
 _VOLATILE = {"transformers_version", "use_cache", "dtype", "torch_dtype", "architectures", "pad_token_id"}
 
 
@@ -99,7 +100,7 @@ def start_reference(model: nn.Module, *, precision: str, live: bool = False) -> 
     is_adapter = hasattr(model, "peft_config")
     if is_adapter and not adapter_has_effect(model):
         reference = base_reference(model, precision=precision)
-        words = "the base model, adapter switched off (the new adapter starts without effect)"
+        words = f"{BASE_WORDS} (the new adapter starts without effect)"
         return replace(reference, words=words, equals_policy=True)
     known = identities(model, adapter=is_adapter, precision=precision)
     if is_adapter:
@@ -115,7 +116,6 @@ def base_reference(model: nn.Module, *, precision: str) -> Reference:
     """The base model under an adapter. The policy is claimed to start there only if the adapter has no effect yet."""
     if not hasattr(model, "peft_config"):
         raise WrongReferenceError("the reference 'base' means the adapter switched off, and this model has no adapter")
-    words = "the base model, adapter switched off"
     known = identities(model, adapter=False, precision=precision)
 
     @contextmanager
@@ -123,7 +123,7 @@ def base_reference(model: nn.Module, *, precision: str) -> Reference:
         with model.disable_adapter():  # type: ignore[operator]
             yield model
 
-    return Reference(words, **known, equals_policy=not adapter_has_effect(model), use=use)
+    return Reference(BASE_WORDS, **known, equals_policy=not adapter_has_effect(model), use=use)
 
 
 def other_reference(model: nn.Module, name: str, *, precision: str) -> Reference:

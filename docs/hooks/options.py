@@ -1,0 +1,53 @@
+"""Tables of all options, made from the dataclasses that the command line is made from: they cannot fall behind."""
+
+import re
+from dataclasses import Field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+_MARK = re.compile(r"^<!-- (?:options: (?P<section>\w+)|(?P<hyperparameters>hyperparameters)) -->$", re.MULTILINE)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return f"`{value}`" if value != "" else "required"
+
+
+def _row(name: str, default: str, text: str) -> str:
+    return f"| `{name}` | {default} | {text.replace('|', '&#124;')} |"
+
+
+def _section(name: str) -> list[str]:
+    from likelier import config, options
+
+    section: Any = config.RunOptions if name == "RunOptions" else getattr(options, name)
+    hints = get_type_hints(section)
+    return [_row(one.name, _shown(one.default), _what(one, hints[one.name])) for one in fields(section)]
+
+
+def _what(one: Field[Any], hint: Any) -> str:
+    choices = [str(word) for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal for word in get_args(kind)]
+    named = len(choices) > 1 and not all(word in one.metadata["help"] for word in choices)
+    return one.metadata["help"] + (f"; one of {', '.join(choices)}" if named else "")
+
+
+def _hyperparameters() -> list[str]:
+    from likelier.config import hyperparameter_fields
+    from likelier.flags import _HYPERPARAMETER_HELP as HELP
+
+    rows = []
+    for name, owners in hyperparameter_fields().items():
+        defaults = {_shown(one.default) or "from the data" for one in owners.values()}
+        each = ", ".join(f"{method} {_shown(one.default) or 'from the data'}" for method, one in owners.items())
+        rows.append(_row(name, each if len(defaults) > 1 else defaults.pop(), HELP[name]))
+    return rows
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put a table in the place of each mark."""
+
+    def table(match: re.Match[str]) -> str:
+        rows = _hyperparameters() if match["hyperparameters"] else _section(match["section"])
+        return "\n".join(["| option | default | what |", "|---|---|---|", *rows])
+
+    return _MARK.sub(table, markdown)

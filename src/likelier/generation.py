@@ -1,0 +1,138 @@
+"""What a model writes: token by token, the likeliest one or drawn at a temperature, and nothing else.
+
+A model's own generation config names the tokens that end an answer, and nothing more is taken from it: penalties, top-k
+and the like would show another distribution than the one that was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from likelier.data.tokenize import render
+from likelier.errors import ConfigError
+from likelier.models import Policy
+from likelier.records import Message
+from likelier.scoring.score import causal_model, frozen
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are written: greedily at `temperature` 0, else drawn with `seed`. Raises `ConfigError`."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens={self.max_new_tokens} is out of range; it must be at least 1")
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature={self.temperature} is out of range; it must be 0 or above")
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer as a model wrote it: its token ids up to the one that ends it; `is_whole` is False where it was cut."""
+
+    ids: list[int]
+    text: str
+    is_whole: bool
+
+
+def greedy_answers(policy: Policy, prompts: Sequence[Sequence[Mapping[str, str]]], *, max_new_tokens: int) -> list[str]:
+    """The policy's greedy answer to each conversation (of `role` and `content`), without blanks around it."""
+    talks = [tuple(Message(turn["role"], turn["content"]) for turn in prompt) for prompt in prompts]
+    ids = [prompt_ids(policy, talk) for talk in talks]
+    written = write_answers(policy.model, policy.tokenizer, ids, Decoding(max_new_tokens))
+    return [answer.text.strip() for answer in written]
+
+
+def prompt_ids(policy: Policy, prompt: str | tuple[Message, ...]) -> list[int]:
+    """The token ids that the model goes on from: a conversation by the chat template, plain text with its BOS.
+
+    Raises `DataError` where the chat template refuses the conversation.
+    """
+    tokenizer = policy.tokenizer
+    if not isinstance(prompt, str):
+        text = render(tokenizer, prompt, policy.chat, "the prompt")
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = list(tokenizer(prompt)["input_ids"])
+    while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:  # a tokenizer that ends every text would end the prompt
+        ids.pop()
+    return ids
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Every token that ends an answer: those of the model's generation config, one or several, and the tokenizer's."""
+    named = causal_model(model).generation_config.eos_token_id
+    several = named if isinstance(named, (list, tuple)) else [named]
+    return sorted({token for token in (*several, tokenizer.eos_token_id) if token is not None})
+
+
+def write_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], decoding: Decoding | None = None
+) -> list[Written]:
+    """Let the model go on from each prompt (token ids), all in one batch, padded on the left.
+
+    The random state of the process is left as it was.
+    """
+    decoding, ends = decoding or Decoding(), end_tokens(model, tokenizer)
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
+    longest = max(len(prompt) for prompt in prompts)
+    rows = [[padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    with frozen(model), _only_ours(causal_model(model)), _seeded(decoding.seed, model.device):
+        written = model.generate(
+            input_ids=torch.tensor(rows, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            generation_config=_settings(decoding, ends, padding),
+        )
+    return [_written(tokenizer, ids, ends) for ids in written[:, longest:].tolist()]
+
+
+def _settings(decoding: Decoding, ends: list[int], padding: int) -> Any:
+    from transformers import GenerationConfig
+
+    drawn: dict[str, Any] = {}
+    if decoding.temperature > 0:
+        drawn = {"temperature": decoding.temperature, "top_k": 0, "top_p": 1.0}
+    return GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens,
+        do_sample=bool(drawn),
+        use_cache=True,
+        eos_token_id=ends or None,
+        pad_token_id=padding,
+        **drawn,
+    )
+
+
+def _written(tokenizer: Any, ids: list[int], ends: list[int]) -> Written:
+    end = next((place for place, token in enumerate(ids) if token in ends), None)
+    own = ids if end is None else ids[: end + 1]  # what follows is padding
+    return Written(own, tokenizer.decode(own, skip_special_tokens=True), end is not None)
+
+
+@contextmanager
+def _only_ours(causal: Any) -> Iterator[None]:
+    """The model's own generation config, which would fill in what ours leaves open, put aside."""
+    from transformers import GenerationConfig
+
+    own = causal.generation_config
+    causal.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        causal.generation_config = own
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

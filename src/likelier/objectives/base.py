@@ -1,0 +1,131 @@
+"""What every objective is: a frozen dataclass over `Scored`, the seam's sums and counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+DataKind = Literal["pairs", "labels", "answers"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of a flat list of answers, and the items (pairs or labelled rows) that point into it.
+
+    Shapes: `logps`, `lengths`, `ref_logps` (answers,), log-probabilities in nats summed over `lengths` tokens;
+    `pairs` (n, 2) answer numbers (chosen, rejected); or `rows` (n,) answer numbers with `desirable` (n,) bool and
+    `partners` (n,) answer numbers of the mismatched answers (empty where they are not in this batch).
+    """
+
+    logps: Tensor
+    lengths: Tensor
+    ref_logps: Tensor | None = None
+    pairs: Tensor | None = None
+    rows: Tensor | None = None
+    desirable: Tensor | None = None
+    partners: Tensor | None = None
+
+    @property
+    def logratios(self) -> Tensor:
+        """`logps - ref_logps`, (answers,)."""
+        if self.ref_logps is None:
+            raise ValueError("this objective needs reference log-probabilities and got none")
+        return self.logps - self.ref_logps
+
+    def at_reference(self) -> Scored:
+        """The same items as if the policy were the reference: every log-ratio zero."""
+        return replace(self, ref_logps=self.logps)
+
+    def chosen_rejected(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """`values` (answers,) at the chosen and at the rejected answer of each pair, (n,) each."""
+        if self.pairs is None:
+            raise ValueError("this objective needs pairs and got labelled rows")
+        return values[self.pairs[:, 0]], values[self.pairs[:, 1]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What every method says of itself. Subclasses add hyperparameters and `losses`."""
+
+    method: ClassVar[str]
+    data: ClassVar[DataKind] = "pairs"
+    needs_reference: ClassVar[bool] = True
+    needs_partner: ClassVar[bool] = False
+    learning_rate: ClassVar[float] = 1e-6
+    learning_rate_source: ClassVar[str] = "as for DPO: its paper, appendix B"
+
+    def reward_scale(self) -> float | None:
+        """What a summed log-ratio is multiplied by to give the logged reward; None where rewards are something else."""
+        return None
+
+    def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        """One loss per item, (n,), not reduced. `statistics` is the whole step's `step_statistics`, if it has any."""
+        raise NotImplementedError
+
+    def rewards(self, scored: Scored) -> Tensor:
+        """The logged reward of each answer, (answers,), detached."""
+        raise NotImplementedError
+
+    def step_statistics(self, scored: Scored) -> Tensor | None:
+        """Sums over the step that the loss needs (they add up over micro-batches and ranks), or None."""
+        return None
+
+    def statistics_metrics(self, statistics: Tensor) -> dict[str, float]:
+        """What to log of the step's statistics."""
+        return {}
+
+    def reward_baseline(self, statistics: Tensor | None) -> Tensor | None:
+        """The reward above which a labelled answer counts as found desirable; None for pairs."""
+        return None
+
+    def resolved(self, median_length: float) -> Objective:
+        """The objective with hyperparameters that depend on the data (median answer length in tokens) filled in."""
+        return self
+
+    def explain(self, median_length: float) -> str:
+        """The hyperparameters' consequence in nats, for the run card."""
+        raise NotImplementedError
+
+    def warnings(self, batch_size: int, desirable: int, undesirable: int) -> list[str]:
+        """What is wrong with this objective on this data (`desirable` and `undesirable` are 0 for pairs)."""
+        return []
+
+    def proposals(self, desirable: int, undesirable: int) -> list[str]:
+        """Hyperparameters that would suit the data better, as advice."""
+        return []
+
+    def hyperparameters(self) -> dict[str, object]:
+        """Name and value of each hyperparameter."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def require(condition: bool, method: str, name: str, value: object, wanted: str) -> None:
+    """Raise `ValueError` naming the option, its value and what it must be."""
+    if not condition:
+        raise ValueError(f"{method}: {name}={value!r} is out of range; it must be {wanted}")
+
+
+def require_chance(method: str, name: str, value: float) -> None:
+    """A chance that a label is wrong."""
+    require(0 <= value < 0.5, method, name, value, "in [0, 0.5)")
+
+
+class LogRatioReward:
+    """The logged reward is `beta` times the summed log-ratio. For objectives with a field `beta`."""
+
+    beta: float
+
+    def reward_scale(self) -> float:
+        return self.beta
+
+    def rewards(self, scored: Scored) -> Tensor:
+        return (self.beta * scored.logratios).detach()
+
+    def reward_words(self) -> str:
+        """The scale of the rewards in nats."""
+        return (
+            f"sums of log-ratios over answer tokens; beta {self.beta:g}: a reward margin of 1 is "
+            f"{1 / self.beta:g} nats between the two answers' log-ratios"
+        )
