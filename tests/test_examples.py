@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def as_demo(model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_pairs(path: Path, count: int = 12) -> Path:
     pairs = chat_pairs(count)
     rows = [
-        {side: [vars(turn) for turn in getattr(pair, side)] for side in ("prompt", "chosen", "rejected")}
+        {side: [asdict(turn) for turn in getattr(pair, side)] for side in ("prompt", "chosen", "rejected")}
         for pair in pairs
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -115,6 +115,32 @@ RECOGNISED: list[tuple[str, dict[str, Any], tuple[Any, Any, Any]]] = [
         {"conversations": [human("ask"), gpt("yes")], "label": False},
         (ASK, YES, False),
     ),
+    (
+        "two answers and a winner",
+        {"prompt": "ask", "first": "no", "second": "yes", "winner": "b"},
+        ("ask", "yes", "no"),
+    ),
+    ("ranked answers", {"prompt": "ask", "answers": ["no", "yes"], "ranks": [2, 1]}, ("ask", "yes", "no")),
+    ("scored answers", {"prompt": "ask", "answers": ["no", "yes"], "scores": [2, 8.5]}, ("ask", "yes", "no")),
+    (
+        "answers with a judgement for each two",
+        {"prompt": "ask", "answers": ["no", "yes"], "judgements": [2]},
+        ("ask", "yes", "no"),
+    ),
+    (
+        "conversation tree, a tree a row",
+        {
+            "tree": {
+                "role": "prompter",
+                "text": "ask",
+                "replies": [
+                    {"role": "assistant", "text": "no", "rank": 1},
+                    {"role": "assistant", "text": "yes", "rank": 0},
+                ],
+            }
+        },
+        (ASK, YES, NO),
+    ),
     ("prompt, completion", {"prompt": "ask", "completion": "yes"}, ("ask", "yes", None)),
     ("messages", {"messages": [user("ask"), assistant("yes")]}, (ASK, YES, None)),
     ("ShareGPT conversations", {"conversations": [human("ask"), gpt("yes")]}, (ASK, YES, None)),
@@ -132,7 +158,8 @@ def test_every_format_is_recognised_without_configuration(name: str, row: dict[s
 
 
 def test_the_list_above_holds_every_format() -> None:
-    assert {name for name, *_ in RECOGNISED} == {layout.name for layout in FORMATS}
+    of_whole_files = {"conversation tree, a message a row"}  # see test_rankings.py
+    assert {name for name, *_ in RECOGNISED} | of_whole_files == {layout.name for layout in FORMATS}
 
 
 def test_a_record_says_where_it_came_from(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,8 @@ def files(tmp_path: Path) -> dict[str, str]:
     policy.tokenizer.save_pretrained(tmp_path / "model")
     rows = [
         {
-            "prompt": [vars(part) for part in pair.prompt],
-            **{side: [vars(part) for part in getattr(pair, side)] for side in ("chosen", "rejected")},
+            "prompt": [asdict(part) for part in pair.prompt],
+            **{side: [asdict(part) for part in getattr(pair, side)] for side in ("chosen", "rejected")},
         }
         for pair in chat_pairs(12)
     ]

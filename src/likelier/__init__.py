@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from likelier.versions import __version__
 
 if TYPE_CHECKING:
+    from likelier.data.columns import Columns
     from likelier.data.load import PreferenceData, load_preferences
     from likelier.models import Policy, load_policy
     from likelier.objectives import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 # torch and transformers take seconds to import: each name is imported when it is first used.
 _HOMES = {
+    "Columns": "data.columns",
     "PreferenceData": "data.load",
     "load_preferences": "data.load",
     "Policy": "models",
@@ -69,6 +71,7 @@ __all__ = [
     "APODown",
     "APOZero",
     "ChatOptions",
+    "Columns",
     "DataSet",
     "Hinge",
     "LoraOptions",

@@ -1,6 +1,6 @@
 """The command line: subcommands of a few lines each, over the library.
 
-Exit codes: 0 done, 1 a fault of ours, 2 bad input (one message, no traceback), 130 interrupted.
+Exit codes: 0 done, 1 a fault of ours, 2 bad input (one message, no traceback), 3 an audit's findings, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from likelier.versions import __version__
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its one-line help, its flags, what it does. Flags are built only for the command that runs."""
+    """A subcommand: its one-line help, its flags, what it does (with an exit code, or none for 0). Flags are built only
+    for the command that runs.
+    """
 
     help: str
     usage: str
     add_flags: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], int | None]
 
 
 def _positive(kind: type) -> Callable[[str], float]:
@@ -93,11 +95,14 @@ def _train_stages(from_file: dict[str, Any], given: dict[str, Any]) -> None:
 
 
 def _score_flags(parser: argparse.ArgumentParser) -> None:
+    from likelier.data.columns import add_columns_flag
+
     parser.add_argument(
         "--model", required=True, help="the policy: a run folder, a model or adapter folder, a hub id, demo"
     )
     parser.add_argument("--reference", help="the reference model (default: a run's own; an adapter's base)")
     parser.add_argument("--data", required=True, help="pairs or labelled answers, in any known format")
+    add_columns_flag(parser)
     parser.add_argument("--output", required=True, help="JSON lines, one object a row")
     parser.add_argument("--beta", type=_positive(float), help="reward scale (default: the run's own, else 0.1)")
     parser.add_argument("--per-token", action="store_true", help="add every answer token with its log-ratio")
@@ -124,6 +129,7 @@ def _score(flags: argparse.Namespace) -> None:
             max_length=flags.max_length,
             dtype=flags.dtype,
             token_budget=flags.token_budget,
+            columns=flags.columns,
         )
     )
 
@@ -176,12 +182,88 @@ def _import(flags: argparse.Namespace) -> None:
     write_import(flags.file, flags.tool, flags.trainer, flags.output)
 
 
+def _audit_flags(parser: argparse.ArgumentParser) -> None:
+    from likelier.audit.command import add_flags
+
+    add_flags(parser)
+
+
+def _audit(flags: argparse.Namespace) -> int:
+    from likelier.audit.command import run
+
+    return run(flags)
+
+
+def _estimate_flags(parser: argparse.ArgumentParser) -> None:
+    from likelier.advice.estimate import add_flags
+
+    add_flags(parser)
+
+
+def _estimate(flags: argparse.Namespace) -> None:
+    from likelier.advice.estimate import run
+
+    run(flags)
+
+
+def _recommend_flags(parser: argparse.ArgumentParser) -> None:
+    from likelier.advice.command import add_flags
+
+    add_flags(parser)
+
+
+def _recommend(flags: argparse.Namespace) -> None:
+    from likelier.advice.command import run
+
+    run(flags)
+
+
+def _convert_flags(parser: argparse.ArgumentParser) -> None:
+    from likelier.data.columns import add_columns_flag
+
+    parser.add_argument("input", metavar="IN", help="a preference file, a datasets folder or a hub id")
+    parser.add_argument("output", metavar="OUT", help="JSON lines: a name that ends in .jsonl")
+    kinds = ["pairs", "labels", "answers"]
+    parser.add_argument("--to", choices=kinds, help="what to write (default: what the file holds)")
+    parser.add_argument("--keep-undecided", action="store_true", help="write pairs with as many votes for as against")
+    parser.add_argument("--subset", help="a subset of the hub id, or a sheet of the workbook")
+    parser.add_argument("--split", help="a split of the hub id or datasets folder")
+    parser.add_argument("--revision", help="a revision of the hub id")
+    add_columns_flag(parser)
+
+
+def _convert(flags: argparse.Namespace) -> None:
+    from likelier.data.columns import columns_of
+    from likelier.data.export import convert_file
+    from likelier.options import DataSet
+
+    choices = {name: getattr(flags, name) for name in ("subset", "split", "revision")}
+    source = DataSet(flags.input, **choices, columns=columns_of(flags.columns))
+    print(convert_file(source, flags.output, to=flags.to, keep_undecided=flags.keep_undecided))
+
+
 COMMANDS = {
     "demo": Command(
         "train the built-in small model on the built-in preferences and show what changed",
         "[options]",
         _demo_flags,
         _demo,
+    ),
+    "audit": Command("what is in a preference file, and what is wrong with it", "FILE [options]", _audit_flags, _audit),
+    "convert": Command(
+        "write a preference file as the JSON lines that every tool reads", "IN OUT [options]", _convert_flags, _convert
+    ),
+    "estimate": Command(
+        "how much memory a run takes, part by part, and the token budget that fits",
+        "--model M [options]",
+        _estimate_flags,
+        _estimate,
+    ),
+    "recommend": Command(
+        "which method and settings suit the data and the memory, with reasons and a run.yaml",
+        "FILE [FILE ...] --model M [options]",
+        _recommend_flags,
+        _recommend,
     ),
     "train": Command(
         "train a policy on preferences, by flags or a YAML file", "[CONFIG.yaml] [options]", _train_flags, _train
@@ -245,7 +327,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     plain_warnings()
     try:
-        COMMANDS[command].run(flags)
+        code = COMMANDS[command].run(flags)
     except LikelierError as error:
         say(f"error: {error}")
         return 2
@@ -256,7 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return _our_fault(error)
-    return 0
+    return code or 0
 
 
 def _our_fault(error: BaseException) -> int:

@@ -14,6 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
+from likelier.data.columns import COLUMNS_HELP, Columns, columns_of
 from likelier.errors import ConfigError
 from likelier.objectives import METHODS, Objective
 from likelier.options import (
@@ -25,6 +26,7 @@ from likelier.options import (
     nearest,
     option,
     refuse_reference_options,
+    refuse_signal_options,
 )
 
 
@@ -40,6 +42,7 @@ class RunOptions:
     output: str = option("", "the run folder")
     reference: str = option("start", "start (the policy as it is loaded), base (adapter off), or another model")
     eval_data: str | tuple[DataSet, ...] | None = option(None, "held-out preferences, named like data")
+    columns: Columns | None = option(None, COLUMNS_HELP, many="ROLE=COLUMN")
     eval_fraction: float | None = option(None, "hold out this share of the prompts instead")
     dtype: Dtype = option(
         "auto",
@@ -94,12 +97,15 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     for name in ("data", "eval_data"):
         if isinstance(named.get(name), (list, tuple, Mapping)):
             named[name] = data_sets(name, named[name])
+    if "columns" in named:
+        named["columns"] = columns_of(named["columns"])
     run = _section(RunOptions, named)
     objective = _objective(run.method, named)
     lora, training, chat = (_section(kind, named) for kind in (LoraOptions, TrainingOptions, ChatOptions))
     if named:
         _refuse(next(iter(named)), run.method)
     config = RunConfig(run, objective, lora, training, chat)
+    refuse_signal_options(objective, training)
     if not objective.needs_reference:
         refuse_reference_options(run.method, named=run.reference != "start", options=training)
     return config
@@ -129,7 +135,10 @@ def data_sets(name: str, value: Any) -> tuple[DataSet, ...]:
             raise ConfigError(f"{name}: unknown option {unknown[0]!r} of a data set{close}; known: {', '.join(known)}")
         if "path" not in entry:
             raise ConfigError(f"{name}: a data set without path: {dict(entry)!r}")
-        found.append(_section(DataSet, dict(entry)))
+        own = dict(entry)
+        if "columns" in own:
+            own["columns"] = columns_of(own["columns"])
+        found.append(_section(DataSet, own))
     if not found:
         raise ConfigError(f"{name} is an empty list; name at least one data set")
     return tuple(found)

@@ -19,13 +19,27 @@ from likelier.scoring.batch import Answers
 from likelier.scoring.score import frozen
 
 Report = Callable[[int], None]
-_PACK_LARGER = {"cuda": 4}  # without gradients no activations are kept; on a CPU larger batches gain nothing
+PACK_LARGER = {"cuda": 4}  # without gradients no activations are kept; on a CPU larger batches gain nothing
 
 
 def as_scored(batch: Batch, scores: SequenceScores) -> Scored:
-    """The seam's result as what objectives read; the reference in the policy's precision."""
-    ref_logps = None if batch.ref_logps is None else batch.ref_logps.to(scores.logps.dtype)
-    return Scored(scores.logps, scores.lengths, ref_logps, batch.pairs, batch.rows, batch.desirable, batch.partners)
+    """The seam's result as what objectives read; the reference and what rows bring in the policy's precision."""
+
+    def like_logps(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values.to(scores.logps.device, scores.logps.dtype)
+
+    return Scored(
+        logps=scores.logps,
+        lengths=scores.lengths,
+        ref_logps=like_logps(batch.ref_logps),
+        pairs=batch.pairs,
+        rows=batch.rows,
+        desirable=batch.desirable,
+        partners=batch.partners,
+        weights=like_logps(batch.weights),
+        margins=like_logps(batch.margins),
+        flip_chances=like_logps(batch.flip_chances),
+    )
 
 
 def micro_batches(model: nn.Module, groups: Sequence[Group], token_budget: int) -> list[list[Group]]:
@@ -56,7 +70,7 @@ def score_groups(
 
     The largest come first, so that memory is at its peak at once. `report` is called with the number of groups done.
     """
-    budget = token_budget * _PACK_LARGER.get(torch.device(device).type, 1)
+    budget = token_budget * PACK_LARGER.get(torch.device(device).type, 1)
     with frozen(model):
         for part in micro_batches(model, groups, budget):
             batch = collate(part, device=device, answers=answers)
@@ -100,4 +114,7 @@ def join(parts: Sequence[Scored]) -> Scored:
         rows=numbers("rows"),
         desirable=values("desirable"),
         partners=numbers("partners"),
+        weights=values("weights"),
+        margins=values("margins"),
+        flip_chances=values("flip_chances"),
     )

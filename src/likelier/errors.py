@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class LikelierError(Exception):
     """Base class: bad input of any kind. The command line prints the message and exits with 2."""
@@ -37,3 +39,11 @@ class HubError(LikelierError):
 
 class LikelierWarning(UserWarning):
     """Something a user should know about before trusting the run."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` where a known name is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

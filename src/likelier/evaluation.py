@@ -64,7 +64,7 @@ def _by_data_set(metric: str, right: Tensor, groups: Sequence[Group]) -> dict[st
 
 def objective_metrics(objective: Objective, scored: Scored, statistics: Tensor | None) -> dict[str, float]:
     """Loss, rewards, log-probabilities, lengths and the objective's own statistics, as means over the items."""
-    sums = step_sums(objective, scored, statistics, objective.losses(scored, statistics))
+    sums = step_sums(objective, scored, statistics, objective.weighted_losses(scored, statistics))
     return readable(sums) | ({} if statistics is None else objective.statistics_metrics(statistics))
 
 

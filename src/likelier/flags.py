@@ -50,7 +50,8 @@ def _add(group: Any, section: type) -> None:
     hints = typing.get_type_hints(section)
     for item in fields(section):
         if item.metadata.get("flag", True):
-            _flag(group, item.name, _help(item), hints[item.name] is bool, _choices(hints[item.name]))
+            many = item.metadata.get("many")
+            _flag(group, item.name, _help(item), hints[item.name] is bool, _choices(hints[item.name]), many)
 
 
 def _help(item: Field[Any]) -> str:
@@ -65,10 +66,15 @@ def _choices(hint: Any) -> list[str] | None:
     return None
 
 
-def _flag(group: Any, name: str, text: str, is_bool: bool, choices: list[str] | None = None) -> None:
+def _flag(
+    group: Any, name: str, text: str, is_bool: bool, choices: list[str] | None = None, many: str | None = None
+) -> None:
+    """One flag; `many` is the shape of each of its words, where it takes several."""
     flag = "--" + name.replace("_", "-")
     if is_bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+    elif many:
+        group.add_argument(flag, default=argparse.SUPPRESS, help=text, nargs="+", action="extend", metavar=many)
     else:
         metavar = None if choices else name.rsplit("_", 1)[-1].upper()
         group.add_argument(flag, default=argparse.SUPPRESS, help=text, choices=choices, metavar=metavar)

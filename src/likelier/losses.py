@@ -20,16 +20,22 @@ def _smoothed(logits: Tensor, label_smoothing: float | Tensor) -> Tensor:
 
 
 def dpo_loss(
-    chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, label_smoothing: float | Tensor = 0.0
+    chosen_logratios: Tensor,
+    rejected_logratios: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float | Tensor = 0.0,
+    margin: float | Tensor = 0.0,
 ) -> Tensor:
-    """Direct preference optimization: `-log s(beta (Dw - Dl))`.
+    """Direct preference optimization: `-log s(beta (Dw - Dl) - margin)`.
 
     Source: arXiv 2305.18290, equation 7; with `label_smoothing` e > 0 the conservative DPO of E. Mitchell's note,
-    equation 3. A tensor gives each pair its own soft label (a tie is 0.5).
+    equation 3. A tensor gives each pair its own soft label (a tie is 0.5). `margin` >= 0 is how much more reward
+    the chosen answer should get (DPO with an offset, arXiv 2402.10571).
 
-    Shapes: (n,), (n,) -> (n,). At zero log-ratios the value is ln 2.
+    Shapes: (n,), (n,) -> (n,). At zero log-ratios the value is ln 2 without a margin.
     """
-    return _smoothed(beta * (chosen_logratios - rejected_logratios), label_smoothing)
+    return _smoothed(beta * (chosen_logratios - rejected_logratios) - margin, label_smoothing)
 
 
 def robust_dpo_loss(
@@ -56,18 +62,23 @@ def ipo_loss(
     *,
     tau: float,
     length_normalize: bool = True,
+    margin: float | Tensor = 1.0,
+    label_smoothing: float | Tensor = 0.0,
 ) -> Tensor:
     """Identity preference optimization: `(h - 1 / (2 tau))^2`, a regression that stops pushing at its target.
 
     Source: arXiv 2310.12036, equation 17. `h = Dw / n_w - Dl / n_l` per token (the form its authors confirmed for
     practice) or, without `length_normalize`, `h = Dw - Dl` per answer. The target 1 / (2 tau) has the unit of `h`.
+    `margin` >= 0 multiplies it. Where a label is wrong with chance `label_smoothing` e, the expected loss is, up to a
+    constant, the one with the target (1 - 2 e) / (2 tau): a tie (0.5) asks for no difference.
 
-    Shapes: four times (n,) -> (n,). At zero log-ratios the value is (1 / (2 tau))^2.
+    Shapes: four times (n,) -> (n,). At zero log-ratios the value is the target's square.
     """
+    target = margin * (1 - 2 * label_smoothing) / (2 * tau)
     if length_normalize:
         chosen_logratios = chosen_logratios / chosen_lengths
         rejected_logratios = rejected_logratios / rejected_lengths
-    return (chosen_logratios - rejected_logratios - 1 / (2 * tau)) ** 2
+    return (chosen_logratios - rejected_logratios - target) ** 2
 
 
 def kto_loss(
@@ -98,12 +109,13 @@ def simpo_loss(
     rejected_lengths: Tensor,
     *,
     beta: float,
-    gamma_beta_ratio: float,
+    gamma_beta_ratio: float | Tensor,
     label_smoothing: float | Tensor = 0.0,
 ) -> Tensor:
     """SimPO: `-log s(beta (p_w / n_w - p_l / n_l - gamma_beta_ratio))`: no reference, a margin per token.
 
-    Source: arXiv 2405.14734, equation 6, with gamma = gamma_beta_ratio * beta. `beta` is per token, hence 2 to 10.
+    Source: arXiv 2405.14734, equation 6, with gamma = gamma_beta_ratio * beta. `beta` is per token, hence 2 to 10. A
+    tensor gives each pair a margin of its own.
 
     Shapes: four times (n,) -> (n,).
     """

@@ -310,17 +310,22 @@ def compile_layers(model: nn.Module) -> None:
 
 
 def default_token_budget(model: Any, device: torch.device, *, checkpointing: bool = False) -> int:
-    """Tokens of one micro-batch: a deterministic function of the model, its dtype and the device's total memory.
-
-    A third of the memory for activations, at about 40 hidden-sized values a layer and token; with activation
-    checkpointing 2 of them are kept and one layer's 40 are live. On a CPU at most 1024, beyond which rows only leave
-    the cache.
-    """
+    """Tokens of one micro-batch: a deterministic function of the model, its dtype and the device's total memory."""
     config = model.config.get_text_config()
-    values = 2 * config.num_hidden_layers + 40 if checkpointing else 40 * config.num_hidden_layers
-    per_token = values * config.hidden_size * torch.finfo(model.dtype).bits // 8
-    fitting = total_memory(device) // 3 // per_token
-    return int(max(1024, min(fitting, 1024 if device.type == "cpu" else 65536)))
+    hidden = config.hidden_size * torch.finfo(model.dtype).bits // 8
+    return default_budget(
+        config.num_hidden_layers, hidden, total_memory(device), device.type, checkpointing=checkpointing
+    )
+
+
+def default_budget(layers: int, hidden: int, memory: int, device: str, *, checkpointing: bool = False) -> int:
+    """A third of the memory for activations, at about 40 hidden states (of `hidden` bytes) a layer and token.
+
+    With activation checkpointing 2 of them are kept and one layer's 40 are live. On a CPU at most 1024 tokens, beyond
+    which rows only leave the cache.
+    """
+    fitting = memory // 3 // ((2 * layers + 40 if checkpointing else 40 * layers) * hidden)
+    return int(max(1024, min(fitting, 1024 if device == "cpu" else 65536)))
 
 
 def total_memory(device: torch.device) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from likelier.errors import ConfigError
+from likelier.data.columns import Columns, columns_of
+from likelier.errors import ConfigError, nearest
 
 Scheduler = Literal["constant", "cosine", "linear"]
 Dtype = Literal["auto", "float32", "bfloat16", "pure-bfloat16"]
@@ -51,7 +52,9 @@ class DataSet:
 
     `path` is a file, a folder or a hub id; `weight` says how often its rows are seen in an epoch (0.5: a seeded half of
     them, 2: each twice); `subset`, `split` and `revision` choose within a hub id (`subset`, `revision`) or a `datasets`
-    folder (`split`). `name` stands in the account and in the evaluation's metrics (default: the path's last part).
+    folder (`split`), or the sheet of a workbook (`subset`). `columns` says which column is what (a `Columns`, or a
+    mapping of its fields). `name` stands in the account and in the evaluation's metrics (default: the path's last
+    part).
     """
 
     path: str
@@ -60,8 +63,10 @@ class DataSet:
     subset: str | None = None
     split: str | None = None
     revision: str | None = None
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", columns_of(self.columns))
         if not isinstance(self.path, str):
             raise ConfigError(f"a data set has path={self.path!r}; give a file, a folder or a hub id")
         if not self.weight > 0:
@@ -121,6 +126,20 @@ class TrainingOptions:
         False, "keep fewer activations and compute them again in backward: less memory, about a third more time"
     )
     compile: bool = option(False, "compile the model's layers (torch.compile); the first steps are then slow")
+    use_votes: Literal["majority", "soft", "weight"] = option(
+        "majority",
+        "what annotators' votes do: majority: say which answer is chosen; soft: their share is the label's certainty; "
+        "weight: their margin is the pair's weight",
+    )
+    use_weights: Literal["column", "scores", "prompt"] | None = option(
+        None,
+        "weigh rows in the loss: by their weight column, by the difference of the answers' scores, or so that every "
+        "prompt counts alike (default: not)",
+    )
+    use_margins: Literal["column", "scores"] | None = option(
+        None, "margin of each pair: its margin column, or the difference of the answers' scores (default: not)"
+    )
+    min_score_gap: float | None = option(None, "leave out pairs whose scores are less than this apart")
     reference_scores: Literal["stored", "live"] = option(
         "stored", "stored: score the reference once, keep it on disk; live: ask it at every step"
     )
@@ -135,7 +154,8 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name, choices in _choices(type(self)).items():
-            if getattr(self, name) not in choices:
+            value = getattr(self, name)
+            if value not in choices and (value is not None or getattr(type(self), name) is not None):
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(choices)}")
         at_least_one = (
             "batch_size",
@@ -157,6 +177,8 @@ class TrainingOptions:
                 raise ConfigError(f"{name}={value} is out of range; it must be above 0")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed={self.seed} is out of range; it must lie between 0 and 2**32 - 1")
+        if self.min_score_gap is not None and not 0 <= self.min_score_gap < float("inf"):
+            raise ConfigError(f"min_score_gap={self.min_score_gap} is out of range; it must be at least 0")
         if self.warmup is not None and not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup={self.warmup} is out of range; it is a share of the steps, from 0 to below 1")
         if self.max_steps is not None and self.epochs is not None:
@@ -174,8 +196,13 @@ class TrainingOptions:
 
 
 def _choices(options: type) -> dict[str, tuple[str, ...]]:
-    """The options that are one of a few words."""
-    return {name: get_args(hint) for name, hint in get_type_hints(options).items() if get_origin(hint) is Literal}
+    """The options that are one of a few words, or not given."""
+    found = {}
+    for name, hint in get_type_hints(options).items():
+        for kind in (hint, *get_args(hint)):
+            if get_origin(kind) is Literal:
+                found[name] = get_args(kind)
+    return found
 
 
 OURS = {
@@ -268,14 +295,6 @@ def _as_number(name: str, value: Any) -> float:
         raise ConfigError(f"trainer.{name}={value!r} is not a number") from None
 
 
-def nearest(name: str, known: Any) -> str:
-    """`; did you mean ...?` where a known name is close."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def refuse_reference_options(method: str, *, named: bool, options: TrainingOptions) -> None:
     """For a method without a reference: every option about one is inert, hence an error."""
     asked = {
@@ -286,6 +305,23 @@ def refuse_reference_options(method: str, *, named: bool, options: TrainingOptio
     for name, given in asked.items():
         if given:
             raise ConfigError(f"{method} uses no reference; drop {name}")
+
+
+def refuse_signal_options(objective: Any, options: TrainingOptions) -> None:
+    """Votes, weights and margins that the method (an `Objective`) cannot use are an error that names those that can."""
+    method = objective.method
+    if options.use_margins is not None and not objective.takes_margins:
+        raise ConfigError(f"{method} has no place for a margin; drop use_margins, or take dpo, ipo or simpo")
+    if options.use_votes == "soft":
+        if not objective.takes_soft_labels:
+            raise ConfigError(
+                f"{method} has no place for soft labels; use_votes=weight works with every method, soft with dpo, ipo, "
+                "simpo and sigmoid_norm"
+            )
+        for name in ("label_smoothing", "nll_weight"):
+            if getattr(objective, name, 0):
+                value = getattr(objective, name)
+                raise ConfigError(f"use_votes=soft and {name}={value} contradict each other; drop one of them")
 
 
 def with_changes(options: TrainingOptions, changes: dict[str, Any]) -> TrainingOptions:

@@ -35,7 +35,8 @@ def train(config: RunConfig, data: PreferenceData | None = None) -> PreferenceTr
     folder.check(resume=run.resume)  # before anything slow
     if run.push_to_hub is not None:
         check_repository(run.push_to_hub)
-    data = data or load_preferences(run.data, eval_data=run.eval_data, eval_fraction=run.eval_fraction, seed=seed)
+    held_out: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}
+    data = data or load_preferences(run.data, **held_out, seed=seed, columns=run.columns)
     _check_kind(config, data)
     policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, chat=config.chat)
     say(f"policy: {policy.words}")
@@ -81,7 +82,7 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_absolute(one) for one in value]
     if isinstance(value, dict):
-        return value | {"path": _absolute(value["path"])}
+        return value | {"path": _absolute(value["path"])} if "path" in value else value
     return (
         str(Path(value).expanduser().resolve())
         if isinstance(value, str) and Path(value).expanduser().exists()
@@ -105,13 +106,14 @@ def score_file(
     max_length: int | None,
     dtype: Dtype,
     token_budget: int | None,
+    columns: Any = None,
 ) -> str:
     """Write the implicit reward of every answer in `data` to `output`; returns a summary."""
     _check_writable(output, data)
     model = final_model(model)
     card = card_of(model)
     scale = beta if beta is not None else float(card.get("reward_scale") or 0.1)
-    loaded = load_preferences(data)
+    loaded = load_preferences(data, columns=columns)
     talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
     policy = load_policy(model, dtype=dtype, chat=recorded_chat(card) if talks else None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

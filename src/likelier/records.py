@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. `tool_calls` is the JSON text of the calls that an assistant makes, if any."""
 
     role: str
     content: str
+    tool_calls: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenIds:
     """Text that came already tokenized."""
 
@@ -26,7 +27,7 @@ class TokenIds:
 Content: TypeAlias = "str | tuple[Message, ...] | TokenIds"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """Where a row came from: the file (or "rows" for rows in memory) and its line or record number, from 1.
 
@@ -42,18 +43,45 @@ class Source:
         return f"{self.file}:{self.number}" if self.unit == "line" else f"{self.file}, {self.unit} {self.number}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """One prompt and two answers, the first preferred to the second."""
+    """One prompt and two answers, the first preferred to the second.
+
+    `votes` counts the judgements for the chosen answer, for the rejected one, and ties; `flip_chance` is the share of
+    the rejected one where the data give shares. The chosen answer never has less than the rejected one; with as much,
+    the pair is undecided and only soft labels can use it. `weight`, `margin` and `scores` (chosen, rejected) are what
+    the data say, NaN for what is no number; nothing reads them unless asked to. `tools` is the JSON text of the tools
+    that the chat template is given.
+    """
 
     prompt: Content
     chosen: Content
     rejected: Content
     source: Source
     ref_logps: tuple[float, float] | None = None
+    votes: tuple[int, int, int] | None = None
+    flip_chance: float | None = None
+    weight: float = 1.0
+    margin: float | None = None
+    scores: tuple[float, float] | None = None
+    tools: str = ""
+
+    @property
+    def rejected_share(self) -> float:
+        """The share of the judgements that prefer the rejected answer, ties counted half; 0 without any account."""
+        if self.flip_chance is not None:
+            return self.flip_chance
+        if self.votes is None:
+            return 0.0
+        return (self.votes[1] + self.votes[2] / 2) / sum(self.votes)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether more judgements prefer the chosen answer than the rejected one."""
+        return self.rejected_share < 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Labelled:
     """One prompt and one answer with a thumb up (`desirable`) or down."""
 
@@ -61,27 +89,32 @@ class Labelled:
     answer: Content
     desirable: bool
     source: Source
+    weight: float = 1.0
+    tools: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Demonstration:
     """One prompt and one answer to learn by heart, without a judgement."""
 
     prompt: Content
     answer: Content
     source: Source
+    weight: float = 1.0
+    tools: str = ""
 
 
 Record: TypeAlias = "Pair | Labelled | Demonstration"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unusable:
-    """A row that cannot be trained on, and why."""
+    """A row that cannot be trained on, and why; `record` is what was read of it, where that much could be read."""
 
     source: Source
     reason: str
     detail: str = ""
+    record: Record | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.source}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
@@ -134,7 +167,11 @@ def content_key(content: Content) -> str:
         return "ids:" + ",".join(map(str, content.ids))
     if isinstance(content, str):
         return "text:" + content
-    return "messages:" + "\x00".join(f"{message.role}\x01{message.content}" for message in content)
+    return "messages:" + "\x00".join(f"{one.role}\x01{one.content}" + _calls_key(one) for one in content)
+
+
+def _calls_key(message: Message) -> str:
+    return f"\x01{message.tool_calls}" if message.tool_calls else ""
 
 
 def answers_of(record: Record) -> tuple[Content, ...]:
@@ -143,22 +180,27 @@ def answers_of(record: Record) -> tuple[Content, ...]:
 
 
 def to_labels(records: Iterable[Pair | Labelled]) -> list[Labelled]:
-    """Each pair as two labelled rows, chosen desirable, rejected not (order is the sampler's affair)."""
+    """Each pair as two labelled rows, chosen desirable, rejected not (order is the sampler's affair); an undecided pair
+    gives none.
+    """
     rows = []
     for record in records:
-        if isinstance(record, Pair):
-            rows.append(Labelled(record.prompt, record.chosen, True, record.source))
-            rows.append(Labelled(record.prompt, record.rejected, False, record.source))
-        else:
+        if isinstance(record, Labelled):
             rows.append(record)
+        elif record.is_decided:
+            for answer, desirable in ((record.chosen, True), (record.rejected, False)):
+                rows.append(Labelled(record.prompt, answer, desirable, record.source, record.weight, record.tools))
     return rows
 
 
 def to_demonstrations(records: Iterable[Record]) -> list[Demonstration]:
-    """The answers worth writing: the chosen one of a pair, a desirable one, a demonstration; undesirable ones fall."""
+    """The answers worth writing: the chosen one of a pair, a desirable one, a demonstration; undesirable ones fall, and
+    undecided pairs.
+    """
     rows = []
     for record in records:
-        if isinstance(record, Labelled) and not record.desirable:
+        wanted = record.desirable if isinstance(record, Labelled) else not isinstance(record, Pair) or record.is_decided
+        if not wanted:
             continue
-        rows.append(Demonstration(record.prompt, answers_of(record)[0], record.source))
+        rows.append(Demonstration(record.prompt, answers_of(record)[0], record.source, record.weight, record.tools))
     return rows

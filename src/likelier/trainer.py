@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -22,8 +21,9 @@ from likelier.card import RunFacts
 from likelier.console import counting, say, warn
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
+from likelier.data.signals import Signals
 from likelier.data.tokenize import Group, default_max_length
-from likelier.engine import ScoredGroups, as_scored, micro_batches, step_statistics
+from likelier.engine import ScoredGroups
 from likelier.errors import ConfigError, RunFolderError, TrainingError
 from likelier.evaluation import evaluate_groups
 from likelier.models import (
@@ -34,8 +34,8 @@ from likelier.models import (
     quiet,
     require_same_vocabulary,
 )
-from likelier.objectives import Objective, Scored
-from likelier.options import TrainingOptions, refuse_reference_options, with_changes
+from likelier.objectives import Objective
+from likelier.options import TrainingOptions, refuse_reference_options, refuse_signal_options, with_changes
 from likelier.paths import cache_folder
 from likelier.records import Record, UnusableRows
 from likelier.reference import (
@@ -49,7 +49,8 @@ from likelier.reference import (
 )
 from likelier.reference.store import score_live
 from likelier.runs import RunFolder
-from likelier.scoring import ScorerChoice, attach_scorer, collate
+from likelier.scoring import ScorerChoice, attach_scorer
+from likelier.steps import StepWalker, advice_when_memory_runs_out, can_retry, moments_of
 from likelier.window import MetricWindow, require_finite
 
 
@@ -127,6 +128,7 @@ class PreferenceTrainer(Trainer):
         self._window = MetricWindow(self.objective)
         self._trained = False
         self.token_budget = self._token_budget()
+        self._walker = StepWalker(self.policy.model, self.objective, self.token_budget, self.args.device)
         self.reference: Reference | None = None
         self._start_tolerance: float | None = None
 
@@ -165,11 +167,13 @@ class PreferenceTrainer(Trainer):
             max_length=limit or default_max_length(context),
             truncation=self.options.truncation,
             chat=self.policy.chat,
+            signals=Signals.of(self.options),
         )
 
     def _refuse_inert_options(self, objective: Objective, has_eval: bool) -> None:
         if self.options.eval_steps is not None and not has_eval:
             raise ConfigError("eval_steps has no effect without evaluation data; give eval_data or eval_fraction")
+        refuse_signal_options(objective, self.options)
         if not objective.needs_reference:
             refuse_reference_options(objective.method, named=self._named_reference != "start", options=self.options)
 
@@ -240,7 +244,8 @@ class PreferenceTrainer(Trainer):
             )
         self._trained = True
         try:
-            return self._train()
+            with advice_when_memory_runs_out():
+                return self._train()
         except BaseException as error:
             if self.folder.card_file.exists():
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -264,6 +269,9 @@ class PreferenceTrainer(Trainer):
         self.folder.update_card({**self.card, **facts.card(), "reference": reference_card})
         if self.eval_groups and checkpoint is None:
             self.folder.update_card({"evaluation_start": self.evaluate()})
+        if can_retry(self.args.device):  # elsewhere a run that does not fit is ended by the system, proof or not
+            moments = moments_of(self.policy.model, self.args.optim)
+            self._walker.prove_it_fits(self.train_groups, self.options.batch_size, moments)
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if self._window:  # a last logging window that is not full
             self.log({"loss": math.nan})  # the window's takes its place
@@ -294,30 +302,18 @@ class PreferenceTrainer(Trainer):
         return StepLoader(self.train_groups, batch_sampler=self._sampler(), collate_fn=list)  # type: ignore[arg-type]
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """One optimizer step: walk its micro-batches; the loss is the sum over items divided by their number."""
+        """One optimizer step (see `steps`); the loss is the sum over items divided by their number."""
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):  # type: ignore[union-attr]
             self.optimizer.train()  # type: ignore[union-attr]
         groups: list[Group] = self._with_live_reference(inputs)
-        parts = micro_batches(self.policy.model, groups, self.token_budget)
-        statistics = self._statistics(model, parts) if len(parts) > 1 else None
-        answers = "all" if statistics is None else "own"
-        found: list[Tensor] = []
-        for part in parts:
-            batch = collate(part, device=self.args.device, answers=answers)
-            scores = model(batch=batch)
-            self._check_start(ScoredGroups(part, batch, scores))
-            scored = as_scored(batch, scores)
-            if statistics is None:
-                statistics = step_statistics(self.objective, [scored])
-            losses = self.objective.losses(scored, statistics)
-            self.accelerator.backward(losses.sum() / len(groups))
-            found.append(losses.detach())
-            self._window.add(scored, statistics, losses.detach())
-        self._window.end_step(statistics)
-        require_finite(torch.cat(found), [group for part in parts for group in part], self.state.global_step + 1)
+        done = self._walker.walk(model, groups, self.accelerator.backward, self._check_start)
+        for scored, losses in done.parts:
+            self._window.add(scored, done.statistics, losses)
+        self._window.end_step(done.statistics)
+        require_finite(done.losses, done.groups, self.state.global_step + 1)
         self.state.num_input_tokens_seen += sum(group.tokens for group in groups)
-        return torch.cat(found).double().mean().float()
+        return done.losses.double().mean().float()
 
     def _has_dropout(self) -> bool:
         return bool((self.policy.adapter_settings or {}).get("dropout"))
@@ -333,17 +329,6 @@ class PreferenceTrainer(Trainer):
         if self.reference is None or self.options.reference_scores == "stored":
             return groups
         return score_live(groups, self.reference, self._scoring())
-
-    def _statistics(self, model: nn.Module, parts: Sequence[Sequence[Group]]) -> Tensor | None:
-        """The whole step's statistics, from a pass without gradients over the answers that they are made of."""
-        if not self.objective.needs_partner:
-            return None
-        scored: list[Scored] = []
-        with torch.no_grad():
-            for part in parts:
-                batch = collate(part, device=self.args.device, answers="partners")
-                scored.append(as_scored(batch, model(batch=batch)))
-        return step_statistics(self.objective, scored)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm: Any = super()._get_grad_norm(model, grad_norm)

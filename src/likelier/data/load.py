@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from likelier.console import say
+from likelier.console import progress, say
+from likelier.data.columns import Columns, columns_of
 from likelier.data.formats import convert
-from likelier.data.sources import read_rows
+from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.split import split_by_prompt
 from likelier.errors import ConfigError, DataError
 from likelier.options import DataSet
@@ -50,26 +51,35 @@ class PreferenceData:
 
 
 def load_preferences(
-    source: Source, *, eval_data: Source | None = None, eval_fraction: float | None = None, seed: int = 42
+    source: Source,
+    *,
+    eval_data: Source | None = None,
+    eval_fraction: float | None = None,
+    seed: int = 42,
+    columns: Columns | Mapping[str, Any] | None = None,
 ) -> PreferenceData:
-    """Load preferences from a JSON, JSON lines, CSV or Parquet file, a `datasets` folder, a hub id or a list of rows;
-    or from several of these, as `DataSet`s with names and weights.
+    """Load preferences from a JSON, JSON lines, CSV, Parquet or Excel file, a `datasets` folder, a hub id or a list of
+    rows; or from several of these, as `DataSet`s with names and weights.
 
-    The format is recognised from the columns (`formats.FORMATS`). `eval_data` names held-out rows; `eval_fraction`
-    holds out that share of the prompts instead; with neither, nothing is held out. Rows that cannot be used stand in
-    `unusable` with file and line. Raises `DataError` for files that cannot be read or rows of no known format.
+    The format is recognised from the columns (`formats.FORMATS`); `columns` says what the columns of other files are,
+    for each data set that has no `columns` of its own. `eval_data` names held-out rows; `eval_fraction` holds out that
+    share of the prompts instead; with neither, nothing is held out. Rows that cannot be used stand in `unusable` with
+    file and line. Raises `DataError` for files that cannot be read or rows of no known format.
     """
     if eval_data is not None and eval_fraction is not None:
         raise ConfigError("eval data and an eval fraction were both given; keep one of them")
-    sets = _data_sets(source)
-    found = _read(sets, source)
+    shared = columns_of(columns)
+    sets, held_sets = _data_sets(source), None if eval_data is None else _data_sets(eval_data)
+    every = [*(sets or [None]), *([] if eval_data is None else held_sets or [None])]
+    if shared is not None and all(one is not None and one.columns is not None for one in every):
+        raise ConfigError("columns has no effect: every data set has columns of its own; drop it")
+    found = _read(sets, source, shared)
     train, test = found.train, found.test
     if eval_data is not None:
-        held_sets = _data_sets(eval_data)
         weighted = next((one for one in held_sets or [] if one.weight != 1), None)
         if weighted:
             raise ConfigError(f"{weighted.path}: a weight has no effect on evaluation data; drop it")
-        held = _read(held_sets, eval_data)
+        held = _read(held_sets, eval_data, shared)
         if held.kind != found.kind:
             raise DataError(f"the training data are {found.kind} and the eval data {held.kind}; use one kind")
         test = held.train
@@ -95,11 +105,11 @@ def _data_sets(source: Source) -> list[DataSet] | None:
     return sets
 
 
-def _read(sets: list[DataSet] | None, source: Source) -> PreferenceData:
+def _read(sets: list[DataSet] | None, source: Source, columns: Columns | None) -> PreferenceData:
     """All records as training records, those of several data sets marked with its name."""
     if sets is None:
-        return _converted(read_rows(source), "")  # type: ignore[arg-type]
-    parts = [_converted(read_rows(one), one.name if len(sets) > 1 else "") for one in sets]
+        return _converted(stream_rows(source), "", columns)  # type: ignore[arg-type]
+    parts = [_converted(stream_rows(one), one.name if len(sets) > 1 else "", one.columns or columns) for one in sets]
     if len(parts) == 1:
         return parts[0]
     unusable = UnusableRows([row for part in parts for row in part.unusable])
@@ -113,13 +123,52 @@ def _read(sets: list[DataSet] | None, source: Source) -> PreferenceData:
     return PreferenceData(records, [], unusable, f"{len(sets)} data sets", notes)
 
 
-def _converted(rows: Any, name: str) -> PreferenceData:
-    found = convert(rows)
-    notes = [f"columns not used: {', '.join(found.unread_columns)}"] if found.unread_columns else []
+def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PreferenceData:
+    found = convert(NamedRows(rows.name, _watched(rows)), columns)
     records: list[Record] = found.records
+    notes = [*found.notes, *_kept_for_asking(records)]
+    if found.unread_columns:
+        notes.append(f"columns not used: {', '.join(found.unread_columns)}")
     if name:
         records = [replace(record, source=replace(record.source, data_set=name)) for record in records]
     return PreferenceData(records, [], found.unusable, found.format, notes)
+
+
+_SHOWN_FROM = 5_000
+
+
+def _watched(rows: NamedRows) -> Iterator[Any]:
+    """The rows, counted on the terminal once they are many."""
+    bar: Any = None
+    try:
+        for number, row in enumerate(rows.rows, 1):
+            if number % _SHOWN_FROM == 0:
+                if bar is None:
+                    bar = progress()
+                    bar.start()
+                    bar.add_task(f"reading {rows.name}", total=None)
+                bar.update(bar.task_ids[0], completed=number)
+            yield row
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _kept_for_asking(records: Sequence[Record]) -> list[str]:
+    """What the records hold that nothing reads unless it is asked for."""
+    pairs = [record for record in records if isinstance(record, Pair)]
+    undecided = sum(not pair.is_decided for pair in pairs)
+    held = {
+        "votes (--use-votes)": any(pair.rejected_share for pair in pairs),
+        "weights (--use-weights)": any(record.weight != 1 for record in records),
+        "margins (--use-margins)": any(pair.margin is not None for pair in pairs),
+        "scores (--use-weights, --use-margins, --min-score-gap)": any(pair.scores is not None for pair in pairs),
+    }
+    names = [name for name, found in held.items() if found]
+    notes = [f"kept for who asks: {', '.join(names)}"] if names else []
+    if undecided:
+        notes.append(f"{undecided} pairs are undecided (ties): only --use-votes soft trains on them")
+    return notes
 
 
 def _weighted(records: list[Record], sets: Sequence[DataSet], seed: int, notes: list[str]) -> list[Record]:

@@ -23,6 +23,15 @@ _ATTEMPTS = 20  # exchanges of two cannot mend every cycle; another random one n
 
 
 def data_hash(groups: Sequence[Group]) -> str:
+    """A hash of the data set: its tokens and labels, and the weights, margins and soft labels that are in use."""
+    signals = [(group.weight, group.margin, group.flip_chance) for group in groups]
+    tokens = token_hash(groups)
+    if all(found == (1.0, None, None) for found in signals):
+        return tokens
+    return hashlib.blake2b(f"{tokens}|{signals!r}".encode(), digest_size=16).hexdigest()
+
+
+def token_hash(groups: Sequence[Group]) -> str:
     """A hash of every token of the data set, and of its labels, in order."""
     digest = hashlib.blake2b(digest_size=16)
     for group in groups:
@@ -80,7 +89,7 @@ def _swap(row: int, partner: list[int], fits: Fits, rng: random.Random) -> bool:
 
 def with_partners(groups: Sequence[Group], max_length: int) -> list[Group]:
     """The labelled groups with their mismatched answer appended, cut on the right where prompt + answer is too long."""
-    partner = derangement(groups, data_hash(groups))
+    partner = derangement(groups, token_hash(groups))
     joined = []
     for group, number in zip(groups, partner, strict=True):
         room = max_length - len(group.prompt)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelier.console import say, warn
 from likelier.data.partners import data_hash, with_partners
+from likelier.data.signals import NOT_ASKED_FOR, Signals, applied, say_signals, with_mean_weight_1
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.errors import DataError
 from likelier.options import ChatOptions
@@ -55,12 +56,21 @@ def prepare_groups(
     max_length: int,
     truncation: Truncation,
     chat: ChatOptions | None = None,
+    signals: Signals | None = None,
+    held_out: bool = False,
 ) -> Tokenized:
     """Tokenize records for a method that wants pairs, labels or answers; with `partners`, give labelled rows mismatched
-    answers. Raises `DataError` for rows that the method cannot use, and where nothing is left.
+    answers. Votes, weights and margins are what `signals` asks for. Raises `DataError` for rows that the method cannot
+    use, and where nothing is left.
     """
-    fitting = fitting_records(records, method, wants)
-    tokenized = tokenize_records(fitting, tokenizer, max_length=max_length, truncation=truncation, chat=chat)
+    signals = signals or Signals()
+    used, left_out = applied(records, signals, held_out=held_out)
+    if not used:
+        raise DataError(f"none of the {len(records)} rows is left:\n{UnusableRows(left_out).summary()}")
+    fitting = fitting_records(used, method, wants)
+    settings: dict[str, Any] = {"max_length": max_length, "truncation": truncation, "chat": chat}
+    tokenized = tokenize_records(fitting, tokenizer, **settings, cached=True)
+    tokenized.unusable.rows[:0] = left_out
     if not tokenized.groups:
         raise DataError(
             f"none of the {len(fitting)} rows is left after tokenization (max_length {max_length}):\n"
@@ -68,6 +78,7 @@ def prepare_groups(
         )
     if partners:
         tokenized.groups = with_partners(tokenized.groups, max_length)
+    tokenized.groups = with_mean_weight_1(tokenized.groups, signals)
     return tokenized
 
 
@@ -82,6 +93,7 @@ class PreparedData:
     held_out_hash: str
     median_length: float
     max_length: int
+    signals: Signals
 
     def account(self, left_out_before: UnusableRows) -> tuple[int, UnusableRows]:
         """How many rows there were at first, and all that were left out since, by the loader or here."""
@@ -97,6 +109,7 @@ class PreparedData:
             "max_length": self.max_length,
             "train": self.train.counts(),
             "eval": self.held_out.counts(),
+            **self.signals.words(),
         }
 
 
@@ -111,6 +124,7 @@ def prepare_data(
     max_length: int,
     truncation: Truncation,
     chat: ChatOptions | None = None,
+    signals: Signals | None = None,
 ) -> PreparedData:
     """`prepare_groups` for training and held-out records; what is left out is said, and warned of above 5 %."""
     settings: dict[str, Any] = {
@@ -120,14 +134,16 @@ def prepare_data(
         "max_length": max_length,
         "truncation": truncation,
         "chat": chat,
+        "signals": signals,
     }
     found = prepare_groups(train, tokenizer, **settings)
     held = Tokenized()
     try:
         if held_out:
-            held = prepare_groups(held_out, tokenizer, **settings)
+            held = prepare_groups(held_out, tokenizer, **settings, held_out=True)
     except DataError as error:
         raise DataError(f"evaluation data: {error}") from error
+    say_signals(found.groups, signals or Signals())
     _say_what_is_left_out("training", found)
     _say_what_is_left_out("evaluation", held)
     median_length = float(median(found.answer_lengths()))
@@ -139,13 +155,14 @@ def prepare_data(
         held_out_hash=data_hash(held.groups),
         median_length=median_length,
         max_length=max_length,
+        signals=signals or Signals(),
     )
 
 
 def _say_what_is_left_out(name: str, tokenized: Tokenized) -> None:
     left_out, total = len(tokenized.unusable), len(tokenized.unusable) + len(tokenized.groups)
     if left_out:
-        say(f"{left_out} of {total} {name} rows left out after tokenization:\n{tokenized.unusable.summary()}")
+        say(f"{left_out} of {total} {name} rows are left out:\n{tokenized.unusable.summary()}")
     if tokenized.answers_without_eos > tokenized.cut_answers:
         warn(
             f"{tokenized.answers_without_eos} answers of the {name} rows hold no end-of-sequence token, so the model "
@@ -156,8 +173,9 @@ def _say_what_is_left_out(name: str, tokenized: Tokenized) -> None:
             f"{tokenized.boundary_merges} {name} rows: the prompt alone is tokenized or rendered otherwise than with "
             "the answer behind it; the answer begins where the two part"
         )
-    if left_out > 0.05 * total:
+    too_long = sum(row.reason not in NOT_ASKED_FOR for row in tokenized.unusable)
+    if too_long > 0.05 * total:
         warn(
-            f"{left_out / total:.0%} of the {name} rows do not fit in {tokenized.max_length} tokens or have no answer; "
+            f"{too_long / total:.0%} of the {name} rows do not fit in {tokenized.max_length} tokens or have no answer; "
             "raise --max-length, or choose --truncation cut-prompt-left"
         )

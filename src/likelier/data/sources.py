@@ -1,4 +1,5 @@
-"""Read rows from whatever a user names: JSON, JSON lines, CSV, Parquet, a saved `datasets` folder, a hub id, a list.
+"""Read rows from whatever a user names: JSON, JSON lines, CSV, Parquet, Excel, a saved `datasets` folder, a hub id, a
+list.
 
 Nothing here looks inside a row; `formats.py` does. The network is touched only for a hub id (`owner/name` that is no
 local path), which only the user can have typed.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from likelier.data.workbook import read_workbook
 from likelier.errors import ConfigError, DataError
 from likelier.options import DataSet
 from likelier.records import Source
@@ -24,7 +26,9 @@ from likelier.records import Source
 Rows = Iterator[tuple[Source, Any]]
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_KNOWN = "JSON (.json), JSON lines (.jsonl), CSV (.csv), each also .gz; Parquet (.parquet), a saved `datasets` folder"
+_KNOWN = "JSON (.json), JSON lines (.jsonl), CSV (.csv), each also .gz; Parquet (.parquet), Excel (.xlsx), a saved "
+_KNOWN += "`datasets` folder"
+_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".xlsx", ".gz"}
 
 
 @dataclass(frozen=True)
@@ -32,21 +36,30 @@ class NamedRows:
     """Rows and what to call the place they came from."""
 
     name: str
-    rows: list[tuple[Source, Mapping[str, Any]]]
+    rows: Iterable[tuple[Source, Mapping[str, Any]]]
 
 
-def read_rows(source: str | Path | DataSet | Iterable[Mapping[str, Any]]) -> NamedRows:
-    """Read every row of `source` with its place. Raises `DataError` with file and line when that fails."""
+def stream_rows(source: str | Path | DataSet | Iterable[Mapping[str, Any]]) -> NamedRows:
+    """The rows of `source` with their places, read while they are asked for; a .json array is read at once.
+
+    Raises `DataError` with file and line, now or on the way.
+    """
     if isinstance(source, (str, Path)):
         source = DataSet(str(source))
     if isinstance(source, DataSet):
         name, found = source.path, _read_named(source)
     else:
         name, found = "rows", ((Source("rows", number, "row"), row) for number, row in enumerate(source, 1))
-    rows = [(place, _as_row(place, row)) for place, row in found]
+    return NamedRows(name, ((place, _as_row(place, row)) for place, row in found))
+
+
+def read_rows(source: str | Path | DataSet | Iterable[Mapping[str, Any]]) -> NamedRows:
+    """Every row of `source` with its place, in a list. Raises `DataError` with file and line when that fails."""
+    found = stream_rows(source)
+    rows = list(found.rows)
     if not rows:
-        raise DataError(f"{name} holds no rows; give a file with at least one preference")
-    return NamedRows(name, rows)
+        raise DataError(f"{found.name} holds no rows; give a file with at least one preference")
+    return NamedRows(found.name, rows)
 
 
 def _as_row(place: Source, row: Any) -> Mapping[str, Any]:
@@ -64,7 +77,7 @@ def _read_named(source: DataSet) -> Rows:
     name = source.path
     path = Path(name).expanduser()
     on_hub = not path.exists() and _HUB_ID.fullmatch(name) is not None and not _has_data_suffix(path)
-    _refuse_inert_choices(source, on_hub=on_hub, is_folder=path.is_dir())
+    _refuse_inert_choices(source, path, on_hub=on_hub)
     if path.is_dir():
         return _read_dataset_folder(path, source.split)
     if on_hub:
@@ -75,21 +88,23 @@ def _read_named(source: DataSet) -> Rows:
     reader = {".json": _read_json, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}.get(kind)
     if kind == ".parquet":
         return _read_parquet(path)
+    if kind == ".xlsx":
+        return read_workbook(path, source.subset)
     if reader is None:
         raise DataError(f"{name}: unknown kind of file {path.suffix!r}; known: {_KNOWN}")
     return _read_text(path, reader)
 
 
-def _refuse_inert_choices(source: DataSet, *, on_hub: bool, is_folder: bool) -> None:
+def _refuse_inert_choices(source: DataSet, path: Path, *, on_hub: bool) -> None:
+    kind = "folder" if path.is_dir() else "file"
+    effective = {"folder": {"split"}, "file": {"subset"} if path.suffix == ".xlsx" else set()}[kind]
     for name in ("subset", "split", "revision"):
-        effective = on_hub or (is_folder and name == "split")
-        if getattr(source, name) is not None and not effective:
-            kind = "folder" if is_folder else "file"
+        if getattr(source, name) is not None and not on_hub and name not in effective:
             raise ConfigError(f"{source.path} is a {kind}, on which {name} has no effect; drop it")
 
 
 def _has_data_suffix(path: Path) -> bool:
-    return path.suffix in {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz"}
+    return path.suffix in _SUFFIXES
 
 
 def _read_text(path: Path, reader: Any) -> Rows:
@@ -189,7 +204,7 @@ def _read_parquet(path: Path) -> Rows:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
                     yield Source(str(path), number, "record"), row

@@ -6,12 +6,15 @@ token merges across the boundary, it belongs to the answer. The boundary is neve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from likelier.console import counting, warn
+from likelier.data.token_cache import RecordIds, TokenFolder
 from likelier.errors import ConfigError, DataError, ModelError
 from likelier.options import ChatOptions
 from likelier.records import (
@@ -39,7 +42,9 @@ class Group:
 
     A pair has the answers (chosen, rejected) and `desirable` None. A labelled row has its answer, and for KTO the
     mismatched answer of another row as a second one; a demonstration is a desirable row. `ref_logps` holds the
-    reference's score of each answer once known; `given_ref_logps` what the data file claims them to be.
+    reference's score of each answer once known; `given_ref_logps` what the data file claims them to be. `weight`
+    multiplies the row's loss; `margin` and `flip_chance` (the soft label: the chance that the rejected answer is the
+    better one) are given for all pairs of a run or for none.
     """
 
     prompt: Ids
@@ -48,6 +53,9 @@ class Group:
     desirable: bool | None = None
     ref_logps: tuple[float, ...] | None = None
     given_ref_logps: tuple[float, ...] | None = None
+    weight: float = 1.0
+    margin: float | None = None
+    flip_chance: float | None = None
 
     @property
     def is_pair(self) -> bool:
@@ -105,8 +113,9 @@ def tokenize_records(
     max_length: int,
     truncation: Truncation = "drop",
     chat: ChatOptions | None = None,
+    cached: bool = False,
 ) -> Tokenized:
-    """Tokenize every record, conversations by the chat template as `chat` asks for.
+    """Tokenize every record, conversations by the chat template as `chat` asks for; `cached` keeps the ids on disk.
 
     Rows over `max_length` (prompt + longest answer) are treated by `truncation`:
 
@@ -116,17 +125,45 @@ def tokenize_records(
     """
     chat = chat or ChatOptions()
     _check_template(records, tokenizer, chat)
+    _check_tools(records, tokenizer)
     _check_ids(records, tokenizer)
     result = Tokenized(max_length=max_length)
+    rows = _cached_ids(records, tokenizer, chat) if cached else _record_ids(records, tokenizer, chat)
+    for record, ids in zip(records, rows, strict=True):
+        group = _to_group(record, ids, result, truncation)
+        if group is not None:
+            result.groups.append(group)
+            ends = (answer[-_EOS_WINDOW:] for answer in group.answers)
+            result.answers_without_eos += sum(tokenizer.eos_token_id not in end for end in ends)
+    return result
+
+
+def _cached_ids(
+    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
+) -> Iterable[RecordIds]:
+    """The ids from disk, put there first where they are not yet."""
+    folder = TokenFolder.of(records, tokenizer, chat)
+    found = folder and folder.read()
+    if folder is not None and found is None:
+        with counting("tokenizing", len(records)) as report:
+            folder.write(_record_ids(records, tokenizer, chat, report))
+        found = folder.read()
+    return _record_ids(records, tokenizer, chat) if found is None else found
+
+
+def _record_ids(
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    chat: ChatOptions,
+    report: Callable[[int], None] = lambda done: None,
+) -> Iterator[RecordIds]:
     for start in range(0, len(records), _BLOCK):
         block = records[start : start + _BLOCK]
-        for record, ids in zip(block, _tokenize_block(block, tokenizer, chat), strict=True):
-            group = _to_group(record, ids, result, truncation)
-            if group is not None:
-                result.groups.append(group)
-                ends = (answer[-_EOS_WINDOW:] for answer in group.answers)
-                result.answers_without_eos += sum(tokenizer.eos_token_id not in end for end in ends)
-    return result
+        for prompt, *whole in _tokenize_block(block, tokenizer, chat):
+            boundary = min(_common_prefix(prompt, full) for full in whole)
+            answers = tuple(np.asarray(full[boundary:], dtype=np.int32) for full in whole)
+            yield RecordIds(np.asarray(prompt[:boundary], dtype=np.int32), answers, boundary < len(prompt))
+        report(len(block))
 
 
 _EOS_WINDOW = 3  # a chat template may write a newline or so after the EOS
@@ -141,6 +178,16 @@ def _check_template(records: Iterable[Record], tokenizer: PreTrainedTokenizerBas
             f"{talk.source}: the row is a conversation and the tokenizer of {tokenizer.name_or_path or 'this model'} "
             "has no chat template. Use an instruction-tuned model, name a template with --chat-template, or give plain "
             "text prompts and answers"
+        )
+
+
+def _check_tools(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+    """A template that takes no tools leaves them out of the text."""
+    with_tools = next((record for record in records if record.tools), None)
+    if with_tools is not None and "tools" not in str(tokenizer.chat_template or ""):
+        warn(
+            f"{with_tools.source}: the row names tools, and the chat template takes none, so the model does not see "
+            "them; name a template that does with --chat-template"
         )
 
 
@@ -217,29 +264,46 @@ def _renderings(
         eos = str(tokenizer.eos_token or "")
         whole = (prompt + str(answer) for answer in answers_of(record))
         return [(False, prompt), *((False, text if eos and text.endswith(eos) else text + eos) for text in whole)]
-    parts: list[tuple[bool, str] | list[int]] = [(True, render(tokenizer, prompt, chat, record.source))]
-    for answer in answers_of(record):
-        assert isinstance(answer, tuple)
-        parts.append((True, render(tokenizer, prompt + answer, chat, record.source)))
-    return parts
+    conversations = [prompt, *(prompt + answer for answer in answers_of(record) if isinstance(answer, tuple))]
+    return [(True, render(tokenizer, talk, chat, record.source, record.tools)) for talk in conversations]
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], chat: ChatOptions, source: Source | str
+    tokenizer: PreTrainedTokenizerBase,
+    messages: tuple[Message, ...],
+    chat: ChatOptions,
+    source: Source | str,
+    tools: str = "",
 ) -> str:
-    """A conversation as text, by the tokenizer's chat template. Before an answer, the template's generation prompt."""
+    """A conversation as text, by the tokenizer's chat template. Before an answer, the template's generation prompt.
+
+    `tools` is the JSON text of the tools that the template is given.
+    """
     if chat.system_prompt and messages[0].role != "system":
         messages = (Message("system", chat.system_prompt), *messages)
-    conversation = [{"role": message.role, "content": message.content} for message in messages]
+    conversation = [as_dict(message, source) for message in messages]
     to_answer = messages[-1].role != "assistant"
+    given = {"tools": _parsed(tools, "tools", source)} if tools else {}
+    given |= chat.chat_template_kwargs or {}
     try:
-        text = tokenizer.apply_chat_template(
-            conversation, tokenize=False, add_generation_prompt=to_answer, **(chat.chat_template_kwargs or {})
-        )
+        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=to_answer, **given)
     except Exception as error:  # templates raise whatever they like, most often about the order of roles
         roles = " ".join(message.role for message in messages)
         raise DataError(f"{source}: the chat template refuses the roles '{roles}': {error}") from error
     return str(text)
+
+
+def as_dict(message: Message, source: Source | str) -> dict[str, Any]:
+    """A message as chat templates and other tools take it."""
+    found: dict[str, Any] = {"role": message.role, "content": message.content}
+    return found | {"tool_calls": _parsed(message.tool_calls, "tool_calls", source)} if message.tool_calls else found
+
+
+def _parsed(text: str, name: str, source: Source | str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{source}: {name} is no JSON: {error}; mend the row") from error
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:
@@ -247,51 +311,48 @@ def _common_prefix(left: list[int], right: list[int]) -> int:
     return next((i for i in range(length) if left[i] != right[i]), length)
 
 
-def _to_group(record: Record, ids: list[list[int]], result: Tokenized, truncation: Truncation) -> Group | None:
-    prompt, *whole = ids
-    boundary = min(_common_prefix(prompt, full) for full in whole)
-    full_answers = [full[boundary:] for full in whole]
-    cut = _truncate(prompt[:boundary], full_answers, result.max_length, truncation, record.source)
-    reason = "over-max-length" if cut is None else _unfit(*cut)
+def _to_group(record: Record, ids: RecordIds, result: Tokenized, truncation: Truncation) -> Group | None:
+    cut = _truncated(ids, result.max_length, truncation, record.source)
+    reason = "over-max-length" if cut is None else _unfit(cut)
     if cut is None or reason:
-        detail = f"{max(len(full) for full in whole)} tokens" if cut is None else ""
+        detail = f"{len(ids.prompt) + max(map(len, ids.answers))} tokens" if cut is None else ""
         result.unusable.add(Unusable(record.source, reason, detail))
         return None
-    result.boundary_merges += boundary < len(prompt)
-    result.cut_prompts += len(cut[0]) < boundary
-    result.cut_answers += sum(len(kept) < len(full) for kept, full in zip(cut[1], full_answers, strict=True))
-    answers = tuple(np.asarray(answer, dtype=np.int32) for answer in cut[1])
+    cut_answers = sum(len(kept) < len(full) for kept, full in zip(cut.answers, ids.answers, strict=True))
+    cut_prompt = len(cut.prompt) < len(ids.prompt)
+    result.boundary_merges += ids.merged
+    result.cut_prompts += cut_prompt
+    result.cut_answers += cut_answers
     desirable = None if isinstance(record, Pair) else getattr(record, "desirable", True)
-    is_whole = len(cut[0]) == boundary and cut[1] == full_answers  # what the file claims is of the whole row
+    is_whole = not (cut_prompt or cut_answers)  # what the file claims is of the whole row
     given = record.ref_logps if isinstance(record, Pair) and is_whole else None
-    prompt_ids = np.asarray(cut[0], dtype=np.int32)
-    return Group(prompt_ids, answers, record.source, desirable, given_ref_logps=given)
+    margin, flip = (record.margin, record.flip_chance) if isinstance(record, Pair) else (None, None)
+    return Group(cut.prompt, cut.answers, record.source, desirable, None, given, record.weight, margin, flip)
 
 
-def _unfit(prompt: list[int], answers: list[list[int]]) -> str:
-    if not prompt:
+def _unfit(ids: RecordIds) -> str:
+    if not len(ids.prompt):
         return "no-prompt-tokens"
-    if not all(answers):
+    if not all(map(len, ids.answers)):
         return "no-answer-tokens"
-    return "identical-answers" if len(answers) == 2 and answers[0] == answers[1] else ""
+    return "identical-answers" if len(ids.answers) == 2 and np.array_equal(*ids.answers) else ""
 
 
-def _truncate(
-    prompt: list[int], answers: list[list[int]], limit: int, truncation: Truncation, source: Source
-) -> tuple[list[int], list[list[int]]] | None:
-    """The prompt and answers within the limit, or None where the policy leaves the row out."""
-    longest = max(len(answer) for answer in answers)
+def _truncated(ids: RecordIds, limit: int, truncation: Truncation, source: Source) -> RecordIds | None:
+    """Prompt and answers within the limit, or None where the policy leaves the row out."""
+    prompt, answers, _ = ids
+    longest = max(map(len, answers))
     if len(prompt) + longest <= limit:
-        return prompt, answers
+        return ids
     if truncation == "error":
         raise DataError(
             f"{source}: {len(prompt) + longest} tokens, the limit is {limit}; raise --max-length, or choose "
             "--truncation drop, cut-prompt-left or cut-answer-right"
         )
     if truncation == "cut-prompt-left" and longest < limit:
-        return prompt[len(prompt) + longest - limit :], answers
+        return ids._replace(prompt=prompt[len(prompt) + longest - limit :])
     if truncation == "cut-answer-right" and len(prompt) < limit:
-        return prompt, [answer[: limit - len(prompt)] for answer in answers]
+        return ids._replace(answers=tuple(answer[: limit - len(prompt)] for answer in answers))
     return None
 
 

@@ -16,7 +16,8 @@ class Scored:
 
     Shapes: `logps`, `lengths`, `ref_logps` (answers,), log-probabilities in nats summed over `lengths` tokens;
     `pairs` (n, 2) answer numbers (chosen, rejected); or `rows` (n,) answer numbers with `desirable` (n,) bool and
-    `partners` (n,) answer numbers of the mismatched answers (empty where they are not in this batch).
+    `partners` (n,) answer numbers of the mismatched answers (empty where they are not in this batch). `weights` (n,)
+    multiply the items' losses; `margins` and `flip_chances` (n,) are the pairs' own, where a run uses them.
     """
 
     logps: Tensor
@@ -26,6 +27,9 @@ class Scored:
     rows: Tensor | None = None
     desirable: Tensor | None = None
     partners: Tensor | None = None
+    weights: Tensor | None = None
+    margins: Tensor | None = None
+    flip_chances: Tensor | None = None
 
     @property
     def logratios(self) -> Tensor:
@@ -53,6 +57,8 @@ class Objective:
     data: ClassVar[DataKind] = "pairs"
     needs_reference: ClassVar[bool] = True
     needs_partner: ClassVar[bool] = False
+    takes_margins: ClassVar[bool] = False
+    takes_soft_labels: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 1e-6
     learning_rate_source: ClassVar[str] = "as for DPO: its paper, appendix B"
 
@@ -63,6 +69,11 @@ class Objective:
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         """One loss per item, (n,), not reduced. `statistics` is the whole step's `step_statistics`, if it has any."""
         raise NotImplementedError
+
+    def weighted_losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        """`losses` times the items' weights, (n,): what a step adds up and divides by the number of its items."""
+        found = self.losses(scored, statistics)
+        return found if scored.weights is None else found * scored.weights
 
     def rewards(self, scored: Scored) -> Tensor:
         """The logged reward of each answer, (answers,), detached."""

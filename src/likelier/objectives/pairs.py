@@ -33,6 +33,10 @@ class _Paired(Objective):
         logps, lengths = (scored.chosen_rejected(values)[0] for values in (scored.logps, scored.lengths))
         return found + self.nll_weight * losses.nll_loss(logps, lengths)
 
+    def smoothing(self, scored: Scored) -> float | Tensor:
+        """The chance that a label is wrong: each pair's own where the run has soft labels, else `label_smoothing`."""
+        return getattr(self, "label_smoothing", 0.0) if scored.flip_chances is None else scored.flip_chances
+
     def pair_words(self, median_length: float) -> str:
         """The method's own hyperparameters in nats."""
         raise NotImplementedError
@@ -63,6 +67,8 @@ class DPO(_LogRatioPair):
     """Direct preference optimization; with `label_smoothing` above 0, conservative DPO. See `losses.dpo_loss`."""
 
     method: ClassVar[str] = "dpo"
+    takes_margins: ClassVar[bool] = True
+    takes_soft_labels: ClassVar[bool] = True
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -70,8 +76,9 @@ class DPO(_LogRatioPair):
         require_chance(self.method, "label_smoothing", self.label_smoothing)
 
     def pair_losses(self, scored: Scored) -> Tensor:
-        chosen, rejected = scored.chosen_rejected(scored.logratios)
-        return losses.dpo_loss(chosen, rejected, beta=self.beta, label_smoothing=self.label_smoothing)
+        ratios = scored.chosen_rejected(scored.logratios)
+        margin = 0.0 if scored.margins is None else scored.margins
+        return losses.dpo_loss(*ratios, beta=self.beta, label_smoothing=self.smoothing(scored), margin=margin)
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,7 @@ class SigmoidNorm(_LogRatioPair):
     """Length-normalized DPO. `beta` is per token, so about fifty times DPO's. See `losses.sigmoid_norm_loss`."""
 
     method: ClassVar[str] = "sigmoid_norm"
+    takes_soft_labels: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 5e-7
     learning_rate_source: ClassVar[str] = "Tulu 3, 8B"
     beta: float = 5.0
@@ -118,7 +126,7 @@ class SigmoidNorm(_LogRatioPair):
     def pair_losses(self, scored: Scored) -> Tensor:
         chosen, rejected = scored.chosen_rejected(scored.logratios)
         lengths = scored.chosen_rejected(scored.lengths)
-        smoothing = self.label_smoothing
+        smoothing = self.smoothing(scored)
         return losses.sigmoid_norm_loss(chosen, rejected, *lengths, beta=self.beta, label_smoothing=smoothing)
 
     def pair_words(self, median_length: float) -> str:
@@ -181,6 +189,8 @@ class IPO(_Paired):
     """
 
     method: ClassVar[str] = "ipo"
+    takes_margins: ClassVar[bool] = True
+    takes_soft_labels: ClassVar[bool] = True
     tau: float | None = None
     length_normalize: bool = True
 
@@ -196,7 +206,14 @@ class IPO(_Paired):
     def pair_losses(self, scored: Scored) -> Tensor:
         ratios = scored.chosen_rejected(scored.logratios)
         lengths = scored.chosen_rejected(scored.lengths)
-        return losses.ipo_loss(*ratios, *lengths, tau=self._tau(), length_normalize=self.length_normalize)
+        return losses.ipo_loss(
+            *ratios,
+            *lengths,
+            tau=self._tau(),
+            length_normalize=self.length_normalize,
+            margin=1.0 if scored.margins is None else scored.margins,
+            label_smoothing=self.smoothing(scored),
+        )
 
     def reward_scale(self) -> float:
         return self._tau()
@@ -224,6 +241,8 @@ class SimPO(_Paired):
     """SimPO: no reference; `beta` multiplies a mean log-probability per token. See `losses.simpo_loss`."""
 
     method: ClassVar[str] = "simpo"
+    takes_margins: ClassVar[bool] = True
+    takes_soft_labels: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 6e-7
     learning_rate_source: ClassVar[str] = "SimPO paper, Llama-3-8B-Base"
@@ -245,8 +264,8 @@ class SimPO(_Paired):
             *scored.chosen_rejected(scored.logps),
             *scored.chosen_rejected(scored.lengths),
             beta=self.beta,
-            gamma_beta_ratio=self.gamma_beta_ratio,
-            label_smoothing=self.label_smoothing,
+            gamma_beta_ratio=self.gamma_beta_ratio * (1.0 if scored.margins is None else scored.margins),
+            label_smoothing=self.smoothing(scored),
         )
 
     def rewards(self, scored: Scored) -> Tensor:

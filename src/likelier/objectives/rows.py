@@ -84,16 +84,20 @@ class KTO(LogRatioReward, Objective):
             found.append("KTO with labels of one kind only: nothing tells good answers from bad ones")
         return found
 
+    def balancing_weight(self, desirable: int, undesirable: int) -> tuple[str, float]:
+        """The weight of the rarer side that makes both sides count alike, by name."""
+        if desirable < undesirable:
+            return "desirable_weight", undesirable / desirable * self.undesirable_weight
+        return "undesirable_weight", desirable / undesirable * self.desirable_weight
+
     def proposals(self, desirable: int, undesirable: int) -> list[str]:
         if not desirable or not undesirable or not self.undesirable_weight:
             return []
         ratio = self.desirable_weight * desirable / (self.undesirable_weight * undesirable)
         if 0.95 <= ratio <= 1.5:
             return []
-        if desirable < undesirable:
-            proposal = f"--desirable-weight {undesirable / desirable * self.undesirable_weight:.3g}"
-        else:
-            proposal = f"--undesirable-weight {desirable / undesirable * self.desirable_weight:.3g}"
+        name, weight = self.balancing_weight(desirable, undesirable)
+        proposal = f"--{name.replace('_', '-')} {weight:.3g}"
         return [
             f"{desirable} desirable and {undesirable} undesirable rows: weighted, their ratio is {ratio:.3g}, and the "
             f"KTO paper advises 1 to 1.5; proposed: {proposal}"

@@ -176,6 +176,9 @@ class _MadeUpGroup:
     answers: tuple[np.ndarray, ...]
     desirable: None = None
     ref_logps: None = None
+    weight: float = 1.0
+    margin: None = None
+    flip_chance: None = None
 
 
 def _longest(group: PromptGroup) -> int:

@@ -121,7 +121,7 @@ def shared_prefix_attention(
         raise UnknownAttentionError(f"its attention has options that are not built here: {', '.join(unknown)}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     plain = softcap is None and s_aux is None
-    if plain and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256:
+    if plain and has_varlen_kernel(query):
         return _varlen(query, key, value, segments, scale, sliding_window)
     pieces = [tensor.split([s.length for s in segments.segments], dim=2) for tensor in (query, key, value)]
     trunks: dict[int, tuple[Tensor, Tensor]] = {}
@@ -138,6 +138,11 @@ def shared_prefix_attention(
         else:
             attended.append(_attend_in_full(q, k, v, segments.mask(segment, window), scale, softcap, s_aux))
     return torch.cat(attended, dim=2).transpose(1, 2).contiguous()
+
+
+def has_varlen_kernel(query: Tensor) -> bool:
+    """Whether all segments can be attended to in one kernel call."""
+    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256
 
 
 def _attend(

@@ -23,6 +23,12 @@ class PromptGroup(Protocol):
     def desirable(self) -> bool | None: ...
     @property
     def ref_logps(self) -> tuple[float, ...] | None: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def margin(self) -> float | None: ...
+    @property
+    def flip_chance(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,8 @@ class Batch:
     `prompts` and `answers` are 1-D token tensors on the CPU (a scorer lays them out and moves them to `device` at
     once), `prompt_of[a]` the prompt number of answer `a`. Items are `pairs` (n, 2) of answer numbers (chosen,
     rejected), or labelled `rows` (n,) with `desirable` (n,) and `partners` (n,), the mismatched answers. `ref_logps`
-    (answers,) where the reference is known. These lie on `device`.
+    (answers,) where the reference is known. These lie on `device`. `weights` (n,) are the items' own, `margins` and
+    `flip_chances` (n,) the pairs' where a run has them; on the CPU.
     """
 
     prompts: list[Tensor]
@@ -44,6 +51,9 @@ class Batch:
     partners: Tensor | None
     ref_logps: Tensor | None
     device: torch.device
+    weights: Tensor | None = None
+    margins: Tensor | None = None
+    flip_chances: Tensor | None = None
 
     def answers_of_groups(self) -> list[list[int]]:
         """For each group, in order, the numbers of its answers."""
@@ -95,6 +105,10 @@ def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu"
     def index(values: list[Any], dtype: torch.dtype = torch.long) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=device)
 
+    def values(name: str) -> Tensor | None:
+        found = [getattr(group, name) for group in groups]
+        return None if found[0] is None else torch.tensor(found, dtype=torch.float64)
+
     def tokens(ids: list[Any]) -> list[Tensor]:
         return [torch.from_numpy(sequence.astype("int64")) for sequence in ids]
 
@@ -111,6 +125,9 @@ def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu"
         partners=index([group[-1] for group in numbers]) if has_partners else None,
         ref_logps=index(flat.ref_logps, torch.float64) if len(flat.ref_logps) == len(flat.answers) else None,
         device=torch.device(device),
+        weights=values("weight") if is_pair or has_own else None,
+        margins=values("margin") if is_pair else None,
+        flip_chances=values("flip_chance") if is_pair else None,
     )
 
 

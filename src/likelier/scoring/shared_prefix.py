@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from likelier.scoring.batch import Batch
-from likelier.scoring.layout import shared_prefix_layout
+from likelier.scoring.layout import Layout, shared_prefix_layout
 from likelier.scoring.logprobs import (
     HeadTransform,
     default_chunk,
@@ -25,11 +25,17 @@ def score_shared_prefix(model: nn.Module, batch: Batch, chunk: int | None = None
     The model must have been given our attention (`scoring.attention.install_attention`). `chunk` is the number of
     answer tokens projected to the vocabulary at a time (default: by vocabulary size).
     """
-    causal = causal_model(model)
     layout = shared_prefix_layout(batch)
+    predictions = layout_logprobs(model, layout, chunk)
+    return SequenceScores.of(predictions.index_select(0, layout.token_of), batch)
+
+
+def layout_logprobs(model: nn.Module, layout: Layout, chunk: int | None = None) -> Tensor:
+    """(scored,) log-probabilities of the layout's targets: the passes through the model and its head."""
+    causal = causal_model(model)
     hidden = backbone_of(causal)(
         input_ids=layout.tokens,
-        attention_mask=torch.ones(_NO_MASK, device=batch.device, dtype=torch.bool),
+        attention_mask=torch.ones(_NO_MASK, device=layout.tokens.device, dtype=torch.bool),
         position_ids=layout.positions,
         use_cache=False,
         shared_prefix=layout.segments,
@@ -37,5 +43,4 @@ def score_shared_prefix(model: nn.Module, batch: Batch, chunk: int | None = None
     head, transform = causal.get_output_embeddings(), HeadTransform.of(causal.config)
     chunk = chunk or default_chunk(causal.config.get_text_config().vocab_size)
     project = linear_token_logprobs if is_plain_linear(head) else token_logprobs
-    predictions = project(hidden[0].index_select(0, layout.sources), layout.targets, head, transform, chunk)
-    return SequenceScores.of(predictions.index_select(0, layout.token_of), batch)
+    return project(hidden[0].index_select(0, layout.sources), layout.targets, head, transform, chunk)

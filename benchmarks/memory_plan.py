@@ -1,0 +1,176 @@
+"""The memory plan against real steps on a CPU: what a run was planned to hold, and what its process held.
+
+    python benchmarks/memory_plan.py [--model M] [--only NUMBER] [--as-it-is] [--markdown FILE]
+
+Every setting trains two steps in a process of its own: in the first the optimizer's state appears, in the second all is
+there. What is compared is the most that the process ever held (VmHWM of /proc, so Linux only) above what it held with
+torch, transformers and likelier imported and no model loaded yet, against the plan's peak for the same rows.
+
+The plan counts what is alive. glibc's allocator (before 2.38 above all) also keeps freed blocks that it then cannot use
+again, so that a process may hold up to twice its activations. `MALLOC_MMAP_THRESHOLD_=131072` in the environment (its
+own first value, which then stays) gives large blocks back at once; it is set here, but with `--as-it-is`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+WITHIN = 0.15
+
+# One optimizer step is `batch_size` rows of `prompt` tokens with answers of `answer` tokens.
+SETTINGS: list[dict[str, Any]] = [
+    {"method": "dpo", "token_budget": 512, "prompt": 96, "answer": 80, "batch_size": 4},
+    {"method": "dpo", "token_budget": 2048, "prompt": 128, "answer": 96, "batch_size": 4},
+    {"method": "dpo", "token_budget": 1024, "prompt": 200, "answer": 150, "batch_size": 4, "checkpointing": True},
+    {"method": "dpo", "token_budget": 1024, "prompt": 200, "answer": 150, "batch_size": 4, "lora_r": 16},
+    {
+        "method": "dpo",
+        "token_budget": 1024,
+        "prompt": 256,
+        "answer": 256,
+        "batch_size": 3,
+        "lora_r": 8,
+        "checkpointing": True,
+    },
+    {"method": "simpo", "token_budget": 768, "prompt": 128, "answer": 120, "batch_size": 4},
+    {"method": "kto", "token_budget": 768, "prompt": 100, "answer": 90, "batch_size": 6},
+    {"method": "sft", "token_budget": 1024, "prompt": 64, "answer": 400, "batch_size": 4, "lora_r": 16},
+    {"method": "dpo", "token_budget": 512, "prompt": 96, "answer": 80, "batch_size": 4, "live": True},
+]
+
+
+def in_kilobytes(name: str) -> int:
+    """VmRSS or VmHWM of this process alone (ru_maxrss would begin with its parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0])
+
+
+def rows_of(setting: dict[str, Any], vocabulary: int) -> list[Any]:
+    """Two steps of rows, all of the same lengths, no two of the same text."""
+    from likelier.objectives import METHODS
+    from likelier.records import Demonstration, Labelled, Pair, Source, TokenIds
+
+    rng, kind = random.Random(0), METHODS[setting["method"]].data
+
+    def text(length: int) -> TokenIds:
+        return TokenIds(tuple(rng.choices(range(100, vocabulary), k=length)))
+
+    found: list[Any] = []
+    for number in range(2 * setting["batch_size"]):
+        prompt, one, other, source = (
+            text(setting["prompt"]),
+            text(setting["answer"]),
+            text(setting["answer"]),
+            Source("made", number),
+        )
+        if kind == "pairs":
+            found.append(Pair(prompt, one, other, source))
+        elif kind == "labels":
+            found.append(Labelled(prompt, one, number % 2 == 0, source))
+        else:
+            found.append(Demonstration(prompt, one, source))
+    return found
+
+
+def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
+    """Plan, train two steps, and give both peaks in megabytes."""
+    import torch
+
+    from likelier import PreferenceTrainer, load_policy
+    from likelier.advice.memory import plan_memory
+    from likelier.advice.trace import Row
+    from likelier.objectives import METHODS
+    from likelier.options import LoraOptions, TrainingOptions
+
+    warnings.simplefilter("ignore")
+    torch.nn.Linear(8, 8)(torch.zeros(2, 8)).sum().backward()
+    lora = LoraOptions(lora_r=setting.get("lora_r"))
+    before = in_kilobytes("VmRSS")
+    policy = load_policy(model, dtype="float32", lora=lora)
+    objective = METHODS[setting["method"]]
+    scores: Any = "live" if setting.get("live") else "stored"
+    options = TrainingOptions(
+        batch_size=setting["batch_size"],
+        max_steps=2,
+        token_budget=setting["token_budget"],
+        activation_checkpointing=setting.get("checkpointing", False),
+        reference_scores=scores,
+        reference_store=None if scores == "live" or not objective.needs_reference else tempfile.mkdtemp(),
+    )
+    data = rows_of(setting, len(policy.tokenizer))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = PreferenceTrainer(policy, objective(), data, output_dir=Path(folder) / "run", options=options)
+        lengths = [Row(len(group.prompt), tuple(map(len, group.answers))) for group in trainer.train_groups]
+        trainer.train()
+    measured = in_kilobytes("VmHWM") - before
+    plan = plan_memory(
+        model,
+        method=setting["method"],
+        lora=lora,
+        dtype="float32",
+        device="cpu",
+        token_budget=setting["token_budget"],
+        activation_checkpointing=setting.get("checkpointing", False),
+        reference_scores=scores,
+        batch_size=setting["batch_size"],
+        rows=lengths,
+    )
+    parts = {name: round(size / 1e6) for name, size in plan.parts.items()}
+    return {"planned": plan.peak / 1e6, "measured": measured * 1024 / 1e6, "before": before * 1024 / 1e6, **parts}
+
+
+def words_of(setting: dict[str, Any]) -> str:
+    """A setting in a few words."""
+    how = [f"LoRA rank {setting['lora_r']}" if "lora_r" in setting else "full"]
+    how += ["activation checkpointing"] if setting.get("checkpointing") else []
+    how += ["live reference"] if setting.get("live") else []
+    rows = f"{setting['batch_size']} x {setting['prompt']} + {setting['answer']}"
+    return f"{setting['method']} | {', '.join(how)} | {rows} | {setting['token_budget']}"
+
+
+def table(results: list[tuple[dict[str, Any], dict[str, float]]]) -> str:
+    """The results in Markdown."""
+    lines = [
+        "| method | how | rows of a step (prompt + answer tokens) | token budget | planned MB | measured MB | off by |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for setting, found in results:
+        off = found["planned"] / found["measured"] - 1
+        lines.append(f"| {words_of(setting)} | {found['planned']:,.0f} | {found['measured']:,.0f} | {off:+.1%} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure every setting; 1 where one is further off than promised."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--only", type=int, help="one setting by its number, from 0: prints JSON")
+    parser.add_argument("--as-it-is", action="store_true", help="leave the allocator alone")
+    parser.add_argument("--markdown", help="also write the table there")
+    flags = parser.parse_args()
+    if flags.only is not None:
+        print(json.dumps(measure(flags.model, SETTINGS[flags.only])))
+        return 0
+    allocator = {} if flags.as_it_is else {"MALLOC_MMAP_THRESHOLD_": "131072"}
+    results = []
+    for number, setting in enumerate(SETTINGS):
+        words = [sys.executable, __file__, "--model", flags.model, "--only", str(number)]
+        done = subprocess.run(words, check=True, capture_output=True, text=True, env=os.environ | allocator)
+        results.append((setting, json.loads(done.stdout.splitlines()[-1])))
+        print(table(results[-1:]).splitlines()[-1], flush=True)
+    if flags.markdown:
+        Path(flags.markdown).write_text(table(results) + "\n", encoding="utf-8")
+    return int(any(abs(found["planned"] / found["measured"] - 1) > WITHIN for _, found in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

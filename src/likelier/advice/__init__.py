@@ -1,0 +1,1 @@
+"""Advice before training: which method, which settings, and whether it fits."""

@@ -1,0 +1,219 @@
+"""`likelier estimate`: memory plans side by side, as a table or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from likelier.errors import ConfigError
+
+DEFAULT_RANK = 16  # of the adapters that are shown beside a full plan
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def bytes_of(text: str) -> int:
+    """A size such as 24GB, 80GiB or 7.5e9 in bytes. Raises `ConfigError` for anything else."""
+    found = re.fullmatch(r"\s*([\d.]+(?:[eE]\d+)?)\s*([KMGT]I?|)B?\s*", text, re.IGNORECASE)
+    try:
+        size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise ConfigError(f"memory={text!r} is no size; write it as 24GB (10^9 bytes) or 24GiB (2^30)")
+    return size
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `likelier estimate`: those of a run that change its memory, with the run's names."""
+    parser.add_argument("--model", required=True, help="a hub id, a folder, an adapter folder, a .gguf file, or demo")
+    parser.add_argument("--method", default="dpo", help="the objective (default: dpo)")
+    add_machine_flags(parser)
+    parser.add_argument("--lora-r", type=int, metavar="R", help="plan this adapter alone, not full, LoRA and QLoRA")
+    parser.add_argument("--lora-targets", metavar="TARGETS", help="module names, comma-separated, or all-linear")
+    parser.add_argument("--load-in-4bit", action="store_true", help="with --lora-r: a base in 4 bits (QLoRA)")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "pure-bfloat16"], default="auto")
+    parser.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt + answer, as in a run")
+    parser.add_argument("--token-budget", type=int, metavar="N", help="of one micro-batch (default: as a run's)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a step (default: 32)")
+    parser.add_argument("--activation-checkpointing", action="store_true", help="plan with it")
+    parser.add_argument(
+        "--reference-scores", choices=["stored", "live"], default="stored", help="as in a run (default: stored)"
+    )
+    parser.add_argument("--data", metavar="FILE", help="plan for its lengths, instead of rows at --max-length")
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="of the plan (default: text)")
+
+
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    """What it is planned for."""
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what the device has, as 24GB or 24GiB; then the token budget that fits is told",
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="what it will run on (default: as a run here)")
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Plan and print."""
+    estimate = make_estimate(flags)
+    if flags.format == "json":
+        sys.stdout.write(json.dumps(estimate.as_json(), indent=2) + "\n")
+        return
+    from likelier.advice.tables import estimate_text
+
+    sys.stdout.write(estimate_text(estimate))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Plans of one model: `plans` by the way it is trained (`full`, `LoRA r=16`, `QLoRA r=16`) for the method asked
+    for; `methods` the peaks in bytes of one method of each kind, by way; `models` whole runs with other models beside.
+    """
+
+    model: str
+    method: str
+    plans: dict[str, Any]
+    methods: dict[str, dict[str, int]]
+    models: dict[str, dict[str, int]]
+    rows_from: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, in bytes and tokens."""
+        return {
+            "model": self.model,
+            "method": self.method,
+            "rows": self.rows_from,
+            "plans": {way: plan_json(plan) for way, plan in self.plans.items()},
+            "peak_by_method": self.methods,
+            "models_in_memory": self.models,
+        }
+
+
+def plan_json(plan: Any) -> dict[str, Any]:
+    """A `MemoryPlan` with stable names, sizes in bytes."""
+    return {
+        "parts": plan.parts,
+        "peak_training": sum(plan.parts.values()),
+        "peak_scoring": plan.scoring,
+        "peak": plan.peak,
+        "needed": plan.needed,
+        "device": plan.device,
+        "weights": plan.weights.count,
+        "trained_weights": plan.weights.trained,
+        "max_length": plan.max_length,
+        "token_budget": plan.token_budget,
+        "longest_micro_batch": {"tokens": plan.tokens, "rows": plan.rows},
+        "memory": plan.memory,
+        "fits": plan.fits,
+        "fitting_token_budget": plan.fitting_budget,
+        "notes": list(plan.notes),
+    }
+
+
+def make_estimate(flags: argparse.Namespace) -> Estimate:
+    """The plans that the flags ask for. Raises `ConfigError` for options that are out of range or without effect."""
+    from likelier.advice.memory import planner_for
+    from likelier.options import LoraOptions
+
+    for name in ("max_length", "token_budget", "batch_size"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}={value} is out of range; it must be at least 1")
+    asked = LoraOptions(flags.lora_r, lora_targets=flags.lora_targets, load_in_4bit=flags.load_in_4bit)
+    rows = rows_of_file(flags.data, flags.model, flags.method, flags.max_length) if flags.data else None
+    planners = {
+        words: planner_for(
+            flags.model,
+            method=flags.method,
+            lora=lora,
+            dtype="bfloat16" if flags.dtype == "pure-bfloat16" and lora.lora_r and not asked.lora_r else flags.dtype,
+            device=flags.device,
+            max_length=flags.max_length,
+            memory=bytes_of(flags.memory) if flags.memory else None,
+            activation_checkpointing=flags.activation_checkpointing,
+            reference_scores=flags.reference_scores,
+            batch_size=flags.batch_size,
+            rows=rows,
+        )
+        for words, lora in ways(flags.model, asked, flags.device).items()
+    }
+    budget, fit = flags.token_budget, flags.memory is not None
+    plans = {words: planner.plan(budget, fit=fit) for words, planner in planners.items()}
+    methods = {} if rows else {words: _peaks(planner, budget) for words, planner in planners.items()}
+    models = {words: models_in_memory(planner, budget) for words, planner in planners.items()}
+    return Estimate(flags.model, flags.method, plans, methods, models, flags.data or "made up, at the maximum length")
+
+
+def ways(model: str, asked: Any, device: str | None) -> dict[str, Any]:
+    """The ways of training that are shown: the one asked for, or full, LoRA and (on CUDA) QLoRA side by side."""
+    import torch
+
+    from likelier.advice.weights import find_model
+    from likelier.options import LoraOptions
+
+    if asked.lora_r is not None:
+        return {f"{'QLoRA' if asked.load_in_4bit else 'LoRA'} r={asked.lora_r}": asked}
+    known = find_model(model, asked)
+    if known.adapter_loaded:
+        return {f"this adapter, r={known.lora.lora_r}": asked}
+    adapter = LoraOptions(DEFAULT_RANK)
+    found = {"full": asked, f"LoRA r={DEFAULT_RANK}": adapter}
+    if device == "cuda" or (device is None and torch.cuda.is_available()):
+        found[f"QLoRA r={DEFAULT_RANK}"] = replace(adapter, load_in_4bit=True)
+    return found
+
+
+_KINDS = {"sft": "sft", "dpo": "dpo, simpo and every method for pairs", "kto": "kto"}
+
+
+def _peaks(planner: Any, budget: int | None) -> dict[str, int]:
+    """The peak of one method of each kind: what methods of a kind compute is the same but for a few numbers."""
+    return {words: planner.for_method(method).plan(budget).peak for method, words in _KINDS.items()}
+
+
+def models_in_memory(planner: Any, budget: int | None) -> dict[str, int]:
+    """Peaks in bytes of what is trained here, and of the same with the models that other recipes hold beside it."""
+    pairs = planner.for_method("dpo")
+    pairs.asked = replace(pairs.asked, live_reference=False)
+    plan = pairs.plan(budget)
+    adapter = plan.training.lora.lora_r is not None
+    copies = 0 if adapter else plan.weights.bytes  # a reference beside an adapter is its base, switched back
+    value = plan.weights.bytes + plan.parts["gradients"] + plan.parts["optimizer"]
+    return {
+        "1 model: DPO here, reference scored beforehand": plan.peak,
+        "2 models: DPO as in its paper, a reference beside the policy": plan.peak + plan.weights.bytes,
+        "4 models: PPO, with a reference, a reward and a value model": plan.peak + copies + plan.weights.bytes + value,
+    }
+
+
+def rows_of_file(data: str, model: str, method: str, max_length: int | None, columns: Any = None) -> Sequence[Any]:
+    """Token lengths of a file's rows, as a run of this method would train on them."""
+    from likelier.data.load import load_preferences
+
+    return rows_of_records(load_preferences(data, columns=columns).train, model, method, max_length)
+
+
+def rows_of_records(records: Sequence[Any], model: str, method: str, max_length: int | None) -> Sequence[Any]:
+    """Token lengths of records, as a run of this method would train on them."""
+    from likelier.advice.trace import Row
+    from likelier.audit.model import tokenizer_of
+    from likelier.data.prepare import prepare_groups
+    from likelier.objectives import METHODS
+
+    objective = METHODS[method]
+    tokenizer, default = tokenizer_of(model)
+    groups = prepare_groups(
+        records,
+        tokenizer,
+        method=method,
+        wants=objective.data,
+        partners=objective.needs_partner,
+        max_length=max_length or default,
+        truncation="drop",
+    ).groups
+    return [Row(len(group.prompt), tuple(len(answer) for answer in group.answers)) for group in groups]

@@ -1,0 +1,376 @@
+"""The memory plan: the peak of a run, part by part, from a model's configuration alone.
+
+What is kept for good is counted (`weights`), what a step holds besides is traced (`trace`). Two cases differ. Where a
+step has several micro-batches, all gradients are there while the last ones are computed. Where it has one, gradients
+appear as activations go, so that the fullest moment is the end of the forward pass or the end of the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from likelier.advice.rows import MicroBatch, filled, fullest, longest_row
+from likelier.advice.trace import Alive, Row, StepTracer, Training, tokens_of
+from likelier.advice.weights import Known, Weights, count_weights, find_model
+from likelier.data.tokenize import default_max_length
+from likelier.engine import PACK_LARGER
+from likelier.errors import ConfigError, nearest
+from likelier.models import default_budget, total_memory
+from likelier.objectives import METHODS, Objective
+from likelier.options import Dtype, LoraOptions
+
+Device = Literal["cpu", "cuda"]
+_MOST_TOKENS = 65536  # of a micro-batch, as in the default token budget
+
+# AdamW keeps two moments a weight, in its precision: 8 bytes in float32. With weights in bfloat16 they are kept
+# in bfloat16, and Kahan's summation adds a third value: 6 bytes. The default optimizer is fused: no temporaries.
+_MOMENTS = {torch.float32: 8, torch.bfloat16: 6}
+
+# What torch's allocator gives to matrix products on CUDA: 32 MiB a handle on Hopper, 8 MiB before.
+_CUBLAS = 32 * 2**20
+
+# On a CPU a first step also brings pages of torch's libraries into memory, the packing buffers of its matrix products
+# and what glibc keeps of small blocks that were freed. It does not grow with the model.
+_CPU_WORKSPACE = 60 * 10**6
+
+# Beside the plan: CUDA's context and kernels, which no allocator counts (0.5 to 0.9 GB); on a CPU the interpreter with
+# torch and transformers before a model is loaded. And blocks that the allocator holds and cannot use, as a share of
+# what comes and goes: glibc's before 2.38 seldom uses a freed aligned block again (0.4 to 1.4 was measured).
+_CONTEXT = {"cuda": 700 * 10**6, "cpu": 500 * 10**6}
+_UNUSED_BLOCKS = {"cuda": 0.1, "cpu": 1.0}
+_DEVICE_NOTES = {
+    "cuda": "planned for CUDA; these figures were compared with no GPU yet",
+    "cpu": "peaks count what is alive. glibc may hold as much again as the activations in freed blocks, and 'fits' "
+    "takes that into account; with MALLOC_MMAP_THRESHOLD_=131072 in the environment it does not, but steps take up to "
+    "twice the time",
+}
+_COME_AND_GO = ("activations", "head")
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes of a run at its fullest moment.
+
+    `parts` sum up to the peak of training; `scoring` is the peak before it, when the reference is scored. `tokens` are
+    those of the longest micro-batch. `fitting_budget` is the largest token budget that fits into `memory` (None where
+    no memory is named, 0 where not even the longest row does, alone).
+    """
+
+    model: Any
+    method: str
+    training: Training
+    weights: Weights
+    device: Device
+    parts: dict[str, int]
+    scoring: int
+    tokens: int
+    rows: int
+    several: bool
+    token_budget: int
+    max_length: int
+    memory: int | None
+    fitting_budget: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def peak(self) -> int:
+        """The most that is held at once."""
+        return max(sum(self.parts.values()), self.scoring)
+
+    @property
+    def needed(self) -> int:
+        """The peak with what surrounds it: libraries, CUDA's context, blocks that cannot be used."""
+        return needed(self.parts, self.scoring, self.device)
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it fits into the memory named; None where none is."""
+        return None if self.memory is None else self.needed <= self.memory
+
+
+def needed(parts: Mapping[str, int], scoring: int, device: Device) -> int:
+    """A peak with what surrounds it."""
+    unused = round(_UNUSED_BLOCKS[device] * sum(parts[name] for name in _COME_AND_GO))
+    return max(sum(parts.values()) + unused, scoring) + _CONTEXT[device]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a plan is made for, besides the model."""
+
+    method: str
+    training: Training
+    device: Device
+    max_length: int
+    memory: int | None
+    live_reference: bool
+    batch_size: int
+    rows: tuple[Row, ...] | None
+
+    @property
+    def objective(self) -> type[Objective]:
+        """The method."""
+        return METHODS[self.method]
+
+
+def plan_memory(
+    model: str | Path | Any,
+    *,
+    method: str = "dpo",
+    lora: LoraOptions | None = None,
+    dtype: Dtype = "auto",
+    device: Device | None = None,
+    max_length: int | None = None,
+    token_budget: int | None = None,
+    memory: int | None = None,
+    activation_checkpointing: bool = False,
+    reference_scores: Literal["stored", "live"] = "stored",
+    batch_size: int = 32,
+    rows: Sequence[Row] | None = None,
+) -> MemoryPlan:
+    """Plan a run's memory.
+
+    Args:
+        model: a model's name as `load_policy` takes it, or a transformers configuration. No weights are loaded.
+        method: the objective's name.
+        lora, dtype, max_length, token_budget, activation_checkpointing, reference_scores, batch_size: as in a run.
+        device: what it will run on (default: CUDA where this machine has it).
+        memory: bytes of the device; by default this machine's.
+        rows: token lengths of the data. Without them rows at `max_length` are assumed, half prompt and half answers,
+            and micro-batches that are filled to the budget.
+
+    Raises:
+        ModelError, ConfigError: the model cannot be found, or an option is out of range.
+    """
+    planner = planner_for(
+        model,
+        method=method,
+        lora=lora,
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        memory=memory,
+        activation_checkpointing=activation_checkpointing,
+        reference_scores=reference_scores,
+        batch_size=batch_size,
+        rows=rows,
+    )
+    return planner.plan(token_budget, fit=memory is not None)
+
+
+def planner_for(
+    model: str | Path | Any,
+    *,
+    method: str,
+    lora: LoraOptions | None = None,
+    dtype: Dtype = "auto",
+    device: Device | None = None,
+    max_length: int | None = None,
+    memory: int | None = None,
+    activation_checkpointing: bool = False,
+    reference_scores: Literal["stored", "live"] = "stored",
+    batch_size: int = 32,
+    rows: Sequence[Row] | None = None,
+) -> Planner:
+    """What plans for different token budgets and methods are made with; the arguments are those of `plan_memory`."""
+    if method not in METHODS:
+        raise ConfigError(f"unknown method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
+    if reference_scores != "stored" and not METHODS[method].needs_reference:
+        raise ConfigError(f"{method} uses no reference; drop reference_scores")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    known = _known(model, lora or LoraOptions())
+    training = training_of(known.lora, dtype, device, activation_checkpointing)
+    context = getattr(known.config.get_text_config(), "max_position_embeddings", None)
+    if max_length and context and max_length > context:
+        raise ConfigError(f"max_length={max_length} is beyond the model's context of {context} tokens; lower it")
+    asked = Asked(
+        method,
+        training,
+        device,
+        max_length or default_max_length(context),
+        memory or own_memory(device),
+        reference_scores == "live",
+        batch_size,
+        None if rows is None else tuple(rows),
+    )
+    return Planner(known, asked)
+
+
+def _known(model: Any, lora: LoraOptions) -> Known:
+    if isinstance(model, (str, Path)):
+        return find_model(model, lora)
+    return Known(model, lora, adapter_loaded=False)
+
+
+def own_memory(device: Device) -> int | None:
+    """This machine's; None where it has no such device."""
+    return total_memory(torch.device(device)) if device == "cpu" or torch.cuda.is_available() else None
+
+
+def training_of(lora: LoraOptions, dtype: Dtype, device: Device, checkpointing: bool) -> Training:
+    """Precision and device of a run, as `load_policy` decides them."""
+    if lora.load_in_4bit and device == "cpu":
+        raise ConfigError("load_in_4bit needs CUDA; plan for it with --device cuda")
+    if dtype == "pure-bfloat16" and lora.lora_r is not None:
+        raise ConfigError("dtype=pure-bfloat16 is for training all weights; with lora_r take bfloat16")
+    autocast = dtype == "bfloat16" or (dtype == "auto" and device == "cuda")
+    small = dtype == "pure-bfloat16" or (autocast and lora.lora_r is not None)
+    weights = torch.bfloat16 if small else torch.float32
+    return Training(lora, weights, autocast, checkpointing, cuda=device == "cuda")
+
+
+class Planner:
+    """Plans of one model trained in one way, for different token budgets."""
+
+    def __init__(self, known: Known, asked: Asked) -> None:
+        self.known, self.asked = known, asked
+        self.weights = count_weights(known.config, asked.training)
+        self.tracer = StepTracer(known.config, asked.training)
+
+    def for_method(self, method: str) -> Planner:
+        """The same for another method; what was traced is not traced again."""
+        planner = copy(self)
+        live = self.asked.live_reference and METHODS[method].needs_reference
+        planner.asked = replace(self.asked, method=method, live_reference=live)
+        return planner
+
+    def plan(self, token_budget: int | None = None, *, fit: bool = False) -> MemoryPlan:
+        """The plan at this budget (default: the run's own default)."""
+        budget = token_budget or self.default_budget()
+        batch = self.micro_batch(budget)
+        parts = self._parts(batch)
+        return MemoryPlan(
+            model=self.known.config,
+            method=self.asked.method,
+            training=self.asked.training,
+            weights=self.weights,
+            device=self.asked.device,
+            parts=parts,
+            scoring=self._scoring(budget),
+            tokens=tokens_of(batch.trained),
+            rows=len(batch.trained),
+            several=batch.several,
+            token_budget=budget,
+            max_length=self.asked.max_length,
+            memory=self.asked.memory if fit else None,
+            fitting_budget=self.fitting_budget() if fit else None,
+            notes=self._notes(),
+        )
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the device. Raises `ConfigError` where none were named and this machine has no such device."""
+        if self.asked.memory is None:
+            raise ConfigError("planning for CUDA where there is none: say how much memory it has, as --memory 24GB")
+        return self.asked.memory
+
+    def default_budget(self) -> int:
+        """The budget that the run would take by itself, on a device of this memory."""
+        text = self.known.config.get_text_config()
+        size = 4 if self.asked.training.lora.load_in_4bit else self.asked.training.weights.itemsize
+        return default_budget(
+            text.num_hidden_layers,
+            text.hidden_size * size,
+            self.memory,
+            self.asked.device,
+            checkpointing=self.asked.training.checkpointing,
+        )
+
+    def micro_batch(self, budget: int) -> MicroBatch:
+        """The fullest micro-batch at this budget."""
+        if self.asked.rows is not None:
+            return fullest(self.asked.rows, budget, self.asked.batch_size, self.asked.objective)
+        objective = self.asked.objective
+        row = longest_row(self.asked.max_length, objective)
+        return filled(row, budget, self.asked.batch_size, partners=objective.needs_partner)
+
+    def needed(self, budget: int) -> int:
+        """The peak at this budget, with what surrounds it."""
+        return needed(self._parts(self.micro_batch(budget)), self._scoring(budget), self.asked.device)
+
+    # --- the parts -----------------------------------------------------------------------------------------------
+
+    def _parts(self, batch: MicroBatch) -> dict[str, int]:
+        trace, trained = self.tracer.trace(batch.trained), self.weights.trained_bytes
+        # A trained embedding that is the head as well: the head's gradient waits for the embedding's, which is added to
+        # it where it lies. Tracing cannot see that, and counts the sum as a third tensor.
+        end = replace(trace.end, activations=max(0, trace.end.activations - self.weights.embedding))
+        moments = [(trained, trace.forward), (trained, trace.layers), (trained, end)]
+        if not batch.several:
+            moments = [(0, trace.forward), (0, trace.layers), (trained, end)]
+        gradients, alive = max(moments, key=lambda moment: moment[0] + moment[1].total)
+        return self._standing() | {"gradients": gradients} | self._passing(alive)
+
+    def _standing(self) -> dict[str, int]:
+        moments = _MOMENTS[torch.float32 if self._adapter else self.asked.training.weights]
+        return {
+            "weights": self.weights.bytes,
+            "gradients": 0,
+            "optimizer": self.weights.trained * moments,
+            "reference": self._reference(),
+        }
+
+    def _passing(self, alive: Alive) -> dict[str, int]:
+        return {"activations": alive.activations, "head": alive.head, "workspace": self._workspace()}
+
+    @property
+    def _adapter(self) -> bool:
+        return self.asked.training.lora.lora_r is not None
+
+    def _reference(self) -> int:
+        """Stored scores need no model. Live: a frozen copy of the weights, or of an adapter that was loaded."""
+        if not self.asked.live_reference:
+            return 0
+        if self._adapter:
+            return self.weights.trained_bytes if self.known.adapter_loaded else 0
+        return self.weights.bytes
+
+    def _workspace(self) -> int:
+        if self.asked.device == "cuda":
+            return _CUBLAS + self.weights.dequantized
+        return _CPU_WORKSPACE
+
+    def _scoring(self, budget: int) -> int:
+        """Before training: weights, one micro-batch without gradients, or the copy of a tensor that is being hashed."""
+        batch = self.micro_batch(budget * PACK_LARGER.get(self.asked.device, 1))
+        alive = self.tracer.trace(batch.counted, gradients=False).forward.total
+        hashed = self.weights.largest if self.asked.device == "cpu" else 0
+        return self.weights.bytes + self._reference() + max(alive, hashed) + self._workspace()
+
+    # --- what fits ---------------------------------------------------------------------------------------------------
+
+    def fitting_budget(self) -> int:
+        """The largest token budget that fits into the memory; 0 where the longest row does not, alone.
+
+        Memory goes with the tokens as a straight line; what the line says is tried.
+        """
+        smallest = tokens_of(self.micro_batch(1).counted)
+        if not self._fits(smallest):
+            return 0
+        few, more = 8 * smallest, 16 * smallest
+        at_few, at_more = self.needed(few), self.needed(more)
+        slope = max(1.0, (at_more - at_few) / (more - few))
+        budget = int(max(smallest, min(_MOST_TOKENS, few + (self.memory - at_few) / slope)))
+        while not self._fits(budget):
+            budget = max(smallest, budget - max(1, ceil(0.05 * budget)))
+        return budget
+
+    def _fits(self, budget: int) -> bool:
+        return self.needed(budget) <= self.memory
+
+    def _notes(self) -> tuple[str, ...]:
+        found = []
+        if self.tracer.formula_because is not None:
+            found.append(
+                f"activations are a formula's, for ordinary layers: this model cannot be traced "
+                f"({self.tracer.formula_because})"
+            )
+        found.append(_DEVICE_NOTES[self.asked.device])
+        return tuple(found)

@@ -1,0 +1,66 @@
+"""The fullest micro-batch: of known rows, cut as a run cuts them, or of rows that are assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from likelier.advice.trace import Row, made_up_group, tokens_of
+from likelier.data.packing import packed_micro_batches
+from likelier.objectives import Objective
+
+_MOST_SIMULATED = 2048  # rows
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """A micro-batch's rows as the budget counts them, and as they are trained on.
+
+    For a method with mismatched answers these differ where a step has `several` micro-batches: its statistics are then
+    made beforehand, without gradients, and only the rows' own answers are trained on.
+    """
+
+    counted: tuple[Row, ...]
+    trained: tuple[Row, ...]
+    several: bool
+
+
+def longest_row(max_length: int, objective: type[Objective]) -> Row:
+    """A row at the limit, half of it prompt: with two answers for pairs, or a mismatched one."""
+    prompt = max(1, max_length // 2)
+    answers = 2 if objective.data == "pairs" or objective.needs_partner else 1
+    return Row(prompt, (max(1, max_length - prompt),) * answers)
+
+
+def filled(row: Row, budget: int, batch_size: int, *, partners: bool = False) -> MicroBatch:
+    """Rows of this length until the budget is full (the last one shorter), or the step is."""
+    count = max(1, budget // row.tokens)
+    if count >= batch_size:
+        return MicroBatch((row,) * batch_size, (row,) * batch_size, several=False)
+    rest = budget - count * row.tokens
+    more = (row.scaled(rest / row.tokens),) if rest >= len(row.answers) + 1 else ()
+    rows = (row,) * count + more
+    return MicroBatch(rows, tuple(own_of(one) for one in rows) if partners else rows, several=True)
+
+
+def own_of(row: Row) -> Row:
+    """A labelled row without its mismatched answer."""
+    return Row(row.prompt, row.answers[:1])
+
+
+def fullest(rows: Sequence[Row], budget: int, batch_size: int, objective: type[Objective]) -> MicroBatch:
+    """The fullest micro-batch of steps in the rows' order, and of a step of the longest ones."""
+    some = list(rows[:_MOST_SIMULATED])
+    longest = sorted(rows, key=lambda row: -row.tokens)[:batch_size]
+    steps = [longest, *(some[start : start + batch_size] for start in range(0, len(some), batch_size))]
+    cuts = [_cut(step, budget) for step in steps]
+    several = any(len(cut) > 1 for cut in cuts)
+    counted = max((part for cut in cuts for part in cut), key=tokens_of)
+    trained = [own_of(row) for row in counted] if objective.needs_partner and several else counted
+    return MicroBatch(tuple(counted), tuple(trained), several)
+
+
+def _cut(step: Sequence[Row], budget: int) -> list[list[Row]]:
+    """The micro-batches of a step, as a run cuts it."""
+    groups = [made_up_group(row, number) for number, row in enumerate(step)]
+    return [[step[group.source.number] for group in part] for part in packed_micro_batches(groups, budget)]

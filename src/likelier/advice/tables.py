@@ -1,0 +1,106 @@
+"""Memory plans as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from io import StringIO
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from likelier.advice.estimate import Estimate
+from likelier.advice.memory import MemoryPlan
+
+PARTS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "reference": "reference model",
+    "activations": "activations",
+    "head": "head (logits of one tile)",
+    "workspace": "workspace",
+}
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of ten."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:,.2f} {unit}" if count < 100 * scale else f"{count / scale:,.0f} {unit}"
+    return "-" if not count else f"{count / 1e3:,.0f} kB"
+
+
+def printed(parts: Iterator[RenderableType], width: int = 110) -> str:
+    """Plain text, without colour and trailing blanks."""
+    stream = StringIO()
+    console = Console(file=stream, width=width, no_color=True, highlight=False)
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """The whole estimate."""
+    return printed(_parts(estimate))
+
+
+def _parts(estimate: Estimate) -> Iterator[RenderableType]:
+    one = next(iter(estimate.plans.values()))
+    kept = ", activation checkpointing" if one.training.checkpointing else ""
+    yield Text(
+        f"{estimate.model}: {one.weights.count:,} weights; {estimate.method} on {one.device}{kept}; rows: "
+        f"{estimate.rows_from}{f' of {one.max_length} tokens' if 'made up' in estimate.rows_from else ''}\n"
+    )
+    yield plan_table(estimate.plans)
+    if estimate.methods:
+        yield Text("\npeak by method\n")
+        yield _by_way(estimate.methods)
+    yield Text("\nmodels in memory, for pairs\n")
+    yield _by_way(estimate.models)
+    for note in dict.fromkeys(note for plan in estimate.plans.values() for note in plan.notes):
+        yield Text(f"\nnote: {note}")
+
+
+def plan_table(plans: Mapping[str, MemoryPlan]) -> Table:
+    """Parts by way of training, the peak, and what fits."""
+    table = _table(list(plans))
+    for name, words in PARTS.items():
+        table.add_row(words, *(size(plan.parts[name]) for plan in plans.values()))
+    lines = {
+        "peak while training": [size(sum(plan.parts.values())) for plan in plans.values()],
+        "peak before it, scoring": [size(plan.scoring) for plan in plans.values()],
+        "with libraries and what cannot be used": [size(plan.needed) for plan in plans.values()],
+        "token budget": [f"{plan.token_budget:,}" for plan in plans.values()],
+        "fullest micro-batch": [f"{plan.rows} rows, {plan.tokens:,} tokens" for plan in plans.values()],
+    }
+    table.add_section()
+    for words, cells in lines.items():
+        table.add_row(words, *cells)
+    if any(plan.memory is not None for plan in plans.values()):
+        table.add_row(*_fitting(plans)[0])
+        table.add_row(*_fitting(plans)[1])
+    return table
+
+
+def _fitting(plans: Mapping[str, MemoryPlan]) -> tuple[list[str], list[str]]:
+    memory = next(iter(plans.values())).memory or 0
+    fits = [f"fits into {size(memory)}", *("yes" if plan.fits else "no" for plan in plans.values())]
+    none = "none: not even one row"
+    budgets = [f"{plan.fitting_budget:,}" if plan.fitting_budget else none for plan in plans.values()]
+    return fits, ["largest token budget that fits", *budgets]
+
+
+def _by_way(peaks: Mapping[str, Mapping[str, int]]) -> Table:
+    table = _table(list(peaks))
+    for words in next(iter(peaks.values())):
+        table.add_row(words, *(size(of_way[words]) for of_way in peaks.values()))
+    return table
+
+
+def _table(ways: list[str]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    table.add_column("")
+    for way in ways:
+        table.add_column(way, justify="right")
+    return table

@@ -1,0 +1,116 @@
+"""A model's weights, counted without loading them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from likelier.advice.trace import Training, build, quantized_layers
+from likelier.errors import ConfigError, ModelError
+from likelier.models import DEMO_MODEL, _locate, demo_model_folder
+from likelier.options import LoraOptions
+from likelier.scoring.score import causal_model
+
+# NF4 with double quantization (bitsandbytes): half a byte a weight, a byte for each block of 64, and four bytes for
+# each 256 of those blocks.
+_NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model's configuration, the adapter that is trained on it, and whether that adapter was there before."""
+
+    config: Any
+    lora: LoraOptions
+    adapter_loaded: bool
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How many weights there are, how many are trained, and the bytes of each kind.
+
+    `largest` is the largest tensor, `embedding` the bytes of a trained embedding that is the head as well (0 where it
+    is not), `dequantized` the largest layer of a 4-bit base as it is multiplied with.
+    """
+
+    count: int
+    trained: int
+    frozen_bytes: int
+    trained_bytes: int
+    largest: int
+    embedding: int = 0
+    dequantized: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """All of them."""
+        return self.frozen_bytes + self.trained_bytes
+
+
+def find_model(name: str | Path, lora: LoraOptions) -> Known:
+    """The configuration of a model by name, as `load_policy` takes it; of an adapter, its base's.
+
+    Raises `ModelError` for a model that cannot be found, `ConfigError` for a new adapter on an adapter.
+    """
+    folder = str(demo_model_folder()) if str(name) == DEMO_MODEL else str(name)
+    settings = Path(folder).expanduser() / "adapter_config.json"
+    if not settings.is_file():
+        return Known(_config(folder), lora, adapter_loaded=False)
+    if lora.lora_r is not None:
+        raise ConfigError(f"{name} is an adapter and training goes on from it: drop lora_r")
+    found = json.loads(settings.read_text(encoding="utf-8"))
+    targets = found.get("target_modules") or "all-linear"
+    words = targets if isinstance(targets, str) else ",".join(sorted(targets))
+    lora = LoraOptions(lora_r=int(found["r"]), lora_targets=words)
+    return Known(_config(str(found["base_model_name_or_path"])), lora, adapter_loaded=True)
+
+
+def _config(name: str) -> Any:
+    from transformers import AutoConfig
+
+    whole = (Path(name).expanduser() / "config.json").is_file()  # a configuration is enough, where one lies here
+    where, more = (str(Path(name).expanduser()), {}) if whole else _locate(name)
+    try:
+        return AutoConfig.from_pretrained(where, **more)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{name} has no configuration that can be read: {str(error).strip().splitlines()[0]}"
+        ) from error
+
+
+def count_weights(config: Any, training: Training) -> Weights:
+    """Build the model without memory and count."""
+    with torch.device("meta"):
+        model = build(config, training)
+    causal = causal_model(model)
+    quantized = _frozen_layers(model) if training.lora.load_in_4bit else []
+    in_4bit = {id(layer.weight) for layer in quantized}
+    weights = list(model.parameters())
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    tied = causal.get_input_embeddings().weight
+    is_head = causal.get_output_embeddings() is not None and causal.get_output_embeddings().weight is tied
+    sizes = [_NF4 * weight.numel() if id(weight) in in_4bit else weight.nbytes for weight in frozen]
+    return Weights(
+        count=sum(weight.numel() for weight in weights),
+        trained=sum(weight.numel() for weight in weights if weight.requires_grad),
+        frozen_bytes=round(sum(sizes)),
+        trained_bytes=sum(weight.nbytes for weight in weights if weight.requires_grad),
+        largest=max(weight.nbytes for weight in weights if id(weight) not in in_4bit),
+        embedding=tied.nbytes if is_head and tied.requires_grad else 0,
+        dequantized=max((2 * layer.weight.numel() for layer in quantized), default=0),
+    )
+
+
+def _frozen_layers(model: Any) -> list[nn.Linear]:
+    """The base's layers that are held in 4 bits: an adapter's own are not."""
+    return [layer for layer in quantized_layers(model) if not layer.weight.requires_grad]  # type: ignore[misc]
+
+
+def without_adapter(training: Training) -> Training:
+    """The same model as it would be trained whole."""
+    return replace(training, lora=LoraOptions())

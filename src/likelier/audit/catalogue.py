@@ -1,0 +1,263 @@
+"""Every finding by its stable name: what is counted, why it matters, what mends it, how bad it is.
+
+`warning_above` and `error_above` are shares of the rows (0: any row at all; 1: never). Findings about the whole set set
+their severity themselves, and have no thresholds here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NEVER = 1.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is always true of a finding."""
+
+    name: str
+    title: str
+    unit: str
+    why: str
+    mend: str
+    warning_above: float = 0.0
+    error_above: float = 0.05
+    droppable: bool = True
+
+
+def _drop(name: str, more: str) -> str:
+    return f"{more} --drop {name} --write CLEAN.jsonl takes the rows out."
+
+
+_UNUSABLE = {
+    "identical-answers": (
+        "Identical answers",
+        "Chosen and rejected are the same text, so there is nothing to prefer: the gradient is zero or noise.",
+    ),
+    "empty-answer": (
+        "Empty answers",
+        "An answer is empty or white space. Trained on, it teaches the model to stop at once or to fear stopping.",
+    ),
+    "not-text": (
+        "Answers that are not text",
+        "A prompt or an answer is a number, true, null or a list. Something went wrong where the file was written, and "
+        "its neighbours may be wrong too.",
+    ),
+    "prompts-differ": (
+        "Prompts differ",
+        "The two conversations part before the last answer, so the answers belong to different prompts and cannot be "
+        "compared.",
+    ),
+    "no-prompt": ("No prompt", "There is nothing that the answers answer."),
+    "prompt-ends-with-assistant": (
+        "Prompt ends with the assistant",
+        "The prompt ends with an assistant's turn, so the answer would be a second one in a row.",
+    ),
+    "answer-not-one-assistant-turn": (
+        "Answer is not one assistant turn",
+        "An answer must be one turn of the assistant; these are empty, several turns, or somebody else's.",
+    ),
+    "unknown-role": ("Unknown role", "A message has a role that no chat template knows."),
+    "not-a-message": ("Not a message", "A conversation holds something that is no message."),
+    "not-a-dialogue": ("Not a dialogue", "The text does not begin with a human's turn, so no prompt can be cut off."),
+    "not-unicode": (
+        "Broken characters",
+        "The text holds half a character (a cut emoji, most often), which no tokenizer takes.",
+    ),
+    "not-token-ids": ("Not token ids", "A column of token ids holds something else."),
+}
+
+
+def _unusable(name: str, title: str, why: str) -> Entry:
+    mend = _drop(name, "Training leaves these rows out and says so. Repair them at their source, or")
+    return Entry(name, title, "rows", why, mend)
+
+
+_ENTRIES = [
+    *(_unusable(name, title, why) for name, (title, why) in _UNUSABLE.items()),
+    Entry(
+        "exact-duplicates",
+        "Exact duplicates",
+        "rows that could be removed",
+        "A row that stands in the file again counts twice in every loss, and if one copy is held out, the held-out "
+        "accuracy measures memory.",
+        _drop("exact-duplicates", "Keep the first of each."),
+        error_above=0.2,
+    ),
+    Entry(
+        "near-duplicates",
+        "Near duplicates",
+        "rows that could be removed",
+        "Prompt and answers are each nearly those of an earlier row (letter case, punctuation and spaces aside, at "
+        "least 80 % of the word pairs are common). They add little, and they leak across a split by prompt.",
+        _drop("near-duplicates", "Look at a few before you believe it: filled-in templates look alike."),
+        warning_above=0.01,
+        error_above=0.3,
+    ),
+    Entry(
+        "contradictory-pairs",
+        "Contradictory pairs",
+        "distinct pairs of answers preferred both ways",
+        "The same two answers to the same prompt are preferred both ways. No model can satisfy both rows; DPO's "
+        "optimum for them is a tie, and each pass pulls to and fro.",
+        _drop(
+            "contradictory-pairs",
+            "Keep the majority (and nothing where both sides have the same number), or train with --method robust.",
+        ),
+    ),
+    Entry(
+        "contradictory-labels",
+        "Contradictory labels",
+        "distinct answers with both thumbs",
+        "The same answer to the same prompt is called desirable and undesirable. KTO learns the majority's label and "
+        "nothing from a tie.",
+        _drop("contradictory-labels", "Keep the majority (and nothing where both have the same number)."),
+    ),
+    Entry(
+        "intransitive-cycles",
+        "Intransitive cycles",
+        "circles of answers that share no judgement",
+        "Answers of one prompt beat each other in a circle, so no order of them agrees with every row: at least one "
+        "judgement of each circle is wrong or has another reason than quality.",
+        _drop("intransitive-cycles", "Have the prompt judged again; nobody can tell which row is wrong."),
+    ),
+    Entry(
+        "annotator-disagreement",
+        "Annotators disagree",
+        "pairs with votes for both answers",
+        "Annotators who judged the same pair did not agree, so the labels are noisy: a model that fits them all fits "
+        "noise.",
+        "Train with --method robust --flip-probability RATE, or keep only the pairs with a clear majority.",
+        warning_above=NEVER,
+        error_above=NEVER,
+    ),
+    Entry(
+        "undecided-pairs",
+        "Undecided pairs",
+        "pairs without a majority",
+        "As many judgements prefer the one answer as the other, so neither is chosen. A majority leaves them out; only "
+        "soft labels learn from them, namely that both answers are as good.",
+        _drop("undecided-pairs", "Train with --use-votes soft, or leave them out."),
+        warning_above=NEVER,
+        error_above=NEVER,
+    ),
+    Entry(
+        "noise-ceiling",
+        "Noise ceiling",
+        "labels expected to be wrong",
+        "Judgements that contradict each other bound what can be learned: an accuracy above the ceiling means that the "
+        "model has seen the answers. Judge a held-out accuracy against it, not against 100 %.",
+        "Nothing to mend; more votes on each pair raise it.",
+        warning_above=NEVER,
+        error_above=NEVER,
+        droppable=False,
+    ),
+    Entry(
+        "length-bias",
+        "Length bias",
+        "pairs (labels: rows) that the length rule is right about",
+        "A rule that looks at nothing but length already guesses the preferences, and a model finds that rule first: "
+        "it learns to write long (or short), not well.",
+        "Use a method that divides by length (--method simpo or sigmoid_norm, ipo with --length-normalize), balance "
+        "the lengths, and compare the length of the trained model's answers with the start's.",
+        droppable=False,
+    ),
+    Entry(
+        "surface-bias",
+        "Surface bias",
+        "held-out pairs (labels: rows) that words alone get right",
+        "A bag of words tells chosen from rejected on prompts that it has not seen: a stock phrase, a language, a "
+        "format or the style of one model. A policy learns this shortcut and not what was meant.",
+        "Look at the telling words (--show), take stock phrases out, or take both answers from the same model.",
+        droppable=False,
+    ),
+    Entry(
+        "label-balance",
+        "Label balance",
+        "rows with the rarer label",
+        "One thumb is much rarer than the other, so its gradient is drowned out; with one label alone there is nothing "
+        "to compare.",
+        "Weigh the sides so that weight times rows of the desirable ones is 1 to 3/2 of the others'.",
+        droppable=False,
+    ),
+    Entry(
+        "eval-overlap",
+        "Overlap with the evaluation file",
+        "training rows whose prompt is also in the evaluation file",
+        "Held-out accuracy on prompts that were trained on measures memory.",
+        _drop("eval-overlap", "Take them out of the training file."),
+        error_above=0.0,
+    ),
+    Entry(
+        "over-max-length",
+        "Over the maximum length",
+        "rows",
+        "Prompt and longest answer together have more tokens than the limit. By default such rows are left out.",
+        _drop("over-max-length", "Raise --max-length, choose --truncation cut-prompt-left, or leave them out:"),
+        warning_above=0.01,
+        error_above=0.2,
+    ),
+    Entry(
+        "distinguishing-part-cut",
+        "The difference lies beyond the cut",
+        "pairs",
+        "Up to the limit the two answers are the same: cut on the right, the pair would compare a text with itself.",
+        _drop("distinguishing-part-cut", "Raise --max-length or choose --truncation cut-prompt-left."),
+    ),
+    Entry(
+        "missing-eos",
+        "No end-of-sequence token",
+        "rows",
+        "An answer has no end-of-sequence token after tokenization, so the model would not learn to stop.",
+        _drop("missing-eos", "Mend the chat template, or the token ids that the file brings."),
+        error_above=0.01,
+    ),
+    Entry(
+        "boundary-merges",
+        "Tokens merge at the boundary",
+        "rows",
+        "The prompt alone is tokenized otherwise than with the answer behind it. The answer is taken to begin where "
+        "the two part, so a bit of the prompt is trained on.",
+        "End plain-text prompts with a newline, or begin answers with the space; conversations do not have this.",
+        warning_above=0.2,
+        error_above=NEVER,
+        droppable=False,
+    ),
+    Entry(
+        "no-tokens",
+        "Nothing left after tokenization",
+        "rows",
+        "A prompt or an answer has no tokens, or both answers have the same ones.",
+        _drop("no-tokens", "Training leaves them out."),
+    ),
+    Entry(
+        "reference-impossible",
+        "Impossible for the reference",
+        "pairs of the sample",
+        "The reference finds the rejected answer likelier by so much (more than 5 / beta nats at beta 0.1) that DPO's "
+        "gradient on the pair falls below 1 % before the ranking turns. They seldom flip, and pull hard all the while.",
+        "Look whether the labels are right; a supervised warm-up on the chosen answers brings them within reach.",
+        warning_above=0.25,
+        error_above=NEVER,
+        droppable=False,
+    ),
+    Entry(
+        "reference-certain",
+        "Certain for the reference",
+        "pairs of the sample",
+        "The reference already finds the chosen answer likelier by more than 5 / beta nats at beta 0.1. Training has "
+        "little to add to their ranking.",
+        "Nothing to mend. If most pairs are of this kind, the set is easier than the task.",
+        warning_above=NEVER,
+        error_above=NEVER,
+        droppable=False,
+    ),
+]
+
+CATALOGUE = {entry.name: entry for entry in _ENTRIES}
+
+
+def entry_of(name: str) -> Entry:
+    """The entry of a finding; for a reason that a data format brings of its own, one made from its name."""
+    words = name.replace("-", " ")
+    return CATALOGUE.get(name) or _unusable(name, words.capitalize(), f"The rows cannot be trained on: {words}.")

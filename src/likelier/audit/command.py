@@ -1,0 +1,178 @@
+"""`likelier audit`: from a file to a report and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import Any
+
+from likelier.audit.findings import SEVERITIES, Audit
+from likelier.errors import ConfigError
+
+FOUND = 3  # the exit code for findings at or above the named severity
+SCORED = 200
+_NEEDS_MODEL = ("max_length", "score", "score_sample", "dtype")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `likelier audit`."""
+    parser.add_argument("file", help="preferences in any known format")
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="ROLE=COLUMN",
+        help="which column is what, where the file does not show it itself",
+    )
+    parser.add_argument("--eval-data", metavar="FILE", help="an evaluation file: are its prompts in the training file?")
+    parser.add_argument("--model", help="whose tokenizer to use: a model, adapter or run folder, a hub id, demo")
+    parser.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens of prompt + answer (default: the context, at most 2048)"
+    )
+    parser.add_argument("--score", action="store_true", help="also let the model score a sample of the pairs")
+    parser.add_argument(
+        "--score-sample", type=int, metavar="N", help=f"how many pairs to score (default: {SCORED}; evenly spaced)"
+    )
+    parser.add_argument(
+        "--dtype", choices=["auto", "float32", "bfloat16"], help="arithmetic of --score (default: auto)"
+    )
+    parser.add_argument("--format", choices=list(FORMATS), default="text", help="of the report (default: text)")
+    parser.add_argument("--output", metavar="OUT", help="write the report there instead of printing it")
+    parser.add_argument(
+        "--fail-on",
+        choices=SEVERITIES,
+        default="error",
+        help=f"exit with {FOUND} if there is a finding of this severity or above (default: error)",
+    )
+    parser.add_argument(
+        "--drop",
+        metavar="NAME,...",
+        help="findings whose rows to take out; needs --write. 'mend' in the report says which",
+    )
+    parser.add_argument("--write", metavar="CLEAN", help="JSON lines: the rows as they were, without the dropped ones")
+    parser.add_argument("--show", action="store_true", help="quote the data in the report; else it names places only")
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Audit, report, clean; gives the exit code."""
+    names = _checked(flags)
+    from likelier.console import say
+
+    audit, records = _audit(flags)
+    report = FORMATS[flags.format](audit)
+    if flags.output:
+        _write(flags.output, report)
+        say(f"{audit.verdict}\nreport: {flags.output}")
+    else:
+        sys.stdout.write(report)
+    if names:
+        say(_clean(flags, audit, records, names))
+    return FOUND if audit.at_least(flags.fail_on, without=names) else 0
+
+
+def _checked(flags: argparse.Namespace) -> list[str]:
+    """The findings to drop. Raises `ConfigError` for flags without an effect or out of range."""
+    from likelier.audit.clean import check_names
+
+    names = [name.strip() for name in (flags.drop or "").split(",") if name.strip()]
+    if bool(names) != bool(flags.write):
+        raise ConfigError("--drop NAME,... and --write CLEAN.jsonl go together: give both or none")
+    check_names(names)
+    for name in _NEEDS_MODEL:
+        if getattr(flags, name) and not flags.model:
+            raise ConfigError(f"--{name.replace('_', '-')} has no effect without --model")
+    for name in ("score_sample", "dtype"):
+        if getattr(flags, name) is not None and not flags.score:
+            raise ConfigError(f"--{name.replace('_', '-')} has no effect without --score")
+    for name in ("max_length", "score_sample"):
+        if getattr(flags, name) is not None and getattr(flags, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; it must be at least 1")
+    for name in ("output", "write"):
+        out = getattr(flags, name)
+        if out and Path(out).exists() and Path(flags.file).exists() and Path(out).samefile(flags.file):
+            raise ConfigError(f"--{name} {out} is the data itself and would be overwritten; name another")
+    return names
+
+
+def _audit(flags: argparse.Namespace) -> tuple[Audit, list[Any]]:
+    from likelier.audit.checks import CHECKS, audit_records
+    from likelier.console import counting
+    from likelier.data.columns import columns_of
+    from likelier.data.load import load_preferences
+
+    columns = columns_of(flags.columns)
+    data = load_preferences(flags.file, columns=columns)
+    held_out = load_preferences(flags.eval_data, columns=columns).train if flags.eval_data else None
+    model = _model(flags) if flags.model else {}
+    with counting("auditing", len(CHECKS)) as report:
+        audit = audit_records(
+            data.train,
+            data.unusable,
+            held_out=held_out,
+            show=flags.show,
+            name=flags.file,
+            format=data.format,
+            report=lambda words: report(1),
+            **model,
+        )
+    return audit, data.train
+
+
+def _model(flags: argparse.Namespace) -> dict[str, Any]:
+    """What `audit_records` is given of a model."""
+    from likelier.audit.model import tokenizer_of
+    from likelier.models import load_policy
+    from likelier.recorded import card_of, final_model, recorded_chat
+
+    name = final_model(flags.model)
+    chat = recorded_chat(card_of(name))
+    if not flags.score:
+        tokenizer, max_length = tokenizer_of(name)
+        return {"tokenizer": tokenizer, "max_length": flags.max_length or max_length, "chat": chat}
+    from likelier.data.tokenize import default_max_length
+
+    policy = load_policy(name, dtype=flags.dtype or "auto")
+    max_length = flags.max_length or default_max_length(policy.context)
+    return {"policy": policy, "max_length": max_length, "chat": chat, "score_sample": flags.score_sample or SCORED}
+
+
+def _as_text(audit: Audit) -> str:
+    from likelier.audit.text import as_text
+
+    here = sys.stdout.isatty()
+    return as_text(audit, width=get_terminal_size().columns if here else None, colour=here)
+
+
+def _as_json(audit: Audit) -> str:
+    return json.dumps(audit.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _as_html(audit: Audit) -> str:
+    from likelier.audit.page import as_html
+
+    return as_html(audit)
+
+
+FORMATS = {"text": _as_text, "json": _as_json, "html": _as_html}
+
+
+def _write(output: str, report: str) -> None:
+    from likelier.paths import write_whole
+
+    try:
+        write_whole(Path(output), report.encode("utf-8", "replace"))
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
+
+
+def _clean(flags: argparse.Namespace, audit: Audit, records: list[Any], names: list[str]) -> str:
+    from likelier.audit.clean import rows_to_drop, write_clean
+    from likelier.data.sources import read_rows
+
+    dropped = rows_to_drop(audit, records, names)
+    kept = write_clean(read_rows(flags.file).rows, dropped, flags.write)
+    absent = [name for name in names if audit.finding(name) is None]
+    none = f" (not found here: {', '.join(absent)})" if absent else ""
+    return f"{len(dropped):,} rows dropped, {kept:,} written to {flags.write}{none}"

@@ -1,0 +1,184 @@
+"""What a model's tokenizer makes of the rows: lengths, what a limit would cut, ends, boundaries, tokens by script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from likelier.audit.findings import EXAMPLES, Finding, places, severity_of
+from likelier.audit.material import Material, sampled, text_of
+from likelier.audit.rows import sides_of
+from likelier.audit.scripts import main_script
+from likelier.audit.shortcuts import length_rule
+from likelier.audit.statistics import histogram, summary
+from likelier.data.tokenize import Group, Tokenized, tokenize_records
+from likelier.records import Record, answers_of
+
+_BLOCK = 512
+_NO_LIMIT = 1 << 30
+_EOS_WINDOW = 3  # as in training: a chat template may write a newline or so after the end
+_SCRIPT_SAMPLE = 20_000
+
+
+@dataclass
+class TokenTable:
+    """Per record, -1 where there is nothing: tokens (n, 3) of the prompt and up to two answers; the first place at
+    which two answers differ; whether an answer lacks the end token. Then what only single rows are named for.
+    """
+
+    tokens: np.ndarray
+    parting: np.ndarray
+    endless: np.ndarray
+    merged: int
+    merged_rows: list[int]
+    without_tokens: list[int]
+
+    @property
+    def longest(self) -> np.ndarray:
+        """(n,): tokens of the prompt and the longest answer."""
+        return self.tokens[:, 0] + self.tokens[:, 1:].max(1)
+
+
+def token_table(material: Material) -> TokenTable:
+    """Tokenize everything, a block at a time, and keep a few numbers a row."""
+    count = len(material.records)
+    table = TokenTable(np.full((count, 3), -1), np.full(count, -1), np.zeros(count, dtype=bool), 0, [], [])
+    for start in range(0, count, _BLOCK):
+        block = [_marked(row, at) for at, row in enumerate(material.records[start : start + _BLOCK], start)]
+        found = _tokenize(material, block)
+        for group in found.groups:
+            _note(table, group, material.tokenizer.eos_token_id)
+        table.without_tokens += sorted(int(row.source.data_set) for row in found.unusable)
+        table.merged += found.boundary_merges
+        if found.boundary_merges and len(table.merged_rows) < EXAMPLES:
+            table.merged_rows += [
+                int(row.source.data_set) for row in block if _tokenize(material, [row]).boundary_merges
+            ]
+    return table
+
+
+def _marked(record: Record, number: int) -> Record:
+    """The record with its number where its data set's name stands, which no message shows."""
+    return replace(record, source=replace(record.source, data_set=str(number)))
+
+
+def _tokenize(material: Material, block: Sequence[Record]) -> Tokenized:
+    talks = any(isinstance(row.prompt, tuple) for row in block)
+    chat = material.chat if talks else None
+    return tokenize_records(block, material.tokenizer, max_length=_NO_LIMIT, truncation="drop", chat=chat)
+
+
+def _note(table: TokenTable, group: Group, eos: int | None) -> None:
+    at = int(group.source.data_set)
+    table.tokens[at, 0] = len(group.prompt)
+    for place, answer in enumerate(group.own_answers, 1):
+        table.tokens[at, place] = len(answer)
+        table.endless[at] |= eos not in answer[-_EOS_WINDOW:].tolist()
+    if len(group.own_answers) == 2:
+        one, other = group.own_answers
+        size = min(len(one), len(other))
+        apart = np.flatnonzero(one[:size] != other[:size])
+        table.parting[at] = apart[0] if len(apart) else size
+
+
+def token_checks(material: Material) -> tuple[list[Finding], dict[str, Any]]:
+    """Everything that needs the tokenizer."""
+    assert material.max_length is not None
+    table = token_table(material)
+    findings = [*_over_limit(material, table), *_cut_apart(material, table), *_ends(material, table)]
+    statistics = {"tokens": _statistics(material, table)}
+    rule = length_rule(material, table.tokens[:, 1:])
+    if rule is not None:
+        statistics["length_rule_tokens"] = rule[0]
+    return findings, statistics
+
+
+def _finding(
+    material: Material, name: str, rows: Sequence[int], words: str, details: dict[str, Any] | None = None
+) -> list[Finding]:
+    if not rows:
+        return []
+    finding = Finding(
+        name,
+        len(rows),
+        severity_of(name, len(rows) / len(material.records)),
+        f"rows {words}: {len(rows):,} of {len(material.records):,}",
+        places(material.sources(rows)),
+        details=details or {},
+        quotes=tuple(filter(None, (material.quote(number) for number in rows[:EXAMPLES]))),
+        records=tuple(rows),
+    )
+    return [finding]
+
+
+def _over_limit(material: Material, table: TokenTable) -> list[Finding]:
+    limit = material.max_length or 0
+    longest = table.longest
+    rows = np.flatnonzero(longest > limit).tolist()
+    fits = {f"{share:.0%}": int(np.quantile(longest, share, method="higher")) for share in (0.9, 0.95, 0.99, 1.0)}
+    details = {"max_length": limit, "longest": int(longest.max()), "length_that_keeps": fits}
+    return _finding(material, "over-max-length", rows, f"of more than {limit:,} tokens", details)
+
+
+def _cut_apart(material: Material, table: TokenTable) -> list[Finding]:
+    """Pairs over the limit whose answers are the same up to the cut on the right."""
+    limit = material.max_length or 0
+    room = limit - table.tokens[:, 0]
+    rows = np.flatnonzero((table.longest > limit) & (table.parting >= 0) & (table.parting >= room)).tolist()
+    return _finding(material, "distinguishing-part-cut", rows, f"whose answers differ only beyond {limit:,} tokens")
+
+
+def _ends(material: Material, table: TokenTable) -> list[Finding]:
+    endless = np.flatnonzero(table.endless).tolist()
+    found = _finding(material, "missing-eos", endless, "with an answer that has no end-of-sequence token")
+    found += _finding(
+        material, "no-tokens", table.without_tokens, "with a prompt or an answer without tokens, or with twins"
+    )
+    if table.merged:
+        words = "with a token across the boundary of prompt and answer"
+        first = _finding(material, "boundary-merges", table.merged_rows, words)[0]
+        total = len(material.records)
+        severity = severity_of("boundary-merges", table.merged / total)
+        summary_ = f"rows {words}: {table.merged:,} of {total:,}"
+        found.append(replace(first, count=table.merged, severity=severity, summary=summary_, records=()))
+    return found
+
+
+def _statistics(material: Material, table: TokenTable) -> dict[str, Any]:
+    whole = table.tokens[:, 0] >= 0
+    sides = {name: values[values >= 0] for name, values in sides_of(material, table.tokens).items()}
+    longest = table.longest[whole]
+    bars = histogram(longest)
+    return {
+        **{name: summary(values) for name, values in sides.items()},
+        "prompt_and_longest_answer": summary(longest),
+        "histogram": {"edges": bars["edges"], "counts": {"prompt and longest answer": bars["counts"][0]}},
+        "max_length": material.max_length,
+        "total": int(table.tokens[table.tokens > 0].sum()),
+        "scripts": _scripts(material, table),
+    }
+
+
+def _scripts(material: Material, table: TokenTable) -> dict[str, dict[str, float]]:
+    """Tokens a character of the answers, by the script that most of an answer's letters are of."""
+    sums: dict[str, list[int]] = {}
+    for number in sampled(range(len(material.records)), _SCRIPT_SAMPLE):
+        for place, answer in enumerate(answers_of(material.records[number]), 1):
+            text, tokens = text_of(answer), int(table.tokens[number, place])
+            if tokens > 0:
+                found = sums.setdefault(main_script(text), [0, 0, 0])
+                for at, value in enumerate((1, len(text), tokens)):
+                    found[at] += value
+    ordered = sorted(sums.items(), key=lambda item: -item[1][0])
+    return {
+        name: {
+            "answers": answers,
+            "characters": characters,
+            "tokens": tokens,
+            "tokens_per_character": tokens / characters,
+        }
+        for name, (answers, characters, tokens) in ordered
+    }

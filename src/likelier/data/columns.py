@@ -1,0 +1,179 @@
+"""A column map: which column of a file is what, and what its values mean. Given in YAML or as flags, never as code.
+
+Every role that is not named is looked for under its own name, so a map holds only what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from likelier.errors import ConfigError, nearest
+
+PairsFrom = Literal["all", "best", "adjacent"]
+
+
+def _role(text: str, *, many: bool = False) -> Any:
+    """A field that names a column, or with `many` several."""
+    return field(default=None, metadata={"help": text, "kind": "many" if many else "one"})
+
+
+def _setting(text: str, kind: type) -> Any:
+    """A field that says how values are read."""
+    return field(default=None, metadata={"help": text, "kind": kind})
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns by their role, and what coded values mean. `a.b` names `b` inside the objects of column `a`.
+
+    `prompt` may also be several columns, joined by line breaks, or a template such as `"{instruction}\\n{input}"`; a
+    line of the template whose columns are all empty falls away.
+    """
+
+    prompt: str | tuple[str, ...] | None = _role("the prompt: a column, several, or a template", many=True)
+    system: str | None = _role("a system prompt, which makes the row a conversation")
+    tools: str | None = _role("the tools that the chat template is given")
+    chosen: str | None = _role("the preferred answer")
+    rejected: str | None = _role("the other answer")
+    first: str | None = _role("one answer, which `winner` compares")
+    second: str | None = _role("the other answer, which `winner` compares")
+    winner: str | tuple[str, ...] | None = _role("who is better; several columns are several annotators", many=True)
+    answers: str | tuple[str, ...] | None = _role("several answers: a list column, or a column each", many=True)
+    ranks: str | tuple[str, ...] | None = _role("a rank for each of `answers`, the smallest is the best", many=True)
+    scores: str | tuple[str, ...] | None = _role("a score for each of `answers`, the largest is the best", many=True)
+    judgements: str | tuple[str, ...] | None = _role(
+        "the winner for each pair of `answers`, in the order 1v2, 1v3, ..., 2v3, ...", many=True
+    )
+    completion: str | None = _role("a single answer")
+    messages: str | None = _role("a conversation whose last turn is the answer")
+    label: str | None = _role("whether the single answer is good")
+    tree: str | None = _role("a whole conversation tree: messages with text, role, replies and rank or score")
+    id: str | None = _role("of a message in a tree that is told one message a row")
+    parent: str | None = _role("the `id` of the message that this one replies to")
+    text: str | None = _role("the text of such a message")
+    role: str | None = _role("who wrote such a message")
+    rank: str | None = _role("the rank of such a message among its siblings, the smallest is the best")
+    score: str | None = _role("the score of such a message among its siblings, the largest is the best")
+    weight: str | None = _role("a weight of the row, used with use_weights")
+    margin: str | None = _role("by how much the chosen answer is better, used with use_margins")
+    score_chosen: str | None = _role("a score of the chosen answer")
+    score_rejected: str | None = _role("a score of the rejected answer")
+    score_first: str | None = _role("a score of the answer `first`")
+    score_second: str | None = _role("a score of the answer `second`")
+
+    winner_coding: str | None = _setting(
+        "the values that mean first, second and tie, such as 1/2/0 or a/b/tie|both; or share, positive-first, "
+        "negative-first",
+        str,
+    )
+    label_coding: str | None = _setting("the values that mean good, bad and neither, such as up/down", str)
+    threshold: float | None = _setting("labels are numbers, and good from this one on", float)
+    pairs_from: PairsFrom | None = _setting(
+        "which pairs a ranking gives: all (default), best against the rest, adjacent", str
+    )
+    chat: bool | None = _setting("whether text becomes a user's and an assistant's turn", bool)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None:
+                object.__setattr__(self, item.name, _checked(item, value))
+        if self.pairs_from not in (None, *get_args(PairsFrom)):
+            known = ", ".join(get_args(PairsFrom))
+            raise ConfigError(f"columns: pairs_from={self.pairs_from!r} is not one of: {known}")
+        if self.threshold is not None and self.label_coding is not None:
+            raise ConfigError("columns: threshold and label_coding were both given; keep one of them")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the map says, by name."""
+        return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+
+    @property
+    def roles(self) -> dict[str, Any]:
+        """The roles that it names columns for."""
+        return {name: value for name, value in self.given.items() if name in ROLES}
+
+
+_FIELDS: dict[str, Field[Any]] = {item.name: item for item in fields(Columns)}
+ROLES = frozenset(name for name, item in _FIELDS.items() if item.metadata["kind"] in ("one", "many"))
+
+
+def _checked(item: Field[Any], value: Any) -> Any:
+    """The value as the field's type. Raises `ConfigError` naming both."""
+    kind = item.metadata["kind"]
+    if kind == "many" and isinstance(value, (list, tuple)) and value and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    if kind in ("one", "many"):
+        if isinstance(value, str) and value:
+            return value
+        wanted = "a column's name" if kind == "one" else "a column's name or a list of them"
+        raise ConfigError(f"columns: {item.name}={value!r}; give {wanted}")
+    return _setting_value(item.name, value, kind)
+
+
+def _setting_value(name: str, value: Any, kind: type) -> Any:
+    if kind is bool:
+        words = {"true": True, "false": False, "yes": True, "no": False}
+        found = words.get(str(value).lower())
+        if found is None:
+            raise ConfigError(f"columns: {name}={value!r} is neither true nor false")
+        return found
+    if kind is float:
+        try:
+            return float("x" if isinstance(value, bool) else value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"columns: {name}={value!r} is not a number") from None
+    return str(value)
+
+
+COLUMNS_HELP = "which column is what, such as prompt=task,input chosen=good rejected=bad (see docs/data.md)"
+
+
+def add_columns_flag(parser: Any) -> None:
+    """Give a command the flag `--columns`; what it gives is read by `columns_of`."""
+    words: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "ROLE=COLUMN"}
+    parser.add_argument("--columns", default=None, help=COLUMNS_HELP, **words)
+
+
+def columns_of(value: Any) -> Columns | None:
+    """A column map from YAML (a block) or from flags (`name=column` words).
+
+    Raises `ConfigError` for a name that is unknown, with the nearest known one, or for a value that cannot be.
+    """
+    if value is None or isinstance(value, Columns):
+        return value
+    if isinstance(value, (list, tuple)):
+        value = _from_words(value)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"columns: must be a block of roles and column names, found {type(value).__name__}")
+    named = {str(name).replace("-", "_"): what for name, what in value.items()}
+    for name in named:
+        if name not in _FIELDS:
+            close = nearest(name, _FIELDS)
+            raise ConfigError(f"columns: unknown role {name!r}{close}; known: {', '.join(_FIELDS)}")
+    return Columns(**named)
+
+
+def _from_words(words: Iterable[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = str(word).partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name or not value:
+            raise ConfigError(f"columns: {word!r} is not ROLE=COLUMN, such as prompt=question or prompt=task,input")
+        if name in found:
+            raise ConfigError(f"columns: {name} was given twice; keep one")
+        found[name] = _word_value(name, value)
+    return found
+
+
+def _word_value(name: str, value: str) -> Any:
+    """Several columns are separated by commas, unless the text is a template."""
+    if name not in _FIELDS or _FIELDS[name].metadata["kind"] != "many":
+        return value
+    if "{" in value:
+        return value.replace("\\n", "\n")
+    return tuple(part.strip() for part in value.split(",")) if "," in value else value

@@ -1,0 +1,193 @@
+"""Prompts and answers as rows hold them: plain text, message lists, HH dialogues, token ids."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from math import isfinite, nan
+from typing import Any
+
+from likelier.records import Content, Message, TokenIds
+
+Row = Mapping[str, Any]
+
+_ROLES = {
+    "human": "user",
+    "user": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "observation": "tool",
+    "function_call": "assistant",
+}
+_HH_TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+class Unfit(Exception):
+    """One row cannot be used: a short stable reason and what was found."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def as_number(value: Any) -> float:
+    """A number, also one that stands there as text; NaN for anything else."""
+    try:
+        number = nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return nan
+    return number if isfinite(number) else nan
+
+
+def as_list(value: Any) -> list[Any]:
+    """Several values, or one."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def role_of(value: Any) -> str:
+    """The usual name of a role: system, user, assistant or tool."""
+    if not isinstance(value, str) or value not in _ROLES:
+        raise Unfit("unknown-role", repr(value)[:60])
+    return _ROLES[value]
+
+
+def is_assistant(value: Any) -> bool:
+    """Whether this is one of the assistant's names."""
+    return isinstance(value, str) and _ROLES.get(value) == "assistant"
+
+
+def read_messages(value: Any) -> tuple[Message, ...]:
+    """A message list in the OpenAI style (role, content) or in ShareGPT's (from, value)."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(_message(item) for item in items)
+
+
+def _message(item: Any) -> Message:
+    if not isinstance(item, Mapping):
+        raise Unfit("not-a-message", repr(item)[:60])
+    role = role_of(item.get("role", item.get("from")))
+    text, calls = item.get("content", item.get("value")), json_text(item.get("tool_calls"))
+    if text is None and calls:
+        text = ""
+    if not isinstance(text, str):
+        raise Unfit("not-text", f"content of a {role} message is {type(text).__name__}")
+    return Message(role, text, calls)
+
+
+def json_text(value: Any) -> str:
+    """Tools or tool calls as JSON text, whether they came as text or as objects; empty where there are none."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else None
+        except json.JSONDecodeError:
+            return value  # whoever renders it says so
+    if not value:
+        return ""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def is_messages(value: Any) -> bool:
+    """Whether this looks like a list of messages."""
+    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], Mapping)
+
+
+def content_of(value: Any, column: str) -> Content:
+    """A prompt: text or messages."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple, Mapping)):
+        return read_messages(value)
+    raise Unfit("not-text", f"{column} is {type(value).__name__}")
+
+
+def one_answer(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages, if they are one assistant turn."""
+    if len(messages) != 1 or messages[0].role != "assistant":
+        raise Unfit("answer-not-one-assistant-turn", " ".join(message.role for message in messages) or "no message")
+    return messages
+
+
+def check_prompt(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The prompt, if an assistant can go on from it."""
+    if not prompt:
+        raise Unfit("no-prompt")
+    if prompt[-1].role == "assistant":
+        raise Unfit("prompt-ends-with-assistant")
+    return prompt
+
+
+def prompt_of(row: Row, answer: Any) -> Content:
+    """The row's prompt; text becomes a user's turn where `answer` is a message list."""
+    content = content_of(row["prompt"], "prompt")
+    if isinstance(content, str) and is_messages(answer):
+        content = (Message("user", content),)
+    return check_prompt(content) if isinstance(content, tuple) else content
+
+
+def answer_to(prompt: Content, value: Any, column: str) -> Content:
+    """An answer in the prompt's own kind: plain text to plain text, a message to messages."""
+    if isinstance(prompt, str):
+        if isinstance(value, str):
+            return value
+        raise Unfit("not-text", f"{column} is {type(value).__name__} and the prompt is text")
+    if isinstance(value, str):
+        return (Message("assistant", value),)
+    if value is None or isinstance(value, (bool, int, float)):
+        raise Unfit("not-text", f"{column} is {type(value).__name__}")
+    return one_answer(read_messages(value))
+
+
+def _common_start(left: tuple[Message, ...], right: tuple[Message, ...]) -> int:
+    length = 0
+    while length < min(len(left), len(right)) and left[length] == right[length]:
+        length += 1
+    return length
+
+
+def split_conversations(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> tuple[Content, Content, Content]:
+    """The prompt is what the two conversations share, cut before the last assistant turn; never inside a message."""
+    for messages in (chosen, rejected):
+        if not messages or messages[-1].role != "assistant":
+            raise Unfit("answer-not-one-assistant-turn", "the conversation does not end with the assistant")
+    if chosen[:-1] != rejected[:-1]:
+        shared = _common_start(chosen, rejected)
+        raise Unfit("prompts-differ", f"the conversations part at message {shared + 1}")
+    return check_prompt(chosen[:-1]), chosen[-1:], rejected[-1:]
+
+
+def is_hh(value: Any) -> bool:
+    """Whether this is an HH-RLHF dialogue string."""
+    return isinstance(value, str) and bool(_HH_TURN.match(value))
+
+
+def hh_messages(text: Any) -> tuple[Message, ...]:
+    """An HH-RLHF dialogue string as messages; exactly one space after each marker is removed."""
+    if not isinstance(text, str):
+        raise Unfit("not-text", f"a dialogue is {type(text).__name__}")
+    parts = _HH_TURN.split(text)
+    if parts[0].strip() or len(parts) < 3:
+        raise Unfit("not-a-dialogue", "the text does not begin with '\\n\\nHuman:'")
+    roles = {"Human": "user", "Assistant": "assistant"}
+    turns = zip(parts[1::2], parts[2::2], strict=True)
+    return tuple(Message(roles[who], text.removeprefix(" ")) for who, text in turns)
+
+
+def system_turn(row: Row) -> tuple[Message, ...]:
+    """The row's system prompt as a message, if it has one."""
+    system = row.get("system")
+    return (Message("system", system),) if isinstance(system, str) and system else ()
+
+
+def read_token_ids(row: Row, column: str) -> TokenIds:
+    """A list of token ids."""
+    value = row[column]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(token, int) for token in value):
+        raise Unfit("not-token-ids", f"{column} is not a list of whole numbers")
+    return TokenIds(tuple(value))

@@ -1,0 +1,239 @@
+"""The layouts that rows can have: a test on column names and the first row, and a conversion of one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from likelier.data.formats.content import Row, is_hh, is_messages
+from likelier.data.formats.judged import judged_pairs, ranked_pairs, winner_pair
+from likelier.data.formats.plain import (
+    Conversion,
+    completion,
+    instruction,
+    labelled,
+    last_turn,
+    one,
+    pair_hh,
+    pair_implicit,
+    pair_sharegpt,
+    pair_tokenized,
+    pair_with_prompt,
+)
+from likelier.data.formats.trees import rankings_of_messages, rankings_of_trees
+from likelier.records import Source
+
+Expansion: TypeAlias = "Callable[[Iterable[tuple[Source, Row]]], Iterator[tuple[Source, Row]]]"
+
+_OF_PAIRS = frozenset({"votes", "flip_chance", "margin", "score_chosen", "score_rejected"})
+_OF_WINNERS = frozenset({"margin", "score_first", "score_second", "prompt"})
+OF_ALL = frozenset({"weight", "tools"})
+_REFS = frozenset({"ref_chosen_logps", "ref_rejected_logps"})
+_SYSTEM = frozenset({"system"})
+_NODE = frozenset({"id", "parent", "text", "role"})
+_CHAT = frozenset({"chat"})
+_LABELS = frozenset({"label_coding", "threshold"})
+_RANKING = frozenset({"pairs_from"})
+
+
+def _always(row: Row) -> bool:
+    return True
+
+
+def _has_no_judgement(row: Row) -> bool:
+    """Half a pair is no demonstration: its other half is missing."""
+    return not {"chosen", "rejected", "label"} & row.keys()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A layout of rows that is recognised without configuration.
+
+    `columns` must be there, `optional` ones are read where they are (as are `OF_ALL`); `settings` are the settings of
+    a column map that have an effect. `coded` names a column whose values' meaning must be known before the rows are
+    converted. `expand` turns the rows of a whole file into others first.
+    """
+
+    name: str
+    columns: frozenset[str]
+    example: str
+    convert: Conversion
+    recognises: Callable[[Row], bool] = _always
+    optional: frozenset[str] = frozenset()
+    settings: frozenset[str] = frozenset()
+    coded: Literal["winner", "judgements", "label", None] = None
+    expand: Expansion | None = None
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Every column that it reads."""
+        return self.columns | self.optional | OF_ALL
+
+    @property
+    def readable(self) -> frozenset[str]:
+        """Every role that a column map may name for it; a system prompt goes before a prompt."""
+        return self.read | _SYSTEM if "prompt" in self.read else self.read
+
+    def fits(self, row: Row) -> bool:
+        """Whether a row has this layout."""
+        return self.columns <= row.keys() and self.recognises(row)
+
+
+def _columns(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+def _pairs(name: str, columns: frozenset[str], example: str, convert: Conversion, **more: Any) -> Format:
+    optional = _OF_PAIRS | more.pop("optional", frozenset())
+    return Format(name, columns, example, convert, optional=optional, **more)
+
+
+def _labels(name: str, columns: frozenset[str], example: str, convert: Conversion, **more: Any) -> Format:
+    settings = _LABELS | more.pop("settings", frozenset())
+    return Format(name, columns, example, convert, settings=settings, coded="label", **more)
+
+
+FORMATS = (
+    _pairs(
+        "tokenized pairs",
+        _columns("prompt_ids", "chosen_ids", "rejected_ids"),
+        '{"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4]}, also ref_chosen_logps, ref_rejected_logps',
+        one(pair_tokenized),
+        optional=_REFS,
+    ),
+    _pairs(
+        "ShareGPT pairs",
+        _columns("conversations", "chosen", "rejected"),
+        '{"conversations": [{"from": "human", "value": "..."}], "chosen": {"from": "gpt", "value": "..."}, ...}',
+        one(pair_sharegpt),
+        recognises=lambda row: is_messages(row["conversations"]),
+        optional=_SYSTEM,
+    ),
+    _pairs(
+        "prompt, chosen, rejected",
+        _columns("prompt", "chosen", "rejected"),
+        '{"prompt": "...", "chosen": "...", "rejected": "..."}, or message lists [{"role": "user", "content": "..."}]',
+        one(pair_with_prompt),
+        settings=_CHAT,
+    ),
+    _pairs(
+        "HH-RLHF dialogues",
+        _columns("chosen", "rejected"),
+        '{"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": "..."}',
+        one(pair_hh),
+        recognises=lambda row: is_hh(row["chosen"]),
+    ),
+    _pairs(
+        "conversations with an implicit prompt",
+        _columns("chosen", "rejected"),
+        '{"chosen": [{"role": "user", ...}, {"role": "assistant", ...}], "rejected": [...]}',
+        one(pair_implicit),
+        recognises=lambda row: is_messages(row["chosen"]),
+    ),
+    Format(
+        "two answers and a winner",
+        _columns("first", "second", "winner"),
+        '{"prompt": "...", "first": "...", "second": "...", "winner": "a"}, or each annotator\'s winner: ["a", "b"]',
+        winner_pair,
+        recognises=lambda row: "prompt" in row or is_hh(row["first"]) or is_messages(row["first"]),
+        optional=_OF_WINNERS,
+        settings=_CHAT | {"winner_coding"},
+        coded="winner",
+    ),
+    Format(
+        "ranked answers",
+        _columns("prompt", "answers", "ranks"),
+        '{"prompt": "...", "answers": ["...", "...", "..."], "ranks": [1, 3, 2]}, 1 is the best',
+        ranked_pairs,
+        settings=_CHAT | _RANKING,
+    ),
+    Format(
+        "scored answers",
+        _columns("prompt", "answers", "scores"),
+        '{"prompt": "...", "answers": ["...", "...", "..."], "scores": [8.5, 2, 5]}, the largest is the best',
+        ranked_pairs,
+        settings=_CHAT | _RANKING,
+    ),
+    Format(
+        "answers with a judgement for each two",
+        _columns("prompt", "answers", "judgements"),
+        '{"prompt": "...", "answers": ["...", "...", "..."], "judgements": [1, 2, 0]}, for 1 and 2, 1 and 3, 2 and 3',
+        judged_pairs,
+        settings=_CHAT | {"winner_coding"},
+        coded="judgements",
+    ),
+    _labels(
+        "prompt, completion, label",
+        _columns("prompt", "completion", "label"),
+        '{"prompt": "...", "completion": "...", "label": true}',
+        labelled(completion),
+        settings=_CHAT,
+    ),
+    _labels(
+        "messages, label",
+        _columns("messages", "label"),
+        '{"messages": [{"role": "user", ...}, {"role": "assistant", ...}], "label": true}',
+        labelled(last_turn),
+        recognises=lambda row: is_messages(row["messages"]),
+        optional=_SYSTEM,
+    ),
+    _labels(
+        "ShareGPT conversations, label",
+        _columns("conversations", "label"),
+        '{"conversations": [{"from": "human", ...}, {"from": "gpt", ...}], "label": true}',
+        labelled(last_turn),
+        recognises=lambda row: is_messages(row["conversations"]),
+        optional=_SYSTEM,
+    ),
+    Format(
+        "prompt, completion",
+        _columns("prompt", "completion"),
+        '{"prompt": "...", "completion": "..."}, answers without a judgement, for sft',
+        one(completion),
+        recognises=_has_no_judgement,
+        settings=_CHAT,
+    ),
+    Format(
+        "messages",
+        _columns("messages"),
+        '{"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}, for sft on the last turn',
+        one(last_turn),
+        recognises=lambda row: is_messages(row["messages"]) and _has_no_judgement(row),
+        optional=_SYSTEM,
+    ),
+    Format(
+        "ShareGPT conversations",
+        _columns("conversations"),
+        '{"conversations": [{"from": "human", ...}, {"from": "gpt", ...}]}, for sft on the last turn',
+        one(last_turn),
+        recognises=lambda row: is_messages(row["conversations"]) and _has_no_judgement(row),
+        optional=_SYSTEM,
+    ),
+    Format(
+        "instruction, output",
+        _columns("instruction", "output"),
+        '{"instruction": "...", "input": "...", "output": "..."}, for sft',
+        one(instruction),
+        recognises=lambda row: isinstance(row["output"], str) and _has_no_judgement(row),
+        optional=_columns("input", "system"),
+    ),
+    Format(
+        "conversation tree, a message a row",
+        _NODE,
+        '{"id": "2", "parent": "1", "role": "assistant", "text": "...", "rank": 0}, also score instead of rank',
+        ranked_pairs,
+        optional=_columns("rank", "score"),
+        settings=_RANKING,
+        expand=rankings_of_messages,
+    ),
+    Format(
+        "conversation tree, a tree a row",
+        _columns("tree"),
+        '{"tree": {"role": "user", "text": "...", "replies": [{"role": "assistant", "text": "...", "rank": 0}, ...]}}',
+        ranked_pairs,
+        recognises=lambda row: isinstance(row["tree"], dict),
+        settings=_RANKING,
+        expand=rankings_of_trees,
+    ),
+)

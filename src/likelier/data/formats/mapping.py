@@ -1,0 +1,226 @@
+"""Rows with other column names, brought to the layouts' own: by a column map, or by that of a known data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from likelier.data.columns import Columns
+from likelier.data.formats.content import Row, Unfit, as_number, is_messages, json_text
+from likelier.errors import DataError, nearest
+from likelier.records import Source
+
+_FIELD = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A known data set: the columns by which it is recognised, and its column map."""
+
+    name: str
+    columns: frozenset[str]
+    example: str
+    of: Callable[[Row], Columns]
+
+
+def _pandalm(row: Row) -> Columns:
+    annotators = _numbered(row, "annotator")
+    return Columns(
+        prompt=("instruction", "input"),
+        first="response1",
+        second="response2",
+        winner=annotators,
+        winner_coding="1/2/0",
+        chat=True,
+    )
+
+
+def _numbered(row: Row, start: str) -> tuple[str, ...]:
+    """The columns that are called so and have a number, in order."""
+    found = [name for name in row if re.fullmatch(re.escape(start) + r"\d+", name)]
+    return tuple(sorted(found, key=lambda name: int(name[len(start) :])))
+
+
+PRESETS = (
+    Preset(
+        "LLMBar",
+        frozenset({"input", "output_1", "output_2", "label"}),
+        '{"input": "...", "output_1": "...", "output_2": "...", "label": 1}',
+        lambda row: Columns(
+            prompt="input", first="output_1", second="output_2", winner="label", winner_coding="1/2", chat=True
+        ),
+    ),
+    Preset(
+        "PandaLM votes",
+        frozenset({"instruction", "input", "response1", "response2", "annotator1"}),
+        '{"instruction": "...", "input": "...", "response1": "...", "response2": "...", "annotator1": 1, ...}',
+        _pandalm,
+    ),
+    Preset(
+        "StackExchange pairs",
+        frozenset({"question", "response_j", "response_k"}),
+        '{"question": "...", "response_j": "the better one", "response_k": "..."}',
+        lambda row: Columns(prompt="question", chosen="response_j", rejected="response_k", chat=True),
+    ),
+    Preset(
+        "QA feedback",
+        frozenset({"question", "passages", "prediction 1", "prediction 2", "preference"}),
+        '{"question": "...", "passages": [["..."]], "prediction 1": "...", ..., "preference": [1, 2, 0, ...]}',
+        lambda row: Columns(
+            prompt="{passages}\n\n{question}",
+            answers=_numbered(row, "prediction "),
+            judgements="preference",
+            winner_coding="1/2/0",
+            chat=True,
+        ),
+    ),
+    Preset(
+        "SHP",
+        frozenset({"history", "human_ref_A", "human_ref_B", "labels"}),
+        '{"history": "...", "human_ref_A": "...", "human_ref_B": "...", "labels": 1}',
+        lambda row: Columns(
+            prompt="history", first="human_ref_A", second="human_ref_B", winner="labels", winner_coding="1/0", chat=True
+        ),
+    ),
+    Preset(
+        "HelpSteer3 preferences",
+        frozenset({"context", "response1", "response2", "overall_preference"}),
+        '{"context": [{"role": "user", ...}], "response1": "...", "response2": "...", "overall_preference": -2}',
+        lambda row: Columns(
+            prompt="context",
+            first="response1",
+            second="response2",
+            winner="overall_preference",
+            winner_coding="negative-first",
+            margin="overall_preference",
+        ),
+    ),
+    Preset(
+        "arena conversations",
+        frozenset({"conversation_a", "conversation_b", "winner"}),
+        '{"conversation_a": [{"role": "user", ...}, ...], "conversation_b": [...], "winner": "model_a"}',
+        lambda row: Columns(first="conversation_a", second="conversation_b"),
+    ),
+    Preset(
+        "OpenAssistant messages",
+        frozenset({"message_id", "parent_id", "text", "role"}),
+        '{"message_id": "...", "parent_id": "...", "role": "prompter", "text": "...", "rank": 0}',
+        lambda row: Columns(id="message_id", parent="parent_id"),
+    ),
+    Preset(
+        "OpenAssistant trees",
+        frozenset({"message_tree_id", "prompt"}),
+        '{"message_tree_id": "...", "prompt": {"role": "prompter", "text": "...", "replies": [...]}}',
+        lambda row: Columns(tree="prompt"),
+    ),
+)
+
+
+def preset_of(row: Row) -> Preset | None:
+    """The known data set that a row belongs to."""
+    return next((preset for preset in PRESETS if preset.columns <= row.keys()), None)
+
+
+def merged(preset: Columns, own: Columns) -> Columns:
+    """A known data set's map with what the user says of it."""
+    if own.threshold is not None:
+        preset = replace(preset, label_coding=None)
+    return replace(preset, **own.given)
+
+
+class ColumnMap:
+    """Brings rows to the layouts' column names by a `Columns`, and keeps account of the columns that it read."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        self.used = frozenset(_named_columns(columns))
+        self._changes = bool(columns.roles) or columns.chat is not None
+
+    def row(self, row: Row, source: Source) -> Row:
+        """The row under the layouts' names. Raises `DataError` for a missing column, `Unfit` for a missing prompt."""
+        if not self._changes:
+            return row
+        found = {name: value for name, value in row.items() if name not in self.used}
+        for role, name in self.columns.roles.items():
+            found[role] = _prompt(row, name, source) if role == "prompt" else _value(row, name, source)
+        if self.columns.margin is not None and self.columns.margin == self.columns.winner:
+            found["margin"] = abs(as_number(found["margin"]))  # its sign says who won
+        prompt = found.get("prompt")
+        if self.columns.prompt is not None and (prompt is None or (isinstance(prompt, str) and not prompt.strip())):
+            raise Unfit("no-prompt")
+        return self._as_chat(found)
+
+    def _as_chat(self, row: dict[str, Any]) -> Row:
+        """The prompt as a user's turn, after the system prompt, where the map asks for that."""
+        system = row.pop("system", None) if self.columns.system is not None and "prompt" in row else None
+        prompt = row.get("prompt")
+        if isinstance(prompt, str) and (system or self.columns.chat):
+            prompt = [{"role": "user", "content": prompt}]
+        if isinstance(system, str) and system and isinstance(prompt, list):
+            prompt = [{"role": "system", "content": system}, *prompt]
+        if "prompt" in row:
+            row["prompt"] = prompt
+        return row
+
+
+def _named_columns(columns: Columns) -> Iterable[str]:
+    """The columns of the file that a map names, those of a template too."""
+    for names in columns.roles.values():
+        for name in (names,) if isinstance(names, str) else names:
+            fields = _FIELD.findall(name)
+            for field in fields or [name]:
+                yield field
+                yield field.partition(".")[0]
+
+
+def _value(row: Row, name: str | tuple[str, ...], source: Source) -> Any:
+    if isinstance(name, tuple):
+        return [_value(row, one, source) for one in name]
+    if name in row:
+        return row[name]
+    column, dot, inner = name.partition(".")
+    if dot and column in row:
+        return _inside(row[column], inner, f"{source}: {column}")
+    close = nearest(name, row.keys())
+    raise DataError(f"{source}: no column {name!r}, which the column map names{close}; there are {sorted(row.keys())}")
+
+
+def _inside(value: Any, name: str, place: str) -> Any:
+    """The value under a dotted name, of each object where there is a list of them."""
+    if isinstance(value, (list, tuple)):
+        return [_inside(one, name, place) for one in value]
+    head, dot, rest = name.partition(".")
+    if not isinstance(value, Mapping) or head not in value:
+        raise DataError(f"{place} has no {head!r} inside, which the column map names")
+    return _inside(value[head], rest, place) if dot else value[head]
+
+
+def _prompt(row: Row, name: str | tuple[str, ...], source: Source) -> Any:
+    if isinstance(name, tuple):
+        name = "\n".join("{" + one + "}" for one in name)
+    if not _FIELD.search(name):
+        return _value(row, name, source)
+    lines = (_line(row, line, source) for line in name.split("\n"))
+    return "\n".join(line for line in lines if line is not None).strip("\n")
+
+
+def _line(row: Row, line: str, source: Source) -> str | None:
+    """A line of a template; None where it has columns and all of them are empty."""
+    values = {field: _as_text(_value(row, field, source)) for field in _FIELD.findall(line)}
+    if values and not any(values.values()):
+        return None
+    return _FIELD.sub(lambda match: values[match.group(1)], line)
+
+
+def _as_text(value: Any) -> str:
+    """Part of a prompt as text: lists of texts joined, by blanks inside and by empty lines outside."""
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)) and not is_messages(value):
+        nested = any(isinstance(one, (list, tuple)) for one in value)
+        return ("\n\n" if nested else " ").join(map(_as_text, value))
+    if isinstance(value, (Mapping, list, tuple)):
+        return json_text(value)
+    return str(value)

@@ -1,0 +1,84 @@
+"""Conversation trees, one message a row or one tree a row: every message with ranked replies is a ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from likelier.data.formats.content import Row, is_assistant
+from likelier.errors import DataError
+from likelier.records import Source
+
+Place: TypeAlias = "tuple[Source, Row]"
+Node: TypeAlias = "Mapping[Any, Any]"
+_PLACE = object()  # a key that no column has
+
+
+def rankings_of_trees(rows: Iterable[Place]) -> Iterator[Place]:
+    """Rows with a nested `tree` as rows with prompt, answers and ranks or scores."""
+    for source, row in rows:
+        if not isinstance(row["tree"], Mapping):
+            raise DataError(f"{source}: tree is {type(row['tree']).__name__}; it must be a message with its replies")
+        yield from _rankings(row["tree"], source)
+
+
+def rankings_of_messages(rows: Iterable[Place]) -> Iterator[Place]:
+    """Rows of one message each (id, parent, text, role, rank or score), in any order, as rankings.
+
+    Raises `DataError` for an id that comes twice, a parent that is not there, or messages that run in a circle.
+    """
+    nodes: dict[Any, dict[Any, Any]] = {}
+    for source, row in rows:
+        if row["id"] in nodes:
+            raise DataError(f"{source}: the id {row['id']!r} comes a second time; every message needs its own")
+        nodes[row["id"]] = {**row, "replies": [], _PLACE: source}
+    roots = [node for node in nodes.values() if node["parent"] in (None, "")]
+    for node in nodes.values():
+        if node["parent"] in nodes:
+            nodes[node["parent"]]["replies"].append(node)
+        elif node["parent"] not in (None, ""):
+            raise DataError(f"{node[_PLACE]}: the parent {node['parent']!r} is no message of the file; add it")
+    _require_reached(nodes, roots)
+    for root in roots:
+        yield from _rankings(root, root[_PLACE])
+
+
+def _require_reached(nodes: Mapping[Any, Node], roots: Sequence[Node]) -> None:
+    """Every message must hang on a root."""
+    reached, waiting = set(), list(roots)
+    while waiting:
+        node = waiting.pop()
+        reached.add(node["id"])
+        waiting.extend(node["replies"])
+    lost = next((node for name, node in nodes.items() if name not in reached), None)
+    if lost is not None:
+        count = len(nodes) - len(reached)
+        raise DataError(f"{lost[_PLACE]}: {count} messages, this one too, answer each other in a circle; mend parent")
+
+
+def _rankings(root: Node, source: Source) -> Iterator[Place]:
+    """The rankings of one tree, each placed at the message that was answered."""
+    waiting: list[tuple[Node, list[dict[str, Any]]]] = [(root, [])]
+    while waiting:
+        node, before = waiting.pop()
+        path = [*before, {"role": node.get("role"), "content": _text(node)}]
+        replies = node.get("replies") or node.get("children") or []
+        ranking = _ranking(path, replies)
+        if ranking is not None:
+            yield node.get(_PLACE, source), ranking
+        waiting.extend((reply, path) for reply in reversed(replies))
+
+
+def _ranking(path: list[dict[str, Any]], replies: Sequence[Node]) -> Row | None:
+    """A row for the replies that somebody judged, where these are at least two."""
+    answers = [reply for reply in replies if is_assistant(reply.get("role"))]
+    for name in ("rank", "score"):
+        judged = [reply for reply in answers if reply.get(name) not in (None, "")]
+        if len(judged) > 1:
+            texts = [_text(reply) for reply in judged]
+            return {"prompt": path, "answers": texts, f"{name}s": [reply[name] for reply in judged]}
+    return None
+
+
+def _text(node: Node) -> Any:
+    return node.get("text", node.get("content"))

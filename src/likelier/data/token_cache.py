@@ -1,0 +1,153 @@
+"""Token ids on disk, found by what was tokenized and by what tokenized it, and mapped into memory.
+
+A folder for each list of records under one tokenizer and template holds `ids.npy`, all ids in a row, `sizes.npy`, how
+they are cut, and `checksum.json`. Truncation comes after it, so that another maximum length finds the same folder. The
+folders can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from likelier.console import warn
+from likelier.options import ChatOptions
+from likelier.paths import cache_folder, sync_files
+from likelier.records import Record, answers_of, content_key
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VERSION = 1  # rises when the ids of a record change
+WORTH_CACHING = 1000  # records; fewer are tokenized in a second
+_NO_ANSWER = -1
+
+
+class RecordIds(NamedTuple):
+    """A record's token ids: the prompt up to where its answers part from it, and what follows.
+
+    `merged` says that the prompt alone has other ids at its end than with an answer behind it.
+    """
+
+    prompt: np.ndarray
+    answers: tuple[np.ndarray, ...]
+    merged: bool
+
+
+@dataclass(frozen=True)
+class TokenFolder:
+    """Where the ids of a list of records lie, or would."""
+
+    path: Path
+
+    @staticmethod
+    def of(
+        records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions, cache: Path | None = None
+    ) -> TokenFolder | None:
+        """The folder of these records; None where their ids are not worth keeping or depend on more than is known."""
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if len(records) < WORTH_CACHING or backend is None:
+            return None
+        template = str(chat.chat_template or tokenizer.chat_template or "")
+        if "strftime_now" in template:  # the text holds the day on which it was made
+            return None
+        found = hashlib.blake2b(digest_size=16)
+        special = json.dumps({name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())})
+        versions = f"{VERSION} {version('tokenizers')} {version('transformers')}"
+        for part in (versions, backend.to_str(), template, special, json.dumps(asdict(chat), sort_keys=True)):
+            _add(found, part)
+        for record in records:
+            for content in (record.prompt, *answers_of(record)):
+                _add(found, content_key(content))
+            _add(found, record.tools)
+        return TokenFolder((cache or cache_folder()) / "tokens" / found.hexdigest())
+
+    def read(self) -> Iterator[RecordIds] | None:
+        """The ids, mapped from disk; None where there are none. Damaged ones are named, removed and None."""
+        if not self.path.is_dir():
+            return None
+        try:
+            ids, sizes = (np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS)
+            known = json.loads((self.path / "checksum.json").read_text(encoding="utf-8"))
+            if known == _checksums(ids, sizes):
+                return _cut(ids, sizes)
+        except (OSError, ValueError, KeyError):
+            pass  # as damaged as with a wrong checksum
+        warn(f"{self.path}: the cached token ids are damaged; the rows are tokenized again")
+        shutil.rmtree(self.path, ignore_errors=True)
+        return None
+
+    def write(self, rows: Iterable[RecordIds]) -> None:
+        """Write the ids aside and move them to their place. A full disk is a warning: the run does not need them."""
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            aside.mkdir(parents=True, exist_ok=True)
+            sizes, total = [], 0
+            with open(aside / "flat", "wb") as stream:
+                for row in rows:
+                    for part in (row.prompt, *row.answers):
+                        stream.write(part.astype("<i4", copy=False).tobytes())
+                        total += len(part)
+                    sizes.append(_sizes(row))
+            _finish(aside, np.asarray(sizes, dtype="<i4"), total)
+            os.replace(aside, self.path)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            if not self.path.is_dir():  # else another process was first
+                warn(f"{self.path.parent}: token ids cannot be cached: {error.strerror or error}")
+
+
+_ARRAYS = ("ids", "sizes")
+
+
+def _add(found: Any, text: str) -> None:
+    data = text.encode("utf-8", "surrogatepass")
+    found.update(len(data).to_bytes(8, "little"))
+    found.update(data)
+
+
+def _sizes(row: RecordIds) -> tuple[int, int, int, int]:
+    first, *second = row.answers
+    return (len(row.prompt), len(first), len(second[0]) if second else _NO_ANSWER, row.merged)
+
+
+def _finish(folder: Path, sizes: np.ndarray, total: int) -> None:
+    """Make arrays of the flat ids and of their sizes, with checksums, all of it on disk."""
+    ids = np.memmap(folder / "flat", dtype="<i4", mode="r", shape=(total,))
+    np.save(folder / "ids.npy", ids, allow_pickle=False)
+    np.save(folder / "sizes.npy", sizes, allow_pickle=False)
+    (folder / "checksum.json").write_text(json.dumps(_checksums(ids, sizes)), encoding="utf-8")
+    (folder / "flat").unlink()
+    sync_files(folder)
+
+
+def _checksums(*arrays: np.ndarray) -> dict[str, Any]:
+    found = {}
+    for name, array in zip(_ARRAYS, arrays, strict=True):
+        crc = 0
+        flat = array.reshape(-1)
+        for start in range(0, len(flat), 2**22):
+            crc = zlib.crc32(flat[start : start + 2**22].tobytes(), crc)
+        found[name] = {"shape": list(array.shape), "crc32": crc}
+    return found
+
+
+def _cut(ids: np.ndarray, sizes: np.ndarray) -> Iterator[RecordIds]:
+    ids, place = np.asarray(ids), 0
+    for prompt, first, second, merged in np.asarray(sizes).tolist():
+        lengths = [prompt, first] if second == _NO_ANSWER else [prompt, first, second]
+        parts = []
+        for length in lengths:
+            parts.append(ids[place : place + length])
+            place += length
+        yield RecordIds(parts[0], tuple(parts[1:]), bool(merged))
