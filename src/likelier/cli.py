@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from likelier.errors import LikelierError
@@ -25,6 +26,18 @@ class Command:
     usage: str
     add_flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int | None]
+
+
+def _module(name: str) -> tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int | None]]:
+    """The flags and the work of a command whose module has `add_flags` and `run`, imported when they are called."""
+
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        import_module(name).add_flags(parser)
+
+    def run(flags: argparse.Namespace) -> int | None:
+        return import_module(name).run(flags)
+
+    return add_flags, run
 
 
 def _positive(kind: type) -> Callable[[str], float]:
@@ -182,42 +195,6 @@ def _import(flags: argparse.Namespace) -> None:
     write_import(flags.file, flags.tool, flags.trainer, flags.output)
 
 
-def _audit_flags(parser: argparse.ArgumentParser) -> None:
-    from likelier.audit.command import add_flags
-
-    add_flags(parser)
-
-
-def _audit(flags: argparse.Namespace) -> int:
-    from likelier.audit.command import run
-
-    return run(flags)
-
-
-def _estimate_flags(parser: argparse.ArgumentParser) -> None:
-    from likelier.advice.estimate import add_flags
-
-    add_flags(parser)
-
-
-def _estimate(flags: argparse.Namespace) -> None:
-    from likelier.advice.estimate import run
-
-    run(flags)
-
-
-def _recommend_flags(parser: argparse.ArgumentParser) -> None:
-    from likelier.advice.command import add_flags
-
-    add_flags(parser)
-
-
-def _recommend(flags: argparse.Namespace) -> None:
-    from likelier.advice.command import run
-
-    run(flags)
-
-
 def _convert_flags(parser: argparse.ArgumentParser) -> None:
     from likelier.data.columns import add_columns_flag
 
@@ -249,21 +226,21 @@ COMMANDS = {
         _demo_flags,
         _demo,
     ),
-    "audit": Command("what is in a preference file, and what is wrong with it", "FILE [options]", _audit_flags, _audit),
+    "audit": Command(
+        "what is in a preference file, and what is wrong with it", "FILE [options]", *_module("likelier.audit.command")
+    ),
     "convert": Command(
         "write a preference file as the JSON lines that every tool reads", "IN OUT [options]", _convert_flags, _convert
     ),
     "estimate": Command(
         "how much memory a run takes, part by part, and the token budget that fits",
         "--model M [options]",
-        _estimate_flags,
-        _estimate,
+        *_module("likelier.advice.estimate"),
     ),
     "recommend": Command(
         "which method and settings suit the data and the memory, with reasons and a run.yaml",
         "FILE [FILE ...] --model M [options]",
-        _recommend_flags,
-        _recommend,
+        *_module("likelier.advice.command"),
     ),
     "train": Command(
         "train a policy on preferences, by flags or a YAML file", "[CONFIG.yaml] [options]", _train_flags, _train

@@ -1,0 +1,1 @@
+"""Readers of run folders: nothing that trains imports them."""
