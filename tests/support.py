@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -155,3 +157,16 @@ def naive_logp(model: torch.nn.Module, group: Group, number: int) -> float:
     logps = torch.log_softmax(logits.double(), -1)
     start = len(group.prompt)
     return float(sum(logps[place - 1, ids[0, place]] for place in range(start, ids.shape[1])))
+
+
+MEASURED = ("seconds", "memory_gib", "eval_seconds")  # what a clock says differs from run to run
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Logged metrics without what was measured on the machine."""
+    return {name: value for name, value in metrics.items() if name not in MEASURED}
+
+
+def logged(trainer: Any) -> list[dict[str, Any]]:
+    """Every line of a run's metrics, without what was measured on the machine."""
+    return [numbers(line) for line in trainer.folder.read_metrics()]

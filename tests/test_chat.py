@@ -19,7 +19,7 @@ from likelier import cli
 from likelier.chat import Answer, Pairing, pair_up, show
 from likelier.data.tokenize import tokenize_records
 from likelier.errors import ConfigError
-from likelier.generation import Decoding, Written, end_tokens, greedy_answers, prompt_ids, write_answers
+from likelier.generation import Decoding, Written, end_tokens, prompt_ids, write_answers
 from likelier.records import Labelled, Message, Source
 from tests.small_runs import SmallRuns, save_tiny, staged, write_rows
 from tests.support import tiny_policy
@@ -247,13 +247,13 @@ def test_plain_text_is_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_nothing_but_its_end_tokens_is_taken_from_a_models_generation_config() -> None:
     policy = tiny_policy(dtype=torch.float32)
-    prompts = [[{"role": "user", "content": text}] for text in ("the cat", "the dog ran fast on the hill")]
-    before = greedy_answers(policy, prompts, max_new_tokens=8)
+    ids = [prompt_ids(policy, (Message("user", text),)) for text in ("the cat", "the dog ran fast on the hill")]
+    before = write_answers(policy.model, policy.tokenizer, ids, Decoding(8))
     own = GenerationConfig(
         do_sample=True, temperature=0.6, top_p=0.5, repetition_penalty=9.0, max_length=5, eos_token_id=[2, 7]
     )
     policy.model.generation_config = own
-    assert greedy_answers(policy, prompts, max_new_tokens=8) == before
+    assert write_answers(policy.model, policy.tokenizer, ids, Decoding(8)) == before
     assert policy.model.generation_config is own and end_tokens(policy.model, policy.tokenizer) == [2, 7]
 
 

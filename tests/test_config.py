@@ -176,7 +176,7 @@ def test_a_value_of_the_wrong_type_is_shown_with_what_it_must_be(name: str, valu
     [
         ("batch_size", 0),
         ("max_steps", -1),
-        ("eval_steps", 0),
+        ("eval_steps", -1),
         ("logging_steps", 0),
         ("token_budget", 0),
         ("max_length", 0),

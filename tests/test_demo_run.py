@@ -8,7 +8,9 @@ import torch
 
 from likelier.cli import main
 from likelier.demo.run import free_folder
-from likelier.generation import greedy_answers
+from likelier.generation import Decoding, prompt_ids, write_answers
+from likelier.models import Policy
+from likelier.records import Message
 from tests.support import lora_policy, tiny_policy
 
 
@@ -28,8 +30,8 @@ def test_the_demo_shows_accuracy_and_answers_before_and_after(
     shown = capsys.readouterr().out
     for word in ("before", "after", "95 % interval", "prompt  Learning maths is completely useless, right?"):
         assert word in shown
-    samples = json.loads((run / "samples.json").read_text(encoding="utf-8"))
-    assert len(samples) == 6 and set(samples[0]) == {"prompt", "before", "after"}
+    assert shown.count("prompt  ") == 6 and "Diagnosis:" in shown
+    assert "<html" in (run / "report.html").read_text(encoding="utf-8")
     card = json.loads((run / "run.json").read_text(encoding="utf-8"))
     for when in ("evaluation_start", "evaluation_end"):
         assert 0 <= card[when]["eval_ranking_accuracy_low"] <= card[when]["eval_ranking_accuracy"] <= 1
@@ -45,11 +47,15 @@ def test_a_second_demo_takes_the_next_free_folder(tmp_path: Path) -> None:
     assert free_folder(name) == f"{name}-3"
 
 
+def ids_of(policy: Policy, *texts: str) -> list[list[int]]:
+    return [prompt_ids(policy, (Message("user", text),)) for text in texts]
+
+
 def test_greedy_answers_do_not_depend_on_the_batch() -> None:
     policy = tiny_policy(dtype=torch.float32)
-    prompts = [[{"role": "user", "content": text}] for text in ("the cat", "the dog ran fast on the hill", "yes")]
-    together = greedy_answers(policy, prompts, max_new_tokens=8)
-    alone = [greedy_answers(policy, [prompt], max_new_tokens=8)[0] for prompt in prompts]
+    prompts = ids_of(policy, "the cat", "the dog ran fast on the hill", "yes")
+    together = write_answers(policy.model, policy.tokenizer, prompts, Decoding(8))
+    alone = [write_answers(policy.model, policy.tokenizer, [prompt], Decoding(8))[0] for prompt in prompts]
     assert together == alone
 
 
@@ -58,8 +64,8 @@ def test_a_trained_adapter_writes_something_else_than_its_base() -> None:
     for name, parameter in policy.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.5)
-    prompt = [[{"role": "user", "content": "the cat"}]]
-    after = greedy_answers(policy, prompt, max_new_tokens=8)
+    prompts = ids_of(policy, "the cat")
+    after = write_answers(policy.model, policy.tokenizer, prompts, Decoding(8))
     with policy.model.disable_adapter():
-        before = greedy_answers(policy, prompt, max_new_tokens=8)
+        before = write_answers(policy.model, policy.tokenizer, prompts, Decoding(8))
     assert before != after

@@ -14,7 +14,7 @@ from likelier.models import Policy
 from likelier.objectives import Objective
 from likelier.records import Record
 from likelier.runs import RunFolder
-from tests.support import chat_pairs, labelled_rows, lora_policy, tiny_policy
+from tests.support import chat_pairs, labelled_rows, logged, lora_policy, tiny_policy
 
 PAIRED: list[Objective] = [
     DPO(),
@@ -51,7 +51,7 @@ def _train(
         policy, objective, data or _data(objective), output_dir=folder, **{**BASIC, "token_budget": 100_000, **options}
     )
     trainer.train()
-    return policy, trainer.folder.read_metrics()
+    return policy, logged(trainer)
 
 
 def _assert_same(left: Policy, right: Policy, tolerance: float = 1e-10) -> None:

@@ -11,7 +11,7 @@ from likelier import DPO, PreferenceTrainer
 from likelier.errors import ConfigError
 from likelier.models import Policy, add_lora, compile_layers, default_token_budget, load_policy
 from likelier.options import LoraOptions
-from tests.support import chat_pairs, lora_policy, tiny_model, tiny_policy, tiny_tokenizer
+from tests.support import chat_pairs, logged, lora_policy, tiny_model, tiny_policy, tiny_tokenizer
 
 BASIC = {"batch_size": 8, "max_steps": 3, "learning_rate": 1e-3, "scheduler": "constant"}
 
@@ -19,7 +19,7 @@ BASIC = {"batch_size": 8, "max_steps": 3, "learning_rate": 1e-3, "scheduler": "c
 def _trained(folder: Path, policy: Policy, **options: object) -> list[dict[str, float]]:
     trainer = PreferenceTrainer(policy, DPO(), chat_pairs(24), output_dir=folder, **{**BASIC, **options})
     trainer.train()
-    return trainer.folder.read_metrics()
+    return logged(trainer)
 
 
 @pytest.mark.parametrize("make", [tiny_policy, lora_policy])

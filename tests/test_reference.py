@@ -139,7 +139,7 @@ def test_a_policy_changed_after_the_reference_was_named_is_stopped(
         attach_scorer(frozen.model)
         return replace(reference, use=lambda: nullcontext(frozen.model))
 
-    monkeypatch.setattr("likelier.trainer.start_reference", stale)
+    monkeypatch.setattr("likelier.reference.of_run.start_reference", stale)
     with pytest.raises(WrongReferenceError) as caught:
         trainer.train()
     message = str(caught.value)
@@ -152,7 +152,7 @@ def test_the_adapter_trap_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """If somebody claims 'adapter off' for an adapter that was trained, the run stops and says what to do."""
     trainer = _trainer(tmp_path / "run", _trained_adapter())
     monkeypatch.setattr(
-        "likelier.trainer.start_reference",
+        "likelier.reference.of_run.start_reference",
         lambda model, **options: replace(base_reference(model, precision="float64"), equals_policy=True),
     )
     with pytest.raises(WrongReferenceError, match="adapter that was already trained"):

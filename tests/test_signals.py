@@ -43,7 +43,7 @@ from likelier.options import TrainingOptions
 from likelier.records import Demonstration, Labelled, Pair, Record, Source, to_demonstrations, to_labels
 from likelier.runs import RunFolder
 from likelier.scoring import attach_scorer, collate
-from tests.support import chat_pairs, labelled_rows, tiny_policy, tiny_tokenizer
+from tests.support import chat_pairs, labelled_rows, logged, tiny_policy, tiny_tokenizer
 
 DW, DL = torch.tensor([2.0], dtype=torch.double), torch.tensor([-1.0], dtype=torch.double)
 PW, PL = torch.tensor([-20.0], dtype=torch.double), torch.tensor([-24.0], dtype=torch.double)
@@ -301,7 +301,7 @@ def trained(
         policy, objective, data, output_dir=folder, **{**BASIC, "token_budget": 100_000, **options}
     )
     trainer.train()
-    return policy, trainer.folder.read_metrics()
+    return policy, logged(trainer)
 
 
 def assert_same(left: Any, right: Any) -> None:

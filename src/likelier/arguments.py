@@ -28,9 +28,9 @@ def learning_rate(options: TrainingOptions, objective: Objective, policy: Policy
 
 
 def training_arguments(
-    options: TrainingOptions, objective: Objective, policy: Policy, output_dir: str | Path, has_eval: bool
+    options: TrainingOptions, objective: Objective, policy: Policy, output_dir: str | Path, eval_interval: int | None
 ) -> TrainingArguments:
-    """Our options as transformers' arguments; the trainer block joins them."""
+    """Our options as transformers' arguments; the trainer block joins them. `eval_interval` is in steps."""
     scheduler: str = options.scheduler
     if scheduler == "constant" and options.warmup_share:
         scheduler = "constant_with_warmup"
@@ -46,8 +46,8 @@ def training_arguments(
         "logging_steps": options.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
-        "eval_strategy": "steps" if has_eval and options.eval_steps else "no",
-        "eval_steps": options.eval_steps,
+        "eval_strategy": "steps" if eval_interval else "no",
+        "eval_steps": eval_interval,
         "save_strategy": "steps" if options.save_steps else "no",
         "save_steps": options.save_steps or 500,
         "report_to": options.report_to.split(","),

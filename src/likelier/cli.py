@@ -1,6 +1,7 @@
 """The command line: subcommands of a few lines each, over the library.
 
-Exit codes: 0 done, 1 a fault of ours, 2 bad input (one message, no traceback), 3 an audit's findings, 130 interrupted.
+Exit codes: 0 done, 1 a fault of ours, 2 bad input (one message, no traceback), 3 an audit's findings, a
+diagnosis that is an error, or runs of a sweep that failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -245,14 +246,42 @@ COMMANDS = {
     "train": Command(
         "train a policy on preferences, by flags or a YAML file", "[CONFIG.yaml] [options]", _train_flags, _train
     ),
+    "sweep": Command(
+        "several runs that differ in what is named and in nothing else, and how they compare",
+        "[CONFIG.yaml] --vary METHOD.OPTION=V1,V2 ... [--seeds N] [options]",
+        *_module("likelier.sweep.command"),
+    ),
+    "compare": Command(
+        "runs, or the settings of a sweep, side by side",
+        "RUN [RUN ...] [options]",
+        *_module("likelier.insight.compare"),
+    ),
     "score": Command(
         "implicit reward of every answer in a file, with accuracy where pairs are given",
         "--model M --data F --output O [options]",
         _score_flags,
         _score,
     ),
+    "diagnose": Command(
+        "what is wrong with a run: verdicts, the numbers behind them, what to try",
+        "RUN [--json]",
+        *_module("likelier.insight.diagnose.command"),
+    ),
+    "inspect": Command(
+        "which tokens carry the reward of a row, and the whole chain from log-probabilities to the loss",
+        "RUN --row N [options]",
+        *_module("likelier.insight.inspect.command"),
+    ),
+    "watch": Command(
+        "look at a run while it trains, from another terminal", "RUN [options]", *_module("likelier.insight.watch")
+    ),
     "chat": Command(
         "the policy's answer beside its reference's, each with its implicit reward", "RUN [options]", _chat_flags, _chat
+    ),
+    "report": Command(
+        "one self-contained HTML file about a run: verdicts, curves, tokens, answers",
+        "RUN [--output FILE]",
+        *_module("likelier.insight.report"),
     ),
     "merge": Command(
         "write an adapter and its base as one ordinary model folder, checked", "RUN OUT [options]", _merge_flags, _merge

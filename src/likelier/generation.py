@@ -6,7 +6,7 @@ and the like would show another distribution than the one that was trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,14 +42,6 @@ class Written:
     ids: list[int]
     text: str
     is_whole: bool
-
-
-def greedy_answers(policy: Policy, prompts: Sequence[Sequence[Mapping[str, str]]], *, max_new_tokens: int) -> list[str]:
-    """The policy's greedy answer to each conversation (of `role` and `content`), without blanks around it."""
-    talks = [tuple(Message(turn["role"], turn["content"]) for turn in prompt) for prompt in prompts]
-    ids = [prompt_ids(policy, talk) for talk in talks]
-    written = write_answers(policy.model, policy.tokenizer, ids, Decoding(max_new_tokens))
-    return [answer.text.strip() for answer in written]
 
 
 def prompt_ids(policy: Policy, prompt: str | tuple[Message, ...]) -> list[int]:

@@ -19,6 +19,13 @@ def _smoothed(logits: Tensor, label_smoothing: float | Tensor) -> Tensor:
     return -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)
 
 
+def dpo_logits(
+    chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, margin: float | Tensor = 0.0
+) -> Tensor:
+    """What `dpo_loss` takes the sigmoid of: `beta (Dw - Dl) - margin`. (n,), (n,) -> (n,)."""
+    return beta * (chosen_logratios - rejected_logratios) - margin
+
+
 def dpo_loss(
     chosen_logratios: Tensor,
     rejected_logratios: Tensor,
@@ -35,7 +42,7 @@ def dpo_loss(
 
     Shapes: (n,), (n,) -> (n,). At zero log-ratios the value is ln 2 without a margin.
     """
-    return _smoothed(beta * (chosen_logratios - rejected_logratios) - margin, label_smoothing)
+    return _smoothed(dpo_logits(chosen_logratios, rejected_logratios, beta=beta, margin=margin), label_smoothing)
 
 
 def robust_dpo_loss(
@@ -48,7 +55,7 @@ def robust_dpo_loss(
 
     Shapes: (n,), (n,) -> (n,).
     """
-    logits = beta * (chosen_logratios - rejected_logratios)
+    logits = dpo_logits(chosen_logratios, rejected_logratios, beta=beta)
     kept = -(1 - flip_probability) * logsigmoid(logits)
     flipped = flip_probability * logsigmoid(-logits)
     return (kept + flipped) / (1 - 2 * flip_probability)
@@ -81,6 +88,12 @@ def ipo_loss(
     return (chosen_logratios - rejected_logratios - target) ** 2
 
 
+def kto_logits(logratios: Tensor, desirable: Tensor, kl: Tensor | float, *, beta: float) -> Tensor:
+    """What `kto_loss` takes the sigmoid of: `+-beta (D - kl)`, plus for desirable rows. (n,), (n,) bool -> (n,)."""
+    direction = torch.where(desirable, 1.0, -1.0).to(logratios.dtype)
+    return direction * beta * (logratios - kl)
+
+
 def kto_loss(
     logratios: Tensor,
     desirable: Tensor,
@@ -97,9 +110,24 @@ def kto_loss(
 
     Shapes: logratios (n,), desirable (n,) bool, kl scalar -> (n,). At zero log-ratios and kl the value is w / 2.
     """
-    direction = torch.where(desirable, 1.0, -1.0).to(logratios.dtype)
     weight = torch.where(desirable, desirable_weight, undesirable_weight).to(logratios.dtype)
-    return weight * torch.sigmoid(-direction * beta * (logratios - kl))
+    return weight * torch.sigmoid(-kto_logits(logratios, desirable, kl, beta=beta))
+
+
+def simpo_logits(
+    chosen_logps: Tensor,
+    rejected_logps: Tensor,
+    chosen_lengths: Tensor,
+    rejected_lengths: Tensor,
+    *,
+    beta: float,
+    gamma_beta_ratio: float | Tensor,
+) -> Tensor:
+    """What `simpo_loss` takes the sigmoid of: `beta (p_w / n_w - p_l / n_l - gamma_beta_ratio)`.
+
+    Shapes: four times (n,) -> (n,).
+    """
+    return beta * (chosen_logps / chosen_lengths - rejected_logps / rejected_lengths - gamma_beta_ratio)
 
 
 def simpo_loss(
@@ -119,13 +147,25 @@ def simpo_loss(
 
     Shapes: four times (n,) -> (n,).
     """
-    difference = chosen_logps / chosen_lengths - rejected_logps / rejected_lengths
-    return _smoothed(beta * (difference - gamma_beta_ratio), label_smoothing)
+    scores = (chosen_logps, rejected_logps, chosen_lengths, rejected_lengths)
+    return _smoothed(simpo_logits(*scores, beta=beta, gamma_beta_ratio=gamma_beta_ratio), label_smoothing)
 
 
 def hinge_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float) -> Tensor:
     """Hinge on the implicit reward margin: `max(0, 1 - beta (Dw - Dl))` (RSO, arXiv 2309.06657). (n,), (n,) -> (n,)."""
     return torch.relu(1 - beta * (chosen_logratios - rejected_logratios))
+
+
+def sigmoid_norm_logits(
+    chosen_logratios: Tensor,
+    rejected_logratios: Tensor,
+    chosen_lengths: Tensor,
+    rejected_lengths: Tensor,
+    *,
+    beta: float,
+) -> Tensor:
+    """What `sigmoid_norm_loss` takes the sigmoid of: `beta (Dw / n_w - Dl / n_l)`. Four times (n,) -> (n,)."""
+    return beta * (chosen_logratios / chosen_lengths - rejected_logratios / rejected_lengths)
 
 
 def sigmoid_norm_loss(
@@ -141,8 +181,8 @@ def sigmoid_norm_loss(
 
     Shapes: four times (n,) -> (n,). At zero log-ratios the value is ln 2.
     """
-    difference = chosen_logratios / chosen_lengths - rejected_logratios / rejected_lengths
-    return _smoothed(beta * difference, label_smoothing)
+    ratios = (chosen_logratios, rejected_logratios, chosen_lengths, rejected_lengths)
+    return _smoothed(sigmoid_norm_logits(*ratios, beta=beta), label_smoothing)
 
 
 def apo_zero_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float) -> Tensor:
@@ -161,6 +201,12 @@ def apo_down_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta:
     return torch.sigmoid(beta * chosen_logratios) + torch.sigmoid(-beta * (chosen_logratios - rejected_logratios))
 
 
+def dpop_logits(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, penalty: float) -> Tensor:
+    """What `dpop_loss` takes the sigmoid of: `beta (Dw - Dl - penalty max(0, -Dw))`. (n,), (n,) -> (n,)."""
+    fall = torch.relu(-chosen_logratios)
+    return beta * (chosen_logratios - rejected_logratios - penalty * fall)
+
+
 def dpop_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, penalty: float) -> Tensor:
     """DPO-Positive: `-log s(beta (Dw - Dl - penalty max(0, -Dw)))`: DPO that pays for a falling chosen answer.
 
@@ -169,8 +215,7 @@ def dpop_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: flo
 
     Shapes: (n,), (n,) -> (n,).
     """
-    fall = torch.relu(-chosen_logratios)
-    return -logsigmoid(beta * (chosen_logratios - rejected_logratios - penalty * fall))
+    return -logsigmoid(dpop_logits(chosen_logratios, rejected_logratios, beta=beta, penalty=penalty))
 
 
 def nll_loss(logps: Tensor, lengths: Tensor) -> Tensor:

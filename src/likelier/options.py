@@ -144,7 +144,21 @@ class TrainingOptions:
         "stored", "stored: score the reference once, keep it on disk; live: ask it at every step"
     )
     reference_store: str | None = option(None, "folder of stored reference scores (default: in the user's cache)")
-    eval_steps: int | None = option(None, "evaluate every so many steps (default: at the start and at the end)")
+    eval_steps: int | None = option(
+        None,
+        "evaluate every so many steps; 0: only at the start and the end (default: as often as costs about 5 % of the "
+        "training time at most)",
+    )
+    eval_items: int | None = option(None, "held-out items that are scored at intervals (default: 256)")
+    eval_prompts: int | None = option(
+        None, "held-out prompts that the policy answers in an evaluation; 0: none (default: 16)"
+    )
+    eval_new_tokens: int | None = option(None, "tokens of such an answer at most (default: 64)")
+    eval_reward: str | None = option(
+        None,
+        "reward of the answers: a sequence classifier (hub id or folder), or file.py:function, which is given the "
+        "prompts and the answers",
+    )
     save_steps: int | None = option(None, "write a checkpoint every so many steps (default: none)")
     save_total_limit: int | None = option(None, "keep only the newest checkpoints")
     logging_steps: int = option(1, "write metrics every so many steps")
@@ -160,7 +174,8 @@ class TrainingOptions:
         at_least_one = (
             "batch_size",
             "max_steps",
-            "eval_steps",
+            "eval_items",
+            "eval_new_tokens",
             "save_steps",
             "save_total_limit",
             "logging_steps",
@@ -171,6 +186,15 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value} is out of range; it must be at least 1")
+        for name in ("eval_steps", "eval_prompts"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"{name}={value} is out of range; it must be at least 0")
+        for name in ("eval_new_tokens", "eval_reward"):
+            if self.eval_prompts == 0 and getattr(self, name) is not None:
+                raise ConfigError(f"{name} has no effect with eval_prompts=0, which lets the policy write nothing")
+        if self.eval_steps == 0 and self.eval_items is not None:
+            raise ConfigError("eval_items has no effect with eval_steps=0; at the start and the end all items count")
         for name in ("learning_rate", "epochs"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -193,6 +217,21 @@ class TrainingOptions:
     def warmup_share(self) -> float:
         """The warm-up that runs."""
         return self.warmup if self.warmup is not None else (0.0 if self.scheduler == "constant" else 0.1)
+
+    @property
+    def interval_items(self) -> int:
+        """Held-out items that are scored at intervals."""
+        return 256 if self.eval_items is None else self.eval_items
+
+    @property
+    def answered_prompts(self) -> int:
+        """Held-out prompts that the policy answers."""
+        return 16 if self.eval_prompts is None else self.eval_prompts
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of a written answer at most."""
+        return 64 if self.eval_new_tokens is None else self.eval_new_tokens
 
 
 def _choices(options: type) -> dict[str, tuple[str, ...]]:
@@ -293,6 +332,13 @@ def _as_number(name: str, value: Any) -> float:
         return float("x" if isinstance(value, bool) else value)
     except (TypeError, ValueError):
         raise ConfigError(f"trainer.{name}={value!r} is not a number") from None
+
+
+def refuse_evaluation_options(options: TrainingOptions) -> None:
+    """Without evaluation data every option about an evaluation is inert, hence an error."""
+    for name in ("eval_steps", "eval_items", "eval_prompts", "eval_new_tokens", "eval_reward"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"{name} has no effect without evaluation data; give eval_data or eval_fraction")
 
 
 def refuse_reference_options(method: str, *, named: bool, options: TrainingOptions) -> None:

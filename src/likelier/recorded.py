@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from likelier.data.columns import columns_of
+from likelier.data.load import PreferenceData, load_preferences
+from likelier.data.signals import Signals
 from likelier.data.tokenize import Group
-from likelier.errors import ConfigError, LikelierError, WrongReferenceError
+from likelier.errors import ConfigError, LikelierError, RunFolderError, WrongReferenceError
 from likelier.models import Policy, load_policy, require_same_vocabulary
-from likelier.options import ChatOptions, Dtype
-from likelier.reference import Reference, base_reference, other_reference
+from likelier.objectives import METHODS, Objective
+from likelier.options import ChatOptions, DataSet, Dtype
+from likelier.reference import Reference, base_reference, other_reference, start_reference
 from likelier.runs import RunFolder, final_folder
 from likelier.scoring import attach_scorer
 
@@ -82,12 +87,18 @@ def reference_for(
     if source is None:
         raise ConfigError(f"{model} does not name a reference that can be loaded; give --reference")
     found = loaded_reference(source, policy, dtype, groups)
+    _require_recorded(found, source, model, card, policy)
+    return found
+
+
+def _require_recorded(found: Reference, source: str, model: str, card: dict[str, Any], policy: Policy) -> None:
+    """What lies at the recorded place must be what the run was trained against; seen at the same precision only."""
+    recorded = card.get("reference", {}).get("weights")
     if recorded is not None and card.get("precision") == policy.precision and found.weights != recorded:
         raise WrongReferenceError(
             f"{source} is not the reference that {model} was trained against: its weights are others (hash "
             f"{found.weights}, recorded {recorded}). Give the right one with --reference"
         )
-    return found
 
 
 def loaded_reference(name: str, policy: Policy, dtype: Dtype, groups: Sequence[Group]) -> Reference:
@@ -97,3 +108,108 @@ def loaded_reference(name: str, policy: Policy, dtype: Dtype, groups: Sequence[G
     other.model.to(policy.model.device)
     attach_scorer(other.model, autocast=other.autocast, groups=groups)
     return other_reference(other.model, name, precision=other.precision)
+
+
+def recorded_objective(card: dict[str, Any]) -> Objective:
+    """The run's objective with its hyperparameters. Raises `RunFolderError` where the card does not tell them."""
+    kind = METHODS.get(str(card.get("method")))
+    if kind is None:
+        raise RunFolderError(f"run.json names no method that is known here ({card.get('method')!r})")
+    try:
+        return kind(**card["hyperparameters"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"run.json does not hold the hyperparameters of {kind.method}: {error}") from error
+
+
+def recorded_signals(card: dict[str, Any]) -> Signals:
+    """Which votes, weights and margins the run used."""
+    given = card.get("options", {})
+    return Signals(
+        given.get("use_votes", "majority"),
+        given.get("use_weights"),
+        given.get("use_margins"),
+        given.get("min_score_gap"),
+    )
+
+
+def recorded_data(card: dict[str, Any], name: str) -> PreferenceData:
+    """The data that the run `name` was trained on, read and split again as it read and split them.
+
+    Raises `ConfigError` where the run was given rows in memory, `DataError` where the files are gone.
+    """
+    run = card.get("run")
+    if not run:
+        raise ConfigError(f"{name} names no file that it was trained on (it began in Python); give one with --data")
+    from likelier.demo.run import BUILT_IN, demo_data  # which is above this module
+
+    if run["data"] == BUILT_IN:
+        return demo_data()
+    eval_data = run.get("eval_data")
+    return load_preferences(
+        _sources(run["data"]),
+        eval_data=None if eval_data is None else _sources(eval_data),
+        eval_fraction=run.get("eval_fraction"),
+        seed=card["options"]["seed"],
+        columns=_columns(run.get("columns")),
+    )
+
+
+def _sources(recorded: Any) -> Any:
+    """A path, or data sets, as the card holds them."""
+    if isinstance(recorded, str):
+        return recorded
+    return [DataSet(**(one | {"columns": _columns(one.get("columns"))})) for one in recorded]
+
+
+def _columns(recorded: dict[str, Any] | None) -> Any:
+    return columns_of({name: value for name, value in recorded.items() if value is not None}) if recorded else None
+
+
+def policy_at(name: str, card: dict[str, Any], at: str, dtype: Dtype) -> tuple[Policy, str]:
+    """The policy of the run `name` at its `end`, at its `start` or at `step-N`, and the model that it is read from.
+
+    Raises `RunFolderError` where the run holds no model of that time.
+    """
+    chat = recorded_chat(card)
+    if at == "start":
+        source = card.get("run", {}).get("model")
+        if not source:
+            raise RunFolderError(f"{name} names no model that it began with (it began in Python)")
+        began = load_policy(source, dtype=dtype)
+        return replace(began, tokenizer=_own_tokenizer(name) or began.tokenizer, chat=chat), source
+    folder = Path(name) if at == "end" else RunFolder(name).checkpoints / at
+    if not _holds_model(folder):
+        raise RunFolderError(f"{name} holds no model of {at}; it has: {', '.join(times_of(name))}")
+    return replace(load_policy(folder, dtype=dtype), chat=chat), str(folder)
+
+
+def times_of(name: str) -> list[str]:
+    """The times of which a run can show its model: `start`, `step-N`, `end`."""
+    run = RunFolder(name)
+    steps = sorted((path.name for path in run.checkpoints.glob("step-*")), key=lambda step: (len(step), step))
+    return ["start", *steps, *(["end"] if _holds_model(run.path) else [])]
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in ("config.json", "adapter_config.json"))
+
+
+def _own_tokenizer(name: str) -> Any:
+    """The tokenizer that the run saved (a template that it was given is in it); None before there is one."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name) if (Path(name) / "tokenizer_config.json").is_file() else None
+
+
+def reference_at_start(
+    source: str, named: str | None, card: dict[str, Any], policy: Policy, dtype: Dtype, groups: Sequence[Group]
+) -> Reference:
+    """The reference of a run's policy as it began, `source`: the policy itself, where the run was trained against that;
+    else as `reference_for`.
+    """
+    itself = start_reference(policy.model, precision=policy.precision)
+    is_start = card.get("run", {}).get("reference") == "start"
+    if named is None and (is_start or itself.weights == card.get("reference", {}).get("weights")):
+        _require_recorded(itself, source, "the run", card, policy)
+        return replace(itself, words=f"{source}, which the policy is here")
+    return reference_for(source, named, card, policy, dtype, groups)

@@ -204,3 +204,10 @@ def to_demonstrations(records: Iterable[Record]) -> list[Demonstration]:
             continue
         rows.append(Demonstration(record.prompt, answers_of(record)[0], record.source, record.weight, record.tools))
     return rows
+
+
+def last_turn(prompt: Content) -> str:
+    """A prompt's last turn in words: what an answer answers. Empty for token ids, which have none."""
+    if isinstance(prompt, TokenIds):
+        return ""
+    return prompt if isinstance(prompt, str) else prompt[-1].content

@@ -83,12 +83,30 @@ def _answer(
         "logratio_per_token": logratio / length,
     }
     if per_token:
-        columns = zip(ids.tolist(), mine.token_logps, theirs.token_logps, strict=True)
+        columns = zip(ids.tolist(), token_texts(tokenizer, ids), mine.token_logps, theirs.token_logps, strict=True)
         found["tokens"] = [
-            {"id": token, "text": tokenizer.decode([token]), "logp": own, "ref_logp": ref, "logratio": own - ref}
-            for token, own, ref in columns
+            {"id": token, "text": text, "logp": own, "ref_logp": ref, "logratio": own - ref}
+            for token, text, own, ref in columns
         ]
     return found
+
+
+def token_texts(tokenizer: Any, ids: Any) -> list[str]:
+    """What each token adds to the text; joined they are the text.
+
+    A token that is only a part of a character adds nothing: the one that completes it adds the character.
+    """
+    ids = [int(token) for token in ids]
+    texts: list[str] = []
+    begin = done = 0  # the text before is decoded again, since a token may read otherwise at the beginning
+    for end in range(1, len(ids) + 1):
+        before, whole = tokenizer.decode(ids[begin:done]), tokenizer.decode(ids[begin:end])
+        if whole.endswith("\ufffd") and end < len(ids):
+            texts.append("")
+            continue
+        texts.append(whole[len(before) :])
+        begin, done = done, end
+    return texts
 
 
 def summarize(rows: Sequence[dict[str, Any]], groups: Sequence[Group], beta: float) -> str:

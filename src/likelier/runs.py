@@ -1,7 +1,8 @@
 """The run folder: plain files that training writes and everything one looks at reads.
 
-`run.json` is the card, `metrics.jsonl` one object a logged step, `audit.json` the account of the rows; the model lies
-in the root, checkpoints in `checkpoints/step-N`. A lock guards the folder against a second run.
+`run.json` is the card, `metrics.jsonl` one object a logged step, `audit.json` the account of the rows,
+`evaluations/step-N.json` what an evaluation saw; the model lies in the root, checkpoints in `checkpoints/step-N`. A
+lock guards the folder against a second run.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class RunFolder:
     def metrics_file(self) -> Path:
         """metrics.jsonl"""
         return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """The folder of evaluations."""
+        return self.path / "evaluations"
 
     @property
     def checkpoints(self) -> Path:
@@ -121,14 +127,16 @@ class RunFolder:
         card = {name: value for name, value in {**before, **changes}.items() if value is not None}
         write_whole(self.card_file, (_json(card, indent=2) + "\n").encode())
 
-    def write_audit(self, rows: int, unusable: UnusableRows) -> None:
-        """Write audit.json: how many of the rows were used, and which were not, by reason, with their places."""
+    def write_audit(self, rows: int, unusable: UnusableRows, audit: Mapping[str, Any]) -> None:
+        """Write audit.json: how many of the rows were used, and which were not, by reason, with their places; and the
+        audit of those that were.
+        """
         usable = rows - len({row.source for row in unusable})
         findings = [
             {"name": name, "count": count, "examples": [str(row.source) for row in unusable if row.reason == name][:20]}
             for name, count in unusable.counts().items()
         ]
-        content = {"rows": rows, "usable": usable, "findings": findings}
+        content = {"rows": rows, "usable": usable, "findings": findings, "audit": audit}
         write_whole(self.path / "audit.json", (_json(content, indent=2) + "\n").encode())
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
@@ -143,9 +151,25 @@ class RunFolder:
         return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
 
     def truncate_metrics(self, step: int) -> None:
-        """Drop what was logged after `step`, when a run goes on from there."""
+        """Drop what was logged and evaluated after `step`, when a run goes on from there."""
         kept = [metrics for metrics in self.read_metrics() if metrics.get("step", 0) <= step]
         write_whole(self.metrics_file, "".join(_json(metrics) + "\n" for metrics in kept).encode())
+        for path in self.evaluations.glob("step-*.json"):
+            if int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+
+    def last_logged(self) -> dict[str, Any]:
+        """The last training step of metrics.jsonl; empty without one."""
+        return next((metrics for metrics in reversed(self.read_metrics()) if "loss" in metrics), {})
+
+    def write_evaluation(self, detail: Mapping[str, Any]) -> None:
+        """Write evaluations/step-N.json: items, answers and pairs of one evaluation."""
+        write_whole(self.evaluations / f"step-{detail['step']}.json", (_json(detail) + "\n").encode())
+
+    def read_evaluation(self, step: int) -> dict[str, Any] | None:
+        """The evaluation of a step; None where there is none."""
+        path = self.evaluations / f"step-{step}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def latest_checkpoint(self) -> Path | None:
         """The newest whole checkpoint folder."""

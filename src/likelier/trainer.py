@@ -9,46 +9,45 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from likelier.arguments import optimizer_for, training_arguments
+from likelier.audit.run import run_audit
 from likelier.card import RunFacts
-from likelier.console import counting, say, warn
+from likelier.clock import TrainingClock, peak_memory
+from likelier.console import say, warn
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.signals import Signals
 from likelier.data.tokenize import Group, default_max_length
 from likelier.engine import ScoredGroups
-from likelier.errors import ConfigError, RunFolderError, TrainingError
-from likelier.evaluation import evaluate_groups
+from likelier.errors import ConfigError, TrainingError
+from likelier.evaluation import Evaluator, Judge, When, judge_of, planned_interval
 from likelier.models import (
     Policy,
     checkpoint_activations,
     compile_layers,
     default_token_budget,
-    quiet,
-    require_same_vocabulary,
 )
 from likelier.objectives import Objective
-from likelier.options import TrainingOptions, refuse_reference_options, refuse_signal_options, with_changes
-from likelier.paths import cache_folder
-from likelier.records import Record, UnusableRows
-from likelier.reference import (
-    Reference,
-    ReferenceScoring,
-    base_reference,
-    check_first_step,
-    other_reference,
-    prove_reference,
-    start_reference,
+from likelier.options import (
+    TrainingOptions,
+    refuse_evaluation_options,
+    refuse_reference_options,
+    refuse_signal_options,
+    with_changes,
 )
-from likelier.reference.store import score_live
+from likelier.paths import cache_folder
+from likelier.records import Record, UnusableRows, last_turn
+from likelier.reference import Named, Reference, ReferenceScoring, RunReference
 from likelier.runs import RunFolder
+from likelier.saving import SavingTrainer
 from likelier.scoring import ScorerChoice, attach_scorer
 from likelier.steps import StepWalker, advice_when_memory_runs_out, can_retry, moments_of
 from likelier.window import MetricWindow, require_finite
@@ -62,20 +61,22 @@ class StepLoader(DataLoader):  # type: ignore[type-arg]
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
-class PreferenceTrainer(Trainer):
+class PreferenceTrainer(SavingTrainer):
     """Train a policy on preferences.
 
     Args:
         policy: from `load_policy`.
         objective: `DPO()`, `IPO()`, `KTO()`, `SimPO()`, ...
         train: records from `load_preferences` to train on.
-        eval_data: held-out records, evaluated at the start and at the end.
+        eval_data: held-out records, evaluated at the start, at intervals and at the end.
         output_dir: the run folder; refused if it already holds a run, unless `resume`.
         reference: `start` (the policy as it is now, the default), `base` (adapter switched off), or another `Policy`.
         options: a `TrainingOptions`; single ones may be given as keywords instead.
         resume: go on from the newest checkpoint of `output_dir`.
         unusable: rows that the loader left out, for audit.json.
         card: what the caller wants to stand in `run.json` besides.
+        judge: a function that gives the policy's answers rewards (see `evaluation.Judge`), in place of
+            `options.eval_reward`.
         callbacks: transformers callbacks.
 
     Raises:
@@ -90,27 +91,35 @@ class PreferenceTrainer(Trainer):
         *,
         output_dir: str | Path,
         eval_data: Sequence[Record] = (),
-        reference: Literal["start", "base"] | Policy = "start",
+        reference: Named = "start",
         options: TrainingOptions | None = None,
         resume: bool = False,
         unusable: UnusableRows | None = None,
         card: dict[str, Any] | None = None,
+        judge: Judge | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         **more: Any,
     ) -> None:
         self.options = with_changes(options or TrainingOptions(), more)
         self.policy, self.resume, self.card = policy, resume, dict(card or {})
-        self._named_reference = reference
+        self._named_reference: Named = reference
         self._refuse_inert_options(objective, bool(eval_data))
+        self._judge = judge_of(self.options.eval_reward, judge)
         self.folder = RunFolder(output_dir)
         self.folder.open(resume=resume)
         try:
             self.prepared = self._prepare(objective, train, eval_data)
-            self.folder.write_audit(*self.prepared.account(unusable or UnusableRows()))
+            left_out = unusable or UnusableRows()
+            audit = run_audit(train, eval_data, left_out)
+            self.folder.write_audit(*self.prepared.account(left_out), audit)
             self.train_groups, self.eval_groups = self.prepared.train.groups, self.prepared.held_out.groups
             self.objective = objective.resolved(self.prepared.median_length)
             self._warn_about_objective()
-            args = training_arguments(self.options, self.objective, policy, self.folder.path, bool(self.eval_groups))
+            self._eval_words = {
+                str(record.source): words for record in eval_data if (words := last_turn(record.prompt))
+            }
+            self.eval_interval = self._planned_interval()
+            args = training_arguments(self.options, self.objective, policy, self.folder.path, self.eval_interval)
             if args.world_size > 1:
                 raise ConfigError("several processes are not supported yet: start one process")
             use_cache = policy.model.config.use_cache
@@ -126,11 +135,13 @@ class PreferenceTrainer(Trainer):
         policy.model.config.use_cache = use_cache
         self.remove_callback(PrinterCallback)
         self._window = MetricWindow(self.objective)
+        self._clock = TrainingClock(self.args.device)
         self._trained = False
         self.token_budget = self._token_budget()
         self._walker = StepWalker(self.policy.model, self.objective, self.token_budget, self.args.device)
-        self.reference: Reference | None = None
-        self._start_tolerance: float | None = None
+        self._against: RunReference | None = None
+        self._evaluator: Evaluator | None = None
+        self._last_evaluation: dict[str, float] | None = None
 
     def _attach_scorer(self, policy: Policy) -> ScorerChoice:
         groups = [*self.train_groups, *self.eval_groups]
@@ -171,11 +182,19 @@ class PreferenceTrainer(Trainer):
         )
 
     def _refuse_inert_options(self, objective: Objective, has_eval: bool) -> None:
-        if self.options.eval_steps is not None and not has_eval:
-            raise ConfigError("eval_steps has no effect without evaluation data; give eval_data or eval_fraction")
+        if not has_eval:
+            refuse_evaluation_options(self.options)
         refuse_signal_options(objective, self.options)
         if not objective.needs_reference:
             refuse_reference_options(objective.method, named=self._named_reference != "start", options=self.options)
+
+    def _planned_interval(self) -> int | None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return planned_interval(self.options, self.train_groups, self.eval_groups, self._planned_steps(), device)
+
+    def _planned_steps(self) -> int:
+        steps_an_epoch = len(self._sampler())
+        return self.options.max_steps or math.ceil(steps_an_epoch * (self.options.epochs or 1))
 
     def _warn_about_objective(self) -> None:
         labels = [group.desirable for group in self.train_groups if group.desirable is not None]
@@ -197,40 +216,46 @@ class PreferenceTrainer(Trainer):
         store = Path(self.options.reference_store or cache_folder() / "reference")
         return ReferenceScoring(store, self.token_budget, self.args.device)
 
-    def _make_reference(self) -> Reference:
-        named, precision = self._named_reference, self.policy.precision
-        if isinstance(named, Policy):
-            require_same_vocabulary(self.policy, named)
-            named.model.to(self.args.device)
-            self._attach_scorer(named)
-            return other_reference(named.model, named.name, precision=named.precision)
-        if named == "base":
-            return base_reference(self.policy.model, precision=precision)
-        return start_reference(self.policy.model, precision=precision, live=self.options.reference_scores == "live")
-
     def _prepare_reference(self) -> dict[str, Any]:
-        """Name the reference, score it, prove it. Returns what the run card says of it."""
-        if not self.objective.needs_reference:
-            return {"words": "none: this method needs no reference"}
+        """Score and prove the reference. Returns what the run card says of it."""
         sampler = self._sampler()
         seen = sampler.seen(self.options.max_steps)  # rows that no step reaches need no reference score
-        proved = prove_reference(
-            self.policy.model,
-            self._make_reference(),
+        first_step = [seen.index(number) for number in next(iter(sampler))] if self._has_dropout() else []
+        self._against = RunReference(
+            self.policy,
+            self._named_reference,
             self.objective,
-            [self.train_groups[number] for number in seen],
-            self.eval_groups,
-            [seen.index(number) for number in next(iter(sampler))] if self._has_dropout() else [],
+            self.options,
             self._scoring(),
-            live=self.options.reference_scores == "live",
-            dtype=self.policy.compute_dtype,
+            asked_later=bool(self.eval_groups) and bool(self.options.answered_prompts),
         )
-        self.reference, self._start_tolerance = proved.reference, proved.start_tolerance
         self._named_reference = "start"  # a second model that was named is not kept in memory
-        scored = dict(zip(seen, proved.train, strict=True))
+        train, self.eval_groups, card = self._against.prove(
+            [self.train_groups[number] for number in seen], self.eval_groups, first_step
+        )
+        scored = dict(zip(seen, train, strict=True))
         self.train_groups = [scored.get(number, group) for number, group in enumerate(self.train_groups)]
-        self.eval_groups = proved.held_out
-        return proved.card
+        return card
+
+    @property
+    def reference(self) -> Reference | None:
+        """The reference, once `train` has proved it; None for a method without one."""
+        return None if self._against is None else self._against.model
+
+    def _make_evaluator(self) -> Evaluator:
+        against = self._against
+        return Evaluator(
+            policy=self.policy,
+            objective=self.objective,
+            options=self.options,
+            held_out=self.eval_groups,
+            words=self._eval_words,
+            reference=None if against is None else against.asked_again(),
+            judge=self._judge,
+            how=self._scoring(),
+            live=self._with_live_reference,
+            began=self.folder.read_evaluation(0),
+        )
 
     # --- training ----------------------------------------------------------------------------------------------
 
@@ -257,35 +282,42 @@ class PreferenceTrainer(Trainer):
 
     def _train(self) -> Any:
         checkpoint = self.folder.latest_checkpoint() if self.resume else None
+        self.folder.update_card({**self.card, **self._facts().card(), "total_steps": self._planned_steps()})
         reference_card = self._prepare_reference()
+        self._evaluator = self._make_evaluator()
         facts = self._facts()
         if checkpoint is not None:
             self.folder.check_fingerprint(facts.fingerprint())
             step = int(checkpoint.name.removeprefix("step-"))
             say(f"going on from step {step}")
             self.folder.truncate_metrics(step)
+            self._clock.go_on_from(self.folder.last_logged())
         for line in facts.words():
             say(line)
-        self.folder.update_card({**self.card, **facts.card(), "reference": reference_card})
+        self.folder.update_card({**facts.card(), "reference": reference_card})
         if self.eval_groups and checkpoint is None:
-            self.folder.update_card({"evaluation_start": self.evaluate()})
+            self.folder.update_card({"evaluation_start": self._evaluate_now("start")})
         if can_retry(self.args.device):  # elsewhere a run that does not fit is ended by the system, proof or not
             moments = moments_of(self.policy.model, self.args.optim)
             self._walker.prove_it_fits(self.train_groups, self.options.batch_size, moments)
+        self._clock.start()
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if self._window:  # a last logging window that is not full
             self.log({"loss": math.nan})  # the window's takes its place
-        if self.eval_groups:
-            self.folder.update_card({"evaluation_end": self._last_evaluation() or self.evaluate()})
-        self.save_model()
-        seconds = result.metrics["train_runtime"]
-        self.folder.update_card({"status": "done", "training_seconds": seconds, "steps": result.global_step})
+        with self._clock.paused():
+            if self.eval_groups:
+                self.folder.update_card({"evaluation_end": self._last_evaluation or self._evaluate_now("end")})
+            self.save_model()
+        self.folder.update_card(
+            {
+                "status": "done",
+                "training_seconds": round(self._clock.seconds, 3),
+                "steps": result.global_step,
+                "peak_memory_gib": round(peak_memory(self.args.device), 4),
+                "evaluation": self._evaluator.account(self.eval_interval, self._clock.seconds),
+            }
+        )
         return result
-
-    def _last_evaluation(self) -> dict[str, float] | None:
-        """The evaluation of the last step, if it was made at an interval."""
-        evaluations = [logs for logs in self.state.log_history if "eval_loss" in logs]
-        return evaluations[-1] if evaluations and evaluations[-1]["step"] == self.state.global_step else None
 
     def _sampler(self) -> StepSampler:
         options = self.options
@@ -313,6 +345,7 @@ class PreferenceTrainer(Trainer):
         self._window.end_step(done.statistics)
         require_finite(done.losses, done.groups, self.state.global_step + 1)
         self.state.num_input_tokens_seen += sum(group.tokens for group in groups)
+        self._clock.items += len(groups)
         return done.losses.double().mean().float()
 
     def _has_dropout(self) -> bool:
@@ -320,15 +353,11 @@ class PreferenceTrainer(Trainer):
 
     def _check_start(self, part: ScoredGroups) -> None:
         """In the first step, where the policy starts as its reference, and its forward pass is without dropout."""
-        if self.state.global_step == 0 and self._start_tolerance is not None and not self._has_dropout():
-            assert self.reference is not None
-            check_first_step(part, self.reference, self._start_tolerance)
+        if self.state.global_step == 0 and self._against is not None and not self._has_dropout():
+            self._against.check_first_step(part)
 
-    def _with_live_reference(self, groups: list[Group]) -> list[Group]:
-        """Ask the reference now, where scores are not stored."""
-        if self.reference is None or self.options.reference_scores == "stored":
-            return groups
-        return score_live(groups, self.reference, self._scoring())
+    def _with_live_reference(self, groups: Sequence[Group]) -> list[Group]:
+        return list(groups) if self._against is None else self._against.with_live_scores(groups)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm: Any = super()._get_grad_norm(model, grad_norm)
@@ -348,17 +377,19 @@ class PreferenceTrainer(Trainer):
     # --- evaluation, logs, files -------------------------------------------------------------------------------
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
-        """Score the held-out items as one set; metrics under `eval_`."""
-        with counting("evaluating", len(self.eval_groups)) as report:
-            found = evaluate_groups(
-                self.policy.model,
-                self.objective,
-                self._with_live_reference(self.eval_groups),
-                token_budget=self.token_budget,
-                device=self.args.device,
-                report=report,
-            )
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.metrics.items()}
+        """Evaluate the held-out items, as one set; metrics under `eval_`. Trainer calls it at intervals."""
+        if self.state.global_step < self.state.max_steps or not self._trained:
+            return self._evaluate_now("interval")
+        self._last_evaluation = self._evaluate_now("end")  # due at the last step: nothing is evaluated twice
+        return self._last_evaluation
+
+    def _evaluate_now(self, when: When) -> dict[str, float]:
+        self._evaluator = self._evaluator or self._make_evaluator()
+        with self._clock.paused():
+            found = self._evaluator.evaluate(when, self.state.global_step)
+        metrics = {f"eval_{name}": value for name, value in found.metrics.items()}
+        if self._trained:
+            self.folder.write_evaluation(found.detail)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -367,10 +398,13 @@ class PreferenceTrainer(Trainer):
         """Add the window's metrics, write metrics.jsonl, pass on to whatever `report_to` names."""
         if "loss" in logs:
             logs |= self._window.read()
-            logs["num_tokens"] = self.state.num_input_tokens_seen
+            logs |= {"num_tokens": self.state.num_input_tokens_seen, **self._clock.read()}
         super().log(logs, start_time)
         if "train_runtime" not in logs:
             self.folder.append_metrics({"step": self.state.global_step, **logs})
+
+    def fingerprint(self) -> dict[str, Any]:
+        return self._facts().fingerprint()
 
     def _facts(self) -> RunFacts:
         return RunFacts(
@@ -383,33 +417,3 @@ class PreferenceTrainer(Trainer):
             token_budget=self.token_budget,
             device=str(self.args.device),
         )
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self.folder.staging)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Written whole in a staging folder, then moved to checkpoints/step-N."""
-        super()._save_checkpoint(model, trial)
-        staged = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        keep = self.options.save_total_limit
-        self.folder.publish_checkpoint(staged, self.state.global_step, keep, self._facts().fingerprint())
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """A checkpoint holds every weight; a tied one only under its other name."""
-        tied = getattr(self.policy.model, "_tied_weights_keys", None) or ()
-        missing = [name for name in load_result.missing_keys if name not in tied]
-        if missing or load_result.unexpected_keys:
-            raise RunFolderError(
-                f"the checkpoint does not fit the model: missing {missing[:3]}, unexpected "
-                f"{load_result.unexpected_keys[:3]}; resume with the model that the run began with"
-            )
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """An ordinary Hugging Face folder (or adapter), and nothing else."""
-        where = output_dir or str(self.args.output_dir)
-        only_policy = {"selected_adapters": ["default"]} if hasattr(self.policy.model, "peft_config") else {}
-        with quiet():
-            self.policy.model.save_pretrained(where, state_dict=state_dict, **only_policy)
-        self.policy.tokenizer.save_pretrained(where)
-        for weights in Path(where).glob("*.safetensors"):
-            weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask

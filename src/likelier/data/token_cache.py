@@ -44,6 +44,20 @@ class RecordIds(NamedTuple):
     merged: bool
 
 
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> Any:
+    """A hash of all that decides a record's ids besides the record, to be added to; None where more decides."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    template = str(chat.chat_template or tokenizer.chat_template or "")
+    if backend is None or "strftime_now" in template:  # the text holds the day on which it was made
+        return None
+    found = hashlib.blake2b(digest_size=16)
+    special = json.dumps({name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())})
+    versions = f"{VERSION} {version('tokenizers')} {version('transformers')}"
+    for part in (versions, backend.to_str(), template, special, json.dumps(asdict(chat), sort_keys=True)):
+        _add(found, part)
+    return found
+
+
 @dataclass(frozen=True)
 class TokenFolder:
     """Where the ids of a list of records lie, or would."""
@@ -55,17 +69,9 @@ class TokenFolder:
         records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions, cache: Path | None = None
     ) -> TokenFolder | None:
         """The folder of these records; None where their ids are not worth keeping or depend on more than is known."""
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if len(records) < WORTH_CACHING or backend is None:
+        found = tokenizer_digest(tokenizer, chat) if len(records) >= WORTH_CACHING else None
+        if found is None:
             return None
-        template = str(chat.chat_template or tokenizer.chat_template or "")
-        if "strftime_now" in template:  # the text holds the day on which it was made
-            return None
-        found = hashlib.blake2b(digest_size=16)
-        special = json.dumps({name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())})
-        versions = f"{VERSION} {version('tokenizers')} {version('transformers')}"
-        for part in (versions, backend.to_str(), template, special, json.dumps(asdict(chat), sort_keys=True)):
-            _add(found, part)
         for record in records:
             for content in (record.prompt, *answers_of(record)):
                 _add(found, content_key(content))

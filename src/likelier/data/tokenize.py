@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from likelier.console import counting, warn
+from likelier.data.shared_ids import ids_in_common
 from likelier.data.token_cache import RecordIds, TokenFolder
 from likelier.errors import ConfigError, DataError, ModelError
 from likelier.options import ChatOptions
@@ -141,7 +142,14 @@ def tokenize_records(
 def _cached_ids(
     records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
 ) -> Iterable[RecordIds]:
-    """The ids from disk, put there first where they are not yet."""
+    """The ids that another preparation left in memory (see `shared_ids`), or else from disk."""
+    return ids_in_common(records, tokenizer, chat, lambda missing: _ids_on_disk(missing, tokenizer, chat))
+
+
+def _ids_on_disk(
+    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
+) -> Iterable[RecordIds]:
+    """The ids from disk, put there first where they are not yet and are worth it."""
     folder = TokenFolder.of(records, tokenizer, chat)
     found = folder and folder.read()
     if folder is not None and found is None:

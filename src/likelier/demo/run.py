@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from likelier.config import parse
-from likelier.console import say
+from likelier.console import printable, say
 from likelier.data.load import PreferenceData, load_preferences
-from likelier.generation import greedy_answers
-from likelier.models import Policy
-from likelier.paths import write_whole
+from likelier.insight.diagnose import diagnose
+from likelier.insight.reading import Run, read_run
+from likelier.insight.report import write_report
 from likelier.pipeline import train
 from likelier.trainer import PreferenceTrainer
 
@@ -26,9 +26,11 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 8,
     "epochs": 1,
     "seed": 42,
+    "eval_steps": 6,
+    "eval_new_tokens": 40,
 }
+BUILT_IN = "the built-in pairs"  # what stands in place of a file in run.json
 SHOWN = 6
-MAX_NEW_TOKENS = 40
 
 
 def demo_data() -> PreferenceData:
@@ -53,48 +55,44 @@ def run_demo(*, model: str, output: str | None = None, max_steps: int | None = N
     started = time.monotonic()
     output = output or free_folder()
     steps = {"max_steps": max_steps, "epochs": None} if max_steps is not None else {}
-    config = parse({**SETTINGS, **steps, "model": model, "data": "the built-in pairs", "output": output})
+    config = parse({**SETTINGS, **steps, "model": model, "data": BUILT_IN, "output": output})
     say(
         "This trains a small language model on the built-in preferences: answer honestly instead of agreeing with a\n"
         "false or sweeping claim."
     )
-    data = demo_data()
-    trainer = train(config, data)
-    samples = before_and_after(trainer.policy, data)
-    write_whole(Path(output) / "samples.json", json.dumps(samples, indent=2, ensure_ascii=False).encode())
-    card = trainer.folder.read_card()
-    print(render(card["evaluation_start"], card["evaluation_end"], samples))
-    print(f"\n{time.monotonic() - started:.0f} s. In {output}: the adapter, run.json, metrics.jsonl, samples.json.")
-    print(f"Next: likelier score --model {output} --data YOUR.jsonl --output scores.jsonl")
+    trainer = train(config, demo_data())
+    run = read_run(output)
+    print(render(run))
+    report = write_report(output)
+    print(f"\n{time.monotonic() - started:.0f} s. In {output}: the adapter, run.json, metrics.jsonl, evaluations.")
+    print(f"Report: {report}   (open it in a browser; it fetches nothing)")
+    print(f"Next: likelier inspect {output} --row 12 · likelier chat {output}")
     return trainer
 
 
-def before_and_after(policy: Policy, data: PreferenceData) -> list[dict[str, str]]:
-    """Greedy answers to held-out prompts without and with the adapter."""
-    prompts = [
-        [{"role": message.role, "content": message.content} for message in record.prompt]  # type: ignore[union-attr]
-        for record in data.test[:SHOWN]
-    ]
-    with policy.model.disable_adapter():
-        before = greedy_answers(policy, prompts, max_new_tokens=MAX_NEW_TOKENS)
-    after = greedy_answers(policy, prompts, max_new_tokens=MAX_NEW_TOKENS)
-    rows = zip(prompts, before, after, strict=True)
-    return [{"prompt": prompt[-1]["content"], "before": old, "after": new} for prompt, old, new in rows]
-
-
-def render(start: dict[str, float], end: dict[str, float], samples: list[dict[str, str]]) -> str:
-    """The result as text."""
+def render(run: Run) -> str:
+    """The result as text: accuracy and answers before and after, and the diagnosis."""
     lines = ["", "How often the policy finds the honest answer likelier, on held-out topics:"]
-    for name, metrics in (("before", start), ("after", end)):
+    for name, metrics in (("before", run.card["evaluation_start"]), ("after", run.card["evaluation_end"])):
         share, low, high = (metrics[f"eval_ranking_accuracy{suffix}"] for suffix in ("", "_low", "_high"))
         lines.append(f"  {name:<7} {share:6.1%}   (95 % interval {low:.1%} to {high:.1%})")
     lines.append("\nGreedy answers to held-out prompts:")
-    for sample in samples:
-        lines += [f"\n  prompt  {_line(sample['prompt'])}"]
-        lines += [f"  before  {_line(sample['before'])}", f"  after   {_line(sample['after'])}"]
+    for prompt, before, after in answers_before_and_after(run)[:SHOWN]:
+        lines += [f"\n  prompt  {_line(prompt)}", f"  before  {_line(before)}", f"  after   {_line(after)}"]
+    lines.append("\nDiagnosis:")
+    lines += [f"  {verdict.severity}: {verdict.title}" for verdict in diagnose(run)]
     return "\n".join(lines)
 
 
+def answers_before_and_after(run: Run) -> list[tuple[str, str, str]]:
+    """Prompt, greedy answer at the start, greedy answer at the end."""
+    before, after = (run.detail(when) or {} for when in ("start", "end"))
+    return [
+        (old["prompt"], old["greedy"]["text"], new["greedy"]["text"])
+        for old, new in zip(before["samples"], after["samples"], strict=True)
+    ]
+
+
 def _line(text: str) -> str:
-    """One line, without control characters (a model may write anything)."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """One line that is safe to print (a model may write anything)."""
+    return " ".join(printable(text).split())

@@ -62,27 +62,96 @@ class Run:
         return sorted(found, key=lambda content: content.get("step", 0))
 
 
-def read_run(path: str | Path) -> Run:
-    """Read a run folder; of a run in stages the last finished one, or the one that is running.
+class RunReader:
+    """Reads a run again and again, each time only what is new since the last time.
 
-    Raises `RunFolderError` if there is no run, or its files are damaged. A last line of `metrics.jsonl` that is not
-    whole yet is passed over: the run may be writing it.
+    Of a run in stages the last finished one, or the one that is running.
     """
-    folder = RunFolder(_stage(Path(path).expanduser()))
-    if not folder.card_file.is_file():
-        raise RunFolderError(f"{path} holds no run (there is no run.json); name the folder that --output named")
-    card = folder.read_card()
-    if not isinstance(card, dict):
-        raise RunFolderError(f"{folder.card_file} is damaged: it must hold names and values")
-    rows = _lines(folder.metrics_file)
-    audit = folder.path / "audit.json"
-    return Run(
-        folder.path,
-        card,
-        [row for row in rows if "loss" in row],
-        [_without_prefix(row) for row in rows if "eval_loss" in row],
-        _json(audit) if audit.is_file() else {},
-    )
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self._rows = _Lines(self.path / "metrics.jsonl")
+        self._files: dict[Path, tuple[object, dict[str, Any]]] = {}
+
+    def read(self) -> Run:
+        """The run as it is now.
+
+        Raises `RunFolderError` if there is no run, or its files are damaged. A last line of `metrics.jsonl` that is not
+        whole yet is passed over: the run may be writing it.
+        """
+        folder = RunFolder(_stage(self.path))
+        if not folder.card_file.is_file():
+            raise RunFolderError(
+                f"{self.path} holds no run (there is no run.json); name the folder that --output named"
+            )
+        if self._rows.path != folder.metrics_file:
+            self._rows = _Lines(folder.metrics_file)
+        rows, audit = self._rows.read(), folder.path / "audit.json"
+        return Run(
+            folder.path,
+            self._json(folder.card_file),
+            [row for row in rows if "loss" in row],
+            [_without_prefix(row) for row in rows if "eval_loss" in row],
+            self._json(audit) if audit.is_file() else {},
+        )
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        """The file's content, parsed where it is another one than before."""
+        version = _version(path)
+        if path not in self._files or self._files[path][0] != version:
+            self._files[path] = (version, _json(path))
+        return self._files[path][1]
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run folder; see `RunReader.read`."""
+    return RunReader(path).read()
+
+
+class _Lines:
+    """The whole lines of a JSON lines file that grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: object = None
+        self._read = 0
+        self._rows: list[dict[str, Any]] = []
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every line so far. Raises `RunFolderError` for one that is damaged."""
+        if not self.path.is_file():
+            self._file, self._read, self._rows = None, 0, []
+            return []
+        file = self.path.stat().st_ino
+        if file != self._file or self.path.stat().st_size < self._read:  # a resumed run drops lines
+            self._file, self._read, self._rows = file, 0, []
+        with open(self.path, "rb") as stream:
+            stream.seek(self._read)
+            new = stream.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            self._rows.append(_row(self.path, len(self._rows) + 1, line))
+        self._read += len(whole)
+        return self._rows
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise RunFolderError(f"{path}:{number} is damaged: {error}") from error
+    if not isinstance(row, dict):
+        raise RunFolderError(f"{path}:{number} is damaged: it must hold names and values")
+    return row
+
+
+def _version(path: Path) -> object:
+    """What changes where a file is written anew."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _stage(path: Path) -> Path:
@@ -93,23 +162,6 @@ def _stage(path: Path) -> Path:
     if running and (path / running[-1] / "run.json").is_file():
         return path / running[-1]
     return final_folder(path)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    whole = path.read_bytes()
-    lines = whole[: whole.rfind(b"\n") + 1].splitlines()
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise RunFolderError(f"{path}:{number} is damaged: {error}") from error
-        if not isinstance(row, dict):
-            raise RunFolderError(f"{path}:{number} is damaged: it must hold names and values")
-        found.append(row)
-    return found
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -70,6 +70,12 @@ class Objective:
         """One loss per item, (n,), not reduced. `statistics` is the whole step's `step_statistics`, if it has any."""
         raise NotImplementedError
 
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor | None:
+        """What the loss takes the sigmoid of, (n,): its sigmoid is the chance that the objective gives to the label.
+        None where the loss is made otherwise.
+        """
+        return None
+
     def weighted_losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         """`losses` times the items' weights, (n,): what a step adds up and divides by the number of its items."""
         found = self.losses(scored, statistics)

@@ -75,6 +75,10 @@ class DPO(_LogRatioPair):
         super().__post_init__()
         require_chance(self.method, "label_smoothing", self.label_smoothing)
 
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        ratios = scored.chosen_rejected(scored.logratios)
+        return losses.dpo_logits(*ratios, beta=self.beta, margin=0.0 if scored.margins is None else scored.margins)
+
     def pair_losses(self, scored: Scored) -> Tensor:
         ratios = scored.chosen_rejected(scored.logratios)
         margin = 0.0 if scored.margins is None else scored.margins
@@ -91,6 +95,9 @@ class RobustDPO(_LogRatioPair):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_chance(self.method, "flip_probability", self.flip_probability)
+
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        return losses.dpo_logits(*scored.chosen_rejected(scored.logratios), beta=self.beta)
 
     def pair_losses(self, scored: Scored) -> Tensor:
         chosen, rejected = scored.chosen_rejected(scored.logratios)
@@ -122,6 +129,10 @@ class SigmoidNorm(_LogRatioPair):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_chance(self.method, "label_smoothing", self.label_smoothing)
+
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        lengths = scored.chosen_rejected(scored.lengths)
+        return losses.sigmoid_norm_logits(*scored.chosen_rejected(scored.logratios), *lengths, beta=self.beta)
 
     def pair_losses(self, scored: Scored) -> Tensor:
         chosen, rejected = scored.chosen_rejected(scored.logratios)
@@ -169,6 +180,9 @@ class DPOP(_LogRatioPair):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.penalty >= 0, self.method, "penalty", self.penalty, "at least 0")
+
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        return losses.dpop_logits(*scored.chosen_rejected(scored.logratios), beta=self.beta, penalty=self.penalty)
 
     def pair_losses(self, scored: Scored) -> Tensor:
         return losses.dpop_loss(*scored.chosen_rejected(scored.logratios), beta=self.beta, penalty=self.penalty)
@@ -259,12 +273,24 @@ class SimPO(_Paired):
         require_chance(self.method, "label_smoothing", self.label_smoothing)
         require(self.gamma_beta_ratio >= 0, self.method, "gamma_beta_ratio", self.gamma_beta_ratio, "at least 0")
 
+    def _target(self, scored: Scored) -> float | Tensor:
+        """The margin in nats a token."""
+        return self.gamma_beta_ratio * (1.0 if scored.margins is None else scored.margins)
+
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        return losses.simpo_logits(
+            *scored.chosen_rejected(scored.logps),
+            *scored.chosen_rejected(scored.lengths),
+            beta=self.beta,
+            gamma_beta_ratio=self._target(scored),
+        )
+
     def pair_losses(self, scored: Scored) -> Tensor:
         return losses.simpo_loss(
             *scored.chosen_rejected(scored.logps),
             *scored.chosen_rejected(scored.lengths),
             beta=self.beta,
-            gamma_beta_ratio=self.gamma_beta_ratio * (1.0 if scored.margins is None else scored.margins),
+            gamma_beta_ratio=self._target(scored),
             label_smoothing=self.smoothing(scored),
         )
 

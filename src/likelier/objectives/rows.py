@@ -38,13 +38,18 @@ class KTO(LogRatioReward, Objective):
     def explain(self, median_length: float) -> str:
         return self.reward_words()
 
-    def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+    def _inputs(self, scored: Scored, statistics: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows' log-ratios (n,), which of them are desirable (n,), and z0."""
         if statistics is None or scored.rows is None or scored.desirable is None:
             raise ValueError("KTO needs labelled rows and the step's statistics")
+        return scored.logratios[scored.rows], scored.desirable, self.baseline(statistics)
+
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        return losses.kto_logits(*self._inputs(scored, statistics), beta=self.beta)
+
+    def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         return losses.kto_loss(
-            scored.logratios[scored.rows],
-            scored.desirable,
-            self.baseline(statistics),
+            *self._inputs(scored, statistics),
             beta=self.beta,
             desirable_weight=self.desirable_weight,
             undesirable_weight=self.undesirable_weight,

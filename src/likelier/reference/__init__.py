@@ -1,14 +1,17 @@
 """The reference: which model it is, its scores in a store on disk, and the proof that it is the right one."""
 
 from likelier.reference.identity import Reference, base_reference, other_reference, released, start_reference
+from likelier.reference.of_run import Named, RunReference
 from likelier.reference.proof import ProvedReference, check_first_step, prove_reference
 from likelier.reference.store import ReferenceScoring, ReferenceStore
 
 __all__ = [
+    "Named",
     "ProvedReference",
     "Reference",
     "ReferenceScoring",
     "ReferenceStore",
+    "RunReference",
     "base_reference",
     "check_first_step",
     "other_reference",

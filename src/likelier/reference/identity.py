@@ -27,7 +27,8 @@ class Reference:
 
     `use` is a context in which the yielded module scores as the reference. `equals_policy` claims that the policy
     starts as this reference; the step-0 check holds it to that. `weights` is a hash of what it is, `identity` of that
-    and of how it is computed: what its stored scores are keyed by.
+    and of how it is computed: what its stored scores are keyed by. `at_hand` says that it takes no memory beside the
+    policy's (an adapter switched off, or a small copy), so that it can be asked at any time.
     """
 
     words: str
@@ -35,6 +36,7 @@ class Reference:
     identity: str
     equals_policy: bool
     use: Callable[[], Any]
+    at_hand: bool = False
 
 
 def identities(model: nn.Module, *, adapter: bool, precision: str) -> dict[str, str]:
@@ -95,21 +97,24 @@ def adapter_has_effect(model: nn.Module) -> bool:
     return saved or any(bool(tensor.any()) for tensor in up)
 
 
-def start_reference(model: nn.Module, *, precision: str, live: bool = False) -> Reference:
-    """The policy as it stands now. With `live` a frozen copy is kept, to be asked while the policy moves on."""
+def start_reference(model: nn.Module, *, precision: str, live: bool = False, keep_adapter: bool = False) -> Reference:
+    """The policy as it stands now. With `live` a frozen copy is kept, to be asked while the policy moves on; with
+    `keep_adapter` only if that is a copy of an adapter.
+    """
     is_adapter = hasattr(model, "peft_config")
     if is_adapter and not adapter_has_effect(model):
         reference = base_reference(model, precision=precision)
         words = f"{BASE_WORDS} (the new adapter starts without effect)"
         return replace(reference, words=words, equals_policy=True)
     known = identities(model, adapter=is_adapter, precision=precision)
+    copied = live or (is_adapter and keep_adapter)
     if is_adapter:
         words = "the base model + a frozen copy of the adapter as it was loaded"
-        use = _copied_adapter(model) if live else _itself(model)
+        use = _copied_adapter(model) if copied else _itself(model)
     else:
         words = "the policy itself as it was loaded" + (", a frozen copy" if live else ", scored before the first step")
         use = _itself(_frozen_copy(model)) if live else _itself(model)
-    return Reference(words, **known, equals_policy=True, use=use)
+    return Reference(words, **known, equals_policy=True, use=use, at_hand=copied)
 
 
 def base_reference(model: nn.Module, *, precision: str) -> Reference:
@@ -123,17 +128,21 @@ def base_reference(model: nn.Module, *, precision: str) -> Reference:
         with model.disable_adapter():  # type: ignore[operator]
             yield model
 
-    return Reference(BASE_WORDS, **known, equals_policy=not adapter_has_effect(model), use=use)
+    return Reference(BASE_WORDS, **known, equals_policy=not adapter_has_effect(model), use=use, at_hand=True)
 
 
 def other_reference(model: nn.Module, name: str, *, precision: str) -> Reference:
     """Another model, named by the user."""
     known = identities(model, adapter=hasattr(model, "peft_config"), precision=precision)
-    return Reference(f"the model {name}", **known, equals_policy=False, use=_itself(model))
+    return Reference(f"the model {name}", **known, equals_policy=False, use=_itself(model), at_hand=False)
 
 
 def released(reference: Reference) -> Reference:
-    """The same description without the model, once its scores are stored: nothing keeps a second model in memory."""
+    """The same description without the model, once its scores are stored: nothing keeps a second model in memory. One
+    that is at hand stays.
+    """
+    if reference.at_hand:
+        return reference
 
     def gone() -> Any:
         raise RuntimeError("the reference model was released after its scores were stored")

@@ -1,0 +1,205 @@
+"""One evaluation of a run: at its start, at intervals, at its end. What each does is bounded; see `schedule`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from likelier.console import counting, say, warn
+from likelier.data.tokenize import Group
+from likelier.engine import prompt_numbers
+from likelier.errors import LikelierError
+from likelier.evaluation.answers import Answer, Asked, answer_metrics, kl_metrics, with_log_ratios, write
+from likelier.evaluation.heldout import Evaluation, evaluate_groups, item_table
+from likelier.evaluation.judge import Judge, reward_metrics
+from likelier.evaluation.schedule import some_of
+from likelier.evaluation.telling import telling_pairs, token_by_token
+from likelier.models import Policy
+from likelier.objectives import Objective
+from likelier.options import TrainingOptions
+from likelier.reference import Reference, ReferenceScoring
+from likelier.reference.again import AskedAgain
+
+When = Literal["start", "interval", "end"]
+MOST_ITEMS = 2000  # of the items whose scores are written down
+_SAMPLING = 1.0  # the temperature at which KL is defined
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An evaluation's metrics, and the content of its file."""
+
+    metrics: dict[str, float]
+    detail: dict[str, Any]
+
+
+@dataclass
+class Evaluator:
+    """Evaluates one policy on its held-out groups.
+
+    Args:
+        policy, objective, options: of the run.
+        held_out: all held-out groups, with reference scores where they are stored.
+        words: the last turn of the prompt of each row, by its place in the data.
+        reference: whom KL is measured against; None where it cannot be asked.
+        judge: gives written answers a reward.
+        how: token budget and device.
+        live: brings groups their reference scores where these are not stored.
+        began: the file of the evaluation at the start, in a run that goes on.
+    """
+
+    policy: Policy
+    objective: Objective
+    options: TrainingOptions
+    held_out: Sequence[Group]
+    words: Mapping[str, str]
+    reference: AskedAgain | None
+    judge: Judge | None
+    how: ReferenceScoring
+    live: Callable[[Sequence[Group]], list[Group]]
+    began: Mapping[str, Any] | None = None
+    seconds: dict[When, float] = field(default_factory=dict)
+
+    @cached_property
+    def asked(self) -> list[Asked]:
+        """The prompts that the policy answers: evenly spaced among the distinct ones."""
+        first: dict[int, Group] = {}
+        for number, group in zip(prompt_numbers(self.held_out).tolist(), self.held_out, strict=True):
+            first.setdefault(number, group)
+        groups, most = list(first.values()), self.options.answered_prompts
+        step = max(1.0, len(groups) / most) if most else 1.0
+        kept = [groups[int(place * step)] for place in range(min(most, len(groups)))]
+        return [Asked(tuple(group.prompt.tolist()), self.words_of(group), group.source) for group in kept]
+
+    def words_of(self, group: Group) -> str:
+        """The last turn of a group's prompt."""
+        known = self.words.get(str(group.source))
+        return known or self.policy.tokenizer.decode(group.prompt, skip_special_tokens=True)
+
+    def evaluate(self, when: When, step: int) -> Outcome:
+        """Score and, where asked for, let the policy write."""
+        begun = time.monotonic()
+        groups = some_of(self.held_out, self.options.interval_items) if when == "interval" else self.held_out
+        found = self._score(groups)
+        metrics, detail = dict(found.metrics), {"step": step, "when": when, "items_of": len(self.held_out)}
+        detail["items"] = item_table(found, MOST_ITEMS)
+        if self.asked:
+            with self._reference(when, groups) as reference:
+                answered = self._answer(when, reference)
+                metrics |= answered.metrics
+                detail |= answered.detail
+                if when == "end" and reference is not None:
+                    detail |= self._look_closer(found, reference)
+        if when == "start":
+            self.began = detail
+        seconds = time.monotonic() - begun
+        self.seconds[when] = self.seconds.get(when, 0.0) + seconds
+        return Outcome(metrics | {"seconds": round(seconds, 3)}, detail)
+
+    def account(self, interval: int | None, training_seconds: float) -> dict[str, Any] | None:
+        """What the evaluations took, for the run card; None where nothing is held out."""
+        if not self.held_out:
+            return None
+        share = self.seconds.get("interval", 0.0) / max(training_seconds, 1e-9)
+        seconds = {when: round(took, 3) for when, took in self.seconds.items()}
+        return {"eval_steps": interval, "seconds": seconds, "share_at_intervals": round(share, 4)}
+
+    def _score(self, groups: Sequence[Group]) -> Evaluation:
+        with counting("evaluating", len(groups)) as report:
+            return evaluate_groups(
+                self.policy.model,
+                self.objective,
+                self.live(groups),
+                token_budget=self.how.token_budget,
+                device=self.how.device,
+                report=report,
+            )
+
+    # --- the reference ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _reference(self, when: When, groups: Sequence[Group]) -> Iterator[Reference | None]:
+        """The reference, where it can be asked at this time: at hand always, else loaded at the end."""
+        known = self.reference
+        if known is None or not known.can_be_asked or not (known.at_hand or when == "end"):
+            yield None
+            return
+        if not known.at_hand:
+            say("evaluation: the reference is loaded once more, to measure KL")
+        with ExitStack() as stack:
+            reference = None
+            try:
+                reference = stack.enter_context(known.opened(groups))
+            except LikelierError as error:  # after all the training, the rest of the evaluation is worth having
+                warn(f"KL to the reference is not measured: {error}")
+            yield reference
+
+    # --- answers ---------------------------------------------------------------------------------------------------
+
+    def _answer(self, when: When, reference: Reference | None) -> Outcome:
+        """Answers drawn at temperature 1; greedy ones too at the start and the end."""
+        drawn = self._write(_SAMPLING, reference)
+        if when == "start" and reference is None and self._starts_as_reference:
+            drawn = [replace(answer, logratio=0.0) for answer in drawn]
+        metrics = kl_metrics(drawn)
+        if when == "interval":
+            return Outcome(metrics | answer_metrics(drawn, self._lengths_at_start()), {})
+        greedy = self._write(0.0, reference)
+        if self.judge is not None:
+            drawn, greedy = (self._judged(answers) for answers in (drawn, greedy))
+            metrics |= reward_metrics([answer.reward or 0.0 for answer in drawn], self._at_start("reward"))
+        samples = [
+            {
+                "source": str(one.source),
+                "prompt": one.words,
+                "greedy": likeliest.as_json(),
+                "sampled": sampled.as_json(),
+            }
+            for one, likeliest, sampled in zip(self.asked, greedy, drawn, strict=True)
+        ]
+        return Outcome(metrics | answer_metrics(drawn, self._lengths_at_start()), {"samples": samples})
+
+    @property
+    def _starts_as_reference(self) -> bool:
+        return self.reference is not None and self.reference.reference.equals_policy
+
+    def _write(self, temperature: float, reference: Reference | None) -> list[Answer]:
+        written = write(
+            self.policy,
+            self.asked,
+            new_tokens=self.options.answer_tokens,
+            temperature=temperature,
+            seed=self.options.seed,
+            token_budget=self.how.token_budget,
+        )
+        if reference is None:
+            return [Answer(one) for one in written]
+        return with_log_ratios(self.policy, reference.use, self.asked, written, self.how)
+
+    def _judged(self, answers: Sequence[Answer]) -> list[Answer]:
+        assert self.judge is not None
+        rewards = self.judge([one.words for one in self.asked], [answer.written.text for answer in answers])
+        return [replace(answer, reward=reward) for answer, reward in zip(answers, rewards, strict=True)]
+
+    def _at_start(self, figure: str) -> list[Any]:
+        """A figure of each drawn answer at the start of the run, where it is known for all."""
+        samples = (self.began or {}).get("samples", [])
+        found = [sample["sampled"][figure] for sample in samples if figure in sample["sampled"]]
+        return found if len(found) == len(self.asked) else []
+
+    def _lengths_at_start(self) -> list[int]:
+        return self._at_start("tokens")
+
+    # --- a closer look ---------------------------------------------------------------------------------------------
+
+    def _look_closer(self, found: Evaluation, reference: Reference) -> dict[str, Any]:
+        chosen = telling_pairs(found, self.objective)
+        if not chosen:
+            return {}
+        scale = self.objective.reward_scale()
+        pairs = token_by_token(chosen, self.words_of, self.policy, reference, self.how, 1.0 if scale is None else scale)
+        return {"pairs": pairs}

@@ -1,0 +1,264 @@
+"""What a run's card says, for its report: in a sentence, as figures before and after, as time and memory, and as the
+file that would make it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from likelier.insight.charts import number
+from likelier.insight.reading import Row, Run
+from likelier.paths import base_names
+
+BUILT_IN = "the built-in pairs"
+
+# Metric, its name for a reader, whether it is a share.
+_FIGURES = (
+    ("pair_accuracy", "pairs right by reward", True),
+    ("rewards/accuracies", "items right by reward", True),
+    ("ranking_accuracy", "pairs right by the policy itself", True),
+    ("ranking_accuracy_per_token", "the same, per token", True),
+    ("rewards/margins", "reward margin", False),
+    ("rewards/chosen", "reward of chosen answers", False),
+    ("rewards/rejected", "reward of rejected answers", False),
+    ("logps/chosen", "log-probability of chosen answers, nats", False),
+    ("logps/rejected", "log-probability of rejected answers, nats", False),
+    ("loss", "loss", False),
+    ("kl", "KL to the reference, nats an answer", False),
+    ("reward", "reward of own answers, by the judge", False),
+    ("win_rate", "own answers better than at the start, by the judge", True),
+    ("answer_length", "tokens of own answers", False),
+    ("repetition", "repetition in own answers", True),
+    ("refusals", "refusals", True),
+    ("cut_answers", "own answers cut at the limit", True),
+)
+_BY_REWARD = ("pair_accuracy", "rewards/accuracies")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A line of the table of results: before and after in words, each with its interval; empty where not measured."""
+
+    name: str
+    before: tuple[str, str]
+    after: tuple[str, str]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def block(run: Run, name: str) -> Mapping[str, Any]:
+    """A part of the card; empty where an older run does not have it."""
+    found = run.card.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def sentence(run: Run) -> str:
+    """What was trained, on what and for how long."""
+    options, data = block(run, "options"), block(run, "data")
+    model = base_names({"model": run.card.get("policy") or "a model"})["model"]
+    said = [f"{run.method.upper()} trained {model}"]
+    rows = (data.get("train") or {}).get("groups")
+    if rows:
+        said.append(f"on {rows:,} {unit(run)}")
+    if run.card.get("steps") or run.steps:
+        said.append(f"for {_steps(run)} of {options.get('batch_size', '?')} {unit(run)}")
+    if run.card.get("training_seconds") is not None:
+        said.append(f"in {duration(float(run.card['training_seconds']))} on {run.card.get('device', '?')}")
+    return " ".join(said) + "."
+
+
+def unit(run: Run) -> str:
+    """What a step counts."""
+    return "rows" if run.method in ("kto", "sft") else "pairs"
+
+
+def _steps(run: Run) -> str:
+    done = int(run.card.get("steps") or (run.steps[-1].get("step", 0) if run.steps else 0))
+    return f"{done:,} step" + ("" if done == 1 else "s")
+
+
+def state(run: Run) -> tuple[str, str]:
+    """How it stands: a severity and words; no words for a run that is done."""
+    status, error = run.card.get("status"), run.card.get("error")
+    planned = run.card.get("total_steps")
+    where = _steps(run) + (f" of {planned:,}" if isinstance(planned, int) else "")
+    if status == "training":
+        return "info", f"This run has not ended: {where} so far. Make the report again later for the rest."
+    if status in ("failed", "interrupted"):
+        return "error", f"This run {'failed' if status == 'failed' else 'was interrupted'} after {where}" + (
+            f": {error}" if error else "."
+        )
+    return "good", ""
+
+
+# --- figures ---------------------------------------------------------------------------------------------------
+
+
+def start_and_end(run: Run) -> tuple[Row, Row]:
+    """The evaluation before the first step and the last one; empty where there is none."""
+    first = run.evaluations[0] if run.evaluations and run.evaluations[0].get("step") == 0 else {}
+    last = run.evaluations[-1] if run.evaluations and run.evaluations[-1].get("step") != 0 else {}
+    return first, last
+
+
+def figures(run: Run) -> list[Figure]:
+    """The held-out metrics before and after, those that were measured."""
+    before, after = start_and_end(run)
+    keys = [entry for entry in _FIGURES if entry[0] in before or entry[0] in after]
+    if "pair_accuracy" in after and unit(run) == "pairs":
+        keys = [entry for entry in keys if entry[0] != "rewards/accuracies"]  # the same pairs, the same rewards
+    return [Figure(name, _measured(before, key, share), _measured(after, key, share)) for key, name, share in keys]
+
+
+def _measured(row: Row, key: str, share: bool) -> tuple[str, str]:
+    """A metric's value, and how sure it is."""
+    value = row.get(key)
+    if not isinstance(value, (int, float)):
+        return "", ""
+    if key in _BY_REWARD and not row.get("rewards/margins"):
+        return "", "no reward differs yet"
+    low, high, error = (row.get(f"{key}_{name}") for name in ("low", "high", "standard_error"))
+    words = number(value, percent=share)
+    if isinstance(low, (int, float)) and isinstance(high, (int, float)):
+        return words, f"{number(low, percent=share)} to {number(high, percent=share)}"
+    return words, f"± {error:.2g}" if isinstance(error, (int, float)) and error else ""
+
+
+def tiles(run: Run) -> list[tuple[str, str]]:
+    """The few figures that stand at the top."""
+    _, after = start_and_end(run)
+    named = [
+        ("held-out accuracy", "pair_accuracy" if "pair_accuracy" in after else "rewards/accuracies", True),
+        ("held-out margin", "rewards/margins", False),
+        ("held-out loss", "loss", False),
+        ("KL in nats", "kl", False),
+    ]
+    found = [(name, number(after[key], percent=share)) for name, key, share in named if key in after]
+    found.append(("steps", f"{_steps(run).split()[0]}"))
+    if run.card.get("training_seconds") is not None:
+        found.append(("training time", duration(float(run.card["training_seconds"]))))
+    if run.card.get("peak_memory_gib"):
+        found.append(("peak memory", f"{float(run.card['peak_memory_gib']):.3g} GiB"))
+    return found
+
+
+# --- the card --------------------------------------------------------------------------------------------------
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """The card in words, local paths cut down to their last part."""
+    return [(name, str(words)) for name, words in _facts(run, base_names(dict(run.card))) if words]
+
+
+def _facts(run: Run, card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    rate, parameters = card.get("learning_rate") or {}, card.get("parameters") or {}
+    yield "model", card.get("policy")
+    if parameters.get("all"):
+        share = parameters["trainable"] / parameters["all"]
+        yield "trained", f"{parameters['trainable']:,} of {parameters['all']:,} parameters ({share:.2%})"
+    yield "method", f"{run.method}: {card['explained']}" if card.get("explained") else run.method
+    yield "reference", (card.get("reference") or {}).get("words")
+    yield "reference checked", _proof(card.get("reference") or {})
+    yield "learning rate", f"{rate['value']:g} ({rate['source']})" if rate else None
+    yield "data", (card.get("run") or {}).get("data")
+    yield "data format", card.get("data_format")
+    yield "held out", _held_out(card)
+    yield "arithmetic", f"{card['precision']} on {card.get('device', '?')}" if card.get("precision") else None
+    scorer = card.get("scorer") or {}
+    yield "scorer", f"{scorer.get('name')} ({scorer.get('reason')})" if scorer else None
+    yield "begun", card.get("started")
+
+
+def _proof(reference: Mapping[str, Any]) -> str | None:
+    if "step0_loss" not in reference:
+        return None
+    loss, expected = reference["step0_loss"], reference["step0_loss_expected"]
+    return f"before the first step the loss was {loss:.6f}, where {expected:.6f} was expected"
+
+
+def _held_out(card: Mapping[str, Any]) -> str | None:
+    run, rows = card.get("run") or {}, ((card.get("data") or {}).get("eval") or {}).get("groups")
+    if not rows:
+        return None
+    if run.get("eval_fraction"):
+        return f"{rows:,} items: {float(run['eval_fraction']):.0%} of the prompts"
+    return f"{rows:,} items" + (f" from {run['eval_data']}" if run.get("eval_data") else "")
+
+
+def timing(run: Run) -> list[tuple[str, str]]:
+    """Time, speed and memory."""
+    return [(name, words) for name, words in _timing(run) if words]
+
+
+def _timing(run: Run) -> Iterator[tuple[str, str | None]]:
+    seconds, last = run.card.get("training_seconds"), run.steps[-1] if run.steps else {}
+    spent = seconds if seconds is not None else last.get("seconds")
+    yield "training", None if spent is None else duration(float(spent))
+    for what, key in ((unit(run), "items"), ("tokens", "num_tokens")):
+        rate = float(last.get(key) or 0) / float(spent) if spent else 0.0
+        yield f"{what} a second", number(round(rate, 1)) if rate else None
+    evaluation = block(run, "evaluation")
+    for when, words in (
+        ("start", "evaluation before"),
+        ("interval", "evaluations between"),
+        ("end", "evaluation after"),
+    ):
+        taken = (evaluation.get("seconds") or {}).get(when) if isinstance(evaluation.get("seconds"), dict) else None
+        yield words, None if taken is None else duration(float(taken))
+    share = evaluation.get("share_at_intervals")
+    yield "evaluations between, of training time", None if share is None else f"{float(share):.1%}"
+    yield "evaluated", evaluation.get("words")
+    memory = run.card.get("peak_memory_gib")
+    what = (
+        "most held on the GPU" if str(run.card.get("device", "")).startswith("cuda") else "largest size of the process"
+    )
+    yield f"memory ({what})", None if not memory else f"{float(memory):.3g} GiB"
+
+
+# --- again -----------------------------------------------------------------------------------------------------
+
+
+def run_file(run: Run) -> str | None:
+    """The YAML that makes the run again; None for a run that was not made from files."""
+    import yaml
+
+    given = dict(block(run, "run"))
+    if not given or BUILT_IN in (given.get("data"), given.get("eval_data")):
+        return None
+    for name in ("resume", "push_to_hub"):
+        given.pop(name, None)
+    parts = (given, block(run, "lora"), block(run, "hyperparameters"), block(run, "options"), block(run, "chat"))
+    named = {name: _plain(value) for part in parts for name, value in part.items() if value not in (None, {}, [])}
+    return yaml.safe_dump(named, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def _plain(value: Any) -> Any:
+    """A value without what was left alone in it."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items() if one is not None}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
+
+
+def identities(run: Run) -> list[tuple[str, str]]:
+    """Hashes, seed and versions."""
+    reference, data = block(run, "reference"), block(run, "data")
+    named = [
+        ("seed", block(run, "options").get("seed")),
+        ("hash of the training rows as tokens", data.get("hash")),
+        ("hash of the reference's weights", reference.get("weights")),
+        ("identity of the reference's scores", reference.get("identity")),
+    ]
+    named.append(
+        ("versions", ", ".join(f"{name} {version}" for name, version in block(run, "versions").items()) or None)
+    )
+    return [(name, str(value)) for name, value in named if value is not None]

@@ -1,0 +1,48 @@
+"""A comparison as a page: what stands in the way first, the figures, the frontier, the courses."""
+
+from __future__ import annotations
+
+from math import isnan
+
+from markupsafe import Markup
+
+from likelier.insight.charts import Point, scatter_chart
+from likelier.insight.comparison.curves import charts
+from likelier.insight.comparison.frontier import BEFORE, Frontier
+from likelier.insight.comparison.text import Findings, paired_table
+from likelier.insight.pages import render
+
+_COLOURS = 8
+
+
+def as_html(found: Findings) -> str:
+    """The whole page."""
+    comparison = found.comparison
+    return render(
+        "compare.html",
+        comparison=comparison,
+        found=found,
+        paired=paired_table(found.paired) if found.paired else [],
+        frontiers=[(_picture(one, len(comparison.subjects)), one) for one in found.frontiers],
+        charts=charts(comparison),
+    )
+
+
+def _picture(frontier: Frontier, subjects: int) -> Markup:
+    """Every run a point; of one colour are the runs of a setting, or of a method where settings are many."""
+    points = []
+    for name, run, kl, error, gain in frontier.runs:
+        bounds = (None, None) if error is None or isnan(error) else (kl - error, kl + error)
+        group = name if subjects < _COLOURS else run.method
+        points.append(Point(f"{name} ({run.name})", kl, gain, group, x_low=bounds[0], x_high=bounds[1]))
+    points += [Point(BEFORE, one.kl, one.gain, BEFORE) for one in frontier.places if one.name == BEFORE]
+    share = frontier.measure.kind == "share"
+    return scatter_chart(
+        f"{frontier.measure.head.capitalize()} against KL",
+        "KL to the reference, nats an answer",
+        frontier.measure.head,
+        points,
+        percent=share,
+        note="Every run is a point; the bar is the standard error of its KL. Up and to the left is better.",
+        named=False,
+    )

@@ -1,0 +1,126 @@
+"""What the policy writes, now against the start: too far, or going round in circles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from likelier.insight.diagnose.catalogue import verdict
+from likelier.insight.diagnose.facts import Facts, told
+from likelier.insight.diagnose.statistics import mean_of
+from likelier.insight.diagnose.words import from_to, number, rate
+from likelier.insight.verdicts import Verdict
+
+FAR = 10.0  # nats of KL an answer, or
+FAR_PER_TOKEN = 0.25  # nats a token: each token 1.3 times likelier than under the reference, all along
+REPEATS = 0.15  # more repeated runs of four tokens than at the start
+LOOPS = 0.5  # of an answer's runs repeated: it is a loop
+MORE = 0.3  # of the answers: with 16 of them less is chance
+LONGER, SHORTER = 1.5, 0.5  # times the length at the start
+ONE_ANSWER = 1 / 3  # of the distinct answers at the start that are left
+VARIED = 0.5  # distinct answers among those drawn at the start, below which collapse cannot be seen
+FEWEST = 6  # answers
+
+
+def over_optimization(facts: Facts) -> Iterator[Verdict]:
+    """Far from the reference, and the answers are worse than at the start."""
+    kl, per_token = facts.latest.get("kl"), facts.latest.get("kl_per_token")
+    if kl is None or per_token is None or not (kl >= FAR or per_token >= FAR_PER_TOKEN):
+        return
+    signs = list(_signs(facts))
+    if not signs:
+        return
+    distance = (facts.distance_words, f"{number(kl)} nats an answer, {number(per_token)} a token")
+    strength = "tau" if "tau" in facts.hyperparameters else "beta"
+    larger = f"--{strength} {3 * facts.scale:.3g} holds the policy closer" if facts.scale else None
+    advice = [
+        f"--learning-rate {rate(facts.peak_rate / 5)}, or fewer steps" if facts.peak_rate else None,
+        larger,
+        "--save-steps 50, and take the checkpoint before the answers turn",
+    ]
+    yield verdict("over-optimization", "warning", [distance, *signs, _margin(facts)], advice)
+
+
+def _margin(facts: Facts) -> tuple[str, str] | None:
+    trend = facts.trend("rewards/margins")
+    return ("margin in training, all the while", from_to(trend.values[0], trend.values[-1])) if trend else None
+
+
+def _signs(facts: Facts) -> Iterator[tuple[str, str]]:
+    """What got worse in the answers."""
+    worse = [
+        (_rose(facts, "repetition", REPEATS), "repetition", "repeated runs of four tokens"),
+        (_rose(facts, "cut_answers", MORE), "cut_answers", "answers that did not end"),
+        (_rose(facts, "refusals", MORE), "refusals", "refusals"),
+        (_judge_fell(facts), "reward", "the judge's reward of its answers"),
+    ]
+    for is_worse, name, words in worse:
+        shown = told(facts, name, words)
+        if is_worse and shown:
+            yield shown
+    ratio = facts.latest.get("answer_length_ratio")
+    if ratio is not None and not SHORTER < ratio < LONGER:
+        yield "length of its answers", f"{number(ratio)} times that at the start"
+
+
+def _rose(facts: Facts, name: str, by: float) -> bool:
+    change = facts.held_out_change(name)
+    return change is not None and change >= by
+
+
+def _judge_fell(facts: Facts) -> bool:
+    """Whether the same prompts' answers got lower rewards, beyond noise; or lose against those of the start."""
+    if facts.latest.get("win_rate_high", 1.0) < 0.5:
+        return True
+    before, now = (_of_samples(facts, when, "reward") for when in ("start", "end"))
+    if len(before) != len(now) or len(now) < FEWEST:
+        return False
+    return mean_of([after - earlier for earlier, after in zip(before, now, strict=True)]).surely_below(0.0)
+
+
+def _samples(facts: Facts, when: str) -> Sequence[Mapping[str, Any]]:
+    return (facts.run.detail(when) or {}).get("samples") or ()
+
+
+def _of_samples(facts: Facts, when: str, name: str) -> list[float]:
+    return [one["sampled"][name] for one in _samples(facts, when) if name in one["sampled"]]
+
+
+def repetition(facts: Facts) -> Iterator[Verdict]:
+    """Loops within answers, or one answer to every prompt."""
+    now = facts.latest.get("repetition")
+    repeats = now is not None and now - facts.start.get("repetition", 0.0) >= REPEATS
+    alike = _all_alike(facts)
+    if not repeats and not alike:
+        return
+    evidence = [
+        told(facts, "repetition", "repeated runs of four tokens in its answers")
+        or (("repeated runs of four tokens in its answers", number(now)) if now is not None else None),
+        told(facts, "cut_answers", "answers that did not end"),
+        alike,
+        ("learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
+    ]
+    advice = [
+        f"--learning-rate {rate(facts.peak_rate / 10)}: the same margin is often reached with whole sentences"
+        if facts.peak_rate
+        else None,
+        "fewer steps, or one epoch only",
+        "look at answers_without_eos in run.json: answers without an end teach the model not to stop",
+        "--beta 2 or more" if not facts.scale and facts.hyperparameters.get("beta", 2.0) < 2 else None,
+    ]
+    severe = alike is not None or (now is not None and now >= LOOPS)
+    yield verdict("repetition-or-collapse", "error" if severe else "warning", evidence, advice)
+
+
+def _all_alike(facts: Facts) -> tuple[str, str] | None:
+    """Answers drawn at temperature 1 that differed at the start, and do no more."""
+    before, now = (_texts(facts, when) for when in ("start", "end"))
+    if min(len(before), len(now)) < FEWEST or len(set(before)) < VARIED * len(before):
+        return None
+    if len(set(now)) / len(now) > ONE_ANSWER * len(set(before)) / len(before):
+        return None
+    return "distinct answers drawn", f"{len(set(before))} of {len(before)} at first, {len(set(now))} of {len(now)} now"
+
+
+def _texts(facts: Facts, when: str) -> list[str]:
+    return [one["sampled"]["text"] for one in _samples(facts, when)]

@@ -1,0 +1,63 @@
+"""The table of checks, and the diagnosis that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from likelier.insight.diagnose.answers import over_optimization, repetition
+from likelier.insight.diagnose.baseline import kto_baseline
+from likelier.insight.diagnose.ending import ending
+from likelier.insight.diagnose.facts import Facts
+from likelier.insight.diagnose.generalization import leakage, noisy_data, overfitting
+from likelier.insight.diagnose.health import health
+from likelier.insight.diagnose.learning import no_gradient, not_learning
+from likelier.insight.diagnose.length import length_exploitation
+from likelier.insight.diagnose.likelihood import displacement, drift
+from likelier.insight.diagnose.stability import unstable
+from likelier.insight.diagnose.start import distant_reference, wrong_reference
+from likelier.insight.reading import Run
+from likelier.insight.verdicts import Verdict, worst_first
+
+
+@dataclass(frozen=True)
+class Check:
+    """A family of verdicts: the function that looks for them, and whether it makes sense while a run trains."""
+
+    run: Callable[[Facts], Iterable[Verdict]]
+    while_training: bool = True
+
+
+CHECKS = (
+    Check(ending, while_training=False),
+    Check(wrong_reference),
+    Check(no_gradient),
+    Check(unstable),
+    Check(leakage),
+    Check(not_learning),
+    Check(repetition),
+    Check(drift),
+    Check(over_optimization),
+    Check(displacement),
+    Check(length_exploitation),
+    Check(overfitting),
+    Check(noisy_data),
+    Check(kto_baseline),
+    Check(distant_reference, while_training=False),
+)
+
+
+def diagnose(run: Run) -> list[Verdict]:
+    """Verdicts on a run, the worst first; never empty. Works with whatever the run has written so far."""
+    facts = Facts(run)
+    found = [verdict for check in CHECKS for verdict in check.run(facts)]
+    if not any(verdict.is_bad for verdict in found):
+        found += health(facts)
+    return worst_first(found)
+
+
+def live_warnings(run: Run) -> list[Verdict]:
+    """What should be known while a run trains: warnings and errors that later steps will not take back."""
+    facts = Facts(run)
+    found = [verdict for check in CHECKS if check.while_training for verdict in check.run(facts)]
+    return worst_first(verdict for verdict in found if verdict.is_bad)

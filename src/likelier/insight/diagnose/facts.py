@@ -1,0 +1,234 @@
+"""A run as the checks see it: rewards turned into nats, first against last, held-out data before training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from likelier.insight.diagnose.items import Items, items_of
+from likelier.insight.diagnose.statistics import Level, Trend, trend_of
+from likelier.insight.diagnose.words import from_to
+from likelier.insight.reading import Row, Run
+
+SIDES = ("chosen", "rejected")
+MOVED = 0.5  # nats: one answer became 1.6 times likelier than it was; less cannot be seen in what a model writes
+SATISFIED = 5.0  # where a sigmoid's gradient is below 1 % of what it was: 1 - sigma(5) = 0.0067
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run, and what follows from its files. Log-ratios are log pi - log pi_ref, summed over an answer, in nats."""
+
+    run: Run
+
+    # --- what kind of run ------------------------------------------------------------------------------------------
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """run.json"""
+        return self.run.card
+
+    @cached_property
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """The method's, with their values."""
+        return self.card.get("hyperparameters") or {}
+
+    @cached_property
+    def options(self) -> Mapping[str, Any]:
+        """The training options."""
+        return self.card.get("options") or {}
+
+    @cached_property
+    def scale(self) -> float | None:
+        """What a log-ratio is multiplied by to give a reward; None for a method without a reference."""
+        return self.card.get("reward_scale") or None
+
+    @cached_property
+    def compares(self) -> bool:
+        """Whether it learns that one answer is better than another."""
+        return any("rewards/rejected" in row for row in (*self.run.steps, *self.run.evaluations))
+
+    @cached_property
+    def wants_pairs(self) -> bool:
+        """Whether the method is one for pairs, which all take the weight of a likelihood term."""
+        return "nll_weight" in self.hyperparameters
+
+    @property
+    def distance_words(self) -> str:
+        """What KL is measured against; a method without a reference is measured against its start."""
+        return "KL to the reference" if self.scale else "KL to the start"
+
+    @property
+    def starts_as_reference(self) -> bool:
+        """Whether the run claims that the policy begins as its own reference."""
+        return bool((self.card.get("reference") or {}).get("equals_policy"))
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter is trained."""
+        return bool((self.card.get("fingerprint") or {}).get("adapter"))
+
+    # --- training --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimizer steps that were logged."""
+        return int(self.run.steps[-1].get("step", len(self.run.steps))) if self.run.steps else 0
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps that were planned."""
+        return self.card.get("total_steps")
+
+    @property
+    def batch_size(self) -> int | None:
+        """Pairs or rows of a step."""
+        return self.options.get("batch_size")
+
+    @cached_property
+    def peak_rate(self) -> float | None:
+        """The highest learning rate that was reached, else the one of the card."""
+        logged = self.trend("learning_rate").values
+        return max(logged) if logged and max(logged) > 0 else (self.card.get("learning_rate") or {}).get("value")
+
+    def trend(self, name: str) -> Trend:
+        """A metric over the training steps."""
+        return trend_of(self.run.column(name))
+
+    def logratio(self, side: str) -> Trend:
+        """The log-ratios of a side over the training steps, in nats; empty without a reference."""
+        return self.trend(f"rewards/{side}").scaled(1 / self.scale) if self.scale else Trend((), ())
+
+    @cached_property
+    def margin(self) -> Trend:
+        """Chosen minus rejected log-ratio over the training steps, in nats; empty without a reference."""
+        return self.trend("rewards/margins").scaled(1 / self.scale) if self.scale else Trend((), ())
+
+    @cached_property
+    def length(self) -> float:
+        """Mean tokens of an answer that is trained on."""
+        known = [value for side in SIDES for value in self.trend(f"lengths/{side}").values]
+        return sum(known) / len(known) if known else float((self.card.get("data") or {}).get("median_answer_length", 1))
+
+    # --- evaluations -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def start(self) -> Row:
+        """The evaluation before the first step; empty without one."""
+        found = next((row for row in self.run.evaluations if row.get("step") == 0), None)
+        return found or _without_prefix(self.card.get("evaluation_start") or {})
+
+    @cached_property
+    def latest(self) -> Row:
+        """The last evaluation after the first step; empty without one."""
+        after = [row for row in self.run.evaluations if row.get("step", 0) > 0]
+        return after[-1] if after else _without_prefix(self.card.get("evaluation_end") or {})
+
+    def held_out_change(self, name: str) -> float | None:
+        """An evaluation metric now minus at the start; None where one of them is unknown."""
+        before, now = self.start.get(name), self.latest.get(name)
+        return None if before is None or now is None else now - before
+
+    def held_out_logratio(self, side: str) -> float | None:
+        """The mean log-ratio of the held-out answers of a side, in nats; None where it is unknown."""
+        if self.scale is None:
+            return None
+        known = self.latest.get(f"logratios/{side}")
+        reward = self.latest.get(f"rewards/{side}")
+        return known if known is not None else None if reward is None else reward / self.scale
+
+    @cached_property
+    def items(self) -> Items | None:
+        """The held-out answers one by one, now against the reference, else against the start."""
+        return items_of(self.run.detail("start"), self.run.detail("last"))
+
+    @cached_property
+    def pairs_in_tokens(self) -> Sequence[Mapping[str, Any]]:
+        """The pairs that were scored token by token at the end."""
+        return (self.run.detail("end") or {}).get("pairs") or ()
+
+    # --- what the checks ask most ----------------------------------------------------------------------------------
+
+    @cached_property
+    def lost(self) -> dict[str, Level]:
+        """For each side how its log-probability stands to the reference or the start, in nats an answer: on held-out
+        data where there are any, else in the last third of training.
+        """
+        return {side: level for side in SIDES if (level := self._standing(side)) is not None}
+
+    def _standing(self, side: str) -> Level | None:
+        if self.items is not None and side in self.items.sides:
+            return self.items.level(side)
+        held = self.held_out_logratio(side)
+        if held is None:
+            held = self.held_out_change(f"logps/{side}")
+        if held is not None:
+            return Level(held)
+        if self.scale:
+            trend = self.logratio(side)
+            return trend.last if trend else None
+        per_token = self.token_trend(side)
+        return Level(per_token.rise.value * self.length, per_token.rise.error * self.length) if per_token else None
+
+    def token_trend(self, side: str) -> Trend:
+        """The log-probability per token of a side over the training steps, for methods without a reference."""
+        logps, lengths = self.trend(f"logps/{side}"), self.trend(f"lengths/{side}")
+        both = zip(logps.values, lengths.values, strict=False)
+        return Trend(logps.steps, tuple(logp / length for logp, length in both if length))
+
+    @cached_property
+    def separated(self) -> Level | None:
+        """How far the chosen answers have moved away from the rejected ones, in nats; None where nothing compares."""
+        if not self.compares or set(self.lost) != set(SIDES):
+            return None
+        if self.items is not None and self.items.is_paired:
+            return self.items.margin
+        if self.margin and not self.latest:
+            return self.margin.last
+        return self.lost["chosen"] - self.lost["rejected"]
+
+    @cached_property
+    def moved(self) -> Level | None:
+        """How far answers moved at most, in nats: the farthest mean of a step, and the typical held-out answer (root
+        mean square); None where nothing is known.
+        """
+        steps = [*self.margin.values, *(value for side in SIDES for value in self.logratio(side).values)]
+        known = [*self.lost.values(), *map(Level, steps)]
+        if self.items is not None:
+            known += [Level(self.items.typical(side)) for side in self.items.sides]
+        return max((Level(abs(one.value), one.error) for one in known), key=lambda one: one.value, default=None)
+
+    @cached_property
+    def reach(self) -> float | None:
+        """The nats between two answers at which the loss is satisfied; None where no such number is known."""
+        find = _REACH.get(self.run.method, _sigmoid_reach)
+        return find(self)
+
+
+def told(facts: Facts, name: str, words: str) -> tuple[str, str] | None:
+    """An evaluation metric at the start and now, in words; None where one of them is unknown."""
+    before, now = facts.start.get(name), facts.latest.get(name)
+    return None if before is None or now is None else (words, from_to(before, now))
+
+
+def _without_prefix(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("eval_"): value for name, value in row.items()}
+
+
+def _sigmoid_reach(facts: Facts) -> float | None:
+    return SATISFIED / facts.scale if facts.scale else None
+
+
+def _target_reach(facts: Facts) -> float | None:
+    """The target of IPO, 1 / (2 tau) nats, a token where it divides by length."""
+    per_token = facts.hyperparameters.get("length_normalize", True)
+    return (facts.length if per_token else 1.0) / (2 * facts.scale) if facts.scale else None
+
+
+_REACH: Mapping[str, Callable[[Facts], float | None]] = {
+    "ipo": _target_reach,
+    "hinge": lambda facts: 1 / facts.scale if facts.scale else None,
+    "sigmoid_norm": lambda facts: SATISFIED * facts.length / facts.scale if facts.scale else None,
+}

@@ -1,0 +1,228 @@
+"""What training says against what held-out data say: overfitting, noise, leakage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from likelier.insight.diagnose.catalogue import verdict
+from likelier.insight.diagnose.facts import MOVED, Facts
+from likelier.insight.diagnose.statistics import Trend, share_interval
+from likelier.insight.diagnose.words import from_to, interval, number, percent
+from likelier.insight.reading import Row
+from likelier.insight.verdicts import Verdict
+
+ROSE = 0.1  # of the loss at the start: a held-out loss wavers by less between evaluations
+FELL = 0.05  # of held-out accuracy, and beyond two standard errors of it
+GAP = 0.15  # training accuracy above held-out accuracy, and beyond its interval
+NEAR_CEILING = 0.05  # accuracy below the ceiling that counts as at it
+CEILING = 0.95  # a ceiling above this is that of any careful data set
+CHANCE = 0.65  # an interval around one half that ends below this is that of coin tosses
+LEAKED = 0.05  # of the held-out rows: above it the accuracy cannot be believed to a few percent
+FRESH = 30  # items that an accuracy takes at least
+
+
+# --- overfitting ---------------------------------------------------------------------------------------------------
+
+
+def overfitting(facts: Facts) -> Iterator[Verdict]:
+    """Held-out loss rises, or accuracy falls, from its best while training goes on to improve; or a wide gap."""
+    held = [row for row in facts.run.evaluations if "loss" in row]
+    losses, accuracy = facts.trend("loss"), facts.trend("rewards/accuracies")
+    if len(held) < 2 or len(losses) < 4 or held[-1].get("step", 0) == 0:
+        return
+    rose, fell, gap = _loss_rose(held, losses), _accuracy_fell(held), _gap(facts, accuracy)
+    if not rose and not fell and not gap:
+        return
+    best = min(held, key=lambda row: row["loss"])
+    evidence = [
+        ("training loss", from_to(losses.values[0], losses.last.value)),
+        (
+            "held-out loss",
+            f"{number(held[0]['loss'])} at first, {number(best['loss'])} at its best (step {best['step']}), "
+            f"{number(held[-1]['loss'])} at step {held[-1]['step']}",
+        ),
+        fell,
+        gap,
+        ("passes over the data", number(facts.run.steps[-1]["epoch"])) if "epoch" in facts.run.steps[-1] else None,
+    ]
+    bad = rose or fell is not None
+    title = {} if bad else {"title": "Training pairs are known much better than others"}
+    yield verdict("overfitting", "warning" if bad else "info", evidence, _stop_sooner(facts, best, bad), **title)
+
+
+def _loss_rose(held: list[Row], training: Trend) -> bool:
+    """Whether the held-out loss is well above its best, and training's is not."""
+    best, now = min(row["loss"] for row in held), held[-1]["loss"]
+    return now - best > ROSE * abs(held[0]["loss"]) and training.rise.value < 0 and training.last.value < now
+
+
+def _accuracy_fell(held: list[Row]) -> tuple[str, str] | None:
+    """Held-out accuracy now against its best after the first step (before it all rewards are 0)."""
+    known = [row for row in held if row.get("step", 0) > 0 and "rewards/accuracies" in row]
+    if len(known) < 2:
+        return None
+    best, now = max(row["rewards/accuracies"] for row in known), known[-1]["rewards/accuracies"]
+    count = known[-1].get("items")
+    noise = 2 * sqrt(max(best * (1 - best), 0.25 / count) / count) if count else GAP
+    if best - now <= max(FELL, noise):
+        return None
+    return "held-out accuracy", f"{percent(best)} at its best, {percent(now)} now"
+
+
+def _gap(facts: Facts, accuracy: Trend) -> tuple[str, str] | None:
+    held = facts.latest.get("rewards/accuracies")
+    if held is None or not accuracy:
+        return None
+    training, high = accuracy.last.value, facts.latest.get("rewards/accuracies_high", held)
+    if training - held < GAP or training <= high:
+        return None
+    low = facts.latest.get("rewards/accuracies_low", held)
+    return "accuracy", f"{percent(training)} in training, {interval(held, low, high)} on held-out data"
+
+
+def _stop_sooner(facts: Facts, best: Row, bad: bool) -> list[str | None]:
+    epochs = facts.run.steps[-1].get("epoch", 0)
+    step = best.get("step", 0)
+    return [
+        f"--max-steps {step}: the held-out loss was lowest there" if bad and step > 0 else None,
+        "--epochs 1" if epochs > 1 else "fewer steps",
+        "more pairs, or more kinds of them",
+        "--method ipo, which stops at a target" if "tau" not in facts.hyperparameters and facts.wants_pairs else None,
+        f"--eval-steps {max(1, facts.steps // 10)} shows sooner where it turns"
+        if len(facts.run.evaluations) < 4
+        else None,
+    ]
+
+
+# --- noise ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right items that were not trained on before, with its interval."""
+
+    where: str
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return interval(self.value, self.low, self.high)
+
+
+def noisy_data(facts: Facts) -> Iterator[Verdict]:
+    """Accuracy at the ceiling that the audit found, or no better than chance although the policy moved."""
+    fresh = fresh_accuracies(facts)
+    noise, contradictions = _noise(facts), _contradictions(facts)
+    ceiling = noise.get("ceiling")
+    at_ceiling = ceiling is not None and ceiling < CEILING and any(one.value >= ceiling - NEAR_CEILING for one in fresh)
+    by_chance = _no_better_than_chance(facts, fresh)
+    if not at_ceiling and not by_chance and not contradictions:
+        return
+    evidence = [
+        *((f"accuracy, {one.where}", str(one)) for one in fresh),
+        ("ceiling: no model agrees with more labels than", percent(ceiling)) if ceiling is not None else None,
+        *((one["name"], str(one.get("summary", one.get("count")))) for one in contradictions),
+        ("the policy moved", f"{number(facts.moved.value)} nats an answer") if by_chance and facts.moved else None,
+    ]
+    serious = at_ceiling or by_chance or any(one.get("severity") == "error" for one in contradictions)
+    more = {"title": "Judgements that cannot be told from coin tosses", "meaning": _TOSSED} if by_chance else {}
+    yield verdict(
+        "noisy-data", "warning" if serious else "info", evidence, _less_noise(facts, noise, by_chance), **more
+    )
+
+
+_TOSSED = (
+    "The policy moves with every step, and on pairs that it has not seen it is right as often as a coin: either the "
+    "labels are random, or what they are about does not show in the text, or this model cannot see it."
+)
+
+
+def fresh_accuracies(facts: Facts) -> list[Accuracy]:
+    """Accuracy on what was not trained on before: held-out data, and the second half of the first pass (each pair is
+    scored before its step).
+    """
+    found = []
+    for name in ("pair_accuracy", "rewards/accuracies"):
+        row = facts.latest
+        if name in row and f"{name}_low" in row and row.get("items", FRESH) >= FRESH:
+            found.append(Accuracy("held-out data", row[name], row[f"{name}_low"], row[f"{name}_high"]))
+            break
+    first = [row for row in facts.run.steps if row.get("epoch", 2) <= 1 and "rewards/accuracies" in row]
+    later = first[len(first) // 2 :]
+    count = len(later) * (facts.batch_size or 0) * int(facts.options.get("logging_steps") or 1)
+    if count >= FRESH:
+        value = sum(row["rewards/accuracies"] for row in later) / len(later)
+        found.append(Accuracy("later half of the first pass", value, *share_interval(value * count, count)))
+    return found
+
+
+def _no_better_than_chance(facts: Facts, fresh: list[Accuracy]) -> bool:
+    if not fresh or facts.moved is None or facts.moved.value < MOVED:
+        return False
+    return any(one.high < CHANCE for one in fresh) and all(one.low <= 0.5 <= one.high for one in fresh)
+
+
+def _noise(facts: Facts) -> Mapping[str, Any]:
+    audit = facts.run.audit.get("audit") or {}
+    return (audit.get("statistics") or {}).get("noise") or {}
+
+
+def findings(facts: Facts, *names: str) -> list[Mapping[str, Any]]:
+    """Findings of the audit of the run's data."""
+    audit = facts.run.audit.get("audit") or {}
+    return [one for one in audit.get("findings") or () if one.get("name") in names]
+
+
+def _contradictions(facts: Facts) -> list[Mapping[str, Any]]:
+    names = ("contradictory-pairs", "contradictory-labels", "annotator-disagreement", "intransitive-cycles")
+    return [one for one in findings(facts, *names) if one.get("severity") != "info"]
+
+
+def _less_noise(facts: Facts, noise: Mapping[str, Any], by_chance: bool) -> list[str | None]:
+    chance = min(noise.get("flip_rate") or 0.1, 0.45)
+    return [
+        "judge twenty pairs without looking at the labels, and see how often you agree" if by_chance else None,
+        "likelier audit DATA --drop contradictory-pairs --write CLEAN.jsonl keeps the majority",
+        f"--method robust --flip-probability {chance:.2g}, which takes the noise out of the loss"
+        if facts.wants_pairs
+        else None,
+        "more votes on each pair; --use-votes soft where there are votes",
+        "stop where held-out accuracy stops: what is gained after that is memory",
+    ]
+
+
+# --- leakage -------------------------------------------------------------------------------------------------------
+
+
+def leakage(facts: Facts) -> Iterator[Verdict]:
+    """Prompts that stand in training and in held-out data."""
+    for finding in findings(facts, "eval-overlap"):
+        details = finding.get("details") or {}
+        evidence = [
+            ("audit", str(finding.get("summary", f"{finding.get('count')} rows"))),
+            ("held-out rows that are training rows word for word", f"{details['same_rows']:,}")
+            if "same_rows" in details
+            else None,
+            _held_out_accuracy(facts),
+        ]
+        advice = [
+            "--eval-fraction 0.1 in place of --eval-data: it keeps all rows of a prompt on one side",
+            "likelier audit DATA --eval-data HELDOUT --drop eval-overlap --write CLEAN.jsonl",
+        ]
+        severity = "error" if _share_leaked(facts, details) >= LEAKED else "warning"
+        yield verdict("eval-leakage", severity, evidence, advice)
+
+
+def _share_leaked(facts: Facts, details: Mapping[str, Any]) -> float:
+    """The share of the held-out rows whose prompts were trained on; 1 where it is not known."""
+    held_out = ((facts.card.get("data") or {}).get("eval") or {}).get("groups")
+    return details["evaluation_rows"] / held_out if held_out and "evaluation_rows" in details else 1.0
+
+
+def _held_out_accuracy(facts: Facts) -> tuple[str, str] | None:
+    known = facts.latest.get("rewards/accuracies")
+    return None if known is None else ("held-out accuracy, not to be trusted", percent(known))

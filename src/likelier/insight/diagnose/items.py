@@ -1,0 +1,114 @@
+"""The held-out answers one by one, as `evaluations/step-N.json` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean
+from typing import Any
+
+from likelier.insight.diagnose.statistics import Level, mean_of
+
+Detail = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The answers of one side: how their log-probabilities stand to the reference or the start (nats), and lengths."""
+
+    moved: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Items:
+    """Held-out answers by side, `chosen` and `rejected`; paired where both stand in the same order."""
+
+    sides: Mapping[str, Side]
+    is_paired: bool
+
+    def level(self, side: str) -> Level:
+        """The mean movement of a side."""
+        return mean_of(self.sides[side].moved)
+
+    def typical(self, side: str) -> float:
+        """The root mean square of a side's movements: what they are whatever their direction."""
+        return sqrt(fmean(value * value for value in self.sides[side].moved))
+
+    @property
+    def margins(self) -> list[float]:
+        """Chosen minus rejected movement of each pair."""
+        chosen, rejected = self.sides["chosen"].moved, self.sides["rejected"].moved
+        return [one - other for one, other in zip(chosen, rejected, strict=True)]
+
+    @property
+    def margin(self) -> Level:
+        """The mean of `margins`."""
+        return mean_of(self.margins)
+
+    @property
+    def longer_by(self) -> list[int]:
+        """Tokens by which each chosen answer is longer than its rejected one."""
+        chosen, rejected = self.sides["chosen"].lengths, self.sides["rejected"].lengths
+        return [one - other for one, other in zip(chosen, rejected, strict=True)]
+
+    @property
+    def both_fell(self) -> float:
+        """The share of pairs of which both answers lost."""
+        both = zip(self.sides["chosen"].moved, self.sides["rejected"].moved, strict=True)
+        return fmean(one < 0 and other < 0 for one, other in both)
+
+
+def items_of(start: Detail | None, now: Detail | None) -> Items | None:
+    """The items of the evaluation `now`; without a reference they are compared with the same rows at the `start`.
+
+    None where there is no such file, nothing to compare with, or no preference in it.
+    """
+    if now is None or not now.get("items") or now is start or now.get("step") == 0:
+        return None
+    table, before = now["items"], (start or {}).get("items") or {}
+    if "chosen" in table and "rejected" in table:
+        sides = {side: _side(table, before, side) for side in ("chosen", "rejected")}
+        return Items(sides, True) if all(side is not None for side in sides.values()) else None  # type: ignore[arg-type]
+    whole = _side(table, before, "completion")
+    if whole is None or "label" not in table:
+        return None
+    return Items(_by_label(whole, table["label"]), False)
+
+
+def _side(table: Detail, before: Detail, name: str) -> Side | None:
+    own = table.get(name) or {}
+    logps, others = own.get("logps"), own.get("ref_logps") or _at_start(table, before, name)
+    if not logps or others is None:
+        return None
+    moved = tuple(logp - other for logp, other in zip(logps, others, strict=True))
+    return Side(moved, tuple(own.get("lengths") or [0] * len(moved)))
+
+
+def _at_start(table: Detail, before: Detail, name: str) -> list[float] | None:
+    """The same rows' log-probabilities at the start; None where a row was not scored then."""
+    known: dict[tuple[str, int], float] = {}
+    for key, logp in zip(_keys(before, name), (before.get(name) or {}).get("logps") or (), strict=False):
+        known[key] = logp
+    keys = _keys(table, name)
+    return [known[key] for key in keys] if keys and all(key in known for key in keys) else None
+
+
+def _keys(table: Detail, name: str) -> list[tuple[str, int]]:
+    """Each row's source, numbered where a source has several rows."""
+    seen: dict[str, int] = {}
+    keys = []
+    for source in table.get("source") or ():
+        seen[source] = seen.get(source, -1) + 1
+        keys.append((source, seen[source]))
+    return keys if len(keys) == len((table.get(name) or {}).get("logps") or ()) else []
+
+
+def _by_label(whole: Side, labels: Sequence[bool]) -> dict[str, Side]:
+    found = {}
+    for side, wanted in (("chosen", True), ("rejected", False)):
+        own = [place for place, label in enumerate(labels) if bool(label) == wanted]
+        if own:
+            found[side] = Side(tuple(whole.moved[i] for i in own), tuple(whole.lengths[i] for i in own))
+    return found

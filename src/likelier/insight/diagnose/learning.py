@@ -1,0 +1,160 @@
+"""Not learning: both rewards stay near zero. Which of the causes it is follows from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil, log10
+
+from likelier.insight.diagnose.catalogue import verdict
+from likelier.insight.diagnose.facts import MOVED, SIDES, Facts
+from likelier.insight.diagnose.statistics import SURE, Level
+from likelier.insight.diagnose.words import from_to, nats, number, rate
+from likelier.insight.verdicts import Verdict
+
+FEW_STEPS = 20  # of which the first two or three warm up
+MANY_STEPS = 200  # what would be a usual run: if that many steps would not do, more steps are no help
+SHORT_REACH = 1.0  # nats between two answers at which a loss must not be satisfied yet: e^1 = 2.7 times
+STILL_NOTHING = 5.0  # nats: overshoot of the first steps beyond a short reach; more than that is learning
+WANTED = 4 * MOVED  # what the proposed learning rate aims at in as many steps
+BIGGEST_CHANGE = 100.0  # of a learning rate at once
+
+
+def no_gradient(facts: Facts) -> Iterator[Verdict]:
+    """A gradient that is exactly 0 from the first step on."""
+    gradients, losses = facts.trend("grad_norm"), facts.trend("loss")
+    if not gradients or max(gradients.values) > 0:
+        return
+    evidence = [
+        ("gradient norm", f"0 in all of {len(gradients)} logged steps"),
+        ("loss", f"{number(losses.values[0])}, and {number(losses.values[-1])} at the end") if losses else None,
+        _parameters(facts),
+    ]
+    if losses and all(abs(loss) == 0 for loss in losses.values):
+        yield verdict("not-learning/zero-gradient", "error", evidence, _MASKED)
+    else:
+        yield verdict("not-learning/frozen-weights", "error", evidence, _FROZEN)
+
+
+_MASKED = (
+    "look at the weights: rows of weight 0 (--use-weights), --desirable-weight 0, --undesirable-weight 0",
+    "look at the rows that are left: likelier audit DATA --model M",
+)
+_FROZEN = (
+    "unfreeze the weights (requires_grad) before the trainer is made, or train an adapter: --lora-r 16",
+    "with an adapter: name layers that matter, --lora-targets q_proj k_proj v_proj o_proj (or leave it out)",
+    "from Python: both halves of a LoRA adapter must be trainable; the second starts at 0 and passes no gradient",
+)
+
+
+def _parameters(facts: Facts) -> tuple[str, str] | None:
+    known = facts.card.get("parameters")
+    if not known:
+        return None
+    return "weights that may be trained", f"{known['trainable']:,} of {known['all']:,}"
+
+
+def not_learning(facts: Facts) -> Iterator[Verdict]:
+    """Log-ratios that stay near 0 although there is a gradient: beta, learning rate or number of steps."""
+    moved, gradients = facts.moved, facts.trend("grad_norm")
+    if moved is None or not facts.run.steps or (gradients and max(gradients.values) == 0):
+        return
+    if _satisfied_at_once(facts, moved):
+        yield _beta(facts, moved)
+    elif moved.value + SURE * _known(moved) < MOVED and not _is_early(facts):
+        yield _steps_or_rate(facts, moved)
+
+
+def _known(moved: Level) -> float:
+    """The error, 0 where too few steps are known to tell."""
+    return moved.error if moved.error < float("inf") else 0.0
+
+
+def _is_early(facts: Facts) -> bool:
+    """Whether it trains, and is not far enough to be blamed."""
+    planned = facts.total_steps or 0
+    return facts.run.is_running and facts.steps < max(FEW_STEPS, 0.3 * planned)
+
+
+def _satisfied_at_once(facts: Facts, moved: Level) -> bool:
+    """The loss asks for less than a nat, has got half of it, and the policy has hardly moved."""
+    reach = facts.reach
+    return reach is not None and reach < SHORT_REACH and reach / 2 <= moved.value < STILL_NOTHING
+
+
+def _beta(facts: Facts, moved: Level) -> Verdict:
+    reach, scale = facts.reach or 0.0, facts.scale or 0.0
+    name = "tau" if "tau" in facts.hyperparameters else "beta"
+    proposed = _gentler(facts)
+    evidence = [
+        (name, f"{scale:g}: the loss is satisfied where the two answers are {number(reach)} nats apart"),
+        *_movement(facts),
+        _change(facts, "loss"),
+        _change(facts, "grad_norm"),
+    ]
+    advice = [
+        f"--{name} {proposed:g}, so that the loss asks for some nats an answer"
+        + (" (or leave it out: it is then chosen from the data)" if name == "tau" else ""),
+        "then look at the learning rate: with a smaller value the gradient lasts longer, and steps go farther",
+    ]
+    return verdict("not-learning/beta", "warning", evidence, advice)
+
+
+def _gentler(facts: Facts) -> float:
+    """A beta or tau at which the loss asks for what DPO's 0.1 asks for; IPO's target is then 5 nats an answer."""
+    reach, scale, wanted = facts.reach or 1.0, facts.scale or 1.0, 50.0
+    if "tau" in facts.hyperparameters:
+        wanted = 5.0
+    return float(f"{scale * reach / wanted:.2g}")
+
+
+def _steps_or_rate(facts: Facts, moved: Level) -> Verdict:
+    evidence = [
+        *_movement(facts),
+        ("steps", f"{facts.steps}, {facts.batch_size} rows each" if facts.batch_size else str(facts.steps)),
+        ("highest learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
+        _change(facts, "loss"),
+        _change(facts, "grad_norm"),
+        _parameters(facts),
+    ]
+    at_this_pace = moved.value / max(facts.steps, 1) * MANY_STEPS
+    if facts.steps < FEW_STEPS and at_this_pace >= MOVED:
+        pace = ("at this pace", f"{MANY_STEPS} steps would move an answer by {nats(at_this_pace)}")
+        return verdict("not-learning/too-few-steps", "warning", [*evidence, pace], _more_steps(facts))
+    return verdict("not-learning/learning-rate", "warning", evidence, _faster(facts, moved))
+
+
+def _more_steps(facts: Facts) -> list[str | None]:
+    smaller = max(1, (facts.batch_size or 8) // 4)
+    return [
+        f"--batch-size {smaller}: more steps from the same rows" if (facts.batch_size or 0) > smaller else None,
+        f"--epochs {ceil(MANY_STEPS / 4 / max(facts.steps, 1))}, or more rows",
+        f"--learning-rate {rate(3 * facts.peak_rate)}" if facts.peak_rate else None,
+    ]
+
+
+def _faster(facts: Facts, moved: Level) -> list[str | None]:
+    advice: list[str | None] = []
+    if facts.peak_rate:
+        missing = WANTED / max(moved.value, 1e-12)
+        factor = min(BIGGEST_CHANGE, 10 ** max(1, ceil(log10(missing))))
+        advice.append(f"--learning-rate {rate(factor * facts.peak_rate)} ({factor:g} times this one)")
+    if (facts.card.get("learning_rate") or {}).get("source") == "given":
+        advice.append("or leave --learning-rate out: the run then takes the method's own and prints its source")
+    advice.append("small models and small data take higher rates than the defaults, which are for billions of weights")
+    return advice
+
+
+def _movement(facts: Facts) -> Iterator[tuple[str, str]]:
+    where = "held-out answers" if facts.latest else "last third of the steps"
+    what = "log-ratio to the reference" if facts.scale else "log-probability against the start"
+    sides = [f"{side} {nats(facts.lost[side].value)}" for side in SIDES if side in facts.lost]
+    if sides:
+        yield f"{what}, {where}", ", ".join(sides) + " an answer"
+    if facts.separated is not None:
+        yield "margin between the two", nats(facts.separated.value)
+
+
+def _change(facts: Facts, name: str) -> tuple[str, str] | None:
+    trend = facts.trend(name)
+    words = {"grad_norm": "gradient norm"}
+    return (words.get(name, name), from_to(trend.values[0], trend.values[-1])) if trend else None

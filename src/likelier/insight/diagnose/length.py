@@ -1,0 +1,130 @@
+"""Does the reward follow the length of an answer rather than the judgement?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from likelier.insight.diagnose.answers import REPEATS
+from likelier.insight.diagnose.catalogue import verdict
+from likelier.insight.diagnose.facts import Facts
+from likelier.insight.diagnose.generalization import findings
+from likelier.insight.diagnose.items import Items
+from likelier.insight.diagnose.statistics import correlation, is_correlated, share_interval
+from likelier.insight.diagnose.words import interval, number, percent
+from likelier.insight.verdicts import Verdict
+
+FEWEST = 8  # pairs of a kind
+GAP = 0.3  # of accuracy, between pairs whose chosen answer is the longer one and the others
+FOLLOWS = 0.3  # correlation of reward and length differences
+GROWN = 1.25  # times the length of the same prompts' answers at the start
+SHRUNK = 0.75
+BIASED = 0.65  # of the pairs: then length alone tells which answer is preferred
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Held-out pairs of one kind: how many, and how many the reward has right."""
+
+    count: int
+    right: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the share that is right."""
+        return share_interval(self.right, self.count)
+
+    def __str__(self) -> str:
+        return f"{interval(self.right / self.count, *self.interval)} of {self.count}"
+
+
+@dataclass(frozen=True)
+class Tendency:
+    """Something that goes with length, towards longer answers or towards shorter ones."""
+
+    words: tuple[str, str]
+    longer: bool
+
+    def follows(self, *others: Tendency | None) -> bool:
+        """Whether one of the others goes the same way."""
+        return any(other is not None and other.longer == self.longer for other in others)
+
+
+def length_exploitation(facts: Facts) -> Iterator[Verdict]:
+    """Right where the longer answer is preferred and wrong where the shorter one is; or answers that change their
+    length as the data's bias, or the reward, would have it. Only where the margin grows: else nothing is exploited.
+    """
+    if facts.separated is None or not facts.separated.surely_above(0.0):
+        return
+    items = facts.items if facts.items is not None and facts.items.is_paired else None
+    gap, follows = (_gap(items), _correlation(items)) if items else (None, None)
+    bias, growth = _bias(facts, items), _growth(facts)
+    along = growth is not None and growth.follows(bias, follows)
+    if gap is None and not along:
+        return
+    evidence = [*(gap or ()), follows.words if follows else None, bias.words if bias else None, growth and growth.words]
+    advice = [
+        "--method sigmoid_norm (or ipo with --length-normalize), which divide by length",
+        "balance the lengths: as many pairs whose chosen answer is the shorter one, of like size",
+        "likelier audit DATA says how far length alone tells the preferred answer (length-bias)",
+    ]
+    yield verdict("length-exploitation", "warning", evidence, advice)
+
+
+def _gap(items: Items) -> list[tuple[str, str]] | None:
+    """Accuracy on the two kinds of pairs, where they are surely far apart. The data's own bias plays no part in it."""
+    pairs = list(zip(items.longer_by, items.margins, strict=True))
+    longer = _kind([margin for by, margin in pairs if by > 0])
+    shorter = _kind([margin for by, margin in pairs if by < 0])
+    if min(longer.count, shorter.count) < FEWEST:
+        return None
+    apart = abs(longer.right / longer.count - shorter.right / shorter.count)
+    (low, high), (other_low, other_high) = longer.interval, shorter.interval
+    if apart < GAP or not (low > other_high or other_low > high):
+        return None
+    return [
+        ("right where the chosen answer is the longer one", str(longer)),
+        ("right where it is the shorter one", str(shorter)),
+    ]
+
+
+def _kind(margins: Sequence[float]) -> Kind:
+    return Kind(len(margins), sum(margin > 0 for margin in margins))
+
+
+def _correlation(items: Items) -> Tendency | None:
+    value = correlation(items.margins, items.longer_by)
+    if abs(value) < FOLLOWS or not is_correlated(abs(value), len(items.margins)):
+        return None
+    words = "correlation of the difference in reward with the difference in length, held-out pairs"
+    return Tendency((words, number(value, signed=True)), value > 0)
+
+
+def _growth(facts: Facts) -> Tendency | None:
+    """Answers of another length than at the start; not those that go round in circles."""
+    ratio = facts.latest.get("answer_length_ratio")
+    loops = (facts.held_out_change("repetition") or 0.0) >= REPEATS
+    if ratio is None or loops or SHRUNK < ratio < GROWN:
+        return None
+    return Tendency(("length of its own answers", f"{number(ratio)} times that at the start"), ratio > 1)
+
+
+def _bias(facts: Facts, items: Items | None) -> Tendency | None:
+    """Which answer is mostly preferred, the longer or the shorter one: in tokens on held-out pairs, else by the audit;
+    None where neither is.
+    """
+    if items is not None:
+        return _bias_of(items)
+    for finding in findings(facts, "length-bias"):
+        longer = (finding.get("details") or {}).get("rule") != "the shorter one"
+        return Tendency(("in the data", str(finding.get("summary", ""))), longer)
+    return None
+
+
+def _bias_of(items: Items) -> Tendency | None:
+    unequal = [by for by in items.longer_by if by]
+    share = sum(by > 0 for by in unequal) / len(unequal) if unequal else 0.5
+    if len(unequal) < FEWEST or max(share, 1 - share) < BIASED:
+        return None
+    words = f"{percent(share)} of {len(unequal)} held-out pairs of unequal length"
+    return Tendency(("the chosen answer is the longer one in", words), share > 0.5)

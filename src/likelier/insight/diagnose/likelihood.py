@@ -1,0 +1,136 @@
+"""Both answers fall: displacement where there is a reference, drift where there is none."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+from statistics import fmean
+from typing import Any
+
+from likelier.console import printable
+from likelier.insight.diagnose.catalogue import verdict
+from likelier.insight.diagnose.facts import MOVED, Facts, told
+from likelier.insight.diagnose.statistics import Level
+from likelier.insight.diagnose.words import nats, number, percent, rate
+from likelier.insight.verdicts import Verdict
+
+LOST = 1.0  # nats an answer, and
+LOST_PER_TOKEN = 0.02  # nats a token (2 %): a smaller loss is what a little training does to any answer
+LARGE_PART = 0.25  # of the margin: above it the chosen answers pay for the margin
+ALIKE = 0.75  # share of two answers' tokens that stand in both, in order: their gradients nearly cancel
+TOKENS = 5
+DRIFTED = 0.1  # nats a token by which the chosen answers fell: each token 10 % less likely
+FAR = 0.3  # nats a token of KL to the start: each token as if another model wrote it
+DOWN_BY_DESIGN = ("apo_down",)  # lowers both answers, and says so
+
+
+def displacement(facts: Facts) -> Iterator[Verdict]:
+    """The margin grows while the chosen answers' log-probability falls below the reference's."""
+    margin, chosen = facts.separated, facts.lost.get("chosen")
+    if not facts.scale or margin is None or chosen is None or not margin.surely_above(MOVED):
+        return
+    if not chosen.surely_below(-max(LOST, LOST_PER_TOKEN * facts.length)):
+        return
+    heavy = -chosen.value >= LARGE_PART * margin.value and facts.run.method not in DOWN_BY_DESIGN
+    alike = _alike(facts)
+    evidence = [
+        ("log-ratios to the reference", f"chosen {nats(chosen.value)}, rejected {nats(facts.lost['rejected'].value)}"),
+        ("margin between the two", nats(margin.value)),
+        ("for each nat that a rejected answer lost, the chosen one lost", number(_part(facts))),
+        _both_fell(facts),
+        _tokens(facts),
+        ("what the answers of a pair share", f"{percent(alike)} of their tokens, in order") if alike else None,
+    ]
+    advice = _hold_up(facts, alike)
+    yield verdict("likelihood-displacement", "warning" if heavy else "info", evidence, advice)
+
+
+def _part(facts: Facts) -> float:
+    """What the chosen answers lost, as a share of what both lost."""
+    chosen, rejected = -facts.lost["chosen"].value, -facts.lost["rejected"].value
+    return chosen / rejected if rejected > 0 else 1.0
+
+
+def _both_fell(facts: Facts) -> tuple[str, str] | None:
+    items = facts.items
+    if items is None or not items.is_paired:
+        return None
+    return "held-out pairs of which both answers fell", f"{percent(items.both_fell)} of {len(items.margins)}"
+
+
+def _tokens(facts: Facts) -> tuple[str, str] | None:
+    """The tokens of chosen answers that lost most, over the pairs that were looked at closely."""
+    lost: dict[str, list[float]] = defaultdict(list)
+    for pair in facts.pairs_in_tokens:
+        for token in pair["chosen"].get("tokens") or ():
+            lost[str(token["text"])].append(float(token["logratio"]))
+    worst = sorted((item for item in lost.items() if sum(item[1]) < 0), key=lambda item: sum(item[1]))[:TOKENS]
+    if not worst:
+        return None
+    shown = (f"'{_visible(text)}' {nats(fmean(values))} ({len(values)} times)" for text, values in worst)
+    return f"tokens that lose most, in {len(facts.pairs_in_tokens)} pairs", ", ".join(shown)
+
+
+def _visible(text: str) -> str:
+    return printable(text.replace("\n", "\\n").replace("\t", "\\t"))
+
+
+def _alike(facts: Facts) -> float | None:
+    """How much of their tokens the two answers of a pair share, where pairs were looked at closely."""
+    known = [pair for pair in facts.pairs_in_tokens if _ids(pair, "chosen") and _ids(pair, "rejected")]
+    if not known:
+        return None
+    return fmean(
+        SequenceMatcher(None, _ids(pair, "chosen"), _ids(pair, "rejected"), autojunk=False).ratio() for pair in known
+    )
+
+
+def _ids(pair: Mapping[str, Any], side: str) -> list[int]:
+    return [int(token["id"]) for token in (pair.get(side) or {}).get("tokens") or ()]
+
+
+def _hold_up(facts: Facts, alike: float | None) -> list[str | None]:
+    strength = "tau" if "tau" in facts.hyperparameters else "beta"
+    larger = f"--{strength} {2 * (facts.scale or 0.1):.3g} holds the policy closer to the reference"
+    return [
+        "the answers of a pair are nearly the same: --method dpop takes back what the chosen answer loses"
+        if alike is not None and alike >= ALIKE and facts.wants_pairs
+        else None,
+        "--nll-weight 1 keeps the chosen answers likely (or --method dpop)" if facts.wants_pairs else None,
+        f"--learning-rate {rate(facts.peak_rate / 3)}, or fewer steps" if facts.peak_rate else None,
+        larger,
+        "a first stage of --method sft on the chosen answers, if the model would not write such answers itself",
+    ]
+
+
+def drift(facts: Facts) -> Iterator[Verdict]:
+    """A method without a reference whose chosen answers became unlikely, or whose answers went far from the start's."""
+    if facts.scale or not facts.compares:
+        return
+    fell, kl = _per_token(facts), facts.latest.get("kl_per_token")
+    has_fallen = fell is not None and fell.surely_below(-DRIFTED)
+    if not has_fallen and (kl is None or kl < FAR):
+        return
+    evidence = [
+        ("log-probability of the chosen answers since the start", f"{nats(fell.value)} a token") if fell else None,
+        (facts.distance_words, f"{number(kl)} nats a token, {number(facts.latest['kl'])} an answer") if kl else None,
+        told(facts, "repetition", "repeated runs of four tokens in its answers"),
+        ("learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
+        ("beta", f"{facts.hyperparameters['beta']:g} a token") if "beta" in facts.hyperparameters else None,
+    ]
+    advice = [
+        f"--learning-rate {rate(facts.peak_rate / 5)}: this is what holds a method without a reference"
+        if facts.peak_rate
+        else None,
+        "fewer steps, or one epoch only",
+        "--nll-weight 0.5 keeps the chosen answers likely",
+        "--method sigmoid_norm, the same idea with a reference (stored here, so it takes no memory)",
+    ]
+    yield verdict("simpo-drift", "warning", evidence, advice)
+
+
+def _per_token(facts: Facts) -> Level | None:
+    """How far the chosen answers' log-probability per token moved from the start."""
+    chosen = facts.lost.get("chosen")
+    return None if chosen is None else Level(chosen.value / facts.length, chosen.error / facts.length)

@@ -1,0 +1,89 @@
+"""Jumps: of the gradient, of the loss, and numbers that stopped being numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from likelier.insight.diagnose.catalogue import verdict
+from likelier.insight.diagnose.ending import first_lines
+from likelier.insight.diagnose.facts import Facts
+from likelier.insight.diagnose.learning import SHORT_REACH
+from likelier.insight.diagnose.statistics import Trend, spikes
+from likelier.insight.diagnose.words import from_to, number, rate, steps_in_words
+from likelier.insight.verdicts import Verdict
+
+NOT_FINITE = ("is not finite", "the gradient norm is")
+GRADIENT_SPIKE = 10.0  # times the median of its neighbours; small batches vary by two or three
+BEGINNING = 3  # logged steps
+LOSS_SPIKE = 2.0  # times the loss at the start, and as many times its neighbours
+FEWEST = 2  # gradient spikes; a single one is one odd row
+DIVERGED = 1.5  # times the loss at the start, in the last third
+
+
+def unstable(facts: Facts) -> Iterator[Verdict]:
+    """A loss or gradient that was not finite, spikes, or a loss that ends above where it began."""
+    error = str(facts.card.get("error") or "")
+    if any(words in error for words in NOT_FINITE):
+        yield verdict(
+            "unstable", "error", [("error", first_lines(error))], _calmer(facts), title=_AVERTED, meaning=_KEPT
+        )
+        return
+    if facts.reach is not None and facts.reach < SHORT_REACH:
+        return  # every nat is multiplied by a large number, so the loss jumps where the policy hardly moves
+    gradients, losses = facts.trend("grad_norm"), facts.trend("loss")
+    jumps, high = _gradient_spikes(gradients), _loss_spikes(losses)
+    diverged = _diverged(losses)
+    if len(jumps) < FEWEST and not high and not diverged:
+        return
+    evidence = [
+        _spikes("gradient norm", gradients, jumps),
+        _spikes("loss", losses, high),
+        ("loss", from_to(losses.values[0], losses.last.value)) if diverged else None,
+        ("highest learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
+    ]
+    yield verdict("unstable", "warning", evidence, _calmer(facts))
+
+
+_AVERTED = "A number that is not finite stopped the run"
+_KEPT = (
+    "The loss or its gradient overflowed. The run stopped before it reached the weights; the last checkpoint is whole."
+)
+
+
+def _gradient_spikes(gradients: Trend) -> list[int]:
+    """Steps whose gradient is far above its neighbours, and above the first ones, which are the largest by nature."""
+    first = max(gradients.values[:BEGINNING], default=0.0)
+    high = {step for step, value in zip(gradients.steps, gradients.values, strict=True) if value > first}
+    return [step for step in spikes(gradients, GRADIENT_SPIKE) if step in high]
+
+
+def _loss_spikes(losses: Trend) -> list[int]:
+    """Steps whose loss is far above both its neighbours and the start."""
+    if not losses:
+        return []
+    start = abs(losses.values[0])
+    high = {step for step, value in zip(losses.steps, losses.values, strict=True) if value > LOSS_SPIKE * start > 0}
+    return [step for step in spikes(losses, LOSS_SPIKE) if step in high]
+
+
+def _diverged(losses: Trend) -> bool:
+    if len(losses) < 6 or losses.values[0] <= 0:
+        return False
+    return losses.last.value > DIVERGED * losses.values[0] and losses.rise.surely_above(0.0)
+
+
+def _spikes(name: str, trend: Trend, steps: list[int]) -> tuple[str, str] | None:
+    if not steps:
+        return None
+    height = max(value for step, value in zip(trend.steps, trend.values, strict=True) if step in steps)
+    usual = sorted(trend.values)[len(trend.values) // 2]
+    return f"{name}, jumps", f"up to {number(height)} (usually {number(usual)}), at {steps_in_words(steps)}"
+
+
+def _calmer(facts: Facts) -> list[str | None]:
+    return [
+        f"--learning-rate {rate(facts.peak_rate / 5)}" if facts.peak_rate else None,
+        "--warmup 0.2, so that the first steps are small",
+        f"--batch-size {2 * facts.batch_size}: the mean of more rows jumps less" if facts.batch_size else None,
+        "look at the rows of those steps: one broken row is enough; likelier audit DATA finds many kinds",
+    ]

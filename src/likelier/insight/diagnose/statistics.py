@@ -1,0 +1,127 @@
+"""What a handful of noisy steps can tell: levels, their errors, changes that are larger than the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import atanh, inf, isfinite, sqrt
+from statistics import fmean, median
+
+SURE = 3.0  # standard errors: one false alarm in 700 looks at noise alone
+_ENOUGH = 4  # steps below which noise cannot be told from change
+
+
+@dataclass(frozen=True)
+class Level:
+    """A mean with its standard error (infinite where too few values are known)."""
+
+    value: float
+    error: float = 0.0
+
+    def surely_below(self, limit: float) -> bool:
+        """Whether it lies under the limit by more than its noise."""
+        return self.value < limit and self.value + SURE * self.error < limit
+
+    def surely_above(self, limit: float) -> bool:
+        """Whether it lies over the limit by more than its noise."""
+        return self.value > limit and self.value - SURE * self.error > limit
+
+    def __sub__(self, other: Level) -> Level:
+        return Level(self.value - other.value, sqrt(self.error**2 + other.error**2))
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A metric over the logged steps.
+
+    Its noise is that of differences between neighbours (sqrt of half their mean square), which a trend does not enter.
+    """
+
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def scaled(self, factor: float) -> Trend:
+        """The same in another unit."""
+        return Trend(self.steps, tuple(factor * value for value in self.values))
+
+    @property
+    def third(self) -> int:
+        """Values in a third, at least one."""
+        return max(1, len(self.values) // 3)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of one value about the trend."""
+        if len(self.values) < _ENOUGH:
+            return inf
+        gaps = [after - before for before, after in zip(self.values, self.values[1:], strict=False)]
+        return sqrt(fmean(gap * gap for gap in gaps) / 2)
+
+    @property
+    def first(self) -> Level:
+        """The first third."""
+        return self._level(self.values[: self.third])
+
+    @property
+    def last(self) -> Level:
+        """The last third."""
+        return self._level(self.values[-self.third :])
+
+    @property
+    def rise(self) -> Level:
+        """Last third minus first third."""
+        return self.last - self.first
+
+    def _level(self, values: Sequence[float]) -> Level:
+        return Level(fmean(values), self.noise / sqrt(len(values)))
+
+
+def trend_of(column: tuple[list[int], list[float]]) -> Trend:
+    """A metric's finite values."""
+    known = [(step, value) for step, value in zip(*column, strict=True) if isfinite(value)]
+    return Trend(tuple(step for step, _ in known), tuple(value for _, value in known))
+
+
+def mean_of(values: Sequence[float]) -> Level:
+    """The mean of independent values with its standard error."""
+    count, centre = len(values), fmean(values)
+    if count < 2:
+        return Level(centre, inf)
+    spread = sqrt(sum((value - centre) ** 2 for value in values) / (count - 1))
+    return Level(centre, spread / sqrt(count))
+
+
+def spikes(trend: Trend, times: float, window: int = 10) -> list[int]:
+    """Steps whose value is more than `times` the median of the values up to `window` places before and after."""
+    found = []
+    for place, value in enumerate(trend.values):
+        around = trend.values[max(0, place - window) : place] + trend.values[place + 1 : place + 1 + window]
+        if len(around) >= _ENOUGH and value > times * median(around):
+            found.append(trend.steps[place])
+    return found
+
+
+def correlation(left: Sequence[float], right: Sequence[float]) -> float:
+    """Pearson's correlation; 0 where one side does not vary."""
+    one, two = fmean(left), fmean(right)
+    shared = sum((a - one) * (b - two) for a, b in zip(left, right, strict=True))
+    spread = sqrt(sum((a - one) ** 2 for a in left) * sum((b - two) ** 2 for b in right))
+    return shared / spread if spread else 0.0
+
+
+def is_correlated(value: float, count: int) -> bool:
+    """Whether a correlation of `count` pairs is above 0 by more than noise (Fisher's transformation)."""
+    return count > 3 and atanh(min(value, 1 - 1e-9)) * sqrt(count - 3) > SURE
+
+
+def share_interval(right: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; (0, 1) without cases."""
+    from likelier.audit.statistics import wilson
+
+    return wilson(right, count)

@@ -1,0 +1,47 @@
+"""A diagnosis at the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from io import StringIO
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from likelier.console import printable
+from likelier.insight.reading import Run
+from likelier.insight.verdicts import Verdict
+
+STYLES = {"error": "bold red", "warning": "yellow", "good": "bold green", "info": "cyan"}
+
+
+def as_text(run: Run, verdicts: Sequence[Verdict], *, width: int | None = None, colour: bool = False) -> str:
+    """The verdicts for people."""
+    stream = StringIO()
+    console = Console(file=stream, width=width or 110, force_terminal=colour, no_color=not colour, highlight=False)
+    console.print(Group(*_parts(run, verdicts)))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def _parts(run: Run, verdicts: Sequence[Verdict]) -> Iterator[RenderableType]:
+    steps = run.steps[-1].get("step", 0) if run.steps else 0
+    planned = run.card.get("total_steps")
+    done = f"{steps} of {planned} steps" if planned else f"{steps} steps"
+    yield Text(printable(f"{run.name}: {run.method}, {done}, {run.card.get('status', 'unknown')}"), style="bold")
+    for verdict in verdicts:
+        yield Padding(_shown(verdict), (1, 0, 0, 0))
+
+
+def _shown(verdict: Verdict) -> RenderableType:
+    style = STYLES[verdict.severity]
+    heading = Text.assemble((f"{verdict.severity:<8}", style), (verdict.name, style), f"  {printable(verdict.title)}")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for number, (what, numbers) in enumerate(verdict.evidence):
+        table.add_row(Text("numbers" if number == 0 else "", "dim"), Text(printable(f"{what}: {numbers}")))
+    table.add_row(Text("meaning", "dim"), Text(printable(verdict.meaning)))
+    for number, advice in enumerate(verdict.advice):
+        table.add_row(Text("try" if number == 0 else "", "dim"), Text(printable(advice)))
+    return Group(heading, Padding(table, (0, 0, 0, 2)))

@@ -1,0 +1,120 @@
+"""How rewards and log-probabilities are spread over the held-out items, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from likelier.insight.charts import histogram_chart
+from likelier.insight.curves import CHOSEN, HELD_OUT, REJECTED
+from likelier.insight.reading import Run
+
+_GREY = 7
+Column = Sequence[float]
+
+
+def distributions(run: Run) -> list[Markup]:
+    """The charts for which there is something to draw; of the last evaluation where the run has not ended."""
+    before, after = (_items(run.detail(when)) for when in ("start", "last"))
+    drawn = [_rewards(run, before, "before"), _rewards(run, after, "after"), _margins(run, before, after)]
+    drawn.append(_likelier(before, after) if "chosen" in after else _per_token(before, after))
+    return [chart for chart in drawn if chart]
+
+
+def _items(detail: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    found = (detail or {}).get("items")
+    return found if isinstance(found, dict) else {}
+
+
+def _sides(items: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Chosen and rejected answers; labelled ones by their label."""
+    if "completion" not in items:
+        return {side: items[side] for side in ("chosen", "rejected") if side in items}
+    labels = items.get("label") or [True] * len(items["completion"]["logps"])
+    return {
+        name: {
+            column: [value for value, label in zip(values, labels, strict=True) if label == wanted] if values else None
+            for column, values in items["completion"].items()
+        }
+        for name, wanted in (("desirable", True), ("undesirable", False))
+    }
+
+
+def _reward(run: Run, side: Mapping[str, Any]) -> list[float]:
+    """The implicit rewards of a side's answers; empty where the method has none."""
+    scale, refs = run.card.get("reward_scale"), side.get("ref_logps")
+    if scale is None or not refs:
+        return []
+    return [scale * (own - ref) for own, ref in zip(side["logps"], refs, strict=True)]
+
+
+def _rewards(run: Run, items: Mapping[str, Any], when: str) -> Markup:
+    found = {name: _reward(run, side) for name, side in _sides(items).items()}
+    if not any(value for values in found.values() for value in values):
+        return Markup("")  # no reference, or the start, where every reward is 0
+    note = "Well apart is well learned; what lies left of 0 became less likely than it was under the reference."
+    return histogram_chart(
+        f"Rewards {when} training",
+        "implicit reward",
+        found,
+        level=(0.0, "as the reference"),
+        note=note,
+        colours=(CHOSEN, REJECTED),
+    )
+
+
+def _margins(run: Run, before: Mapping[str, Any], after: Mapping[str, Any]) -> Markup:
+    found = {}
+    for when, items in (("before", before), ("after", after)):
+        sides = _sides(items)
+        if "chosen" in sides:
+            columns = (_reward(run, sides["chosen"]), _reward(run, sides["rejected"]))
+            found[when] = [one - two for one, two in zip(*columns, strict=True)]
+    note = "Of each pair. Left of the line are the pairs that the policy gets wrong."
+    if not any(found.get("before", [])):
+        found.pop("before", None)
+        note += " Before the first step every margin was 0." if before else ""
+    return histogram_chart(
+        "Margins" + (" before and after" if len(found) > 1 else " after training"),
+        "reward of chosen minus rejected",
+        found,
+        level=(0.0, "no preference"),
+        unit="number of pairs",
+        note=note,
+        colours=(_GREY, HELD_OUT)[-len(found) :],
+    )
+
+
+def _likelier(before: Mapping[str, Any], after: Mapping[str, Any]) -> Markup:
+    found = {
+        when: [one - two for one, two in zip(items["chosen"]["logps"], items["rejected"]["logps"], strict=True)]
+        for when, items in (("before", before), ("after", after))
+        if "chosen" in items
+    }
+    return histogram_chart(
+        "Which answer the policy finds likelier",
+        "log-probability of chosen minus rejected, nats",
+        found,
+        level=(0.0, "both alike"),
+        unit="number of pairs",
+        note="Right of the line the chosen answer is likelier as it stands, whatever the reference thinks.",
+        colours=(_GREY, HELD_OUT),
+    )
+
+
+def _per_token(before: Mapping[str, Any], after: Mapping[str, Any]) -> Markup:
+    found = {
+        when: [logp / max(1, length) for logp, length in zip(side["logps"], side["lengths"], strict=True)]
+        for when, items in (("before", before), ("after", after))
+        for side in [items.get("completion")]
+        if side
+    }
+    return histogram_chart(
+        "How likely the policy finds the answers",
+        "log-probability a token, nats",
+        found,
+        note="To the right is likelier: 0 would be certainty.",
+        colours=(_GREY, HELD_OUT),
+    )

@@ -1,0 +1,132 @@
+"""The chain as a table, the same for terminal and page, and the whole inspection as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from likelier.insight.inspect.look import Inspection
+
+PAIR = "pair"
+TOKEN_NUMBERS = (("policy", "logp"), ("reference", "ref_logp"), ("log-ratio", "logratio"), ("reward", "reward"))
+_MINUS = "\u2212"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of the table: a name, a value for some of the columns, and what it is."""
+
+    name: str
+    values: dict[str, float]
+    words: str = ""
+
+    def text(self, column: str) -> str:
+        """The value of a column, empty where it has none."""
+        value = self.values.get(column)
+        return "" if value is None else figure_text(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns (the answers, and `pair` for what belongs to both) and the figures in the order of the chain."""
+
+    columns: tuple[str, ...]
+    figures: list[Figure] = field(default_factory=list)
+
+
+def figure_text(value: float) -> str:
+    """A whole number, or four decimals; of what is smaller, four digits."""
+    if isinstance(value, int):
+        return str(value)
+    return decimals(value) if abs(value) >= 0.001 or value == 0 else f"{value:.3e}".replace("-", _MINUS)
+
+
+def decimals(value: float) -> str:
+    """Four decimals, with a true minus and no minus zero."""
+    return f"{value:.4f}".replace("-0.0000", "0.0000").replace("-", _MINUS)
+
+
+def table_of(found: Inspection) -> Table:
+    """Every link of the chain, from the sums over tokens to the loss's derivative."""
+    answers = found.answers
+    columns = (*answers, PAIR) if len(answers) == 2 else tuple(answers)
+    rows = [
+        Figure("tokens", _each(answers, "length"), "of the answer, its end included"),
+        Figure("log-prob, policy", _each(answers, "logp"), "summed over the tokens, in nats"),
+    ]
+    if found.reference is not None:
+        rows.append(Figure("log-prob, reference", _each(answers, "ref_logp"), "the same under the reference"))
+        rows.append(Figure("log-ratio", _each(answers, "logratio"), "policy less reference"))
+    rows.append(Figure("reward", _each(answers, "reward"), _reward_words(found)))
+    if found.margin is not None:
+        rows.append(Figure("reward margin", {PAIR: found.margin}, "chosen less rejected"))
+    return Table(columns, [*rows, *_items(found)])
+
+
+def _each(answers: dict[str, dict[str, Any]], name: str) -> dict[str, float]:
+    return {side: answer[name] for side, answer in answers.items()}
+
+
+def _reward_words(found: Inspection) -> str:
+    scale = found.objective.reward_scale()
+    if scale is not None:
+        return f"{scale:g} x log-ratio"
+    answer = next(iter(found.answers.values()))
+    factor = answer["reward"] / (answer["logp_per_token"] or 1.0)
+    return f"{factor:g} x log-prob per token"
+
+
+def _items(found: Inspection) -> list[Figure]:
+    items = found.chain.items
+    rows = []
+    if found.baseline is not None and items:
+        rows.append(Figure("baseline z0", {item.of: found.baseline.value for item in items}, found.baseline.words))
+    if any(item.logit is not None for item in items):
+        rows.append(Figure("logit", _of_items(found, "logit"), "what the loss takes the sigmoid of"))
+        rows.append(
+            Figure("sigma(logit)", _of_items(found, "sigma"), "to the objective, the chance that the label holds")
+        )
+    if any(item.weight != 1 for item in items):
+        rows.append(Figure("weight", _of_items(found, "weight"), "of the row in the run; it multiplies the loss"))
+    if items:
+        rows.append(Figure("loss", _of_items(found, "loss"), found.objective.method))
+        slopes = {side: slope for item in items for side, slope in item.gradient.items()}
+        rows.append(Figure("d loss / d log-prob", slopes, "the gradient weight, of the answer and of each token"))
+    return rows
+
+
+def _of_items(found: Inspection, name: str) -> dict[str, float]:
+    return {item.of: getattr(item, name) for item in found.chain.items}
+
+
+def notes_of(found: Inspection) -> list[str]:
+    """What one should know beside the numbers."""
+    notes = [found.chain.reason] if found.chain.reason else []
+    if found.chain.items and all(item.logit is None for item in found.chain.items):
+        notes.append(f"{found.objective.method}'s loss is no sigmoid of a single logit, so none is shown")
+    if found.reference is None:
+        notes.append(f"{found.objective.method} has no reference: a token's share of the reward is its log-probability")
+    labels = {item.of: item.label for item in found.chain.items if item.label is not None and found.baseline}
+    notes += [f"{side} is trained on as {'good' if label else 'bad'}" for side, label in labels.items()]
+    return notes
+
+
+def as_json(found: Inspection) -> dict[str, Any]:
+    """Everything, the answers as `likelier score --per-token` writes them."""
+    margin = found.margin
+    return {
+        "run": found.run,
+        "at": found.at,
+        "method": found.objective.method,
+        "hyperparameters": found.objective.hyperparameters(),
+        "policy": found.policy,
+        "reference": found.reference,
+        "source": found.source,
+        "part": found.part or None,
+        "prompt": found.prompt,
+        **found.answers,
+        **({} if margin is None else {"margin": margin, "correct": margin > 0}),
+        "baseline": None if found.baseline is None else vars(found.baseline),
+        "losses": [vars(item) for item in found.chain.items],
+        "notes": notes_of(found),
+    }

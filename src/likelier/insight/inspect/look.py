@@ -1,0 +1,158 @@
+"""Load the run's models, score one row under both, and follow it to its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from likelier.data.tokenize import Group
+from likelier.errors import RunFolderError
+from likelier.insight.inspect.chain import Chain, chain_of
+from likelier.insight.inspect.subject import Subject, group_of
+from likelier.insight.reading import read_run
+from likelier.models import Dtype, Policy, default_token_budget
+from likelier.objectives import Objective
+from likelier.paths import cache_folder
+from likelier.recorded import card_of, final_model, policy_at, recorded_objective, reference_at_start, reference_for
+from likelier.reference import Reference, ReferenceScoring
+from likelier.rewards import implicit_rewards, score_answers, token_texts
+from likelier.scoring import attach_scorer
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """KTO's z0 for a single row, and where it is taken from."""
+
+    value: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that is known of one row under a run.
+
+    `answers` by side (chosen and rejected, or completion) are the entries of `likelier score --per-token` with the
+    objective's own reward, and each token's share of it; without a reference they lack what needs one.
+    """
+
+    run: str
+    at: str
+    objective: Objective
+    explained: str
+    policy: str
+    reference: str | None
+    source: str
+    part: str
+    prompt: str
+    answers: dict[str, dict[str, Any]]
+    chain: Chain
+    baseline: Baseline | None
+
+    @property
+    def margin(self) -> float | None:
+        """The chosen answer's reward less the rejected one's; None without a pair."""
+        pair = [self.answers[side]["reward"] for side in ("chosen", "rejected") if side in self.answers]
+        return pair[0] - pair[1] if len(pair) == 2 else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run, the time at which its policy is taken, and with what its models are loaded."""
+
+    run: str
+    at: str
+    reference: str | None
+    dtype: Dtype
+
+
+def look(place: Place, subject_of: Callable[[dict[str, Any], Policy], Subject]) -> Inspection:
+    """Inspect the row that `subject_of` (run card, policy) names.
+
+    Raises `LikelierError` where the run holds no such model, its reference cannot be had, or the row cannot be used.
+    """
+    name = final_model(place.run)
+    card = card_of(name)
+    if not card.get("method"):
+        raise RunFolderError(f"{place.run} holds no run; give the folder that --output named")
+    objective = recorded_objective(card)
+    policy, source = policy_at(name, card, place.at, place.dtype)
+    subject = subject_of(card, policy)
+    group = group_of(subject, policy, objective, card)
+    known, answers = _scored(place, policy, source, card, objective, group)
+    baseline = _baseline(name, place.at) if objective.needs_partner else None
+    chain = chain_of(objective, subject.record, group, answers, 0.0 if baseline is None else baseline.value)
+    for side, answer in answers.items():
+        answers[side] = _with_reward(answer, chain.rewards[side], objective.reward_scale())
+    return Inspection(
+        run=place.run,
+        at=place.at,
+        objective=objective,
+        explained=str(card.get("explained", "")),
+        policy=policy.words,
+        reference=None if known is None else known.words,
+        source=str(group.source),
+        part=subject.part,
+        prompt=policy.tokenizer.decode(group.prompt.tolist()),
+        answers=answers,
+        chain=chain,
+        baseline=baseline,
+    )
+
+
+def _scored(
+    place: Place, policy: Policy, source: str, card: dict[str, Any], objective: Objective, group: Group
+) -> tuple[Reference | None, dict[str, dict[str, Any]]]:
+    """The reference, and each answer's scores token by token (beta 1)."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    policy.model.to(device)
+    attach_scorer(policy.model, autocast=policy.autocast, groups=[group])
+    how = ReferenceScoring(cache_folder() / "reference", default_token_budget(policy.model, device), device)
+    if not objective.needs_reference:
+        return None, _without_reference(policy, group, how)
+    find = reference_at_start if place.at == "start" else reference_for
+    known = find(source, place.reference, card, policy, place.dtype, [group])
+    row = implicit_rewards(policy, known, [group], how, beta=1.0, per_token=True)[0]
+    return known, {side: row[side] for side in _sides(group)}
+
+
+def _sides(group: Group) -> tuple[str, ...]:
+    return ("chosen", "rejected") if group.is_pair else ("completion",)
+
+
+def _without_reference(policy: Policy, group: Group, how: ReferenceScoring) -> dict[str, dict[str, Any]]:
+    found = {}
+    scores = score_answers(policy.model, [group], how, per_token=True)[0]
+    for side, ids, score in zip(_sides(group), group.own_answers, scores, strict=True):
+        columns = zip(ids.tolist(), token_texts(policy.tokenizer, ids), score.token_logps, strict=True)
+        found[side] = {
+            "logp": score.logp,
+            "length": len(ids),
+            "logp_per_token": score.logp / len(ids),
+            "tokens": [{"id": token, "text": text, "logp": logp} for token, text, logp in columns],
+        }
+    return found
+
+
+def _with_reward(answer: dict[str, Any], reward: float, scale: float | None) -> dict[str, Any]:
+    """The answer with the objective's reward, and each token's share of it.
+
+    `scale` multiplies log-ratios; without one the reward is a multiple of the summed log-probability.
+    """
+    of, factor = ("logp", reward / (answer["logp"] or 1.0)) if scale is None else ("logratio", scale)
+    tokens = [token | {"reward": factor * token[of]} for token in answer["tokens"]]
+    return answer | {"reward": reward, "tokens": tokens}
+
+
+def _baseline(name: str, at: str) -> Baseline:
+    """The last z0 that training logged by then; 0 where there is none."""
+    if at == "start":
+        return Baseline(0.0, "0, as at the start: no step has measured it yet")
+    last = None if at == "end" else int(at.removeprefix("step-"))
+    steps, values = read_run(name).column("kl")
+    known = [(step, value) for step, value in zip(steps, values, strict=True) if last is None or step <= last]
+    if not known:
+        return Baseline(0.0, "taken as 0: the run logged none")
+    return Baseline(known[-1][1], f"as the run logged it at step {known[-1][0]}; it belongs to a whole step")

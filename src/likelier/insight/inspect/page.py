@@ -1,0 +1,41 @@
+"""An inspection as a page: the answers coloured, each token's numbers on hover, the chain beneath."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from likelier.insight.heatmap import HEATMAP_CSS, class_of, legend, level_of, pieces_of, scale_of, token_spans
+from likelier.insight.inspect.figures import TOKEN_NUMBERS, decimals, figure_text, notes_of, table_of
+from likelier.insight.inspect.look import Inspection
+from likelier.insight.pages import render
+
+
+def as_html(found: Inspection) -> str:
+    """The whole page."""
+    scale = scale_of(*found.answers.values())
+    first = next(iter(found.answers.values()))["tokens"][0]
+    return render(
+        "inspect.html",
+        found=found,
+        when={"start": "at the start", "end": "at the end"}.get(found.at, f"at {found.at}"),
+        css=HEATMAP_CSS,
+        spans={side: token_spans(answer, scale) for side, answer in found.answers.items()},
+        legend=legend(*found.answers.values()),
+        table=table_of(found),
+        numbers=[words for words, name in TOKEN_NUMBERS if name in first],
+        tokens={side: _rows(answer, scale) for side, answer in found.answers.items()},
+        notes=notes_of(found),
+        number=figure_text,
+    )
+
+
+def _rows(answer: dict[str, Any], scale: float) -> list[dict[str, Any]]:
+    """For each readable piece its text, its colour and its numbers."""
+    return [
+        {
+            "text": piece.cell,
+            "style": class_of(level_of(piece.share, scale)),
+            "numbers": [decimals(total) for _, name in TOKEN_NUMBERS if (total := piece.total(name)) is not None],
+        }
+        for piece in pieces_of(answer)
+    ]

@@ -1,0 +1,109 @@
+"""An inspection for the terminal: each token with its numbers, the answers coloured, the chain at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from likelier.console import printable
+from likelier.insight.heatmap import (
+    LEVELS,
+    Piece,
+    legend_text,
+    level_of,
+    pieces_of,
+    scale_of,
+    style_of,
+    token_text,
+)
+from likelier.insight.inspect.figures import TOKEN_NUMBERS, decimals, notes_of, table_of
+from likelier.insight.inspect.look import Inspection
+
+PROMPT_SHOWN = 600
+
+
+def show(found: Inspection, console: Any, top: int | None = None) -> None:
+    """Print it to a rich console; `top` limits the tokens of each answer to those with the largest shares."""
+    from rich.text import Text
+
+    scale = scale_of(*found.answers.values())
+    for line in _head(found):
+        console.print(line, soft_wrap=True)
+    console.print(Text("\nprompt", style="bold"))
+    console.print(Text(_shortened(found.prompt), style="dim"))
+    for side, answer in found.answers.items():
+        console.print(Text(f"\n{side}", style="bold"))
+        console.print(token_text(answer, scale))
+        console.print(_token_table(answer, scale, top))
+        console.print(Text(_left_out(answer, top), style="dim"))
+    console.print(legend_text(*found.answers.values()))
+    console.print()
+    console.print(_chain_table(found))
+    for note in notes_of(found):
+        console.print(Text(note, style="dim"))
+
+
+def _head(found: Inspection) -> list[Any]:
+    from rich.text import Text
+
+    when = {"start": "at the start", "end": "at the end"}.get(found.at, f"at {found.at}")
+    place = f"{found.source}, {found.part}" if found.part else found.source
+    lines = [f"{found.run} {when}, {found.objective.method}: {found.explained}", f"row: {place}"]
+    lines += [f"policy: {found.policy}", f"reference: {found.reference or 'none: this method needs no reference'}"]
+    return [Text(printable(line)) for line in lines]
+
+
+def _shortened(prompt: str) -> str:
+    text = printable(prompt)
+    return text if len(text) <= PROMPT_SHOWN else f"... {text[-PROMPT_SHOWN:]}"
+
+
+def _token_table(answer: dict[str, Any], scale: float, top: int | None) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    names = [(words, name) for words, name in TOKEN_NUMBERS if name in answer["tokens"][0]]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("token", overflow="fold")
+    for words, _ in names:
+        table.add_column(words, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for piece in _largest(pieces_of(answer), top):
+        level = level_of(piece.share, scale)
+        numbers = [decimals(piece.total(name) or 0.0) for _, name in names]
+        table.add_row(Text(piece.cell, style=style_of(level)), *numbers, Text(_bar(level), style=style_of(level)))
+    return table
+
+
+def _left_out(answer: dict[str, Any], top: int | None) -> str:
+    """What `top` hides."""
+    shown = sum(len(piece.tokens) for piece in _largest(pieces_of(answer), top))
+    left = len(answer["tokens"]) - shown
+    return f"and {left} tokens with smaller shares" if left else ""
+
+
+def _bar(level: int) -> str:
+    """The share's size as a bar to the left (lowered the reward) or to the right (raised it) of the middle."""
+    low = "<" * -level if level < 0 else ""
+    return f"{low:>{LEVELS}}|{'>' * max(level, 0)}"
+
+
+def _largest(pieces: list[Piece], top: int | None) -> list[Piece]:
+    if top is None or len(pieces) <= top:
+        return pieces
+    sizes = sorted(range(len(pieces)), key=lambda place: -abs(pieces[place].share))
+    return [pieces[place] for place in sorted(sizes[:top])]
+
+
+def _chain_table(found: Inspection) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    chain = table_of(found)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for column in chain.columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold", style="dim")
+    for figure in chain.figures:
+        table.add_row(figure.name, *(figure.text(column) for column in chain.columns), Text(figure.words))
+    return table

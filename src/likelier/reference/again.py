@@ -1,0 +1,68 @@
+"""A reference asked again during an evaluation, when its scores are stored and its model is not in memory any more."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from likelier.data.tokenize import Group
+from likelier.errors import LikelierWarning, WrongReferenceError
+from likelier.models import Policy
+from likelier.reference.identity import Reference, identities
+from likelier.scoring import attach_scorer
+
+
+@dataclass(frozen=True)
+class AskedAgain:
+    """How an evaluation comes by its reference: at hand, or loaded for as long as it is asked.
+
+    `again` loads the reference's model once more; None where nobody knows how.
+    """
+
+    reference: Reference
+    again: Callable[[], Policy] | None
+    device: torch.device | str
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether asking takes no loading."""
+        return self.reference.at_hand
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether it can be asked at all."""
+        return self.at_hand or self.again is not None
+
+    @contextmanager
+    def opened(self, groups: Sequence[Group]) -> Iterator[Reference]:
+        """A reference whose `use` works inside the context. `groups` are what will be scored.
+
+        Raises `WrongReferenceError` where what is loaded is not the reference any more.
+        """
+        if self.at_hand:
+            yield self.reference
+            return
+        assert self.again is not None
+        model = self._loaded(groups)
+        yield replace(self.reference, use=lambda: nullcontext(model))
+
+    def _loaded(self, groups: Sequence[Group]) -> Any:
+        assert self.again is not None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LikelierWarning)  # was said when the policy was loaded
+            policy = self.again()
+        policy.model.to(self.device)
+        attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
+        adapter = hasattr(policy.model, "peft_config")
+        found = identities(policy.model, adapter=adapter, precision=policy.precision)["weights"]
+        if found != self.reference.weights:
+            raise WrongReferenceError(
+                f"what {policy.name} holds now is not the reference of this run ({self.reference.words}): its weights "
+                f"have the hash {found}, the reference's were {self.reference.weights}"
+            )
+        return policy.model

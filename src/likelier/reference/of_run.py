@@ -1,0 +1,113 @@
+"""The reference of a run: named, scored, proved, and asked again where scores are not stored or answers are new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from likelier.data.tokenize import Group
+from likelier.engine import ScoredGroups
+from likelier.models import Policy, require_same_vocabulary
+from likelier.objectives import Objective
+from likelier.options import TrainingOptions
+from likelier.reference.again import AskedAgain
+from likelier.reference.identity import Reference, base_reference, other_reference, released, start_reference
+from likelier.reference.proof import check_first_step, prove_reference
+from likelier.reference.store import ReferenceScoring, score_live
+from likelier.scoring import attach_scorer
+
+Named = Literal["start", "base"] | Policy
+
+
+class RunReference:
+    """What a run compares its policy with.
+
+    Args:
+        policy: as it stands before the first step, with a scorer attached.
+        named: `start` (the policy as it is now), `base` (adapter switched off), or another policy.
+        objective, options: of the run.
+        how: store, token budget and device.
+        asked_later: whether evaluations will ask it about answers that are not known yet.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        named: Named,
+        objective: Objective,
+        options: TrainingOptions,
+        how: ReferenceScoring,
+        *,
+        asked_later: bool,
+    ) -> None:
+        self.policy, self.objective, self.options, self.how = policy, objective, options, how
+        self._named: Named | None = named
+        self._again = named.again if isinstance(named, Policy) else policy.again
+        self._asked_later = asked_later
+        self._start_tolerance: float | None = None
+        self.model: Reference | None = None
+        self._compared: Reference | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is asked at every step."""
+        return self.model is not None and self.options.reference_scores == "live"
+
+    def prove(
+        self, train: Sequence[Group], held_out: Sequence[Group], first_step: Sequence[int]
+    ) -> tuple[list[Group], list[Group], dict[str, Any]]:
+        """Name it, score it, prove it (see `prove_reference`): both lists of groups with its scores, and what the run
+        card says. Of a method without a reference the groups come back as they were, and KL will be measured against
+        the policy as it began.
+        """
+        if not self.objective.needs_reference:
+            if self._asked_later:
+                self._compared = released(self._start())
+            return list(train), list(held_out), {"words": "none: this method needs no reference"}
+        proved = prove_reference(
+            self.policy.model,
+            self._make(),
+            self.objective,
+            list(train),
+            list(held_out),
+            first_step,
+            self.how,
+            live=self.options.reference_scores == "live",
+            dtype=self.policy.compute_dtype,
+        )
+        self.model = self._compared = proved.reference
+        self._start_tolerance = proved.start_tolerance
+        self._named = None  # a second model that was named is not kept in memory
+        return proved.train, proved.held_out, proved.card
+
+    def _make(self) -> Reference:
+        named, precision = self._named, self.policy.precision
+        if isinstance(named, Policy):
+            require_same_vocabulary(self.policy, named)
+            named.model.to(self.how.device)
+            attach_scorer(named.model, autocast=named.autocast, scorer=self.options.scorer)
+            return other_reference(named.model, named.name, precision=named.precision)
+        return base_reference(self.policy.model, precision=precision) if named == "base" else self._start()
+
+    def _start(self) -> Reference:
+        live = self.options.reference_scores == "live" and self.objective.needs_reference
+        return start_reference(
+            self.policy.model, precision=self.policy.precision, live=live, keep_adapter=self._asked_later
+        )
+
+    def with_live_scores(self, groups: Sequence[Group]) -> list[Group]:
+        """Ask it now, where scores are not stored."""
+        if not self.is_live:
+            return list(groups)
+        assert self.model is not None
+        return score_live(groups, self.model, self.how)
+
+    def check_first_step(self, part: ScoredGroups) -> None:
+        """Hold a micro-batch of the first step, dropout off, to the claim that the policy starts as the reference."""
+        if self._start_tolerance is not None:
+            assert self.model is not None
+            check_first_step(part, self.model, self._start_tolerance)
+
+    def asked_again(self) -> AskedAgain | None:
+        """How evaluations come by it; for a method without one, by the policy as it began."""
+        return None if self._compared is None else AskedAgain(self._compared, self._again, self.how.device)

@@ -1,0 +1,123 @@
+"""Runs a sweep: one run after the other in one process, on the same rows, tokenized once, against one reference."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from likelier.console import say
+from likelier.data.shared_ids import sharing_ids
+from likelier.errors import LikelierError, RunFolderError
+from likelier.pipeline import train
+from likelier.runs import RunFolder
+from likelier.sweep.data import SharedData, load_shared, say_budgets
+from likelier.sweep.plan import PlannedRun, SweepPlan
+from likelier.sweep.record import SWEEP_FILE, SweepRecord
+
+
+def run_sweep(plan: SweepPlan) -> SweepRecord:
+    """Train every run that is not finished yet; returns the record, in which failed runs say why.
+
+    A run that fails is recorded and the next one begins. With `resume` finished runs stay as they are, and an
+    interrupted one goes on from its newest checkpoint, or begins again without one. Raises `RunFolderError` where the
+    folder is taken, or holds another sweep.
+    """
+    root = RunFolder(plan.output)
+    _check_root(plan)
+    root.lock()
+    try:
+        say(_words(plan))
+        shared = load_shared(plan)
+        record = _opened(plan, shared)
+        record.content["budgets"] = say_budgets(plan, shared)
+        record.write()
+        _train_all(plan, shared, record)
+    finally:
+        root.close()
+    return record
+
+
+def _words(plan: SweepPlan) -> str:
+    settings, seeds = plan.settings, ", ".join(map(str, plan.seeds))
+    word = "seed" if len(plan.seeds) == 1 else "seeds"
+    return f"{len(plan.runs)} runs: {len(settings)} settings ({'; '.join(settings)}), each with {word} {seeds}"
+
+
+def _check_root(plan: SweepPlan) -> None:
+    folder, known = plan.output, (plan.output / SWEEP_FILE).is_file()
+    if plan.resume and not known:
+        raise RunFolderError(f"{folder} holds no sweep to go on with (there is no {SWEEP_FILE})")
+    if known and not plan.resume:
+        raise RunFolderError(f"{folder} already holds a sweep; use --resume to go on, or name another output")
+    held = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) if folder.is_dir() else []
+    if held and not known:
+        raise RunFolderError(f"{folder} is not empty (it holds {held[0]}); name another output")
+
+
+def _opened(plan: SweepPlan, shared: SharedData) -> SweepRecord:
+    """The record of the sweep: a new one, or that of the sweep which goes on, if it is the same."""
+    now = SweepRecord.of(plan, shared.card())
+    if not plan.resume:
+        return now
+    record = SweepRecord.read(plan.output)
+    record.check_same(now)
+    record.content["status"] = "training"
+    return record
+
+
+def _train_all(plan: SweepPlan, shared: SharedData, record: SweepRecord) -> None:
+    try:
+        with sharing_ids():
+            for number, run in enumerate(plan.runs, 1):
+                _train_one(run, f"run {number} of {len(plan.runs)}, {run.name}", shared, record)
+    except BaseException as error:
+        record.end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        raise
+    failed = any(entry["status"] == "failed" for entry in record.content["runs"])
+    record.end("failed" if failed else "done")
+
+
+def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepRecord) -> None:
+    folder = RunFolder(run.config.run.output)
+    if folder.is_finished():
+        say(f"{said}: done already")
+        _finish(run, folder, record)
+        return
+    say(f"\n{said}")
+    resume = folder.latest_checkpoint() is not None
+    if not resume and folder.path.exists():
+        say(f"{folder.path} has no checkpoint: the run begins again")
+        shutil.rmtree(folder.path)
+    record.update(run.name, status="training", error=None)
+    config = replace(run.config, run=replace(run.config.run, resume=resume))
+    try:
+        train(config, shared.of(run.config))
+    except LikelierError as error:
+        record.update(run.name, status="failed", error=f"{type(error).__name__}: {error}")
+        say(f"{run.name} failed: {error}\nThe sweep goes on with the next run")
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        record.update(run.name, status=status, error=f"{type(error).__name__}: {error}")
+        raise
+    else:
+        _finish(run, folder, record)
+    finally:
+        _free_memory()
+
+
+def _finish(run: PlannedRun, folder: RunFolder, record: SweepRecord) -> None:
+    """Note in both files that the run is done, and on the run's own card which rows were held out."""
+    known = {"file": str(Path("..") / SWEEP_FILE), "setting": run.setting, "held_out": record.content["held_out"]}
+    folder.update_card({"sweep": known})
+    record.update(run.name, status="done", error=None)
+
+
+def _free_memory() -> None:
+    """The run's model and optimizer, before the next ones are loaded."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
