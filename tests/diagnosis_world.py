@@ -28,7 +28,8 @@ GOOD, BAD = ("good", "right"), ("bad", "wrong")
 
 
 def clause(rng: random.Random, ending: str) -> str:
-    return f"the {rng.choice(KINDS)} {rng.choice(THINGS)} {rng.choice(('sat', 'ran'))} on the {rng.choice(THINGS)} and it was {ending}"
+    kind, thing, deed, place = (rng.choice(words) for words in (KINDS, THINGS, ("sat", "ran"), THINGS))
+    return f"the {kind} {thing} {deed} on the {place} and it was {ending}"
 
 
 def sentence(rng: random.Random, endings: Sequence[str], clauses: int) -> str:
@@ -49,9 +50,10 @@ def plain_pairs(count: int, seed: int = 1) -> list[Pair]:
 
 
 def turned_round(pairs: Sequence[Pair], share: float, seed: int = 0) -> list[Pair]:
-    """The same pairs, some of them the wrong way."""
-    rng = random.Random(seed)
-    return [replace(one, chosen=one.rejected, rejected=one.chosen) if rng.random() < share else one for one in pairs]
+    """The same pairs, a share of them the wrong way, drawn at random."""
+    wrong = set(random.Random(seed).sample(range(len(pairs)), round(share * len(pairs))))
+    turned = (replace(one, chosen=one.rejected, rejected=one.chosen) for one in pairs)
+    return [other if number in wrong else one for number, (one, other) in enumerate(zip(pairs, turned, strict=True))]
 
 
 def alike_pairs(count: int, seed: int = 1) -> list[Pair]:
@@ -60,8 +62,9 @@ def alike_pairs(count: int, seed: int = 1) -> list[Pair]:
     found = []
     for number in range(1, count + 1):
         words = sentence(rng, GOOD + BAD, 2).split()
-        chosen, rejected = ([words[0], kind, *words[2:]] for kind in ("red", "blue"))
-        found.append(pair(number, rng, " ".join(chosen), " ".join(rejected), file))
+        sides = (rng.choice(THINGS[::2]), rng.choice(THINGS[1::2]))
+        chosen, rejected = (" ".join([*words[:2], thing, *words[3:]]) for thing in sides)
+        found.append(pair(number, rng, chosen, rejected, file))
     return found
 
 
@@ -104,7 +107,7 @@ def writer() -> Policy:
 def train(
     folder: Path, objective: Any = None, data: Sequence[Any] = (), held_out: Sequence[Any] = (), **options: Any
 ) -> Run:
-    """A short training; a run that stops with an error of the user's is read all the same."""
+    """A short training; a run that stops with an error is read all the same."""
     made = {"batch_size": 8, "max_steps": 30, "learning_rate": 1e-3}
     if held_out:
         made |= {"eval_steps": 0, "eval_new_tokens": 48}
@@ -117,7 +120,7 @@ def train(
         )
         try:
             trainer.train()
-        except LikelierError:
+        except (LikelierError, RuntimeError):
             assert trainer.folder.read_card()["status"] == "failed"
     return read_run(folder)
 

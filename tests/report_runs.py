@@ -39,9 +39,9 @@ def write_run(folder: Path, card: dict[str, Any], rows: list[dict[str, Any]], **
     return folder
 
 
-def huge_run(folder: Path) -> Path:
-    """A long run in which every text is long and full of markup."""
-    long = EVIL * 2_000
+def huge_run(folder: Path, text: str) -> Path:
+    """A long run in which every text is this one, many times over."""
+    long = text * (20_000 // len(text))
     card = {
         "status": "failed",
         "error": long,
@@ -54,19 +54,19 @@ def huge_run(folder: Path) -> Path:
         "versions": {"torch": long},
         "reference": {"words": long},
     }
-    steps = [{"step": step, **_metrics(step)} for step in range(1, 20_001)]
+    steps = [{"step": step, **_metrics(step)} for step in range(1, 5_001)]
     evaluations = [
         {"step": step, **{f"eval_{name}": value for name, value in _metrics(step).items()}}
-        for step in range(0, 20_001, 50)
+        for step in range(0, 5_001, 25)
     ]
     answer = {"text": long, "tokens": 9000, "is_whole": False, "repetition": 0.5, "refusal": True, "logratio": 1.0}
     sample = {"source": long, "prompt": long, "greedy": answer, "sampled": answer}
     items = {side: {"logps": [-1.0] * 2000, "ref_logps": [-2.0] * 2000, "lengths": [3] * 2000} for side in _SIDES}
-    detail: dict[str, Any] = {"when": "start", "step": 0, "samples": [sample] * 40, "items": items}
-    end = {**detail, "when": "end", "step": 20_000, "pairs": [_pair(long)] * 20}
-    finding = {name: long for name in ("name", "severity", "summary", "why", "mend")} | {"examples": [long] * 50}
-    audit = {"findings": [finding] * 100, "audit": {"verdict": long, "findings": [finding] * 100}}
-    return write_run(folder, card, steps + evaluations, step_0=detail, step_20000=end, audit=audit)
+    detail: dict[str, Any] = {"when": "start", "step": 0, "samples": [sample] * 20, "items": items}
+    end = {**detail, "when": "end", "step": 5_000, "pairs": [_pair(text, long)] * 8}
+    finding = dict.fromkeys(("name", "severity", "summary", "why", "mend"), long) | {"examples": [long] * 6}
+    audit = {"findings": [finding] * 40, "audit": {"verdict": long, "findings": [finding] * 40}}
+    return write_run(folder, card, steps + evaluations, step_0=detail, step_5000=end, audit=audit)
 
 
 _SIDES = ("chosen", "rejected")
@@ -75,12 +75,12 @@ _MORE = ("logps/chosen", "logps/rejected", "lengths/chosen", "lengths/rejected",
 
 
 def _metrics(step: int) -> dict[str, float]:
-    return {name: 0.5 + (step * 37 % 101) / 1000 for name in (*_NAMES, *_MORE)}
+    return dict.fromkeys((*_NAMES, *_MORE), 0.5 + step * 37 % 101 / 1000)
 
 
-def _pair(text: str) -> dict[str, Any]:
-    tokens = [{"id": 1, "text": EVIL * 10, "logp": -1.0, "ref_logp": -2.0, "logratio": 1.0}] * 3000
-    answer = {"reward": 0.1, "logp": -1.0, "ref_logp": -2.0, "logratio": 1.0, "length": 3000, "tokens": tokens}
+def _pair(token: str, text: str) -> dict[str, Any]:
+    tokens = [{"id": 1, "text": token, "logp": -1.0, "ref_logp": -2.0, "logratio": 1.0}] * 900
+    answer = {"reward": 0.1, "logp": -1.0, "ref_logp": -2.0, "logratio": 1.0, "length": 900, "tokens": tokens}
     return {
         "source": text,
         "why": text,

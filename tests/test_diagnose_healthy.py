@@ -41,4 +41,4 @@ def test_nor_do_a_coarse_log_and_many_evaluations(tmp_path: Path) -> None:
     assert names(coarse) == ["healthy"]
     often = train(tmp_path / "often", held_out=plain_pairs(40, 2), eval_steps=5)
     assert names(often) == ["healthy"]
-    assert "95" not in the(often, "healthy").meaning and "KL to the reference" in numbers(the(often, "healthy"))
+    assert "KL to the reference" in numbers(the(often, "healthy"))

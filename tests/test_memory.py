@@ -140,7 +140,7 @@ def test_json_and_data(model: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     asked = ["--model", str(model), "--data", str(data), "--lora-r", "4", "--device", "cpu", "--format", "json"]
     assert cli.main(["estimate", *asked]) == 0
     found = json.loads(capsys.readouterr().out)["plans"]["LoRA r=4"]
-    assert found["peak"] == max(sum(found["parts"].values()), found["peak_scoring"])
+    assert found["peak"] == max(sum(found["parts"].values()), found["peak_scoring"], found["peak_evaluating"])
     assert found["longest_micro_batch"]["rows"] == 3
 
 

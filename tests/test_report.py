@@ -16,7 +16,7 @@ from likelier.config import parse
 from likelier.errors import RunFolderError
 from likelier.insight.report import write_report
 from likelier.objectives import METHODS
-from tests.report_runs import SECTIONS, hostile_data, huge_run, write_run
+from tests.report_runs import EVIL, SECTIONS, hostile_data, huge_run, write_run
 from tests.small_runs import SmallRuns, read_card, save_tiny, staged, train, write_card
 
 MOST_BYTES = 3_000_000
@@ -88,7 +88,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A short run of each method on data full of markup, in folders whose names are."""
     root = tmp_path_factory.mktemp("trained")
     model, data = save_tiny(root / "tiny"), hostile_data(root)
-    more = ("--eval-fraction", "0.25", "--eval-new-tokens", "8", "--learning-rate", "1e-2", "--eval-steps", "1")
+    more = ("--eval-fraction", "0.25", "--eval-new-tokens", "8", "--learning-rate", "1e-2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIKELIER_CACHE", str(root / "cache"))
         return {name: train(model, data, root / f"{name}<i>&", "--method", name, *more) for name in METHODS}
@@ -120,7 +120,7 @@ def test_the_sections_hold_what_the_run_measured(trained: dict[str, Path]) -> No
     card = read_card(trained["dpo"])
     text = report_of(trained["dpo"]).text
     end = card["evaluation_end"]
-    assert f"{100 * end['eval_pair_accuracy']:.1f}\N{NO-BREAK SPACE}%" in text
+    assert f"{100 * end['eval_pair_accuracy']:.1f} %" in text
     assert "no reward differs yet" in text  # before the first step
     assert card["reference"]["weights"] in text
     assert card["data"]["hash"] in text
@@ -197,7 +197,7 @@ def test_a_run_in_stages_tells_its_last_stage_and_the_whole(runs: SmallRuns, tmp
     root = staged(tmp_path / "whole", ("sft", runs.simpo), ("dpo", runs.adapter))
     text = report_of(root).text
     assert "whole/2-dpo" in text
-    assert "A stage of a run in stages: sft (sft, done) , then dpo (dpo, this one) ." in text
+    assert "A stage of a run in stages: sft (sft, done), then dpo (dpo, this one) ." in text
     first = report_of(root / "1-sft").text
     assert "whole/1-sft" in first
 
@@ -229,17 +229,28 @@ def test_rows_that_were_left_out_are_named_by_file_and_line(trained: dict[str, P
     for words in ("empty-answer", "prefs.jsonl:7", "The longer one wins.", "length is learned", "look first at"):
         assert words in page.text
     assert "secret" not in page.text
+    assert "use <code>--drop</code> length-bias" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_demo_says_which_command_it_was(tmp_path: Path) -> None:
+    card = {"status": "done", "method": "dpo", "policy": "demo with a new LoRA adapter of rank 16"}
+    run = {"model": "demo", "data": "the built-in pairs"}
+    folder = write_run(tmp_path / "run", {**card, "run": run, "options": {"max_steps": 3}}, [])
+    text = report_of(folder).text
+    assert "likelier demo --max-steps 3" in text
+    assert "DPO trained HuggingFaceTB/SmolLM2-135M-Instruct with a new LoRA adapter of rank 16" in text
 
 
 # --- bounds --------------------------------------------------------------------------------------------------------
 
 
-def test_a_huge_hostile_run_stays_small_and_harmless(tmp_path: Path) -> None:
-    page = report_of(huge_run(tmp_path / "run"))
+@pytest.mark.parametrize("text", [EVIL, "'" * 100, "\U0001f600"], ids=["markup", "quotes", "wide"])
+def test_a_huge_run_stays_small_and_harmless(tmp_path: Path, text: str) -> None:
+    page = report_of(huge_run(tmp_path / "run", text))
     assert "characters more)" in page.text
     assert "\x1b" not in page.text
     assert "\u202e" not in page.text
-    assert "{{ 7 * 7 }}" in page.text
+    assert text != EVIL or "{{ 7 * 7 }}" in page.text
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -64,7 +63,7 @@ def values(given: dict[str, str], output: Path | str = "out", **more: Any) -> di
         "data": given["pairs.jsonl"],
         "output": str(output),
         "eval_fraction": 0.25,
-        "batch_size": 6,
+        "batch_size": 8,
         "learning_rate": 1e-2,
         "eval_prompts": 2,
         "eval_new_tokens": 4,
@@ -141,6 +140,7 @@ def test_names_of_folders_are_told_apart(given: dict[str, str]) -> None:
         (["dpo.betta=0.1"], "dpo betta=0.1: unknown option 'betta'; did you mean beta"),
         (["ipo.beta=0.1"], r"ipo beta=0.1: beta has no effect on ipo .* ipo has: .*tau"),
         (["beta=0.1"], r"no method is named; write METHOD.beta"),
+        (["run.yaml"], "run.yaml: the file comes first"),
         (["dpo.beta"], "dpo.beta: say METHOD, or METHOD.OPTION=VALUE"),
         (["dpo=0.1"], "dpo=0.1: say METHOD, or"),
         (["dpo.=0.1"], "say METHOD, or"),
@@ -212,7 +212,7 @@ def test_no_held_out_prompt_is_trained_on_whatever_the_data(
     assert trained[1].unusable.counts() == {"held-out-prompt": 6}
     assert "thumbs.jsonl: 6 rows are left out, since their prompts are held out" in capsys.readouterr().err
     assert str(shared.budget(found.runs[0].config)) == "18 pairs (36 answers) in 3 steps"
-    assert str(shared.budget(found.runs[1].config)) == "38 rows (38 answers) in 7 steps"
+    assert str(shared.budget(found.runs[1].config)) == "38 rows (38 answers) in 5 steps"
 
 
 def test_a_prompt_is_known_in_another_format_too() -> None:
@@ -224,7 +224,7 @@ def test_a_prompt_is_known_in_another_format_too() -> None:
 
 def test_rows_that_a_method_cannot_use_are_found_before_the_first_run(given: dict[str, str], tmp_path: Path) -> None:
     found = plan(given, "dpo", data=given["thumbs.jsonl"], output=tmp_path / "out")
-    with pytest.raises(ConfigError, match="dpo: its training data: .*dpo learns from pairs"):
+    with pytest.raises(ConfigError, match=r"dpo: its training data: .*dpo learns from pairs"):
         run_sweep(found)
     found = plan(given, f"dpo.data={given['pairs.jsonl']}", data=given["thumbs.jsonl"], output=tmp_path / "out")
     with pytest.raises(ConfigError, match=r"dpo data=.*: held out: .*dpo learns from pairs"):
@@ -271,7 +271,7 @@ def test_pairs_and_their_labels_share_their_ids(monkeypatch: pytest.MonkeyPatch,
     with sharing_ids():
         for kind in ("pairs", "labels", "pairs") if pairs_first else ("labels", "pairs", "labels"):
             assert as_lists(tokenized(pairs if kind == "pairs" else labels)) == plain[kind]
-    merged = 3 if pairs_first else 3  # the merging pair as such, and its two labels
+    merged = 3  # the merging pair as such, and its two labels
     assert count.records == (6 if pairs_first else 12) + merged
     tokenized(pairs)
     assert count.records == (6 if pairs_first else 12) + merged + len(pairs)  # outside, nothing is kept
@@ -326,7 +326,8 @@ def test_all_runs_are_held_to_the_same_rows(swept: tuple[Path, int]) -> None:
     assert content["held_out"]["rows"] == 6 and "drawn by seed 42" in content["held_out"]["named"]
     assert {RunFolder(run).read_card()["sweep"]["held_out"]["hash"] for run in runs} == {content["held_out"]["hash"]}
     thumbs = json.loads((root / content["runs"][2]["folder"] / "audit.json").read_text(encoding="utf-8"))
-    assert {"name": "held-out-prompt", "count": 6} == {key: thumbs["findings"][0][key] for key in ("name", "count")}
+    finding = thumbs["findings"][0]
+    assert (finding["name"], finding["count"]) == ("held-out-prompt", 6)
 
 
 def test_rows_are_tokenized_once_and_the_reference_is_asked_once(swept: tuple[Path, int]) -> None:
@@ -394,20 +395,27 @@ def test_a_cut_sweep_goes_on_from_the_checkpoint(
 @pytest.mark.parametrize(
     ("words", "more", "message"),
     [
-        (("dpo.beta=0.05,0.5", "ipo"), {}, "ipo-seed-42 is new"),
-        (("dpo.beta=0.05,0.5", "kto.beta=0.1", "simpo.beta=2"), {}, "data: was .*kto"),
-        (None, {"batch_size": 5}, "batch_size of .*: was 6, is 5"),
-        (None, {"eval_fraction": 0.5}, "held_out: was "),
+        (("dpo.beta=0.05,0.5", "ipo"), {}, r"ipo-seed-42 is new; .*kto.* is gone"),
+        (None, {"batch_size": 5}, r"batch_size of dpo-beta-0.05-seed-42: was 8, is 5"),
+        (None, {"eval_fraction": 0.5}, r"eval_fraction of .*: was 0.25, is 0.5"),
     ],
 )
 def test_another_plan_does_not_go_on(
     swept: tuple[Path, int], given: dict[str, str], words: tuple[str, ...] | None, more: dict[str, Any], message: str
 ) -> None:
     own = ("dpo.beta=0.05,0.5", "kto.beta=0.1", f"kto.data={given['thumbs.jsonl']}", "simpo.beta=2")
-    if words is not None and len(words) == 3:
-        message = "kto-beta-0.1-seed-42 is new"
     with pytest.raises(RunFolderError, match=message):
         run_sweep(plan(given, *(words or own), output=swept[0], resume=True, **more))
+
+
+def test_other_rows_in_the_same_file_are_another_sweep(given: dict[str, str], tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    write_rows(data, pair_rows(16))
+    own: dict[str, Any] = {"data": str(data), "output": tmp_path / "out", "max_steps": 1}
+    run_sweep(plan(given, **own))
+    write_rows(data, pair_rows(17))
+    with pytest.raises(RunFolderError, match=r"data: was .*rows.*, is "):
+        run_sweep(plan(given, **own, resume=True))
 
 
 def test_folders_that_cannot_be_used_are_named(given: dict[str, str], tmp_path: Path) -> None:
@@ -445,7 +453,7 @@ def test_a_sweep_of_four_methods_survives_a_kill_and_ends_with_the_frontier(
     given: dict[str, str], tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, out = tmp_path / "run.yaml", tmp_path / "out"
-    own = values(given, out, data=str(DEMO), batch_size=64, eval_prompts=4)
+    own = values(given, out, data=str(DEMO), batch_size=64, eval_prompts=2, token_budget=8192)
     config.write_text(yaml.safe_dump(own), encoding="utf-8")
     vary = ["dpo.beta=0.05,0.5", "ipo.tau=2,5", "kto.beta=0.1,0.5", "simpo.beta=2,4"]
     words = ["sweep", str(config), "--vary", *vary, "--seeds", "2"]
@@ -469,6 +477,7 @@ def test_a_sweep_of_four_methods_survives_a_kill_and_ends_with_the_frontier(
     assert "ranking accuracy against KL" in printed and "ipo tau=5" in printed
     page = (out / "sweep.html").read_text(encoding="utf-8")
     frontier = page.split('id="frontier"')[1].split('id="paired"')[0]
+    assert "before training" not in frontier.split("</figure>")[0]  # eight settings take all eight colours
     assert "<svg" in frontier and all(f"simpo beta=4 ({name})" in frontier for name in runs if "simpo-beta-4" in name)
 
 

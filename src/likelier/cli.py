@@ -1,7 +1,7 @@
 """The command line: subcommands of a few lines each, over the library.
 
-Exit codes: 0 done, 1 a fault of ours, 2 bad input (one message, no traceback), 3 an audit's findings, a
-diagnosis that is an error, or runs of a sweep that failed, 130 interrupted.
+Exit codes: 0 done, 1 a fault of ours, 2 bad input (one message, no traceback), 3 something was found: by an audit, in a
+diagnosis that is an error, in a watched run or runs of a sweep that failed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ COMMANDS = {
         *_module("likelier.insight.diagnose.command"),
     ),
     "inspect": Command(
-        "which tokens carry the reward of a row, and the whole chain from log-probabilities to the loss",
+        "which tokens carry the reward of a row, and the whole chain from them to the loss",
         "RUN --row N [options]",
         *_module("likelier.insight.inspect.command"),
     ),

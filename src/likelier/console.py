@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
@@ -46,19 +47,106 @@ def plain_warnings() -> None:
     warnings.simplefilter("always", LikelierWarning)
 
 
-def progress(*columns: Any) -> Any:
+_PAUSE = 0.25  # seconds between two drawings of a live display
+_THRIFT = 100  # drawing takes at most one part in so many of the time
+
+
+class Display:
+    """A live display on standard error that is drawn when `refresh` is called, at most four times a second and for at
+    most a hundredth of the time.
+
+    A terminal holds one at a time, so that `counting` puts its bars below the one that runs. What is printed meanwhile
+    appears above it, and its last state stays on the screen.
+    """
+
+    running: Display | None = None
+
+    def __init__(self, render: Callable[[], Any]) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True)
+        self._render, self._bars = render, []
+        self._next_drawing = 0.0
+        self._live: Any = None
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether standard error is a terminal that can be drawn on."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal
+
+    def start(self) -> None:
+        """Take the terminal."""
+        from rich.live import Live
+
+        here = {"console": self.console, "redirect_stdout": sys.stdout.isatty()}
+        self._live = Live(get_renderable=self._content, auto_refresh=False, **here)
+        Display.running = self
+        self._live.start(refresh=True)
+
+    def refresh(self) -> None:
+        """Draw it, unless it was drawn just now."""
+        begun = time.monotonic()
+        if begun >= self._next_drawing:
+            self._live.refresh()
+            now = time.monotonic()
+            self._next_drawing = now + max(_PAUSE, _THRIFT * (now - begun))
+
+    def stop(self) -> None:
+        """Draw it for the last time and leave it there."""
+        Display.running = None
+        if self._live is not None:
+            self._live.stop()
+
+    def abandon(self) -> None:
+        """Give the terminal back without drawing again."""
+        self._render = str
+        self._bars.clear()
+        self.stop()
+
+    def _content(self) -> Any:
+        from rich.console import Group
+
+        return Group(self._render(), *self._bars)
+
+    @contextmanager
+    def counting(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar below the rest, as `counting`."""
+        bar = _bar(self.console)
+        task = bar.add_task(description, total=total)
+
+        def advance(done: int) -> None:
+            bar.advance(task, done)
+            self.refresh()
+
+        self._bars.append(bar)
+        self.refresh()
+        try:
+            yield advance
+        finally:
+            self._bars.remove(bar)
+
+
+def progress() -> Any:
     """A rich progress bar on standard error; it is silent where that is no terminal."""
     from rich.console import Console
+
+    return _bar(Console(stderr=True))
+
+
+def _bar(console: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *columns, TimeRemainingColumn())
-    return Progress(*shown, console=console, disable=not console.is_terminal, transient=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
 @contextmanager
 def counting(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar over `total` things; yields what is to be called with the number just done."""
+    if Display.running is not None:
+        with Display.running.counting(description, total) as advance:
+            yield advance
+        return
     with progress() as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.advance(task, done)

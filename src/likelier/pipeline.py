@@ -16,6 +16,8 @@ from likelier.data.prepare import fitting_records, prepare_groups
 from likelier.data.tokenize import default_max_length
 from likelier.errors import ConfigError
 from likelier.hub import check_repository, push_run
+from likelier.insight.diagnose import diagnose
+from likelier.insight.reading import read_run
 from likelier.modelcard import write_model_card
 from likelier.models import Dtype, default_token_budget, load_policy
 from likelier.paths import cache_folder
@@ -58,6 +60,9 @@ def train(config: RunConfig, data: PreferenceData | None = None) -> PreferenceTr
     say(f"done: {trainer.state.global_step} steps; model, metrics.jsonl and run.json lie in {run.output}")
     if run.push_to_hub is not None:
         say(f"uploaded: {push_run(folder.path, run.push_to_hub)}")
+    for verdict in diagnose(read_run(run.output)):
+        say(f"diagnosis: {verdict.severity}: {verdict.title}")
+    say(f"next: likelier report {run.output} (a page with everything), likelier diagnose {run.output}")
     return trainer
 
 

@@ -1,55 +1,114 @@
-"""The live display of a training run, as a transformers callback that only looks."""
+"""The live display of a training run, as a transformers callback that only looks: it reads what the run writes."""
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from likelier.console import progress, say
+from likelier.console import Display, say
+from likelier.insight.account import unit
+from likelier.insight.follow import Follower
+from likelier.insight.view import evaluation_line, pace_of, step_line, view_of, warning_line
+
+_PAUSE = 1.0  # seconds between two looks for warnings where there is no display
 
 
 class ProgressDisplay(TrainerCallback):
-    """A bar with loss, margin, accuracy and time left; plain lines now and then where there is no terminal."""
+    """What `likelier watch` shows, in the terminal of the run itself; plain lines now and then where there is none.
+
+    `lines` is about how many of these there are. A fault of the display does not end the run: it is told, and the
+    display goes.
+    """
 
     def __init__(self, lines: int = 10) -> None:
         self._lines = lines
-        self._bar: Any = None
-        self._task: Any = None
+        self._follower: Follower | None = None
+        self._display: Display | None = None
+        self._recent: deque[dict[str, Any]] = deque(maxlen=20)
+        self._next_look = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        from rich.progress import TextColumn
+        self._follower = Follower(str(args.output_dir))
+        self._safely(self._begin)
 
-        self._bar = progress(TextColumn("{task.fields[figures]}"))
-        self._bar.start()
-        self._task = self._bar.add_task("training", total=state.max_steps, completed=state.global_step, figures="")
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._safely(self._tell_warnings if self._display is None else self._display.refresh)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        if self._bar is None or not logs or "loss" not in logs:
+        if not logs or "loss" not in logs:
             return
-        figures = figures_of(logs)
-        self._bar.update(self._task, completed=state.global_step, figures=figures)
+        row = {"step": state.global_step, **logs}
+        self._recent.append(row)
         every = max(1, state.max_steps // self._lines)
-        if self._bar.disable and (state.global_step % every == 0 or state.global_step == state.max_steps):
-            say(f"step {state.global_step}/{state.max_steps}  {figures}")
+        if self._display is None and (state.global_step % every == 0 or state.global_step == state.max_steps):
+            self._safely(lambda: self._tell_step(row, state.max_steps))
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        if self._display is not None:
+            self._safely(self._display.refresh)
+        elif metrics:
+            row = {name.removeprefix("eval_"): value for name, value in metrics.items()}
+            say(evaluation_line(row, state.global_step))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.close()
+        self._safely(self.close)
+        self._follower = None
 
     def close(self) -> None:
-        """Take the bar off the screen, also after an error."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        """Leave the last state on the screen, also after an error."""
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
+        elif self._follower is not None:
+            self._next_look = 0.0
+            self._tell_warnings()
 
+    def _begin(self) -> None:
+        display = Display(self._view)
+        if display.is_possible:
+            self._display = display
+            display.start()
 
-def figures_of(logs: dict[str, Any]) -> str:
-    """The few figures worth a line."""
-    named = (("loss", "loss"), ("rewards/margins", "margin"), ("rewards/accuracies", "accuracy"), ("kl", "kl"))
-    return "  ".join(f"{short} {logs[name]:.3f}" for name, short in named if name in logs)
+    def _view(self) -> Any:
+        assert self._follower is not None and self._display is not None
+        run = self._follower.read()
+        return view_of(run, self._follower.warnings, ascii_only=self._display.console.options.ascii_only)
+
+    def _tell_step(self, row: dict[str, Any], total: int) -> None:
+        assert self._follower is not None
+        say(step_line(row, total, pace_of(list(self._recent)), unit(self._follower.read())))
+
+    def _tell_warnings(self) -> None:
+        """Each once, as it arises."""
+        if self._follower is None or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _PAUSE
+        self._follower.read()
+        for verdict in self._follower.new_warnings():
+            say(warning_line(verdict))
+
+    def _safely(self, action: Callable[[], None]) -> None:
+        """Show, unless the display has had a fault before."""
+        if self._follower is None:
+            return
+        try:
+            action()
+        except Exception as error:  # whatever it is, hours of training are worth more than the display
+            display, self._display, self._follower = self._display, None, None
+            if display is not None:
+                display.abandon()
+            say(f"the display of the run is out of order ({type(error).__name__}: {error}); training goes on")

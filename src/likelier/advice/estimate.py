@@ -100,6 +100,7 @@ def plan_json(plan: Any) -> dict[str, Any]:
         "parts": plan.parts,
         "peak_training": sum(plan.parts.values()),
         "peak_scoring": plan.scoring,
+        "peak_evaluating": plan.evaluating,
         "peak": plan.peak,
         "needed": plan.needed,
         "device": plan.device,

@@ -58,8 +58,9 @@ _COME_AND_GO = ("activations", "head")
 class MemoryPlan:
     """Bytes of a run at its fullest moment.
 
-    `parts` sum up to the peak of training; `scoring` is the peak before it, when the reference is scored. `tokens` are
-    those of the longest micro-batch. `fitting_budget` is the largest token budget that fits into `memory` (None where
+    `parts` sum up to the peak of training; `scoring` is the peak before it, when the reference is scored, `evaluating`
+    the one at its end, when held-out answers are compared with the reference. `tokens` are those of the longest
+    micro-batch. `fitting_budget` is the largest token budget that fits into `memory` (None where
     no memory is named, 0 where not even the longest row does, alone).
     """
 
@@ -70,6 +71,7 @@ class MemoryPlan:
     device: Device
     parts: dict[str, int]
     scoring: int
+    evaluating: int
     tokens: int
     rows: int
     several: bool
@@ -82,12 +84,12 @@ class MemoryPlan:
     @property
     def peak(self) -> int:
         """The most that is held at once."""
-        return max(sum(self.parts.values()), self.scoring)
+        return max(sum(self.parts.values()), self.scoring, self.evaluating)
 
     @property
     def needed(self) -> int:
         """The peak with what surrounds it: libraries, CUDA's context, blocks that cannot be used."""
-        return needed(self.parts, self.scoring, self.device)
+        return needed(self.parts, max(self.scoring, self.evaluating), self.device)
 
     @property
     def fits(self) -> bool | None:
@@ -95,10 +97,10 @@ class MemoryPlan:
         return None if self.memory is None else self.needed <= self.memory
 
 
-def needed(parts: Mapping[str, int], scoring: int, device: Device) -> int:
-    """A peak with what surrounds it."""
+def needed(parts: Mapping[str, int], besides: int, device: Device) -> int:
+    """A peak with what surrounds it: that of training, or the one before or after it (`besides`)."""
     unused = round(_UNUSED_BLOCKS[device] * sum(parts[name] for name in _COME_AND_GO))
-    return max(sum(parts.values()) + unused, scoring) + _CONTEXT[device]
+    return max(sum(parts.values()) + unused, besides) + _CONTEXT[device]
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,7 @@ class Planner:
             device=self.asked.device,
             parts=parts,
             scoring=self._scoring(budget),
+            evaluating=self._evaluating(budget),
             tokens=tokens_of(batch.trained),
             rows=len(batch.trained),
             several=batch.several,
@@ -293,7 +296,8 @@ class Planner:
 
     def needed(self, budget: int) -> int:
         """The peak at this budget, with what surrounds it."""
-        return needed(self._parts(self.micro_batch(budget)), self._scoring(budget), self.asked.device)
+        besides = max(self._scoring(budget), self._evaluating(budget))
+        return needed(self._parts(self.micro_batch(budget)), besides, self.asked.device)
 
     # --- the parts -----------------------------------------------------------------------------------------------
 
@@ -339,10 +343,30 @@ class Planner:
 
     def _scoring(self, budget: int) -> int:
         """Before training: weights, one micro-batch without gradients, or the copy of a tensor that is being hashed."""
-        batch = self.micro_batch(budget * PACK_LARGER.get(self.asked.device, 1))
-        alive = self.tracer.trace(batch.counted, gradients=False).forward.total
         hashed = self.weights.largest if self.asked.device == "cpu" else 0
-        return self.weights.bytes + self._reference() + max(alive, hashed) + self._workspace()
+        return self.weights.bytes + self._reference() + max(self._alive(budget), hashed) + self._workspace()
+
+    def _alive(self, budget: int) -> int:
+        """What a micro-batch without gradients holds."""
+        batch = self.micro_batch(budget * PACK_LARGER.get(self.asked.device, 1))
+        return self.tracer.trace(batch.counted, gradients=False).forward.total
+
+    def _evaluating(self, budget: int) -> int:
+        """At the end, with held-out data: the gradients are gone, and a whole model's reference is loaded once more
+        (an adapter is switched off, or a copy of it is kept); answers are written, or a micro-batch is scored.
+        """
+        standing = self._standing()
+        copy = self.weights.trained_bytes if self.known.adapter_loaded else 0
+        again = standing["reference"] or (copy if self._adapter else self.weights.bytes)
+        passing = max(self._alive(budget), self._written(budget))
+        return standing["weights"] + standing["optimizer"] + again + passing + self._workspace()
+
+    def _written(self, budget: int) -> int:
+        """Keys and values of a batch of answers, which is cut by the token budget."""
+        text = self.known.config.get_text_config()
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return 2 * text.num_hidden_layers * heads * size * self.asked.training.weights.itemsize * budget
 
     # --- what fits ---------------------------------------------------------------------------------------------------
 

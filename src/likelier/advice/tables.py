@@ -70,6 +70,7 @@ def plan_table(plans: Mapping[str, MemoryPlan]) -> Table:
     lines = {
         "peak while training": [size(sum(plan.parts.values())) for plan in plans.values()],
         "peak before it, scoring": [size(plan.scoring) for plan in plans.values()],
+        "peak after it, evaluating": [size(plan.evaluating) for plan in plans.values()],
         "with libraries and what cannot be used": [size(plan.needed) for plan in plans.values()],
         "token budget": [f"{plan.token_budget:,}" for plan in plans.values()],
         "fullest micro-batch": [f"{plan.rows} rows, {plan.tokens:,} tokens" for plan in plans.values()],

@@ -10,6 +10,7 @@ from typing import Any
 
 from likelier.insight.charts import number
 from likelier.insight.reading import Row, Run
+from likelier.modelcard import base_model_id
 from likelier.paths import base_names
 
 BUILT_IN = "the built-in pairs"
@@ -65,7 +66,7 @@ def block(run: Run, name: str) -> Mapping[str, Any]:
 def sentence(run: Run) -> str:
     """What was trained, on what and for how long."""
     options, data = block(run, "options"), block(run, "data")
-    model = base_names({"model": run.card.get("policy") or "a model"})["model"]
+    model = base_names(_model(run.card))
     said = [f"{run.method.upper()} trained {model}"]
     rows = (data.get("train") or {}).get("groups")
     if rows:
@@ -75,6 +76,13 @@ def sentence(run: Run) -> str:
     if run.card.get("training_seconds") is not None:
         said.append(f"in {duration(float(run.card['training_seconds']))} on {run.card.get('device', '?')}")
     return " ".join(said) + "."
+
+
+def _model(card: Mapping[str, Any]) -> str:
+    """The policy in words, the built-in one by its full name."""
+    words, name = str(card.get("policy") or "a model"), (card.get("run") or {}).get("model")
+    known = base_model_id(card)
+    return words.replace(str(name), known, 1) if known and words.split(" ")[0] == name else words
 
 
 def unit(run: Run) -> str:
@@ -115,7 +123,7 @@ def figures(run: Run) -> list[Figure]:
     """The held-out metrics before and after, those that were measured."""
     before, after = start_and_end(run)
     keys = [entry for entry in _FIGURES if entry[0] in before or entry[0] in after]
-    if "pair_accuracy" in after and unit(run) == "pairs":
+    if "pair_accuracy" in (after or before) and unit(run) == "pairs":
         keys = [entry for entry in keys if entry[0] != "rewards/accuracies"]  # the same pairs, the same rewards
     return [Figure(name, _measured(before, key, share), _measured(after, key, share)) for key, name, share in keys]
 
@@ -143,6 +151,8 @@ def tiles(run: Run) -> list[tuple[str, str]]:
         ("held-out loss", "loss", False),
         ("KL in nats", "kl", False),
     ]
+    if "rewards/margins" in after:
+        named = [entry for entry in named if entry[1] != "loss"]  # it says less
     found = [(name, number(after[key], percent=share)) for name, key, share in named if key in after]
     found.append(("steps", f"{_steps(run).split()[0]}"))
     if run.card.get("training_seconds") is not None:
@@ -162,7 +172,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 def _facts(run: Run, card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     rate, parameters = card.get("learning_rate") or {}, card.get("parameters") or {}
-    yield "model", card.get("policy")
+    yield "model", _model(card) if card.get("policy") else None
     if parameters.get("all"):
         share = parameters["trainable"] / parameters["all"]
         yield "trained", f"{parameters['trainable']:,} of {parameters['all']:,} parameters ({share:.2%})"
@@ -216,7 +226,7 @@ def _timing(run: Run) -> Iterator[tuple[str, str | None]]:
         taken = (evaluation.get("seconds") or {}).get(when) if isinstance(evaluation.get("seconds"), dict) else None
         yield words, None if taken is None else duration(float(taken))
     share = evaluation.get("share_at_intervals")
-    yield "evaluations between, of training time", None if share is None else f"{float(share):.1%}"
+    yield "evaluations between, of training time", None if share is None else number(float(share), percent=True)
     yield "evaluated", evaluation.get("words")
     memory = run.card.get("peak_memory_gib")
     what = (
@@ -240,6 +250,15 @@ def run_file(run: Run) -> str | None:
     parts = (given, block(run, "lora"), block(run, "hyperparameters"), block(run, "options"), block(run, "chat"))
     named = {name: _plain(value) for part in parts for name, value in part.items() if value not in (None, {}, [])}
     return yaml.safe_dump(named, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def demo_command(run: Run) -> str | None:
+    """The command that makes a run on the built-in data again; None for any other run."""
+    given, most = block(run, "run"), block(run, "options").get("max_steps")
+    if given.get("data") != BUILT_IN:
+        return None
+    model = "" if given.get("model") == "demo" else f" --model {given.get('model')}"
+    return f"likelier demo{model}" + (f" --max-steps {most}" if most else "")
 
 
 def _plain(value: Any) -> Any:

@@ -21,6 +21,7 @@ MOST_POINTS = 120  # of a line, so that a page stays small
 _SMOOTHED_FROM = 24
 _MARKED_UP_TO = 30
 _MARKERS = "os^DvPX*"
+_LONGEST_NAME = 24
 _STEPS = [1, 2, 2.5, 5, 10]  # between ticks
 
 
@@ -169,8 +170,11 @@ def scatter_chart(
     groups = list(dict.fromkeys(point.group for point in kept))
     with drawing_style():
         figure, axes = new_figure(300)
+        middle = (min(point.x for point in kept) + max(point.x for point in kept)) / 2
         for point in kept:
-            _draw_point(axes, point, groups.index(point.group), (len(kept) <= 8) if named is None else named)
+            _draw_point(axes, point, groups.index(point.group))
+            if (len(kept) <= 8) if named is None else named:
+                _write_name(axes, point, leftwards=point.x > middle)
         axes.set_xlabel(printable(x_label))
         axes.margins(0.12)
         _percent_axis(axes, percent)
@@ -352,7 +356,7 @@ def _bars(axes: Any, edges: Sequence[float], counts: Mapping[str, Sequence[int]]
 # --- points ----------------------------------------------------------------------------------------------------
 
 
-def _draw_point(axes: Any, point: Point, group: int, named: bool) -> None:
+def _draw_point(axes: Any, point: Point, group: int) -> None:
     look = {"color": paint(f"--s{group % SERIES_COLOURS}"), "marker": _MARKERS[group % len(_MARKERS)]}
     axes.errorbar(
         [point.x],
@@ -364,9 +368,15 @@ def _draw_point(axes: Any, point: Point, group: int, named: bool) -> None:
         markersize=7,
         **look,
     )
-    if named:
-        offset, size = (6, 5), 10.5
-        axes.annotate(printable(point.name)[:32], (point.x, point.y), offset, textcoords="offset points", fontsize=size)
+
+
+def _write_name(axes: Any, point: Point, *, leftwards: bool) -> None:
+    """Beside the point, towards the middle of the drawing, where there is room."""
+    name = printable(point.name)
+    name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    offset, side = ((-7, 5), "right") if leftwards else ((7, 5), "left")
+    where = {"textcoords": "offset points", "fontsize": 12, "ha": side}
+    axes.annotate(name, (point.x, point.y), offset, **where).set_in_layout(False)
 
 
 def _reach(value: float, low: float | None, high: float | None) -> list[list[float]] | None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 from shutil import get_terminal_size
+from typing import TYPE_CHECKING
 
 from likelier.errors import ConfigError
+
+if TYPE_CHECKING:
+    from likelier.insight.comparison.text import Findings
 
 PIPED = 120  # the width of the table where it is not written to a terminal
 
@@ -38,13 +42,11 @@ def run(flags: argparse.Namespace) -> None:
         say(f"page: {flags.output}")
 
 
-def write_page(found: object, path: Path) -> None:
+def write_page(found: Findings, path: Path) -> None:
     """Write the page. Raises `ConfigError` where it cannot be written."""
     from likelier.insight.comparison.page import as_html
-    from likelier.insight.comparison.text import Findings
     from likelier.paths import write_whole
 
-    assert isinstance(found, Findings)
     if path.is_dir():
         raise ConfigError(f"--output {path} is a folder; name a file, such as {path / 'compare.html'}")
     try:

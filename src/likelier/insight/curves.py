@@ -20,16 +20,19 @@ def curves(run: Run) -> list[Markup]:
         _rewards(run),
         _margins(run),
         _accuracy(run),
-        _kl(run),
+        *(_measured(run) if len(run.evaluations) > 1 else []),
         _log_probabilities(run),
-        _own_answers(run),
-        _answer_lengths(run),
         _lengths(run),
         _baseline(run),
         _gradient(run),
         _rate(run),
     ]
     return [chart for chart in drawn if chart]
+
+
+def _measured(run: Run) -> list[Markup]:
+    """What only evaluations know; a single one makes no curve."""
+    return [_kl(run), _own_answers(run), _answer_lengths(run)]
 
 
 def _trained(run: Run, key: str, name: str = "training", colour: int = TRAIN) -> Series:
@@ -131,9 +134,9 @@ def _log_probabilities(run: Run) -> Markup:
         "What the policy gives the data's answers, summed over their tokens. A falling chosen line means that the "
         "answers one wants become less likely, whatever the margin does."
     )
-    title, unit = "Log-probabilities", "nats an answer, held-out" if run.evaluations else "nats an answer"
-    sides = [one for one in _sides(run, "logps") if one.dashed or not run.evaluations]
-    return line_chart(title, "step", unit, sides, note=note)
+    measured = len(run.evaluations) > 1
+    sides = [one for one in _sides(run, "logps") if one.dashed == measured]
+    return line_chart("Log-probabilities", "step", "nats an answer", sides, note=note)
 
 
 def _own_answers(run: Run) -> Markup:

@@ -17,9 +17,12 @@ Column = Sequence[float]
 
 def distributions(run: Run) -> list[Markup]:
     """The charts for which there is something to draw; of the last evaluation where the run has not ended."""
-    before, after = (_items(run.detail(when)) for when in ("start", "last"))
-    drawn = [_rewards(run, before, "before"), _rewards(run, after, "after"), _margins(run, before, after)]
-    drawn.append(_likelier(before, after) if "chosen" in after else _per_token(before, after))
+    first, last = run.detail("start"), run.detail("last")
+    before, after = _items(first), _items(last) if last != first else {}
+    when = "after training" if last and last.get("when") == "end" else f"at step {(last or {}).get('step', '?')}"
+    drawn = [_rewards(run, before, "before training"), _rewards(run, after, when), _margins(run, before, after, when)]
+    both = {name: items for name, items in (("before", before), (when, after)) if items}
+    drawn.append(_per_token(both) if "completion" in (after or before) else _likelier(both))
     return [chart for chart in drawn if chart]
 
 
@@ -56,7 +59,7 @@ def _rewards(run: Run, items: Mapping[str, Any], when: str) -> Markup:
         return Markup("")  # no reference, or the start, where every reward is 0
     note = "Well apart is well learned; what lies left of 0 became less likely than it was under the reference."
     return histogram_chart(
-        f"Rewards {when} training",
+        f"Rewards {when}",
         "implicit reward",
         found,
         level=(0.0, "as the reference"),
@@ -65,33 +68,33 @@ def _rewards(run: Run, items: Mapping[str, Any], when: str) -> Markup:
     )
 
 
-def _margins(run: Run, before: Mapping[str, Any], after: Mapping[str, Any]) -> Markup:
-    found = {}
-    for when, items in (("before", before), ("after", after)):
-        sides = _sides(items)
-        if "chosen" in sides:
-            columns = (_reward(run, sides["chosen"]), _reward(run, sides["rejected"]))
-            found[when] = [one - two for one, two in zip(*columns, strict=True)]
+def _margins(run: Run, before: Mapping[str, Any], after: Mapping[str, Any], when: str) -> Markup:
+    found = {name: _margin(run, items) for name, items in (("before training", before), (when, after))}
+    was_zero = bool(found["before training"]) and not any(found["before training"])
+    shown = {name: column for name, column in found.items() if any(column)}
     note = "Of each pair. Left of the line are the pairs that the policy gets wrong."
-    if not any(found.get("before", [])):
-        found.pop("before", None)
-        note += " Before the first step every margin was 0." if before else ""
     return histogram_chart(
-        "Margins" + (" before and after" if len(found) > 1 else " after training"),
+        "Margins " + " and ".join(shown),
         "reward of chosen minus rejected",
-        found,
+        shown,
         level=(0.0, "no preference"),
         unit="number of pairs",
-        note=note,
-        colours=(_GREY, HELD_OUT)[-len(found) :],
+        note=note + (" Before the first step every margin was 0." if was_zero else ""),
+        colours=[HELD_OUT if name == when else _GREY for name in shown],
     )
 
 
-def _likelier(before: Mapping[str, Any], after: Mapping[str, Any]) -> Markup:
+def _margin(run: Run, items: Mapping[str, Any]) -> list[float]:
+    sides = _sides(items)
+    if "chosen" not in sides:
+        return []
+    return [one - two for one, two in zip(*(_reward(run, sides[side]) for side in ("chosen", "rejected")), strict=True)]
+
+
+def _likelier(both: Mapping[str, Mapping[str, Any]]) -> Markup:
     found = {
         when: [one - two for one, two in zip(items["chosen"]["logps"], items["rejected"]["logps"], strict=True)]
-        for when, items in (("before", before), ("after", after))
-        if "chosen" in items
+        for when, items in both.items()
     }
     return histogram_chart(
         "Which answer the policy finds likelier",
@@ -100,21 +103,26 @@ def _likelier(before: Mapping[str, Any], after: Mapping[str, Any]) -> Markup:
         level=(0.0, "both alike"),
         unit="number of pairs",
         note="Right of the line the chosen answer is likelier as it stands, whatever the reference thinks.",
-        colours=(_GREY, HELD_OUT),
+        colours=_colours(both),
     )
 
 
-def _per_token(before: Mapping[str, Any], after: Mapping[str, Any]) -> Markup:
+def _per_token(both: Mapping[str, Mapping[str, Any]]) -> Markup:
     found = {
-        when: [logp / max(1, length) for logp, length in zip(side["logps"], side["lengths"], strict=True)]
-        for when, items in (("before", before), ("after", after))
-        for side in [items.get("completion")]
-        if side
+        when: [
+            logp / max(1, length)
+            for logp, length in zip(items["completion"]["logps"], items["completion"]["lengths"], strict=True)
+        ]
+        for when, items in both.items()
     }
     return histogram_chart(
         "How likely the policy finds the answers",
         "log-probability a token, nats",
         found,
         note="To the right is likelier: 0 would be certainty.",
-        colours=(_GREY, HELD_OUT),
+        colours=_colours(both),
     )
+
+
+def _colours(both: Mapping[str, Any]) -> list[int]:
+    return [_GREY if name == "before" else HELD_OUT for name in both]

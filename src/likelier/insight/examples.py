@@ -14,9 +14,9 @@ from likelier.insight.reading import Run
 from likelier.paths import base_names
 
 MOST_TOKENS = 400  # of an answer in a heat map
-MOST_MAPS = 900_000  # characters of all heat maps
+MOST_MAPS = 700_000  # characters of all heat maps
 MOST_SAMPLES = 12
-MOST_TEXT = 2_000  # characters of a text
+MOST_TEXT = 1_500  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _scores(answer: Mapping[str, Any]) -> str:
 
 
 def samples(run: Run) -> list[Sample]:
-    """The answers of the first and the last evaluation that wrote some, side by side, those that changed first."""
+    """The answers of the first and the last evaluation that wrote some, side by side."""
     told = [detail for detail in run.details() if detail.get("samples")]
     if not told:
         return []
@@ -140,7 +140,7 @@ def _remarks(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"{number(answer['repetition'], percent=True)} repeated"
     if answer.get("refusal"):
         yield "a refusal"
-    if isinstance(answer.get("logratio"), (int, float)):
+    if isinstance(answer.get("logratio"), (int, float)) and answer["logratio"]:
         yield f"log-ratio {signed(answer['logratio'], 2)} nats"
     if isinstance(answer.get("reward"), (int, float)):
         yield f"judged {signed(answer['reward'], 2)}"

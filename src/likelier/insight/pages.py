@@ -16,7 +16,7 @@ from likelier.insight.charts import number
 from likelier.versions import __version__
 
 _FLAG = re.compile(r"--(?:(?:method|reference|dtype|scheduler) [a-z][\w-]*|[a-z][a-z0-9-]*(?: \d[\w.-]*\w|(?: \d)?))")
-MOST_TEXT = 20_000  # characters of one value, whatever a file may hold
+MOST_TEXT = 10_000  # characters of one value, whatever a file may hold
 
 
 def render(template_name: str, *, package: str = "likelier.insight", **values: Any) -> str:

@@ -129,8 +129,8 @@ class _Lines:
             stream.seek(self._read)
             new = stream.read()
         whole = new[: new.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            self._rows.append(_row(self.path, len(self._rows) + 1, line))
+        before = len(self._rows)
+        self._rows += [_row(self.path, before + number, line) for number, line in enumerate(whole.splitlines(), 1)]
         self._read += len(whole)
         return self._rows
 

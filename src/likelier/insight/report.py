@@ -10,6 +10,7 @@ from typing import Any
 from likelier.errors import RunFolderError
 from likelier.insight.account import (
     block,
+    demo_command,
     facts,
     figures,
     identities,
@@ -29,7 +30,7 @@ from likelier.insight.verdicts import Verdict
 from likelier.paths import base_names, write_whole
 from likelier.runs import RunFolder
 
-MOST_FINDINGS = 30
+MOST_FINDINGS = 20
 _HOLD_OUT = "No data were held out: give --eval-fraction 0.1, or --eval-data FILE, to find it here."
 
 
@@ -64,7 +65,7 @@ def report_page(run: Run) -> str:
     return render(
         "report.html",
         run=run,
-        sentence=sentence(run),
+        sentence=clipped(sentence(run)),
         state=state(run),
         tiles=tiles(run),
         verdicts=verdicts,
@@ -77,9 +78,10 @@ def report_page(run: Run) -> str:
         audit_verdict=(run.audit.get("audit") or {}).get("verdict", ""),
         counts=_counts(run),
         timing=timing(run),
-        facts=facts(run),
-        run_file=clipped(run_file(run), 20_000) if run_file(run) else None,
-        identities=identities(run),
+        facts=[(name, clipped(words)) for name, words in facts(run)],
+        run_file=run_file(run),
+        demo_command=demo_command(run),
+        identities=[(name, clipped(words)) for name, words in identities(run)],
         stages=_stages(run),
         why_empty=lambda what: why_empty(run, what),
         heatmap_css=HEATMAP_CSS,
@@ -123,7 +125,7 @@ def _listed(account: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _finding(one: Mapping[str, Any]) -> dict[str, Any]:
     places: Sequence[Any] = one.get("examples") or []
-    found = {name: clipped(one.get(name) or "", 1000) for name in ("name", "summary", "why", "mend", "severity")}
+    found = {name: clipped(one.get(name) or "", 600) for name in ("name", "summary", "why", "mend", "severity")}
     return found | {"count": one.get("count", ""), "places": [clipped(base_names(str(p)), 200) for p in places[:5]]}
 
 

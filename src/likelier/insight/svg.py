@@ -93,7 +93,7 @@ def embedded(svg: str, label: str, hovers: Iterable[Hover] = ()) -> Markup:
     for name in ("metadata", "defs/style/.."):
         for useless in root.findall(name):
             root.remove(useless)
-    _rename_ids(root, hashlib.sha256(svg.encode()).hexdigest()[:8])
+    _rename_ids(root, hashlib.sha256(f"{label}\n{svg}".encode("utf-8", "replace")).hexdigest()[:8])
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": printable(label)}
     root.extend(_hover_element(hover) for hover in hovers)
     text = ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)

@@ -80,7 +80,7 @@ def plan_sweep(values: Values, vary: Sequence[str], seeds: Sequence[int]) -> Swe
     numbers = seeds_of(seeds, base.training.seed)
     runs = [_with_seed(setting, seed) for seed in numbers for setting in settings]
     _refuse_twice(settings)
-    output = Path(base.run.output)
+    output = Path(base.run.output).expanduser()
     return SweepPlan(output, bool(shared.get("resume", False)), tuple(vary), numbers, base, tuple(runs))
 
 
@@ -143,7 +143,7 @@ def variations(words: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
         method, point, option = name.partition(".")
         option = option.replace("-", "_")
         if method not in METHODS:
-            raise ConfigError(f"{word}: {_no_method(method, bool(point or not equals))}")
+            raise ConfigError(f"{word}: {_no_method(word, method, bool(point or not equals))}")
         if bool(point) != bool(equals) or bool(point) != bool(option):
             raise ConfigError(f"{word}: say METHOD, or METHOD.OPTION=VALUE,VALUE, such as dpo.beta=0.05,0.1")
         if option in _OF_THE_WHOLE:
@@ -161,7 +161,9 @@ def variations(words: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     return found
 
 
-def _no_method(name: str, is_method: bool) -> str:
+def _no_method(word: str, name: str, is_method: bool) -> str:
+    if word.endswith((".yaml", ".yml")):
+        return f"the file comes first: likelier sweep {word} --vary ..."
     if not is_method:
         return f"no method is named; write METHOD.{name}=..., such as dpo.{name}=..."
     return f"unknown method {name!r}{nearest(name, METHODS)}; known: {', '.join(METHODS)}"

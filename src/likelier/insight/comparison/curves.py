@@ -11,9 +11,9 @@ from likelier.insight.charts import Series, line_chart
 from likelier.insight.comparison.measures import reward_scale
 from likelier.insight.comparison.subjects import Comparison, Subject
 from likelier.insight.reading import Run
+from likelier.insight.svg import SERIES_COLOURS
 
 Course = tuple[Sequence[float], Sequence[float]]
-_COLOURS = 8
 
 
 def charts(comparison: Comparison) -> list[Markup]:
@@ -73,7 +73,7 @@ def _series(subject: Subject, of: Callable[[Run], Course], scale: Callable[[Run]
         [fmean(one) for one in values],
         [min(one) for one in values] if several else None,
         [max(one) for one in values] if several else None,
-        dashed=number >= _COLOURS,
+        dashed=number >= SERIES_COLOURS,
         smooth=not several,
-        colour=number % _COLOURS,
+        colour=number % SERIES_COLOURS,
     )

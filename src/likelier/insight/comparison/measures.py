@@ -72,9 +72,8 @@ def _evaluated(name: str, error: str = "") -> Callable[[Run], Figure | None]:
 
 
 def _figure(value: Any, low: Any = None, high: Any = None, error: Any = None) -> Figure | None:
-    if not isinstance(value, (int, float)) or not isfinite(value):
-        return None
-    return Figure(float(value), low, high, error)
+    known = [float(one) if isinstance(one, (int, float)) and isfinite(one) else None for one in (low, high, error)]
+    return Figure(float(value), *known) if isinstance(value, (int, float)) and isfinite(value) else None
 
 
 def _pair_accuracy(run: Run) -> Figure | None:

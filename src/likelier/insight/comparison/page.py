@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import isnan
-
 from markupsafe import Markup
 
 from likelier.insight.charts import Point, scatter_chart
@@ -11,8 +9,7 @@ from likelier.insight.comparison.curves import charts
 from likelier.insight.comparison.frontier import BEFORE, Frontier
 from likelier.insight.comparison.text import Findings, paired_table
 from likelier.insight.pages import render
-
-_COLOURS = 8
+from likelier.insight.svg import SERIES_COLOURS
 
 
 def as_html(found: Findings) -> str:
@@ -29,13 +26,15 @@ def as_html(found: Findings) -> str:
 
 
 def _picture(frontier: Frontier, subjects: int) -> Markup:
-    """Every run a point; of one colour are the runs of a setting, or of a method where settings are many."""
+    """Every run a point; of one colour are the runs of a setting, or of a method where settings are too many."""
+    by_setting = subjects <= SERIES_COLOURS
     points = []
     for name, run, kl, error, gain in frontier.runs:
-        bounds = (None, None) if error is None or isnan(error) else (kl - error, kl + error)
-        group = name if subjects < _COLOURS else run.method
+        bounds = (None, None) if error is None else (kl - error, kl + error)
+        group = name if by_setting else run.method
         points.append(Point(f"{name} ({run.name})", kl, gain, group, x_low=bounds[0], x_high=bounds[1]))
-    points += [Point(BEFORE, one.kl, one.gain, BEFORE) for one in frontier.places if one.name == BEFORE]
+    if len({point.group for point in points}) < SERIES_COLOURS:
+        points += [Point(BEFORE, one.kl, one.gain, BEFORE) for one in frontier.places if one.name == BEFORE]
     share = frontier.measure.kind == "share"
     return scatter_chart(
         f"{frontier.measure.head.capitalize()} against KL",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import Facts, told
-from likelier.insight.diagnose.statistics import mean_of
+from likelier.insight.diagnose.statistics import BELIEVABLE, mean_of
 from likelier.insight.diagnose.words import from_to, number, rate
 from likelier.insight.verdicts import Verdict
 
 FAR = 10.0  # nats of KL an answer, or
 FAR_PER_TOKEN = 0.25  # nats a token: each token 1.3 times likelier than under the reference, all along
+TOO_FAR_PER_TOKEN = 1.0  # each token 2.7 times likelier: another model writes, whatever its answers look like
 REPEATS = 0.15  # more repeated runs of four tokens than at the start
-LOOPS = 0.5  # of an answer's runs repeated: it is a loop
+LOOPS = 0.5  # of an answer's runs repeated: it is a loop, not a sentence said twice
 MORE = 0.3  # of the answers: with 16 of them less is chance
 LONGER, SHORTER = 1.5, 0.5  # times the length at the start
 ONE_ANSWER = 1 / 3  # of the distinct answers at the start that are left
@@ -23,14 +25,13 @@ FEWEST = 6  # answers
 
 
 def over_optimization(facts: Facts) -> Iterator[Verdict]:
-    """Far from the reference, and the answers are worse than at the start."""
-    kl, per_token = facts.latest.get("kl"), facts.latest.get("kl_per_token")
-    if kl is None or per_token is None or not (kl >= FAR or per_token >= FAR_PER_TOKEN):
+    """Far from the reference, and the answers are worse than at the start; or so far that it need not be asked."""
+    kl, per_token = facts.kl or (0.0, 0.0)
+    if not facts.compares or not (kl >= FAR or per_token >= FAR_PER_TOKEN):
         return
     signs = list(_signs(facts))
-    if not signs:
+    if not signs and per_token < TOO_FAR_PER_TOKEN:
         return
-    distance = (facts.distance_words, f"{number(kl)} nats an answer, {number(per_token)} a token")
     strength = "tau" if "tau" in facts.hyperparameters else "beta"
     larger = f"--{strength} {3 * facts.scale:.3g} holds the policy closer" if facts.scale else None
     advice = [
@@ -38,7 +39,8 @@ def over_optimization(facts: Facts) -> Iterator[Verdict]:
         larger,
         "--save-steps 50, and take the checkpoint before the answers turn",
     ]
-    yield verdict("over-optimization", "warning", [distance, *signs, _margin(facts)], advice)
+    title = {} if signs else {"title": "The policy went far away from where it began"}
+    yield verdict("over-optimization", "warning", [facts.distance, *signs, _margin(facts)], advice, **title)
 
 
 def _margin(facts: Facts) -> tuple[str, str] | None:
@@ -75,11 +77,11 @@ def _judge_fell(facts: Facts) -> bool:
     before, now = (_of_samples(facts, when, "reward") for when in ("start", "end"))
     if len(before) != len(now) or len(now) < FEWEST:
         return False
-    return mean_of([after - earlier for earlier, after in zip(before, now, strict=True)]).surely_below(0.0)
+    return mean_of([after - earlier for earlier, after in zip(before, now, strict=True)]).surely_below(0.0, BELIEVABLE)
 
 
 def _samples(facts: Facts, when: str) -> Sequence[Mapping[str, Any]]:
-    return (facts.run.detail(when) or {}).get("samples") or ()
+    return (facts.detail(when) or {}).get("samples") or ()
 
 
 def _of_samples(facts: Facts, when: str, name: str) -> list[float]:
@@ -88,14 +90,12 @@ def _of_samples(facts: Facts, when: str, name: str) -> list[float]:
 
 def repetition(facts: Facts) -> Iterator[Verdict]:
     """Loops within answers, or one answer to every prompt."""
-    now = facts.latest.get("repetition")
-    repeats = now is not None and now - facts.start.get("repetition", 0.0) >= REPEATS
-    alike = _all_alike(facts)
-    if not repeats and not alike:
+    drawn, greedy, alike = _repeats(facts), _greedy_repeats(facts), _all_alike(facts)
+    if not drawn and not greedy and not alike:
         return
     evidence = [
-        told(facts, "repetition", "repeated runs of four tokens in its answers")
-        or (("repeated runs of four tokens in its answers", number(now)) if now is not None else None),
+        told(facts, "repetition", "repeated runs of four tokens in its answers"),
+        greedy,
         told(facts, "cut_answers", "answers that did not end"),
         alike,
         ("learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
@@ -108,8 +108,23 @@ def repetition(facts: Facts) -> Iterator[Verdict]:
         "look at answers_without_eos in run.json: answers without an end teach the model not to stop",
         "--beta 2 or more" if not facts.scale and facts.hyperparameters.get("beta", 2.0) < 2 else None,
     ]
-    severe = alike is not None or (now is not None and now >= LOOPS)
+    severe = alike is not None or facts.latest.get("repetition", 0.0) >= LOOPS
     yield verdict("repetition-or-collapse", "error" if severe else "warning", evidence, advice)
+
+
+def _repeats(facts: Facts) -> bool:
+    """Whether drawn answers repeat themselves more than at the start."""
+    return facts.latest.get("repetition", 0.0) - facts.start.get("repetition", 0.0) >= REPEATS
+
+
+def _greedy_repeats(facts: Facts) -> tuple[str, str] | None:
+    """The same of greedy answers, which loop sooner: at temperature 1 chance leads out of a loop."""
+    before, now = (
+        [one["greedy"]["repetition"] for one in _samples(facts, when) if "greedy" in one] for when in ("start", "end")
+    )
+    if not before or not now or fmean(now) < LOOPS or fmean(now) - fmean(before) < REPEATS:
+        return None
+    return "the same in greedy answers", from_to(fmean(before), fmean(now))
 
 
 def _all_alike(facts: Facts) -> tuple[str, str] | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from statistics import fmean, median
+from typing import TypeAlias
 
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.statistics import Trend
 from likelier.insight.diagnose.words import nats, number, percent, rate
-from likelier.insight.verdicts import Verdict
+from likelier.insight.verdicts import Severity, Verdict
 
 ALWAYS = 0.9  # of the steps
 ZERO = 1e-4  # nats
@@ -46,7 +47,10 @@ def _zeros(baseline: Trend) -> float:
     return fmean(value <= ZERO for value in baseline.values)
 
 
-def _runaway(facts: Facts, baseline: Trend, errors: Trend):
+Found: TypeAlias = "tuple[Severity, str, str, list[str | None]] | None"
+
+
+def _runaway(facts: Facts, baseline: Trend, errors: Trend) -> Found:
     if baseline.last.value < RUNAWAY:
         return None
     return (
@@ -61,7 +65,7 @@ def _runaway(facts: Facts, baseline: Trend, errors: Trend):
     )
 
 
-def _noisy(facts: Facts, baseline: Trend, errors: Trend):
+def _noisy(facts: Facts, baseline: Trend, errors: Trend) -> Found:
     small = (facts.batch_size or SMALL_BATCH) < SMALL_BATCH
     wander = (facts.scale or 0.0) * median(errors.values) if errors else 0.0
     if wander < NOISE and not small:
@@ -79,19 +83,19 @@ def _noisy(facts: Facts, baseline: Trend, errors: Trend):
     )
 
 
-def _stuck(facts: Facts, baseline: Trend, errors: Trend):
+def _stuck(facts: Facts, baseline: Trend, errors: Trend) -> Found:
     if _zeros(baseline) < ALWAYS:
         return None
-    low = facts.trend("rewards/chosen").last.surely_below(-LOW)
+    why = "The mean log-ratio under foreign prompts is not above 0, and KTO does not let its baseline go below."
+    if not facts.trend("rewards/chosen").last.surely_below(-LOW):
+        works = f"{why} It then is apo_zero on single answers, which works."
+        return "info", "KTO's baseline stays at 0", works, []
     return (
-        "warning" if low else "info",
-        "KTO's baseline stays at 0" + (", and the desirable answers fall below it" if low else ""),
-        "The mean log-ratio under foreign prompts is not above 0, and KTO does not let its baseline go below. It then "
-        "is apo_zero on single answers, which works."
-        + (
-            " But here everything falls, and a desirable answer that falls counts as wrong however good it is."
-            if low
-            else ""
-        ),
-        ["--learning-rate lower, --desirable-weight higher, so that the desirable answers are held up"] if low else [],
+        "warning",
+        "KTO's baseline stays at 0, and the desirable answers fall below it",
+        f"{why} Here everything falls, and a desirable answer that falls counts as wrong, however good it is.",
+        [
+            f"--learning-rate {rate(facts.peak_rate / 3)}" if facts.peak_rate else None,
+            f"--desirable-weight {2 * facts.hyperparameters.get('desirable_weight', 1.0):g} holds up the desirable answers",
+        ],
     )

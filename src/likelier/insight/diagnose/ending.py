@@ -8,21 +8,29 @@ from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.verdicts import Verdict
 
-# Errors that have a verdict of their own, by words of theirs.
-EXPLAINED = ("WrongReferenceError", "is not finite", "the gradient norm is")
+# Errors that have verdicts of their own, by words of theirs.
+WRONG_REFERENCE = ("WrongReferenceError",)
+NOT_FINITE = ("is not finite", "the gradient norm is")
+NO_GRADIENT = ("does not require grad",)  # torch's, where no weight that may be trained reaches the loss
+EXPLAINED = (*WRONG_REFERENCE, *NOT_FINITE, *NO_GRADIENT)
 
 
 def ending(facts: Facts) -> Iterator[Verdict]:
     """Failed, interrupted, or still running."""
-    status, error = facts.card.get("status"), str(facts.card.get("error") or "")
+    status = facts.card.get("status")
     steps = [("steps", _progress(facts))]
-    if status == "failed" and not any(words in error for words in EXPLAINED):
-        said = ("error", first_lines(error))
+    if status == "failed" and not ended_with(facts, EXPLAINED):
+        said = ("error", first_lines(str(facts.card.get("error") or "")))
         yield verdict("failed", "error", [said, *steps], ["do what the error says, then run again", _resume(facts)])
     elif status == "interrupted":
         yield verdict("interrupted", "warning", steps, [_resume(facts) or "run it again with --save-steps 100"])
     elif facts.run.is_running:
         yield verdict("unfinished", "info", steps)
+
+
+def ended_with(facts: Facts, words: tuple[str, ...]) -> bool:
+    """Whether the run's error holds one of these words."""
+    return any(one in str(facts.card.get("error") or "") for one in words)
 
 
 def _progress(facts: Facts) -> str:

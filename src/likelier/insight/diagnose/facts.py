@@ -9,7 +9,7 @@ from typing import Any
 
 from likelier.insight.diagnose.items import Items, items_of
 from likelier.insight.diagnose.statistics import Level, Trend, trend_of
-from likelier.insight.diagnose.words import from_to
+from likelier.insight.diagnose.words import from_to, number
 from likelier.insight.reading import Row, Run
 
 SIDES = ("chosen", "rejected")
@@ -54,11 +54,6 @@ class Facts:
     def wants_pairs(self) -> bool:
         """Whether the method is one for pairs, which all take the weight of a likelihood term."""
         return "nll_weight" in self.hyperparameters
-
-    @property
-    def distance_words(self) -> str:
-        """What KL is measured against; a method without a reference is measured against its start."""
-        return "KL to the reference" if self.scale else "KL to the start"
 
     @property
     def starts_as_reference(self) -> bool:
@@ -139,15 +134,40 @@ class Facts:
         reward = self.latest.get(f"rewards/{side}")
         return known if known is not None else None if reward is None else reward / self.scale
 
+    def detail(self, when: str) -> Mapping[str, Any] | None:
+        """As `Run.detail`, with every file read once."""
+        found = [content for content in self._details if when in ("last", content.get("when"))]
+        return found[-1] if found else None
+
+    @cached_property
+    def _details(self) -> Sequence[Mapping[str, Any]]:
+        return self.run.details()
+
+    @property
+    def kl(self) -> tuple[float, float] | None:
+        """KL of the policy's answers, an answer and a token; None where it was not measured. (KTO's own metrics hold a
+        `kl` too, its baseline; that has no `kl_per_token` beside it.)
+        """
+        known = self.latest.get("kl"), self.latest.get("kl_per_token")
+        return None if known[0] is None or known[1] is None else known
+
+    @property
+    def distance(self) -> tuple[str, str] | None:
+        """KL in words; of a method without a reference it is measured against the start."""
+        if self.kl is None:
+            return None
+        what = "KL to the reference" if self.scale else "KL to the start"
+        return what, f"{number(self.kl[0])} nats an answer, {number(self.kl[1])} a token"
+
     @cached_property
     def items(self) -> Items | None:
         """The held-out answers one by one, now against the reference, else against the start."""
-        return items_of(self.run.detail("start"), self.run.detail("last"))
+        return items_of(self.detail("start"), self.detail("last"))
 
     @cached_property
     def pairs_in_tokens(self) -> Sequence[Mapping[str, Any]]:
         """The pairs that were scored token by token at the end."""
-        return (self.run.detail("end") or {}).get("pairs") or ()
+        return (self.detail("end") or {}).get("pairs") or ()
 
     # --- what the checks ask most ----------------------------------------------------------------------------------
 

@@ -8,13 +8,14 @@ from math import sqrt
 from typing import Any
 
 from likelier.insight.diagnose.catalogue import verdict
-from likelier.insight.diagnose.facts import MOVED, Facts
+from likelier.insight.diagnose.facts import MOVED, SIDES, Facts
 from likelier.insight.diagnose.statistics import Trend, share_interval
 from likelier.insight.diagnose.words import from_to, interval, number, percent
 from likelier.insight.reading import Row
 from likelier.insight.verdicts import Verdict
 
 ROSE = 0.1  # of the loss at the start: a held-out loss wavers by less between evaluations
+LEVEL = 0.02  # of it: a held-out loss that close to its best is at its best
 FELL = 0.05  # of held-out accuracy, and beyond two standard errors of it
 GAP = 0.15  # training accuracy above held-out accuracy, and beyond its interval
 NEAR_CEILING = 0.05  # accuracy below the ceiling that counts as at it
@@ -60,26 +61,34 @@ def _loss_rose(held: list[Row], training: Trend) -> bool:
 
 
 def _accuracy_fell(held: list[Row]) -> tuple[str, str] | None:
-    """Held-out accuracy now against its best after the first step (before it all rewards are 0)."""
-    known = [row for row in held if row.get("step", 0) > 0 and "rewards/accuracies" in row]
-    if len(known) < 2:
+    """Held-out accuracy now against its best after the first step (before it all rewards are 0), where the held-out
+    loss is no longer at its best either.
+    """
+    known = [(row["step"], right) for row in held if row.get("step", 0) > 0 and (right := _right(row)) is not None]
+    lowest = min(row["loss"] for row in held)
+    if len(known) < 2 or held[-1]["loss"] - lowest <= LEVEL * abs(held[0]["loss"]):
         return None
-    best, now = max(row["rewards/accuracies"] for row in known), known[-1]["rewards/accuracies"]
-    count = known[-1].get("items")
+    (step, best), now = max(known, key=lambda one: one[1]), known[-1][1]
+    count = held[-1].get("items")
     noise = 2 * sqrt(max(best * (1 - best), 0.25 / count) / count) if count else GAP
     if best - now <= max(FELL, noise):
         return None
-    return "held-out accuracy", f"{percent(best)} at its best, {percent(now)} now"
+    return "held-out accuracy", f"{percent(best)} at its best (step {step}), {percent(now)} now"
+
+
+def _right(row: Row) -> float | None:
+    """The accuracy of pairs; of labelled rows their own, which also depends on where the baseline stands."""
+    return row.get("pair_accuracy", row.get("rewards/accuracies"))
 
 
 def _gap(facts: Facts, accuracy: Trend) -> tuple[str, str] | None:
-    held = facts.latest.get("rewards/accuracies")
+    row = facts.latest
+    held = row.get("rewards/accuracies")
     if held is None or not accuracy:
         return None
-    training, high = accuracy.last.value, facts.latest.get("rewards/accuracies_high", held)
+    training, low, high = accuracy.last.value, *(row.get(f"rewards/accuracies_{end}", held) for end in ("low", "high"))
     if training - held < GAP or training <= high:
         return None
-    low = facts.latest.get("rewards/accuracies_low", held)
     return "accuracy", f"{percent(training)} in training, {interval(held, low, high)} on held-out data"
 
 
@@ -118,7 +127,7 @@ def noisy_data(facts: Facts) -> Iterator[Verdict]:
     fresh = fresh_accuracies(facts)
     noise, contradictions = _noise(facts), _contradictions(facts)
     ceiling = noise.get("ceiling")
-    at_ceiling = ceiling is not None and ceiling < CEILING and any(one.value >= ceiling - NEAR_CEILING for one in fresh)
+    at_ceiling = ceiling is not None and ceiling < CEILING and _on_such_labels(facts) >= ceiling - NEAR_CEILING
     by_chance = _no_better_than_chance(facts, fresh)
     if not at_ceiling and not by_chance and not contradictions:
         return
@@ -142,26 +151,44 @@ _TOSSED = (
 
 
 def fresh_accuracies(facts: Facts) -> list[Accuracy]:
-    """Accuracy on what was not trained on before: held-out data, and the second half of the first pass (each pair is
-    scored before its step).
+    """Accuracy on what was not trained on before: held-out data, and the later half of the first pass (each pair is
+    scored before its step), as far as the policy had moved by then.
     """
-    found = []
-    for name in ("pair_accuracy", "rewards/accuracies"):
-        row = facts.latest
-        if name in row and f"{name}_low" in row and row.get("items", FRESH) >= FRESH:
-            found.append(Accuracy("held-out data", row[name], row[f"{name}_low"], row[f"{name}_high"]))
-            break
+    return [one for one in (_held_out(facts.latest), _first_pass(facts)) if one is not None]
+
+
+def _held_out(row: Row) -> Accuracy | None:
+    name = "pair_accuracy" if "pair_accuracy" in row else "rewards/accuracies"
+    if f"{name}_low" not in row or row.get("items", FRESH) < FRESH:
+        return None
+    return Accuracy("held-out data", row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _first_pass(facts: Facts) -> Accuracy | None:
     first = [row for row in facts.run.steps if row.get("epoch", 2) <= 1 and "rewards/accuracies" in row]
-    later = first[len(first) // 2 :]
+    later = [row for row in first[len(first) // 2 :] if _has_moved(facts, row)]
     count = len(later) * (facts.batch_size or 0) * int(facts.options.get("logging_steps") or 1)
-    if count >= FRESH:
-        value = sum(row["rewards/accuracies"] for row in later) / len(later)
-        found.append(Accuracy("later half of the first pass", value, *share_interval(value * count, count)))
-    return found
+    if count < FRESH:
+        return None
+    value = sum(row["rewards/accuracies"] for row in later) / len(later)
+    return Accuracy("later half of the first pass", value, *share_interval(value * count, count))
+
+
+def _has_moved(facts: Facts, row: Row) -> bool:
+    """Whether the log-ratios of a step were away from 0, so that their order says something."""
+    if facts.scale is None:
+        return True
+    return any(abs(row.get(f"rewards/{side}", 0.0) / facts.scale) >= MOVED / 2 for side in SIDES)
+
+
+def _on_such_labels(facts: Facts) -> float:
+    """Accuracy on labels as noisy as those that are trained on: in the first pass, else of the last third."""
+    fresh, accuracy = _first_pass(facts), facts.trend("rewards/accuracies")
+    return fresh.value if fresh else accuracy.last.value if accuracy else 0.0
 
 
 def _no_better_than_chance(facts: Facts, fresh: list[Accuracy]) -> bool:
-    if not fresh or facts.moved is None or facts.moved.value < MOVED:
+    if not fresh or not facts.compares or facts.moved is None or facts.moved.value < MOVED:
         return False
     return any(one.high < CHANCE for one in fresh) and all(one.low <= 0.5 <= one.high for one in fresh)
 
@@ -186,7 +213,9 @@ def _less_noise(facts: Facts, noise: Mapping[str, Any], by_chance: bool) -> list
     chance = min(noise.get("flip_rate") or 0.1, 0.45)
     return [
         "judge twenty pairs without looking at the labels, and see how often you agree" if by_chance else None,
-        "likelier audit DATA --drop contradictory-pairs --write CLEAN.jsonl keeps the majority",
+        "likelier audit DATA --drop contradictory-pairs --write CLEAN.jsonl keeps the majority"
+        if not by_chance
+        else None,
         f"--method robust --flip-probability {chance:.2g}, which takes the noise out of the loss"
         if facts.wants_pairs
         else None,

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import fresh_accuracies
-from likelier.insight.diagnose.statistics import Level
-from likelier.insight.diagnose.words import from_to, nats, number
+from likelier.insight.diagnose.statistics import BELIEVABLE
+from likelier.insight.diagnose.words import from_to, nats
 from likelier.insight.verdicts import Verdict
-
-BELIEVABLE = 2.0  # standard errors: what is claimed to be learned must be more than chance
 
 
 def health(facts: Facts) -> Iterator[Verdict]:
     """Healthy if the run shows that something is learned; else that nothing is shown."""
     losses = facts.trend("loss")
+    if not losses and facts.run.is_running:
+        return
     evidence = [
         ("loss", from_to(losses.values[0], losses.values[-1])) if losses else None,
         ("held-out loss", from_to(facts.start["loss"], facts.latest["loss"]))
@@ -25,9 +25,7 @@ def health(facts: Facts) -> Iterator[Verdict]:
         ("margin", nats(facts.separated.value)) if facts.separated is not None else None,
         ("chosen answers", f"{nats(facts.lost['chosen'].value)} an answer") if "chosen" in facts.lost else None,
         *((f"accuracy, {one.where}", str(one)) for one in fresh_accuracies(facts)),
-        (facts.distance_words, f"{number(facts.latest['kl'])} nats an answer")
-        if "kl_per_token" in facts.latest
-        else None,
+        facts.distance,
     ]
     if _has_learned(facts):
         yield verdict("healthy", "good", evidence)
@@ -37,14 +35,12 @@ def health(facts: Facts) -> Iterator[Verdict]:
 
 
 def _has_learned(facts: Facts) -> bool:
-    """The margin is above 0, or the loss below its start, by more than noise."""
-    if "loss" in facts.start and "loss" in facts.latest and facts.latest["loss"] < facts.start["loss"]:
+    """Accuracy is above chance, or the margin above 0, by more than noise; where nothing is compared, the loss fell."""
+    if any(one.low > 0.5 for one in fresh_accuracies(facts)):
         return True
-    if facts.separated is not None and _above_0(facts.separated):
-        return True
-    rise = facts.trend("loss").rise if facts.trend("loss") else Level(0.0)
-    return _above_0(Level(-rise.value, rise.error))
-
-
-def _above_0(level: Level) -> bool:
-    return level.value > BELIEVABLE * level.error
+    if facts.separated is not None:
+        return facts.separated.surely_above(0.0, BELIEVABLE)
+    if "loss" in facts.start and "loss" in facts.latest:
+        return facts.latest["loss"] < facts.start["loss"]
+    losses = facts.trend("loss")
+    return bool(losses) and losses.rise.surely_below(0.0, BELIEVABLE)

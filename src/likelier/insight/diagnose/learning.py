@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import ceil, log10
 
 from likelier.insight.diagnose.catalogue import verdict
+from likelier.insight.diagnose.ending import NO_GRADIENT, ended_with, first_lines
 from likelier.insight.diagnose.facts import MOVED, SIDES, Facts
 from likelier.insight.diagnose.statistics import SURE, Level
 from likelier.insight.diagnose.words import from_to, nats, number, rate
@@ -20,7 +21,10 @@ BIGGEST_CHANGE = 100.0  # of a learning rate at once
 
 
 def no_gradient(facts: Facts) -> Iterator[Verdict]:
-    """A gradient that is exactly 0 from the first step on."""
+    """A gradient that is exactly 0 from the first step on, or none at all."""
+    if ended_with(facts, NO_GRADIENT):
+        evidence = [("error", first_lines(str(facts.card["error"]))), _parameters(facts)]
+        yield verdict("not-learning/frozen-weights", "error", evidence, _FROZEN)
     gradients, losses = facts.trend("grad_norm"), facts.trend("loss")
     if not gradients or max(gradients.values) > 0:
         return
@@ -70,9 +74,9 @@ def _known(moved: Level) -> float:
 
 
 def _is_early(facts: Facts) -> bool:
-    """Whether it trains, and is not far enough to be blamed."""
+    """Whether it trains, or was stopped, and is not far enough to be blamed."""
     planned = facts.total_steps or 0
-    return facts.run.is_running and facts.steps < max(FEW_STEPS, 0.3 * planned)
+    return facts.card.get("status") != "done" and facts.steps < max(FEW_STEPS, 0.3 * planned)
 
 
 def _satisfied_at_once(facts: Facts, moved: Level) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from likelier.insight.diagnose.answers import REPEATS
 from likelier.insight.diagnose.catalogue import verdict
@@ -11,15 +12,17 @@ from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import findings
 from likelier.insight.diagnose.items import Items
 from likelier.insight.diagnose.statistics import correlation, is_correlated, share_interval
-from likelier.insight.diagnose.words import interval, number, percent
+from likelier.insight.diagnose.words import interval, number
 from likelier.insight.verdicts import Verdict
 
 FEWEST = 8  # pairs of a kind
+CHANCE = 0.5  # accuracy on the kind that length gets wrong: there the judgement counts nothing
 GAP = 0.3  # of accuracy, between pairs whose chosen answer is the longer one and the others
 FOLLOWS = 0.3  # correlation of reward and length differences
 GROWN = 1.25  # times the length of the same prompts' answers at the start
 SHRUNK = 0.75
-BIASED = 0.65  # of the pairs: then length alone tells which answer is preferred
+BIASED = 0.6  # of the pairs, surely: then length alone tells something about which answer is preferred
+UNLIKE = 1.1  # times the length of the other answers: one letter more is no length
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,17 @@ class Kind:
     right: int
 
     @property
+    def share(self) -> float:
+        """The share that is right."""
+        return self.right / self.count
+
+    @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the share that is right."""
         return share_interval(self.right, self.count)
 
     def __str__(self) -> str:
-        return f"{interval(self.right / self.count, *self.interval)} of {self.count}"
+        return f"{interval(self.share, *self.interval)} of {self.count}"
 
 
 @dataclass(frozen=True)
@@ -45,21 +53,18 @@ class Tendency:
     words: tuple[str, str]
     longer: bool
 
-    def follows(self, *others: Tendency | None) -> bool:
-        """Whether one of the others goes the same way."""
-        return any(other is not None and other.longer == self.longer for other in others)
-
 
 def length_exploitation(facts: Facts) -> Iterator[Verdict]:
     """Right where the longer answer is preferred and wrong where the shorter one is; or answers that change their
-    length as the data's bias, or the reward, would have it. Only where the margin grows: else nothing is exploited.
+    length as the data's bias would have it. Only where the margin grows: else nothing is exploited. The correlation is
+    told and decides nothing: a sum over tokens goes with their number anyhow.
     """
-    if facts.separated is None or not facts.separated.surely_above(0.0):
+    if not _learns(facts):
         return
     items = facts.items if facts.items is not None and facts.items.is_paired else None
     gap, follows = (_gap(items), _correlation(items)) if items else (None, None)
     bias, growth = _bias(facts, items), _growth(facts)
-    along = growth is not None and growth.follows(bias, follows)
+    along = growth is not None and bias is not None and growth.longer == bias.longer
     if gap is None and not along:
         return
     evidence = [*(gap or ()), follows.words if follows else None, bias.words if bias else None, growth and growth.words]
@@ -71,16 +76,24 @@ def length_exploitation(facts: Facts) -> Iterator[Verdict]:
     yield verdict("length-exploitation", "warning", evidence, advice)
 
 
+def _learns(facts: Facts) -> bool:
+    """Whether the margin grows, on held-out data or in training."""
+    margins = facts.trend("rewards/margins")
+    held_out = facts.separated is not None and facts.separated.surely_above(0.0)
+    return held_out or (bool(margins) and margins.rise.surely_above(0.0))
+
+
 def _gap(items: Items) -> list[tuple[str, str]] | None:
-    """Accuracy on the two kinds of pairs, where they are surely far apart. The data's own bias plays no part in it."""
+    """Accuracy on the two kinds of pairs, where they are surely far apart and one is no better than chance. The data's
+    own bias plays no part in it.
+    """
     pairs = list(zip(items.longer_by, items.margins, strict=True))
     longer = _kind([margin for by, margin in pairs if by > 0])
     shorter = _kind([margin for by, margin in pairs if by < 0])
     if min(longer.count, shorter.count) < FEWEST:
         return None
-    apart = abs(longer.right / longer.count - shorter.right / shorter.count)
-    (low, high), (other_low, other_high) = longer.interval, shorter.interval
-    if apart < GAP or not (low > other_high or other_low > high):
+    worse, better = sorted((longer, shorter), key=lambda kind: kind.share)
+    if worse.share > CHANCE or better.share - worse.share < GAP or worse.interval[1] >= better.interval[0]:
         return None
     return [
         ("right where the chosen answer is the longer one", str(longer)),
@@ -110,21 +123,25 @@ def _growth(facts: Facts) -> Tendency | None:
 
 
 def _bias(facts: Facts, items: Items | None) -> Tendency | None:
-    """Which answer is mostly preferred, the longer or the shorter one: in tokens on held-out pairs, else by the audit;
-    None where neither is.
+    """Which answer is mostly preferred, the longer or the shorter one: by the audit of the training data, else in
+    tokens on held-out pairs; None where neither is.
     """
-    if items is not None:
-        return _bias_of(items)
     for finding in findings(facts, "length-bias"):
-        longer = (finding.get("details") or {}).get("rule") != "the shorter one"
-        return Tendency(("in the data", str(finding.get("summary", ""))), longer)
-    return None
+        details = finding.get("details") or {}
+        if _unlike(details.get("mean_preferred", 2), details.get("mean_other", 1)):
+            return Tendency(("in the data", str(finding.get("summary", ""))), details.get("rule") != "the shorter one")
+    return _bias_of(items) if items is not None else None
 
 
 def _bias_of(items: Items) -> Tendency | None:
     unequal = [by for by in items.longer_by if by]
-    share = sum(by > 0 for by in unequal) / len(unequal) if unequal else 0.5
-    if len(unequal) < FEWEST or max(share, 1 - share) < BIASED:
+    share = Kind(len(unequal), sum(by > 0 for by in unequal))
+    (low, high), sides = share.interval, [fmean(items.sides[side].lengths) for side in ("chosen", "rejected")]
+    if not _unlike(*sides) or (low < BIASED and high > 1 - BIASED):
         return None
-    words = f"{percent(share)} of {len(unequal)} held-out pairs of unequal length"
-    return Tendency(("the chosen answer is the longer one in", words), share > 0.5)
+    words = f"{share} held-out pairs of unequal length"
+    return Tendency(("the chosen answer is the longer one in", words), low >= BIASED)
+
+
+def _unlike(length: float, other: float) -> bool:
+    return max(length, other) >= UNLIKE * min(length, other)

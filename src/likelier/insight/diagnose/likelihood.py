@@ -17,7 +17,7 @@ from likelier.insight.verdicts import Verdict
 
 LOST = 1.0  # nats an answer, and
 LOST_PER_TOKEN = 0.02  # nats a token (2 %): a smaller loss is what a little training does to any answer
-LARGE_PART = 0.25  # of the margin: above it the chosen answers pay for the margin
+LARGE_PART = 1 / 3  # of the margin, as loss of the chosen answers: a quarter of what the rejected ones lose
 ALIKE = 0.75  # share of two answers' tokens that stand in both, in order: their gradients nearly cancel
 TOKENS = 5
 DRIFTED = 0.1  # nats a token by which the chosen answers fell: each token 10 % less likely
@@ -30,7 +30,7 @@ def displacement(facts: Facts) -> Iterator[Verdict]:
     margin, chosen = facts.separated, facts.lost.get("chosen")
     if not facts.scale or margin is None or chosen is None or not margin.surely_above(MOVED):
         return
-    if not chosen.surely_below(-max(LOST, LOST_PER_TOKEN * facts.length)):
+    if chosen.value > -max(LOST, LOST_PER_TOKEN * facts.length) or not chosen.surely_below(0.0):
         return
     heavy = -chosen.value >= LARGE_PART * margin.value and facts.run.method not in DOWN_BY_DESIGN
     alike = _alike(facts)
@@ -108,13 +108,13 @@ def drift(facts: Facts) -> Iterator[Verdict]:
     """A method without a reference whose chosen answers became unlikely, or whose answers went far from the start's."""
     if facts.scale or not facts.compares:
         return
-    fell, kl = _per_token(facts), facts.latest.get("kl_per_token")
+    fell = _per_token(facts)
     has_fallen = fell is not None and fell.surely_below(-DRIFTED)
-    if not has_fallen and (kl is None or kl < FAR):
+    if not has_fallen and (facts.kl is None or facts.kl[1] < FAR):
         return
     evidence = [
         ("log-probability of the chosen answers since the start", f"{nats(fell.value)} a token") if fell else None,
-        (facts.distance_words, f"{number(kl)} nats a token, {number(facts.latest['kl'])} an answer") if kl else None,
+        facts.distance,
         told(facts, "repetition", "repeated runs of four tokens in its answers"),
         ("learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
         ("beta", f"{facts.hyperparameters['beta']:g} a token") if "beta" in facts.hyperparameters else None,

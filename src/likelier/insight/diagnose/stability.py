@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from likelier.insight.diagnose.catalogue import verdict
-from likelier.insight.diagnose.ending import first_lines
+from likelier.insight.diagnose.ending import NOT_FINITE, ended_with, first_lines
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.learning import SHORT_REACH
 from likelier.insight.diagnose.statistics import Trend, spikes
 from likelier.insight.diagnose.words import from_to, number, rate, steps_in_words
 from likelier.insight.verdicts import Verdict
 
-NOT_FINITE = ("is not finite", "the gradient norm is")
 GRADIENT_SPIKE = 10.0  # times the median of its neighbours; small batches vary by two or three
 BEGINNING = 3  # logged steps
-LOSS_SPIKE = 2.0  # times the loss at the start, and as many times its neighbours
-FEWEST = 2  # gradient spikes; a single one is one odd row
+LOSS_SPIKE = 3.0  # times the loss at the start, and as many times its neighbours
+FEWEST = 2  # spikes; a single one is one odd row
 DIVERGED = 1.5  # times the loss at the start, in the last third
 
 
 def unstable(facts: Facts) -> Iterator[Verdict]:
     """A loss or gradient that was not finite, spikes, or a loss that ends above where it began."""
-    error = str(facts.card.get("error") or "")
-    if any(words in error for words in NOT_FINITE):
+    if ended_with(facts, NOT_FINITE):
+        error = str(facts.card["error"])
         yield verdict(
             "unstable", "error", [("error", first_lines(error))], _calmer(facts), title=_AVERTED, meaning=_KEPT
         )
@@ -33,7 +32,7 @@ def unstable(facts: Facts) -> Iterator[Verdict]:
     gradients, losses = facts.trend("grad_norm"), facts.trend("loss")
     jumps, high = _gradient_spikes(gradients), _loss_spikes(losses)
     diverged = _diverged(losses)
-    if len(jumps) < FEWEST and not high and not diverged:
+    if max(len(jumps), len(high)) < FEWEST and not diverged:
         return
     evidence = [
         _spikes("gradient norm", gradients, jumps),

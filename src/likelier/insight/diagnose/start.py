@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from likelier.insight.diagnose.catalogue import verdict
-from likelier.insight.diagnose.ending import first_lines
+from likelier.insight.diagnose.ending import WRONG_REFERENCE, ended_with, first_lines
 from likelier.insight.diagnose.facts import SIDES, Facts
 from likelier.insight.diagnose.statistics import SURE, Level
 from likelier.insight.diagnose.words import nats, number
+from likelier.insight.reading import Row
 from likelier.insight.verdicts import Verdict
 
-OFF = 0.05  # nats a token: bfloat16 and scores from a file differ by up to 0.02
+OFF = 1e-3  # nats a token, as a mean over the rows of a step: a hundred times what rounding does in float32
+OFF_ROUNDED = 0.02  # the same in 16 bits, or with scores that came with the data and may have been
 STUCK = 1e-4  # nats a token: rewards that never leave this are those of a policy measured against itself
 LEFT = 1.0  # nats an answer by which the policy must have changed for that
 FAR = 0.3  # nats a token from a reference that is another model
@@ -29,9 +31,8 @@ _CHECK = (
 
 def wrong_reference(facts: Facts) -> Iterator[Verdict]:
     """A run that was stopped by the step-0 check, or rewards that cannot be those of the claimed reference."""
-    error = str(facts.card.get("error") or "")
-    if "WrongReferenceError" in error:
-        said = error.partition("Likely causes")[0].removeprefix("WrongReferenceError: ")
+    if ended_with(facts, WRONG_REFERENCE):
+        said = str(facts.card["error"]).partition("Likely causes")[0].removeprefix("WrongReferenceError: ")
         title = "The run was stopped: the reference is not the one that it claims"
         meaning = "The check before the first step found it, so nothing was trained on wrong numbers."
         yield verdict(
@@ -52,22 +53,31 @@ def _claim(facts: Facts) -> tuple[str, str]:
 
 def _rewards_at_start(facts: Facts) -> Iterator[tuple[str, str]]:
     """Held-out rewards before the first step that are not 0."""
-    for side in SIDES:
-        reward, length = facts.start.get(f"rewards/{side}"), facts.start.get(f"lengths/{side}")
-        if reward is not None and length and abs(reward / facts.scale / length) > OFF:  # type: ignore[operator]
-            yield f"held-out {side} reward before the first step", f"{number(reward, signed=True)}, and should be 0"
+    for side, reward in _away_from_0(facts, facts.start, _tolerance(facts)):
+        yield f"held-out {side} reward before the first step", f"{number(reward, signed=True)}, and should be 0"
 
 
 def _first_step(facts: Facts) -> Iterator[tuple[str, str]]:
     """Rewards of the first step, whose forward pass comes before any update. Dropout makes them differ from 0."""
     row = facts.run.steps[0] if facts.run.steps else {}
     dropout = ((facts.card.get("fingerprint") or {}).get("adapter") or {}).get("dropout")
-    if row.get("step") != 1 or dropout:
-        return
+    if row.get("step") == 1 and not dropout:
+        for side, reward in _away_from_0(facts, row, _tolerance(facts)):
+            yield f"{side} reward in the first step", f"{number(reward, signed=True)}, and should be 0"
+
+
+def _away_from_0(facts: Facts, row: Row, limit: float) -> Iterator[tuple[str, float]]:
+    """The sides whose mean log-ratio is more than `limit` nats a token, with their rewards."""
     for side in SIDES:
         reward, length = row.get(f"rewards/{side}"), row.get(f"lengths/{side}")
-        if reward is not None and length and abs(reward / facts.scale / length) > OFF:  # type: ignore[operator]
-            yield f"{side} reward in the first step", f"{number(reward, signed=True)}, and should be 0"
+        if reward is not None and length and facts.scale and abs(reward / facts.scale / length) > limit:
+            yield side, reward
+
+
+def _tolerance(facts: Facts) -> float:
+    rounded = "16" in str(facts.card.get("precision", ""))
+    from_file = "data file" in str((facts.card.get("reference") or {}).get("scores", ""))
+    return OFF_ROUNDED if rounded or from_file else OFF
 
 
 def _moves_along(facts: Facts) -> Iterator[Verdict]:
@@ -104,11 +114,10 @@ def distant_reference(facts: Facts) -> Iterator[Verdict]:
     row = facts.start or (facts.run.steps[0] if facts.run.steps else {})
     if not facts.scale or facts.starts_as_reference or "reference" not in facts.card or row.get("step") not in (0, 1):
         return
-    far = []
-    for side in SIDES:
-        reward, length = row.get(f"rewards/{side}"), row.get(f"lengths/{side}")
-        if reward is not None and length and abs(reward / facts.scale / length) > FAR:
-            far.append((f"log-ratio of the {side} answers before training", nats(reward / facts.scale)))
+    far = [
+        (f"log-ratio of the {side} answers before training", nats(reward / facts.scale))
+        for side, reward in _away_from_0(facts, row, FAR)
+    ]
     if far:
         advice = ["--reference start, if the policy's own start was meant"]
         yield verdict("distant-reference", "info", [_claim(facts), *far], advice)

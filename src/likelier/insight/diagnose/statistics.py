@@ -8,6 +8,7 @@ from math import atanh, inf, isfinite, sqrt
 from statistics import fmean, median
 
 SURE = 3.0  # standard errors: one false alarm in 700 looks at noise alone
+BELIEVABLE = 2.0  # standard errors: enough where something else speaks for it as well
 _ENOUGH = 4  # steps below which noise cannot be told from change
 
 
@@ -18,13 +19,13 @@ class Level:
     value: float
     error: float = 0.0
 
-    def surely_below(self, limit: float) -> bool:
+    def surely_below(self, limit: float, errors: float = SURE) -> bool:
         """Whether it lies under the limit by more than its noise."""
-        return self.value < limit and self.value + SURE * self.error < limit
+        return self.value < limit and self.value + errors * self.error < limit
 
-    def surely_above(self, limit: float) -> bool:
+    def surely_above(self, limit: float, errors: float = SURE) -> bool:
         """Whether it lies over the limit by more than its noise."""
-        return self.value > limit and self.value - SURE * self.error > limit
+        return self.value > limit and self.value - errors * self.error > limit
 
     def __sub__(self, other: Level) -> Level:
         return Level(self.value - other.value, sqrt(self.error**2 + other.error**2))
@@ -97,12 +98,16 @@ def mean_of(values: Sequence[float]) -> Level:
     return Level(centre, spread / sqrt(count))
 
 
-def spikes(trend: Trend, times: float, window: int = 10) -> list[int]:
-    """Steps whose value is more than `times` the median of the values up to `window` places before and after."""
+def spikes(trend: Trend, times: float, window: int = 5) -> list[int]:
+    """Steps whose value is more than `times` the medians of the values before and of those after, up to `window` each.
+
+    Both count: a level that falls once for good is no spike before its fall.
+    """
     found = []
     for place, value in enumerate(trend.values):
-        around = trend.values[max(0, place - window) : place] + trend.values[place + 1 : place + 1 + window]
-        if len(around) >= _ENOUGH and value > times * median(around):
+        sides = trend.values[max(0, place - window) : place], trend.values[place + 1 : place + 1 + window]
+        medians = [median(side) for side in sides if len(side) > 1]
+        if medians and value > times * max(medians):
             found.append(trend.steps[place])
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from likelier.errors import RunFolderError
 from likelier.insight.inspect.chain import Chain, chain_of
 from likelier.insight.inspect.subject import Subject, group_of
 from likelier.insight.reading import read_run
-from likelier.models import Dtype, Policy, default_token_budget
+from likelier.models import DEMO_MODEL, Dtype, Policy, default_token_budget
 from likelier.objectives import Objective
 from likelier.paths import cache_folder
 from likelier.recorded import card_of, final_model, policy_at, recorded_objective, reference_at_start, reference_for
@@ -74,6 +75,8 @@ def look(place: Place, subject_of: Callable[[dict[str, Any], Policy], Subject]) 
     Raises `LikelierError` where the run holds no such model, its reference cannot be had, or the row cannot be used.
     """
     name = final_model(place.run)
+    if name == DEMO_MODEL:  # a run folder of that name, not the model
+        name = str(Path(name).absolute())
     card = card_of(name)
     if not card.get("method"):
         raise RunFolderError(f"{place.run} holds no run; give the folder that --output named")

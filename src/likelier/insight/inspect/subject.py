@@ -132,7 +132,7 @@ def group_of(subject: Subject, policy: Policy, objective: Objective, card: dict[
     """The row as the run would see it: tokens, cut as there, with the weight, margin and soft label that it had."""
     record = subject.record
     chat = policy.chat if isinstance(record.prompt, tuple) else None
-    group = _tokenized(record, policy, card, chat)
+    group = replace(_tokenized(record, policy, card, chat), weight=1.0, margin=None, flip_chance=None)
     signals = recorded_signals(card)
     if not signals.words() or not subject.among:
         return group

@@ -34,7 +34,9 @@ def show(found: Inspection, console: Any, top: int | None = None) -> None:
         console.print(Text(f"\n{side}", style="bold"))
         console.print(token_text(answer, scale))
         console.print(_token_table(answer, scale, top))
-        console.print(Text(_left_out(answer, top), style="dim"))
+        if left_out := _left_out(answer, top):
+            console.print(Text(left_out, style="dim"))
+    console.print()
     console.print(legend_text(*found.answers.values()))
     console.print()
     console.print(_chain_table(found))
