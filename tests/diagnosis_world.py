@@ -108,9 +108,9 @@ def train(
     folder: Path, objective: Any = None, data: Sequence[Any] = (), held_out: Sequence[Any] = (), **options: Any
 ) -> Run:
     """A short training; a run that stops with an error is read all the same."""
-    made = {"batch_size": 8, "max_steps": 30, "learning_rate": 1e-3}
+    made: dict[str, Any] = {"batch_size": 8, "max_steps": 30, "learning_rate": 1e-3}
     if held_out:
-        made |= {"eval_steps": 0, "eval_new_tokens": 48}
+        made |= {"eval_steps": 0} | ({} if options.get("eval_prompts") == 0 else {"eval_new_tokens": 48})
     made |= options
     policy = made.pop("policy", None) or writer()
     with warnings.catch_warnings():

@@ -281,14 +281,16 @@ def compared(folder: Path, **places: tuple[float, float]) -> Comparison:
 
 
 def test_the_frontier_by_hand(tmp_path: Path) -> None:
-    (found,) = frontiers(compared(tmp_path, near=(1.0, 0.6), far=(4.0, 0.8), wasted=(5.0, 0.7), worse=(2.0, 0.4)))
+    found, per_token = frontiers(
+        compared(tmp_path, near=(1.0, 0.6), far=(4.0, 0.8), wasted=(5.0, 0.7), worse=(2.0, 0.4))
+    )
+    assert (found.title, per_token.title) == ("ranking accuracy against KL", "ranking accuracy per token against KL")
     assert [place.name for place in found.best] == ["before training", "near", "far"]
     assert found.words() == [
         "Before training: 50.0% at 0 nats.",
         "On the frontier, where no other setting gives as much for less KL: near (60.0% at 1 nats); far (80.0% at 4 "
         "nats).",
-        "wasted (70.0% at 5 nats) is beaten by far (80.0% at 4 nats).",
-        "worse (40.0% at 2 nats) is beaten by near (60.0% at 1 nats).",
+        "Beaten: wasted (70.0% at 5 nats) by far; worse (40.0% at 2 nats) by near.",
         "The standard error of a run's KL is 0.5 nats: settings closer than that are alike.",
     ]
 
@@ -305,7 +307,7 @@ def test_there_is_no_frontier_over_different_references(tmp_path: Path) -> None:
 
 def test_a_method_without_reference_is_measured_from_the_same_start(tmp_path: Path) -> None:
     simpo = make_run(tmp_path / "b", method="simpo", card={"reference": {"words": "none"}})
-    assert len(frontiers(read_comparison([make_run(tmp_path / "a"), simpo]))) == 1
+    assert len(frontiers(read_comparison([make_run(tmp_path / "a"), simpo]))) == 2
 
 
 # --- how it is shown ---------------------------------------------------------------------------------------------

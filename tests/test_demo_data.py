@@ -12,7 +12,7 @@ import pytest
 
 from likelier.data.formats import check_answers
 from likelier.data.split import prompt_key
-from likelier.demo.run import demo_data
+from likelier.demo.data import demo_data
 from likelier.records import Pair
 
 COLUMNS = {"prompt", "chosen", "rejected", "topic", "claim", "language", "split"}

@@ -314,7 +314,7 @@ def test_the_interval_keeps_evaluation_within_its_share() -> None:
     train, held_out = groups(32 * 400, 400), groups(500, 400)
     interval = planned_interval(options, train, held_out, 400, "cpu")
     assert interval is not None
-    cost = 256 * 400 + 2 * 16 * (100 + 64) + 64 * 64
+    cost = 256 * 400 + 2 * 16 * (100 + 64) + 64 * 180
     step = 2 * 32 * 400
     assert cost / (interval * step) <= SHARE < cost / ((interval - 1) * step)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -453,16 +454,18 @@ def test_a_sweep_of_four_methods_survives_a_kill_and_ends_with_the_frontier(
     given: dict[str, str], tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, out = tmp_path / "run.yaml", tmp_path / "out"
-    own = values(given, out, data=str(DEMO), batch_size=64, eval_prompts=2, token_budget=8192)
+    own = values(given, out, data=str(DEMO), batch_size=64, epochs=0.3, eval_prompts=2)
     config.write_text(yaml.safe_dump(own), encoding="utf-8")
     vary = ["dpo.beta=0.05,0.5", "ipo.tau=2,5", "kto.beta=0.1,0.5", "simpo.beta=2,4"]
     words = ["sweep", str(config), "--vary", *vary, "--seeds", "2"]
     killed = kill_in_the_second_run(words, out)
     assert killed == ["done", "training"]
     before = (out / "dpo-beta-0.05-seed-42" / "model.safetensors").stat().st_mtime_ns
+    gc.freeze()  # each run ends with a collection, which need not look through the whole test session
     with pytest.MonkeyPatch.context() as patch:
         count = Counted(patch)
         assert cli.main([*words, "--resume"]) == 0
+    gc.unfreeze()
     pairs = load_preferences(str(DEMO), eval_fraction=0.25)
     rows, held = len(pairs.train), len(pairs.test)
     assert count.records == rows + held  # pairs for one method, labels for another: tokenized once

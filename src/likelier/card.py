@@ -57,6 +57,7 @@ class RunFacts:
             "policy": self.policy.words,
             "chat": {name: getattr(self.policy.chat, name) for name in self.policy.chat.given},
             "precision": self.policy.precision,
+            "parameters": self.policy.parameters,
             "device": self.device,
             "scorer": {"name": self.scorer.name, "reason": self.scorer.reason},
             "learning_rate": {"value": rate, "source": source},

@@ -56,6 +56,13 @@ class Policy:
         return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "targets": targets}
 
     @property
+    def parameters(self) -> dict[str, int]:
+        """How many weights there are, and how many of them are trained."""
+        weights = list(self.model.parameters())
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        return {"all": sum(weight.numel() for weight in weights), "trainable": trained}
+
+    @property
     def precision(self) -> str:
         """What log-probabilities are computed in: part of a stored score's identity."""
         return "bfloat16-autocast" if self.autocast else str(self.model.dtype).removeprefix("torch.")

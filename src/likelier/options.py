@@ -197,8 +197,8 @@ class TrainingOptions:
             raise ConfigError("eval_items has no effect with eval_steps=0; at the start and the end all items count")
         for name in ("learning_rate", "epochs"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name}={value} is out of range; it must be above 0")
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{name}={value} is out of range; it must be above 0, and finite")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed={self.seed} is out of range; it must lie between 0 and 2**32 - 1")
         if self.min_score_gap is not None and not 0 <= self.min_score_gap < float("inf"):

@@ -11,6 +11,7 @@ from likelier.data.columns import columns_of
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.signals import Signals
 from likelier.data.tokenize import Group
+from likelier.demo.data import BUILT_IN, demo_data
 from likelier.errors import ConfigError, LikelierError, RunFolderError, WrongReferenceError
 from likelier.models import Policy, load_policy, require_same_vocabulary
 from likelier.objectives import METHODS, Objective
@@ -140,8 +141,6 @@ def recorded_data(card: dict[str, Any], name: str) -> PreferenceData:
     run = card.get("run")
     if not run:
         raise ConfigError(f"{name} names no file that it was trained on (it began in Python); give one with --data")
-    from likelier.demo.run import BUILT_IN, demo_data  # which is above this module
-
     if run["data"] == BUILT_IN:
         return demo_data()
     eval_data = run.get("eval_data")

@@ -283,6 +283,10 @@ class PreferenceTrainer(SavingTrainer):
     def _train(self) -> Any:
         checkpoint = self.folder.latest_checkpoint() if self.resume else None
         self.folder.update_card({**self.card, **self._facts().card(), "total_steps": self._planned_steps()})
+        if not self.policy.parameters["trainable"]:
+            raise TrainingError(
+                "no weight is trained: every parameter of the policy is frozen (requires_grad is False)"
+            )
         reference_card = self._prepare_reference()
         self._evaluator = self._make_evaluator()
         facts = self._facts()

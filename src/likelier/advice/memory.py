@@ -22,9 +22,10 @@ from likelier.advice.weights import Known, Weights, count_weights, find_model
 from likelier.data.tokenize import default_max_length
 from likelier.engine import PACK_LARGER
 from likelier.errors import ConfigError, nearest
+from likelier.evaluation.answers import WRITE_LARGER
 from likelier.models import default_budget, total_memory
 from likelier.objectives import METHODS, Objective
-from likelier.options import Dtype, LoraOptions
+from likelier.options import Dtype, LoraOptions, TrainingOptions
 
 Device = Literal["cpu", "cuda"]
 _MOST_TOKENS = 65536  # of a micro-batch, as in the default token budget
@@ -362,11 +363,13 @@ class Planner:
         return standing["weights"] + standing["optimizer"] + again + passing + self._workspace()
 
     def _written(self, budget: int) -> int:
-        """Keys and values of a batch of answers, which is cut by the token budget."""
+        """Keys and values of a batch of answers."""
         text = self.known.config.get_text_config()
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        return 2 * text.num_hidden_layers * heads * size * self.asked.training.weights.itemsize * budget
+        usual = TrainingOptions()
+        tokens = min(WRITE_LARGER * budget, usual.answered_prompts * (self.asked.max_length + usual.answer_tokens))
+        return 2 * text.num_hidden_layers * heads * size * self.asked.training.weights.itemsize * tokens
 
     # --- what fits ---------------------------------------------------------------------------------------------------
 

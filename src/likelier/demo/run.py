@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from likelier.config import parse
 from likelier.console import printable, say
-from likelier.data.load import PreferenceData, load_preferences
+from likelier.demo.data import BUILT_IN, demo_data
 from likelier.insight.diagnose import diagnose
 from likelier.insight.reading import Run, read_run
 from likelier.insight.report import write_report
@@ -29,19 +27,7 @@ SETTINGS: dict[str, Any] = {
     "eval_steps": 6,
     "eval_new_tokens": 40,
 }
-BUILT_IN = "the built-in pairs"  # what stands in place of a file in run.json
 SHOWN = 6
-
-
-def demo_data() -> PreferenceData:
-    """The built-in pairs, split as the file says."""
-    lines = files("likelier.demo").joinpath("honest_answers.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    train, test = (
-        [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows if row["split"] == split]
-        for split in ("train", "test")
-    )
-    return load_preferences(train, eval_data=test)
 
 
 def free_folder(name: str = "runs/demo") -> str:

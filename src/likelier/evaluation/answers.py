@@ -25,6 +25,7 @@ from likelier.records import Source
 from likelier.reference import ReferenceScoring
 from likelier.rewards import score_answers
 
+WRITE_LARGER = 4
 _NGRAM = 4
 _OPENING = 160  # characters in which a refusal shows
 _UNABLE = r"(can(['’]t|not| not)|won['’]t|will not|am (unable|not able) to|['’]m (unable|not able) to)"
@@ -85,7 +86,9 @@ def is_refusal(text: str) -> bool:
 def write(
     policy: Policy, asked: Sequence[Asked], *, new_tokens: int, temperature: float, seed: int, token_budget: int
 ) -> list[Written]:
-    """The policy's answer to each prompt, in batches of about `token_budget` tokens."""
+    """The policy's answer to each prompt, in batches of about four times `token_budget` tokens (no activations are
+    kept, and a larger batch waits for the weights less often).
+    """
     decoding = Decoding(new_tokens, temperature, seed)
     device = policy.model.device.type
     found: list[Written] = []
@@ -93,7 +96,7 @@ def write(
         torch.compiler.set_stance("force_eager"),  # every length would be compiled anew
         torch.autocast(device, torch.bfloat16, enabled=policy.autocast),
     ):
-        for part in _batches(asked, new_tokens, token_budget):
+        for part in _batches(asked, new_tokens, WRITE_LARGER * token_budget):
             found += write_answers(policy.model, policy.tokenizer, [one.ids for one in part], decoding)
     return found
 

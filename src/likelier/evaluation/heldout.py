@@ -75,7 +75,10 @@ def _by_data_set(metric: str, right: Tensor, groups: Sequence[Group]) -> dict[st
 def objective_metrics(objective: Objective, scored: Scored, statistics: Tensor | None) -> dict[str, float]:
     """Loss, rewards, log-probabilities, log-ratios, lengths and the objective's own statistics, as means over items."""
     sums = step_sums(objective, scored, statistics, objective.weighted_losses(scored, statistics))
-    found = readable(sums) | ({} if statistics is None else objective.statistics_metrics(statistics))
+    found = readable(sums)
+    if statistics is not None:  # KTO's baseline, which is a KL of other answers than the policy's own
+        named = objective.statistics_metrics(statistics)
+        found |= {name.replace("kl", "baseline", 1): value for name, value in named.items()}
     if scored.ref_logps is not None:
         ratios = readable(item_metrics(replace(scored, logps=scored.logratios), scored.logratios, scored.logratios))
         found |= {f"logratios/{side}": ratios[f"logps/{side}"] for side in SIDES if f"logps/{side}" in ratios}

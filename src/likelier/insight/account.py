@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from likelier.demo.data import BUILT_IN
 from likelier.insight.charts import number
 from likelier.insight.reading import Row, Run
 from likelier.modelcard import base_model_id
 from likelier.paths import base_names
-
-BUILT_IN = "the built-in pairs"
 
 # Metric, its name for a reader, whether it is a share.
 _FIGURES = (

@@ -125,10 +125,21 @@ def base_reference(model: nn.Module, *, precision: str) -> Reference:
 
     @contextmanager
     def use() -> Iterator[nn.Module]:
-        with model.disable_adapter():  # type: ignore[operator]
+        with _same_weights_trained(model), model.disable_adapter():  # type: ignore[operator]
             yield model
 
     return Reference(BASE_WORDS, **known, equals_policy=not adapter_has_effect(model), use=use, at_hand=True)
+
+
+@contextmanager
+def _same_weights_trained(model: nn.Module) -> Iterator[None]:
+    """What was frozen stays frozen: switching an adapter on again lets peft train all of it."""
+    trained = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    try:
+        yield
+    finally:
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(trained[name])
 
 
 def other_reference(model: nn.Module, name: str, *, precision: str) -> Reference:
@@ -171,10 +182,11 @@ def _copied_adapter(model: Any) -> Callable[[], Any]:
 
     @contextmanager
     def use() -> Iterator[nn.Module]:
-        model.set_adapter("reference")
-        try:
-            yield model
-        finally:
-            model.set_adapter("default")
+        with _same_weights_trained(model):
+            model.set_adapter("reference")
+            try:
+                yield model
+            finally:
+                model.set_adapter("default")
 
     return use

@@ -14,7 +14,7 @@ from likelier.insight.comparison.subjects import Comparison
 from likelier.insight.reading import Run
 
 BEFORE = "before training"
-_GAINS = ("ranking_accuracy", "reward")
+_GAINS = ("ranking_accuracy", "ranking_accuracy_per_token", "reward")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Frontier:
     places: tuple[Place, ...]
 
     @property
+    def title(self) -> str:
+        """What is held against KL."""
+        return f"{gain_words(self.measure)} against KL"
+
+    @property
     def best(self) -> list[Place]:
         """The places that no other one beats, by KL."""
         kept = [one for one in self.places if not any(other.beats(one) for other in self.places)]
@@ -52,9 +57,9 @@ class Frontier:
         if best:
             told = "; ".join(map(self._said, best))
             found.append(f"On the frontier, where no other setting gives as much for less KL: {told}.")
-        for place in self.places:
-            if place not in self.best:
-                found.append(f"{self._said(place)} is beaten by {self._better(place)}.")
+        beaten = [f"{self._said(place)} by {self._better(place)}" for place in self.places if place not in self.best]
+        if beaten:
+            found.append(f"Beaten: {'; '.join(beaten)}.")
         return [*found, *self._doubt()]
 
     def _doubt(self) -> list[str]:
@@ -66,12 +71,11 @@ class Frontier:
         return [f"The standard error of a run's KL is {typical:.2g} nats: settings closer than that are alike."]
 
     def _better(self, place: Place) -> str:
-        better = [one for one in self.best if one.beats(place)]
-        return self._said(max(better, key=lambda one: one.gain))
+        better = max((one for one in self.best if one.beats(place)), key=lambda one: one.gain)
+        return f"the model {BEFORE}" if better.name == BEFORE else better.name
 
     def _said(self, place: Place) -> str:
-        name = f"the model {BEFORE}" if place.name == BEFORE else place.name
-        return f"{name} ({self._gain(place)} at {place.kl:.3g} nats)"
+        return f"{place.name} ({self._gain(place)} at {place.kl:.3g} nats)"
 
     def _gain(self, place: Place) -> str:
         return value_words(place.gain, self.measure.kind)
@@ -81,6 +85,11 @@ class Frontier:
         best = {place.name for place in self.best}
         places = [{**vars(place), "on_frontier": place.name in best} for place in self.places]
         return {"measure": self.measure.key, "settings": places, "words": self.words()}
+
+
+def gain_words(measure: Measure) -> str:
+    """The measure's name where no other column stands beside it."""
+    return f"ranking accuracy {measure.head}" if measure.key.endswith("per_token") else measure.head
 
 
 def frontiers(comparison: Comparison) -> list[Frontier]:

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from likelier.insight.charts import Point, scatter_chart
 from likelier.insight.comparison.curves import charts
-from likelier.insight.comparison.frontier import BEFORE, Frontier
+from likelier.insight.comparison.frontier import BEFORE, Frontier, gain_words
 from likelier.insight.comparison.text import Findings, paired_table
 from likelier.insight.pages import render
 from likelier.insight.svg import SERIES_COLOURS
@@ -37,9 +37,9 @@ def _picture(frontier: Frontier, subjects: int) -> Markup:
         points += [Point(BEFORE, one.kl, one.gain, BEFORE) for one in frontier.places if one.name == BEFORE]
     share = frontier.measure.kind == "share"
     return scatter_chart(
-        f"{frontier.measure.head.capitalize()} against KL",
+        frontier.title[0].upper() + frontier.title[1:],
         "KL to the reference, nats an answer",
-        frontier.measure.head,
+        gain_words(frontier.measure),
         points,
         percent=share,
         note="Every run is a point; the bar is the standard error of its KL. Up and to the left is better.",

@@ -101,7 +101,7 @@ def _lines(found: Findings, width: int) -> Iterator[str]:
         yield from ("", *wrap(found.paired_words, width))
         yield from blocks(paired_table(found.paired), width)
         yield from wrap(found.clear_words, width)
-    told = {f"{one.measure.head} against KL": one.words() for one in found.frontiers}
+    told = {one.title: one.words() for one in found.frontiers}
     told |= {"before comparing": found.cautions} if found.cautions else {}
     for title, sentences in told.items():
         yield from ("", title)

@@ -90,12 +90,13 @@ def _stuck(facts: Facts, baseline: Trend, errors: Trend) -> Found:
     if not facts.trend("rewards/chosen").last.surely_below(-LOW):
         works = f"{why} It then is apo_zero on single answers, which works."
         return "info", "KTO's baseline stays at 0", works, []
+    heavier = 2 * facts.hyperparameters.get("desirable_weight", 1.0)
     return (
         "warning",
         "KTO's baseline stays at 0, and the desirable answers fall below it",
         f"{why} Here everything falls, and a desirable answer that falls counts as wrong, however good it is.",
         [
             f"--learning-rate {rate(facts.peak_rate / 3)}" if facts.peak_rate else None,
-            f"--desirable-weight {2 * facts.hyperparameters.get('desirable_weight', 1.0):g} holds up the desirable answers",
+            f"--desirable-weight {heavier:g} holds up the desirable answers",
         ],
     )

@@ -60,11 +60,6 @@ class Facts:
         """Whether the run claims that the policy begins as its own reference."""
         return bool((self.card.get("reference") or {}).get("equals_policy"))
 
-    @property
-    def has_adapter(self) -> bool:
-        """Whether an adapter is trained."""
-        return bool((self.card.get("fingerprint") or {}).get("adapter"))
-
     # --- training --------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -148,8 +143,8 @@ class Facts:
         """KL of the policy's answers, an answer and a token; None where it was not measured. (KTO's own metrics hold a
         `kl` too, its baseline; that has no `kl_per_token` beside it.)
         """
-        known = self.latest.get("kl"), self.latest.get("kl_per_token")
-        return None if known[0] is None or known[1] is None else known
+        an_answer, a_token = self.latest.get("kl"), self.latest.get("kl_per_token")
+        return None if an_answer is None or a_token is None else (an_answer, a_token)
 
     @property
     def distance(self) -> tuple[str, str] | None:

@@ -12,6 +12,7 @@ from likelier.insight.diagnose.statistics import SURE, Level
 from likelier.insight.diagnose.words import from_to, nats, number, rate
 from likelier.insight.verdicts import Verdict
 
+TOO_FEW = 3  # steps: the first ones warm up, and the last one's effect is not logged any more
 FEW_STEPS = 20  # of which the first two or three warm up
 MANY_STEPS = 200  # what would be a usual run: if that many steps would not do, more steps are no help
 SHORT_REACH = 1.0  # nats between two answers at which a loss must not be satisfied yet: e^1 = 2.7 times
@@ -121,7 +122,7 @@ def _steps_or_rate(facts: Facts, moved: Level) -> Verdict:
         _parameters(facts),
     ]
     at_this_pace = moved.value / max(facts.steps, 1) * MANY_STEPS
-    if facts.steps < FEW_STEPS and at_this_pace >= MOVED:
+    if facts.steps <= TOO_FEW or (facts.steps < FEW_STEPS and at_this_pace >= MOVED):
         pace = ("at this pace", f"{MANY_STEPS} steps would move an answer by {nats(at_this_pace)}")
         return verdict("not-learning/too-few-steps", "warning", [*evidence, pace], _more_steps(facts))
     return verdict("not-learning/learning-rate", "warning", evidence, _faster(facts, moved))

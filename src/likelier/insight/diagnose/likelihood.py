@@ -64,7 +64,7 @@ def _tokens(facts: Facts) -> tuple[str, str] | None:
     lost: dict[str, list[float]] = defaultdict(list)
     for pair in facts.pairs_in_tokens:
         for token in pair["chosen"].get("tokens") or ():
-            lost[str(token["text"])].append(float(token["logratio"]))
+            lost[str(token["text"]) or f"token {token['id']}"].append(float(token["logratio"]))
     worst = sorted((item for item in lost.items() if sum(item[1]) < 0), key=lambda item: sum(item[1]))[:TOKENS]
     if not worst:
         return None
@@ -92,14 +92,16 @@ def _ids(pair: Mapping[str, Any], side: str) -> list[int]:
 
 def _hold_up(facts: Facts, alike: float | None) -> list[str | None]:
     strength = "tau" if "tau" in facts.hyperparameters else "beta"
-    larger = f"--{strength} {2 * (facts.scale or 0.1):.3g} holds the policy closer to the reference"
-    return [
+    pairs = [
         "the answers of a pair are nearly the same: --method dpop takes back what the chosen answer loses"
-        if alike is not None and alike >= ALIKE and facts.wants_pairs
-        else None,
-        "--nll-weight 1 keeps the chosen answers likely (or --method dpop)" if facts.wants_pairs else None,
+        if alike is not None and alike >= ALIKE
+        else "--method dpop takes back what the chosen answer loses",
+        "--nll-weight 1 keeps the chosen answers likely",
+    ]
+    return [
+        *(pairs if facts.wants_pairs else []),
         f"--learning-rate {rate(facts.peak_rate / 3)}, or fewer steps" if facts.peak_rate else None,
-        larger,
+        f"--{strength} {2 * (facts.scale or 0.1):.3g} holds the policy closer to the reference",
         "a first stage of --method sft on the chosen answers, if the model would not write such answers itself",
     ]
 

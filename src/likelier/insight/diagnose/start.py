@@ -82,15 +82,14 @@ def _tolerance(facts: Facts) -> float:
 
 def _moves_along(facts: Facts) -> Iterator[Verdict]:
     """Log-ratios that stay 0 while the policy's own log-probabilities change: it is measured against itself."""
-    trends = [trend for side in SIDES if (trend := facts.logratio(side))]
-    if not trends or max(abs(value) for trend in trends for value in trend.values) > STUCK * facts.length:
+    if facts.moved is None or not facts.run.steps or facts.moved.value > STUCK * facts.length:
         return
     changes = {side: change for side in SIDES if (change := _own_change(facts, side)) is not None}
     if not any(abs(change.value) > LEFT + SURE * change.error for change in changes.values()):
         return
     evidence = [
         _claim(facts),
-        ("log-ratios to the reference", f"0 in all {len(trends[0])} logged steps"),
+        ("log-ratios to the reference", f"0 in all {len(facts.run.steps)} logged steps"),
         *((f"log-probability of the {side} answers since", nats(change.value)) for side, change in changes.items()),
     ]
     meaning = (
