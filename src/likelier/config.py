@@ -25,8 +25,7 @@ from likelier.options import (
     TrainingOptions,
     nearest,
     option,
-    refuse_reference_options,
-    refuse_signal_options,
+    refuse_inert_options,
 )
 
 
@@ -105,9 +104,7 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     if named:
         _refuse(next(iter(named)), run.method)
     config = RunConfig(run, objective, lora, training, chat)
-    refuse_signal_options(objective, training)
-    if not objective.needs_reference:
-        refuse_reference_options(run.method, named=run.reference != "start", options=training)
+    refuse_inert_options(objective, training, named_reference=run.reference != "start")
     return config
 
 

@@ -341,6 +341,13 @@ def refuse_evaluation_options(options: TrainingOptions) -> None:
             raise ConfigError(f"{name} has no effect without evaluation data; give eval_data or eval_fraction")
 
 
+def refuse_inert_options(objective: Any, options: TrainingOptions, *, named_reference: bool) -> None:
+    """Options that the method (an `Objective`) cannot use are an error. `named_reference`: the run names one."""
+    refuse_signal_options(objective, options)
+    if not objective.needs_reference:
+        refuse_reference_options(objective.method, named=named_reference, options=options)
+
+
 def refuse_reference_options(method: str, *, named: bool, options: TrainingOptions) -> None:
     """For a method without a reference: every option about one is inert, hence an error."""
     asked = {

@@ -36,19 +36,13 @@ from likelier.models import (
     default_token_budget,
 )
 from likelier.objectives import Objective
-from likelier.options import (
-    TrainingOptions,
-    refuse_evaluation_options,
-    refuse_reference_options,
-    refuse_signal_options,
-    with_changes,
-)
+from likelier.options import TrainingOptions, refuse_evaluation_options, refuse_inert_options, with_changes
 from likelier.paths import cache_folder
 from likelier.records import Record, UnusableRows, last_turn
 from likelier.reference import Named, Reference, ReferenceScoring, RunReference
 from likelier.runs import RunFolder
 from likelier.saving import SavingTrainer
-from likelier.scoring import ScorerChoice, attach_scorer
+from likelier.scoring import attach_scorer
 from likelier.steps import StepWalker, advice_when_memory_runs_out, can_retry, moments_of
 from likelier.window import MetricWindow, require_finite
 
@@ -103,7 +97,9 @@ class PreferenceTrainer(SavingTrainer):
         self.options = with_changes(options or TrainingOptions(), more)
         self.policy, self.resume, self.card = policy, resume, dict(card or {})
         self._named_reference: Named = reference
-        self._refuse_inert_options(objective, bool(eval_data))
+        refuse_inert_options(objective, self.options, named_reference=reference != "start")
+        if not eval_data:
+            refuse_evaluation_options(self.options)
         self._judge = judge_of(self.options.eval_reward, judge)
         self.folder = RunFolder(output_dir)
         self.folder.open(resume=resume)
@@ -124,7 +120,9 @@ class PreferenceTrainer(SavingTrainer):
                 raise ConfigError("several processes are not supported yet: start one process")
             use_cache = policy.model.config.use_cache
             self._start(args, callbacks)
-            self.scorer = self._attach_scorer(policy)
+            groups = [*self.train_groups, *self.eval_groups]
+            autocast, scorer = policy.autocast, self.options.scorer
+            self.scorer = attach_scorer(policy.model, autocast=autocast, scorer=scorer, groups=groups)
             if self.options.activation_checkpointing:
                 checkpoint_activations(policy.model)
             if self.options.compile:
@@ -142,10 +140,6 @@ class PreferenceTrainer(SavingTrainer):
         self._against: RunReference | None = None
         self._evaluator: Evaluator | None = None
         self._last_evaluation: dict[str, float] | None = None
-
-    def _attach_scorer(self, policy: Policy) -> ScorerChoice:
-        groups = [*self.train_groups, *self.eval_groups]
-        return attach_scorer(policy.model, autocast=policy.autocast, scorer=self.options.scorer, groups=groups)
 
     def _start(self, args: TrainingArguments, callbacks: Sequence[TrainerCallback]) -> None:
         try:
@@ -180,13 +174,6 @@ class PreferenceTrainer(SavingTrainer):
             chat=self.policy.chat,
             signals=Signals.of(self.options),
         )
-
-    def _refuse_inert_options(self, objective: Objective, has_eval: bool) -> None:
-        if not has_eval:
-            refuse_evaluation_options(self.options)
-        refuse_signal_options(objective, self.options)
-        if not objective.needs_reference:
-            refuse_reference_options(objective.method, named=self._named_reference != "start", options=self.options)
 
     def _planned_interval(self) -> int | None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -66,7 +66,7 @@ class RunReference:
             return list(train), list(held_out), {"words": "none: this method needs no reference"}
         proved = prove_reference(
             self.policy.model,
-            self._make(),
+            self._make([*train, *held_out]),
             self.objective,
             list(train),
             list(held_out),
@@ -80,12 +80,12 @@ class RunReference:
         self._named = None  # a second model that was named is not kept in memory
         return proved.train, proved.held_out, proved.card
 
-    def _make(self) -> Reference:
+    def _make(self, groups: Sequence[Group]) -> Reference:
         named, precision = self._named, self.policy.precision
         if isinstance(named, Policy):
             require_same_vocabulary(self.policy, named)
             named.model.to(self.how.device)
-            attach_scorer(named.model, autocast=named.autocast, scorer=self.options.scorer)
+            attach_scorer(named.model, autocast=named.autocast, scorer=self.options.scorer, groups=groups)
             return other_reference(named.model, named.name, precision=named.precision)
         return base_reference(self.policy.model, precision=precision) if named == "base" else self._start()
 
