@@ -24,6 +24,7 @@ from likelier.data.load import load_preferences
 from likelier.data.shared_ids import sharing_ids
 from likelier.data.tokenize import Tokenized, tokenize_records
 from likelier.errors import ConfigError, DataError, RunFolderError
+from likelier.recorded import recorded_data
 from likelier.records import Labelled, Pair, Record, to_labels
 from likelier.runs import RunFolder
 from likelier.sweep.data import load_shared, loose_prompt
@@ -329,6 +330,16 @@ def test_all_runs_are_held_to_the_same_rows(swept: tuple[Path, int]) -> None:
     thumbs = json.loads((root / content["runs"][2]["folder"] / "audit.json").read_text(encoding="utf-8"))
     finding = thumbs["findings"][0]
     assert (finding["name"], finding["count"]) == ("held-out-prompt", 6)
+
+
+def test_a_runs_held_out_rows_are_found_again_whatever_its_seed(swept: tuple[Path, int]) -> None:
+    root, _ = swept
+    for run in json.loads((root / "sweep.json").read_text(encoding="utf-8"))["runs"]:
+        card = RunFolder(root / run["folder"]).read_card()
+        card["options"]["seed"] = 7  # a run with another seed than the file's
+        held_out = {str(record.source) for record in recorded_data(card, "a run").test}
+        own = run["folder"].startswith("kto")  # on thumbs of its own
+        assert held_out == (set() if own else set(sources(root / run["folder"])))
 
 
 def test_rows_are_tokenized_once_and_the_reference_is_asked_once(swept: tuple[Path, int]) -> None:

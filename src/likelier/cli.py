@@ -73,23 +73,14 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
     add_run_flags(parser)
 
 
-# Options of which only one can be given: a flag takes the place of its rival in the file.
-_RIVALS = {
-    "max_steps": "epochs",
-    "epochs": "max_steps",
-    "eval_data": "eval_fraction",
-    "eval_fraction": "eval_data",
-}
-
-
 def _train(flags: argparse.Namespace) -> None:
-    from likelier.config import parse, read_yaml
+    from likelier.config import RIVALS, parse, read_yaml
     from likelier.pipeline import train
 
     given = {name: value for name, value in vars(flags).items() if name not in ("config", "command")}
     from_file = read_yaml(flags.config) if flags.config else {}
     for name in given:
-        from_file.pop(_RIVALS.get(name, ""), None)
+        from_file.pop(RIVALS.get(name, ""), None)
     if "stages" in from_file:
         _train_stages(from_file, given)
     else:

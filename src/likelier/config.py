@@ -78,6 +78,13 @@ class RunConfig:
     chat: ChatOptions = field(default_factory=ChatOptions)
 
 
+# Options of which only one can be given: a flag takes the place of its rival in the file.
+RIVALS = {
+    "max_steps": "epochs",
+    "epochs": "max_steps",
+    "eval_data": "eval_fraction",
+    "eval_fraction": "eval_data",
+}
 SECTIONS: tuple[type, ...] = (RunOptions, LoraOptions, TrainingOptions, ChatOptions)
 
 

@@ -136,19 +136,23 @@ def recorded_signals(card: dict[str, Any]) -> Signals:
 def recorded_data(card: dict[str, Any], name: str) -> PreferenceData:
     """The data that the run `name` was trained on, read and split again as it read and split them.
 
-    Raises `ConfigError` where the run was given rows in memory, `DataError` where the files are gone.
+    Nothing is held out where a sweep took the held-out rows of other data. Raises `ConfigError` where the run was given
+    rows in memory, `DataError` where the files are gone.
     """
     run = card.get("run")
     if not run:
         raise ConfigError(f"{name} names no file that it was trained on (it began in Python); give one with --data")
     if run["data"] == BUILT_IN:
         return demo_data()
-    eval_data = run.get("eval_data")
+    eval_data, eval_fraction, seed = run.get("eval_data"), run.get("eval_fraction"), card["options"]["seed"]
+    if "sweep" in card:  # all its runs have the same held-out rows, whatever their own seeds and data
+        seed = card["sweep"]["held_out"]["seed"]
+        eval_fraction = eval_fraction if card["sweep"]["held_out"]["from_own_data"] else None
     return load_preferences(
         _sources(run["data"]),
         eval_data=None if eval_data is None else _sources(eval_data),
-        eval_fraction=run.get("eval_fraction"),
-        seed=card["options"]["seed"],
+        eval_fraction=eval_fraction,
+        seed=seed,
         columns=_columns(run.get("columns")),
     )
 

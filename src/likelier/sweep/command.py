@@ -34,8 +34,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     """Plan, run, compare; gives the exit code."""
-    from likelier.config import read_yaml
-    from likelier.sweep.plan import RIVALS, plan_sweep
+    from likelier.config import RIVALS, read_yaml
+    from likelier.sweep.plan import plan_sweep
     from likelier.sweep.results import show_results
     from likelier.sweep.run import run_sweep
 

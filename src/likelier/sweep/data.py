@@ -35,14 +35,20 @@ class Budget:
 
 @dataclass(frozen=True)
 class SharedData:
-    """The held-out rows of all runs, and the training rows of each data source."""
+    """The held-out rows of all runs, drawn with `seed` from the source `base`, and the training rows of each source."""
 
     held_out: list[Record]
     sources: Mapping[_Key, PreferenceData]
+    base: _Key
+    seed: int
 
     def of(self, config: RunConfig) -> PreferenceData:
         """What a run trains on and is evaluated with."""
         return self.sources[_key(config)]
+
+    def held_out_of(self, config: RunConfig) -> dict[str, Any]:
+        """What a run's card says of its held-out rows: how to draw them again."""
+        return {"seed": self.seed, "from_own_data": _key(config) == self.base}
 
     def card(self) -> dict[str, Any]:
         """What sweep.json says of the rows."""
@@ -94,7 +100,7 @@ def load_shared(plan: SweepPlan) -> SharedData:
         if key not in sources:
             found = load_preferences(own.data, seed=seed, columns=own.columns)
             sources[key] = _without(found, prompts, base.test, _named(own.data))
-    shared = SharedData(base.test, sources)
+    shared = SharedData(base.test, sources, _key(plan.base), seed)
     say(f"held out for every run: {len(base.test)} rows of {len(prompts)} prompts")
     _check_kinds(plan, shared)
     return shared

@@ -13,17 +13,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from likelier.config import RunConfig, hyperparameter_fields, parse
+from likelier.config import RIVALS, RunConfig, hyperparameter_fields, parse
 from likelier.errors import ConfigError, nearest
 from likelier.objectives import METHODS
 
 MOST_SEEDS = 20
-RIVALS = {
-    "max_steps": "epochs",
-    "epochs": "max_steps",
-    "eval_data": "eval_fraction",
-    "eval_fraction": "eval_data",
-}
 _OF_THE_WHOLE = {
     "method": "a method stands before the point, as in dpo.beta",
     "model": "all runs begin with the same model",

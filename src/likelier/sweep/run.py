@@ -85,7 +85,7 @@ def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepReco
     folder = RunFolder(run.config.run.output)
     if folder.is_finished():
         say(f"{said}: done already")
-        _finish(run, folder, record)
+        _finish(run, folder, record, shared)
         return
     say(f"\n{said}")
     resume = folder.latest_checkpoint() is not None
@@ -104,14 +104,15 @@ def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepReco
         record.update(run.name, status=status, error=f"{type(error).__name__}: {error}")
         raise
     else:
-        _finish(run, folder, record)
+        _finish(run, folder, record, shared)
     finally:
         _free_memory()
 
 
-def _finish(run: PlannedRun, folder: RunFolder, record: SweepRecord) -> None:
+def _finish(run: PlannedRun, folder: RunFolder, record: SweepRecord, shared: SharedData) -> None:
     """Note in both files that the run is done, and on the run's own card which rows were held out."""
-    known = {"file": str(Path("..") / SWEEP_FILE), "setting": run.setting, "held_out": record.content["held_out"]}
+    held_out = record.content["held_out"] | shared.held_out_of(run.config)
+    known = {"file": str(Path("..") / SWEEP_FILE), "setting": run.setting, "held_out": held_out}
     folder.update_card({"sweep": known})
     record.update(run.name, status="done", error=None)
 
