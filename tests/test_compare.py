@@ -15,6 +15,7 @@ from likelier.errors import ConfigError, RunFolderError
 from likelier.insight.comparison.cautions import cautions
 from likelier.insight.comparison.frontier import Place, frontiers
 from likelier.insight.comparison.measures import summaries, summary_words
+from likelier.insight.comparison.page import as_html
 from likelier.insight.comparison.paired import bootstrap, compare_pairs, items_of, sign_test
 from likelier.insight.comparison.subjects import Comparison, read_comparison
 from likelier.insight.comparison.text import Findings, as_json, as_text, blocks
@@ -246,11 +247,63 @@ def test_the_sign_test_by_hand() -> None:
 
 
 def test_the_bootstrap_resamples_prompts() -> None:
-    assert bootstrap([[0.5], [0.5], [0.5]]) == (0.5, 0.5)
-    low, high = bootstrap([[1.0]] * 50 + [[0.0]] * 50)
+    none = [[0.0] * 100]
+    assert bootstrap([1] * 3, [[0.5] * 3], [[0.0] * 3]) == (0.5, 0.5)
+    low, high = bootstrap([1] * 100, [[1.0] * 50 + [0.0] * 50], none)
     assert low == pytest.approx(0.4, abs=0.02) and high == pytest.approx(0.6, abs=0.02)  # 0.5 ± 1.96 * 0.05
-    low, high = bootstrap([[1.0] * 10] * 5 + [[0.0] * 10] * 5)
+    low, high = bootstrap([10] * 10, [[10.0] * 5 + [0.0] * 5], [[0.0] * 10])
     assert high - low > 0.5  # ten prompts, however many rows
+
+
+def test_the_bootstrap_resamples_runs() -> None:
+    """Of prompts that are all alike only the runs vary: the variance of their mean is theirs over their number."""
+    means = [0.1, 0.3, 0.5, 0.7, 0.9]
+    wide = 1.96 * stdev(means) / len(means) ** 0.5
+    runs = [[one] * 40 for one in means]
+    low, high = bootstrap([1] * 40, runs, [[0.0] * 40])
+    assert low == pytest.approx(0.5 - wide, abs=0.03) and high == pytest.approx(0.5 + wide, abs=0.03)
+    low, high = bootstrap([1] * 40, [[1.0] * 40], runs)
+    assert low == pytest.approx(0.5 - wide, abs=0.03) and high == pytest.approx(0.5 + wide, abs=0.03)
+
+
+def test_a_difference_that_hangs_on_one_seed_is_not_clear(tmp_path: Path) -> None:
+    good = [make_run(tmp_path / "g0", right=[True] * 40), make_run(tmp_path / "g1", right=[False] * 40)]
+    bad = [make_run(tmp_path / f"b{seed}", right=[False] * 40) for seed in range(2)]
+    found = Findings.of(read_comparison([make_sweep(tmp_path, {"bad": bad, "good": good})]))
+    assert found.paired[0].difference == pytest.approx(-0.5) and found.paired[0].words == "no clear difference"
+    assert "interval over prompts and seeds" in found.paired_words
+
+
+def test_of_one_run_each_it_is_said_that_other_seeds_may_differ(tmp_path: Path) -> None:
+    runs = make_run(tmp_path / "a", right=[True] * 20), make_run(tmp_path / "b", right=[False] * 20)
+    found = Findings.of(read_comparison(runs))
+    words = "Clear for these runs; other seeds may differ: b is worse (ranking accuracy); b is worse (per token)."
+    assert found.clear_words == words and "and seeds" not in found.paired_words
+
+
+@pytest.mark.parametrize("of_sweeps", [False, True])
+def test_rows_that_only_seem_the_same_are_not_paired(tmp_path: Path, of_sweeps: bool) -> None:
+    """Rows in memory, or in a file that was edited: places and lengths agree, the rows do not."""
+
+    def card(name: str) -> dict[str, Any]:
+        swept = {"sweep": {"held_out": {"hash": name}}} if of_sweeps else {}
+        return {"fingerprint": {"eval_hash": "same" if of_sweeps else name}, **swept}
+
+    first, other, third = (
+        make_run(tmp_path / name, card=card(of)) for name, of in (("a", "1"), ("b", "2"), ("c", "1"))
+    )
+    comparison = read_comparison([first, other, third])
+    assert {one.name for one in compare_pairs(comparison.subjects, comparison.subjects[0])} == {"c"}
+    assert "are not the same as tokens (a, c; b)" in said(first, other, third)
+    assert "not the same as tokens" not in said(first, third)
+
+
+def test_rows_of_one_sweep_are_the_same_whatever_is_made_of_them(tmp_path: Path) -> None:
+    """Margins in use, say, change the hash of the tokens with their signals."""
+    held_out = {"sweep": {"held_out": {"hash": "1"}}}
+    runs = [make_run(tmp_path / name, card={"fingerprint": {"eval_hash": name}, **held_out}) for name in "ab"]
+    comparison = read_comparison(runs)
+    assert compare_pairs(comparison.subjects, comparison.subjects[0]) and "as tokens" not in said(*runs)
 
 
 def test_a_clear_difference_over_seeds_is_told(tmp_path: Path) -> None:
@@ -330,6 +383,17 @@ def test_the_command_prints_and_writes_a_page_in_which_markup_stays_text(
     for title in ("Figures", "What is gained for how much KL", "Row by row", "Courses", "Runs"):
         assert re.search(rf"<h2[^>]*>{title}</h2>", html), title
     assert "src=" not in html and "default-src 'none'" in html
+
+
+def test_the_page_shows_no_place_of_this_machine(tmp_path: Path) -> None:
+    own = {"model": "/home/me/secret models/m", "data": "pairs.jsonl"}
+    runs = [make_run(tmp_path / part / "run", card={"run": {**own, "dtype": part}}) for part in "ab"]
+    runs.append(make_run(tmp_path / "c", card={"run": {**own, "model": "/home/me/secret/n"}, "status": "failed"}))
+    found = Findings.of(read_comparison(runs))
+    page = as_html(found)
+    assert "secret" not in page and str(tmp_path) not in page
+    assert [one.name for one in found.comparison.subjects] == ["a/run", "b/run", "c"]
+    assert "began with different models" in page
 
 
 def test_json_holds_every_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

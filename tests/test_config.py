@@ -378,6 +378,13 @@ def test_a_trainer_option_without_effect_is_refused(name: str) -> None:
     assert name in refused(trainer={name: 1})
 
 
+@pytest.mark.parametrize("name", ["hub_token", "hub_model_id", "push_to_hub", "push_to_hub_token"])
+def test_an_upload_is_asked_for_outside_the_trainer_block(name: str) -> None:
+    message = refused(trainer={name: "hf_secret"})
+    assert message.startswith(f"trainer.{name} would contradict ours; use push_to_hub, outside the trainer block")
+    assert "the login" in message and "secret" not in message
+
+
 def test_an_unknown_trainer_option_names_the_nearest() -> None:
     message = refused(trainer={"max_grad_nrom": 1})
     assert message == (

@@ -30,7 +30,7 @@ def test_the_demo_shows_accuracy_and_answers_before_and_after(
     shown = capsys.readouterr().out
     for word in ("before", "after", "95 % interval", "prompt  Learning maths is completely useless, right?"):
         assert word in shown
-    assert shown.count("prompt  ") == 6 and "Diagnosis:" in shown
+    assert shown.count("prompt  ") == 6
     assert "<html" in (run / "report.html").read_text(encoding="utf-8")
     card = json.loads((run / "run.json").read_text(encoding="utf-8"))
     for when in ("evaluation_start", "evaluation_end"):

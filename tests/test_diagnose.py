@@ -102,6 +102,72 @@ def test_a_run_that_failed_or_was_stopped_says_so() -> None:
     ) == ["unstable"]
 
 
+@pytest.mark.parametrize(
+    ("error", "name", "words"),
+    [
+        ("TrainingError: step 2: the loss is not finite for 1 rows", "unstable", "before it reached the weights"),
+        ("TrainingError: step 2: the gradient norm is inf", "unstable", "before it reached the weights"),
+        (
+            "TrainingError: evaluation at step 9: the policy's log-probability is not finite",
+            "unstable",
+            "weights are damaged",
+        ),
+        ("WrongReferenceError: it gives a log-probability that is not finite", "wrong-reference", "before the first"),
+        ("TrainingError: no weight is trained: all are frozen", "not-learning/frozen-weights", ""),
+    ],
+)
+def test_errors_that_have_verdicts_of_their_own(error: str, name: str, words: str) -> None:
+    run = a_run([], status="failed", error=error)
+    assert bad(run) == [name] and words in the(run, name).meaning
+
+
+# --- some of the held-out rows at intervals ------------------------------------------------------------------------
+
+
+def of_rows(items: int, step: int, loss: float, right: float = 0.7, **more: float) -> dict[str, Any]:
+    """An evaluation of so many rows."""
+    return {"step": step, "loss": loss, "pair_accuracy": right, "items": float(items), **more}
+
+
+def test_a_mean_of_some_rows_is_not_held_against_that_of_all() -> None:
+    """The 256 rows are longer ones: lower log-probabilities, and a loss of their own."""
+    claim: dict[str, Any] = {"reference": {"equals_policy": True}}
+    still = [a_step(n, 0.0, 0.0) for n in (1, 2)]
+    ratios = {"logratios/chosen": 0.0, "logratios/rejected": 0.0}
+    start = of_rows(1000, 0, 0.69, **{"logps/chosen": -100.0, "logps/rejected": -100.0}, **ratios)
+    some = of_rows(256, 2, 0.69, **{"logps/chosen": -140.0, "logps/rejected": -140.0}, **ratios)
+    assert bad(a_run(still, [start, some], **claim)) == ["not-learning/too-few-steps"]
+    assert bad(a_run(still, [start, some | {"items": 1000.0}], **claim))[0] == "wrong-reference"
+    drift = a_run(growing(), [start, some], reward_scale=None, method="simpo")
+    assert Facts(drift).held_out_change("logps/chosen") is None and "simpo-drift" not in names(drift)
+
+
+def test_what_is_learned_is_not_told_from_other_rows() -> None:
+    steps = [{"step": n, "loss": 2.0 - 0.05 * n} for n in range(1, 13)]
+    sft = a_run(steps, [of_rows(1000, 0, 2.0), of_rows(256, 6, 2.3)], method="sft", reward_scale=None)
+    assert names(sft) == ["healthy"] and "held-out loss" not in numbers(the(sft, "healthy"))
+
+
+def test_overfitting_is_told_from_another_set_of_rows() -> None:
+    start, end = of_rows(1000, 0, 0.69), of_rows(1000, 30, 0.6, 0.7)
+    easy = [of_rows(256, 10, 0.5, 0.85), of_rows(256, 20, 0.49, 0.86)]
+    assert bad(a_run(growing(30), [start, *easy, end])) == []
+    assert bad(a_run(growing(30), [start, of_rows(256, 10, 0.8)])) == []
+    wavers = [of_rows(256, 10, 0.5, 0.75), of_rows(256, 20, 0.52, 0.70)]  # 5 points: two standard errors of 256 rows
+    assert bad(a_run(growing(30), [start, *wavers, end])) == []
+
+
+def test_overfitting_shows_among_evaluations_of_the_same_rows() -> None:
+    start, end = of_rows(1000, 0, 0.69), of_rows(1000, 30, 0.68)
+    rises = [of_rows(256, step, loss) for step, loss in ((5, 0.6), (10, 0.5), (20, 0.6), (25, 0.65))]
+    verdict = the(a_run(growing(30), [start, *rises, end]), "overfitting")
+    assert verdict.severity == "warning" and "--max-steps 10" in verdict.advice[0]
+    told = "held-out loss of 256 rows: 0.6 at step 5, 0.5 at its best (step 10), 0.65 at step 25"
+    assert told in numbers(verdict)
+    worse = the(a_run(growing(30), [start, of_rows(256, 10, 0.9), of_rows(1000, 30, 0.9)]), "overfitting")
+    assert "held-out loss of 1000 rows: 0.69 at first" in numbers(worse)
+
+
 # --- thresholds ----------------------------------------------------------------------------------------------------
 
 

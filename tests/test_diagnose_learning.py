@@ -92,6 +92,14 @@ def test_so_are_weights_of_which_none_may_be_trained(tmp_path: Path) -> None:
     assert bad(run) == ["not-learning/frozen-weights"]
 
 
+def test_so_is_a_policy_that_is_frozen_as_a_whole(tmp_path: Path) -> None:
+    policy = writer()
+    policy.model.requires_grad_(False)
+    run = train(tmp_path / "run", policy=policy, max_steps=6)
+    assert names(run) == ["not-learning/frozen-weights"]
+    assert "weights that may be trained: 0 of" in numbers(the(run, "not-learning/frozen-weights"))
+
+
 def test_an_adapter_whose_second_half_is_frozen_is_named(tmp_path: Path) -> None:
     policy = writer()
     policy.model = add_lora(policy.model, LoraOptions(lora_r=4), 0)

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForSequenceClassification, TrainerCallback
 
 from likelier import DPO, IPO, KTO, SFT, PreferenceTrainer, SimPO
 from likelier.data.tokenize import Group
-from likelier.errors import ConfigError, LikelierWarning
-from likelier.evaluation import judge_of, planned_interval
+from likelier.errors import ConfigError, LikelierWarning, ModelError, RunFolderError, TrainingError
+from likelier.evaluation import Evaluator, Judge, judge_of, planned_interval
 from likelier.evaluation.answers import Answer, is_refusal, kl_metrics, repetition
 from likelier.evaluation.schedule import SHARE, some_of
 from likelier.generation import Decoding, Written, prompt_ids, write_answers
 from likelier.models import Policy, load_policy
 from likelier.objectives import Objective
 from likelier.options import LoraOptions, TrainingOptions
-from likelier.records import Message, Source
+from likelier.records import Message, Source, to_labels
 from likelier.runs import RunFolder
 from tests.small_runs import save_tiny
 from tests.support import chat_pairs, labelled_rows, lora_policy, naive_logp, numbers, tiny_policy, tiny_tokenizer
@@ -207,6 +207,12 @@ def test_an_adapter_that_goes_on_is_compared_with_itself_at_the_start(tmp_path: 
 # --- judges ------------------------------------------------------------------------------------------------------
 
 
+def named(name: object) -> Judge:
+    found = judge_of(TrainingOptions(eval_reward=str(name)), None, held_out=True)
+    assert found is not None
+    return found
+
+
 def longer(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
     return [float(len(answer)) for answer in answers]
 
@@ -227,9 +233,12 @@ def test_a_function_judges_answers_and_gives_a_win_rate(tmp_path: Path) -> None:
 
 def test_a_function_named_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "judge.py"
-    file.write_text("def count(prompts, answers):\n    return [len(answer) for answer in answers]\n")
-    judge = judge_of(f"{file}:count", None)
-    assert judge is not None and judge(["a"], ["abc"]) == [3.0]
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\n"
+        "class Kept:\n    x: int = 0\ndef count(prompts, answers):\n    return [len(answer) for answer in answers]\n"
+    )
+    judge = named(f"{file}:count")
+    assert judge(["a"], ["abc"]) == [3.0]
 
 
 @pytest.mark.parametrize(
@@ -246,9 +255,7 @@ def test_a_function_named_in_a_file(tmp_path: Path) -> None:
 def test_a_bad_judge_is_named(tmp_path: Path, source: str, name: str, message: str) -> None:
     (tmp_path / "judge.py").write_text(source)
     with pytest.raises(ConfigError, match=message):
-        judge = judge_of(str(tmp_path / name), None)
-        assert judge is not None
-        judge(["p", "q"], ["a", "b"])
+        named(tmp_path / name)(["p", "q"], ["a", "b"])
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -259,9 +266,7 @@ def test_a_sequence_classifier_judges(tmp_path: Path, outputs: int) -> None:
     model = LlamaForSequenceClassification(config)
     model.save_pretrained(tmp_path / "judge")
     tiny_tokenizer().save_pretrained(tmp_path / "judge")
-    judge = judge_of(str(tmp_path / "judge"), None)
-    assert judge is not None
-    rewards = judge(["the cat", "the dog"], ["sat on the mat", "ran"])
+    rewards = named(tmp_path / "judge")(["the cat", "the dog"], ["sat on the mat", "ran"])
     assert len(rewards) == 2 and rewards[0] != rewards[1]
     text = tiny_tokenizer().apply_chat_template(
         [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat on the mat"}], tokenize=False
@@ -369,3 +374,128 @@ def test_the_audit_of_the_rows_is_kept(tmp_path: Path) -> None:
     audit = json.loads((folder.path / "audit.json").read_text(encoding="utf-8"))["audit"]
     names = {finding["name"] for finding in audit["findings"]}
     assert {"exact-duplicates", "eval-overlap"} <= names
+
+
+# --- faults --------------------------------------------------------------------------------------------------------
+
+
+def test_a_judge_that_fails_at_the_end_does_not_cost_the_training(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def twice(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyError("gone")
+        return [0.0] * len(answers)
+
+    with pytest.warns(LikelierWarning, match="the answers are not judged: KeyError: 'gone'"):
+        folder = trained(tmp_path / "run", judge=twice)
+    assert folder.read_card()["status"] == "done" and "eval_reward" not in evaluations(folder)[-1]
+
+
+def test_the_model_is_saved_before_its_last_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = Evaluator.evaluate
+
+    def fail_at_the_end(self: Evaluator, when: Any, step: int) -> Any:
+        if when == "end":
+            raise OSError("no space left")
+        return evaluate(self, when, step)
+
+    monkeypatch.setattr(Evaluator, "evaluate", fail_at_the_end)
+    for name, steps in (("due", 3), ("not due", 0)):
+        with pytest.raises(OSError, match="no space left"):
+            trained(tmp_path / name, eval_steps=steps)
+        assert (tmp_path / name / "adapter_model.safetensors").is_file()
+        assert RunFolder(tmp_path / name).read_card()["status"] == "failed"
+
+
+def test_a_refused_resume_leaves_the_card_alone(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "run", save_steps=2)
+    before = folder.card_file.read_bytes()
+    with pytest.raises(RunFolderError, match="cannot go on"):
+        trained(tmp_path / "run", DPO(beta=0.7), save_steps=2, resume=True)
+    assert folder.card_file.read_bytes() == before
+
+
+def test_a_policy_that_is_not_finite_is_told(tmp_path: Path) -> None:
+    policy = lora_policy(dtype=torch.float32)
+    trainer = PreferenceTrainer(
+        policy, DPO(), chat_pairs(24), eval_data=chat_pairs(10, seed=1), output_dir=tmp_path / "run", **SETTINGS
+    )
+    trainer.add_callback(Damage(policy))
+    with pytest.raises(TrainingError, match="is not finite"):
+        trainer.train()
+    assert "is not finite" in trainer.folder.read_card()["error"]
+
+
+class Damage(TrainerCallback):
+    """Makes a weight infinite after the last step."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        with torch.no_grad():
+            next(weight for name, weight in self.policy.model.named_parameters() if "lora_B" in name).fill_(math.inf)
+
+
+def test_every_weight_frozen_is_an_error_before_the_first_step(tmp_path: Path) -> None:
+    policy = tiny_policy(dtype=torch.float32)
+    policy.model.requires_grad_(False)
+    with pytest.raises(TrainingError, match="no weight is trained"):
+        trained(tmp_path / "run", policy=policy)
+
+
+def test_what_the_user_froze_of_an_adapter_stays_frozen(tmp_path: Path) -> None:
+    policy = lora_policy(dtype=torch.float32)
+    frozen = {name: weight.clone() for name, weight in policy.model.named_parameters() if "lora_A" in name}
+    for name, weight in policy.model.named_parameters():
+        if name in frozen:
+            weight.requires_grad_(False)
+    trained(tmp_path / "run", policy=policy, eval_steps=1)
+    after = dict(policy.model.named_parameters())
+    assert all(torch.equal(after[name], weight) for name, weight in frozen.items())
+
+
+def test_prompts_without_room_for_an_answer_are_not_asked(tmp_path: Path) -> None:
+    policy = tiny_policy(dtype=torch.float32, max_position_embeddings=64)
+    long = replace(chat_pairs(1, seed=2)[0], prompt=(Message("user", "the cat sat on the mat and " * 4),))
+    data = [*chat_pairs(9, seed=1), long]
+    with pytest.warns(LikelierWarning, match="1 of 10 held-out prompts leave no room for an answer of 30 tokens"):
+        more = {"eval_prompts": 10, "eval_new_tokens": 30}
+        folder = trained(tmp_path / "run", policy=policy, eval_data=data, **more)
+    assert len(detail(folder, 3)["samples"]) == 9 and len(detail(folder, 3)["items"]["source"]) == 10
+
+
+def test_one_answer_that_is_lost_leaves_the_pairs_of_the_others(tmp_path: Path) -> None:
+    rows = [row for pair in chat_pairs(10, seed=1) for row in to_labels([pair])][1:]
+    items = detail(trained(tmp_path / "run", KTO(), eval_data=rows), 6)["items"]  # 48 rows are 6 steps
+    assert len(items["chosen"]["logps"]) == 9
+
+
+def test_some_of_the_items_is_never_nothing() -> None:
+    assert len(some_of(groups(12, 8, rows=6), 2)) == 6
+
+
+def test_pairs_of_simpo_are_told_by_its_own_margin(tmp_path: Path) -> None:
+    pairs = detail(trained(tmp_path / "run", SimPO()), 3)["pairs"]
+    assert "chosen answer lost most" not in {pair["why"] for pair in pairs}
+    assert all(pair["correct"] for pair in pairs if pair["why"] == "largest margin")
+    assert not any(pair["correct"] for pair in pairs if pair["why"] == "largest margin the wrong way")
+
+
+@pytest.mark.parametrize("options", [{"eval_data": []}, {"eval_prompts": 0, "eval_new_tokens": None}])
+def test_a_judge_without_answers_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    settings = options | ({"eval_prompts": None, "eval_new_tokens": None} if "eval_data" in options else {})
+    with pytest.raises(ConfigError, match="judge has no effect"):
+        trained(tmp_path / "run", judge=longer, **settings)
+
+
+def test_a_classifier_without_a_trained_head_is_no_judge(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="has no trained head for a reward"):
+        named(save_tiny(tmp_path / "model"))(["p"], ["a"])
+
+
+def test_eval_items_without_an_interval_is_told(tmp_path: Path) -> None:
+    with pytest.warns(LikelierWarning, match="eval_items has no effect"):
+        trained(tmp_path / "run", eval_items=5)

@@ -360,6 +360,7 @@ def test_the_page_colours_tokens_and_shows_their_numbers(
     page = tmp_path / "page.html"
     inspect(runs.whole, "--row", 3, "--html", page)
     html = page.read_text(encoding="utf-8")
+    assert runs.whole.name in html and str(runs.whole.parent) not in html
     token = json.loads(inspect(runs.whole, "--row", 3, "--json"))["chosen"]["tokens"][0]
     words = f"policy {token['logp']:+.3f}, reference {token['ref_logp']:+.3f}".replace("-", "\u2212")
     assert words in html

@@ -170,6 +170,20 @@ def test_a_run_that_goes_on_or_has_failed_says_so(runs: SmallRuns, tmp_path: Pat
     assert "This run was interrupted after 2 steps" in report_of(folder).text
 
 
+def test_only_the_run_file_shows_where_files_lie(runs: SmallRuns, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs.adapter, folder)
+    error = "FileNotFoundError: [Errno 2] No such file: '/home/me/secret plans/judge.py' (or /home/me/secret/x.py)"
+    card = read_card(folder)
+    card["run"]["eval_reward"] = "/home/me/secret plans/judge.py"
+    write_card(folder, card | {"status": "failed", "error": error})
+    raw = (write_report(folder)).read_text(encoding="utf-8")
+    before, shown, after = re.split(r"<pre>(.*?)</pre>", raw, flags=re.DOTALL)
+    assert "No such file: &#39;judge.py&#39; (or x.py)" in before
+    assert "secret" not in before + after and str(tmp_path) not in before + after
+    assert "secret plans" in shown and "It holds local paths, where the run named any." in after
+
+
 def test_a_run_that_was_stopped_before_its_first_step(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", {"status": "failed", "method": "dpo", "error": "no memory"}, [])
     text = report_of(folder).text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,9 @@ from likelier.data.load import load_preferences
 from likelier.data.shared_ids import sharing_ids
 from likelier.data.tokenize import Tokenized, tokenize_records
 from likelier.errors import ConfigError, DataError, RunFolderError
+from likelier.insight.account import how_again, run_file
+from likelier.insight.reading import read_run
+from likelier.insight.report import report_page
 from likelier.recorded import recorded_data
 from likelier.records import Labelled, Pair, Record, to_labels
 from likelier.runs import RunFolder
@@ -362,7 +366,7 @@ def test_a_run_of_a_sweep_is_the_run_alone(swept: tuple[Path, int], given: dict[
     assert sources(tmp_path / "alone") == sources(root / "dpo-beta-0.5-seed-42")
 
 
-class Cut(Exception):
+class Cut(BaseException):
     """As if the process were killed."""
 
 
@@ -456,6 +460,50 @@ def test_a_run_that_fails_does_not_end_the_sweep(
     assert "1 of 2 runs failed; --resume tries them again" in found.err
     assert f"{runs[0]['name']} is not compared: failed" in found.out
     assert (out / "sweep.html").is_file()
+
+
+def test_a_fault_of_a_run_s_own_does_not_end_the_sweep_either(
+    given: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A judge that raises: the place is told, the held-out rows stand on the card, and the next run begins."""
+    judge = tmp_path / "judge.py"
+    judge.write_text("def score(prompts, answers):\n    raise KeyError('spelling')\n", encoding="utf-8")
+    words = (f"dpo.eval_reward='{judge}:score',null",)
+    record = run_sweep(plan(given, *words, output=tmp_path / "out", max_steps=1))
+    failed, done = record.content["runs"]
+    assert (failed["status"], done["status"], record.content["status"]) == ("failed", "done", "failed")
+    told = capsys.readouterr().err
+    assert "KeyError" in failed["error"] and "Traceback" in told and "spelling" in told
+    card = RunFolder(tmp_path / "out" / failed["folder"]).read_card()
+    assert card["status"] == "failed" and card["sweep"]["held_out"]["from_own_data"]
+    held_out = {str(record.source) for record in recorded_data(card, "a run").test}
+    assert held_out == set(sources(tmp_path / "out" / done["folder"]))
+
+
+def test_the_report_of_a_run_tells_how_to_make_it_again_on_the_same_rows(
+    swept: tuple[Path, int], given: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(swept[0] / "dpo-beta-0.5-seed-42", folder)
+    run = read_run(folder)
+    words, command = how_again(run)
+    assert "drew the held-out rows by seed 42" in words and command == "likelier sweep run.yaml"
+    RunFolder(folder).update_card({"options": {**run.card["options"], "seed": 43}})
+    run = read_run(folder)
+    assert how_again(run)[1] == "likelier sweep run.yaml --seeds 42 43"
+    shown = yaml.safe_load(run_file(run) or "")
+    again = plan_sweep({**shown, "output": str(tmp_path / "again")}, [], [42, 43])
+    original = plan(given, "dpo.beta=0.5", seeds=(42, 43)).runs
+    assert [one.config.objective for one in again.runs] == [one.config.objective for one in original]
+    assert [one.config.training for one in again.runs] == [one.config.training for one in original]
+    rows = [{str(record.source) for record in load_shared(one).held_out} for one in (again, plan(given))]
+    assert rows[0] == rows[1]
+    other = read_run(next(swept[0].glob("kto-*")))
+    words, command = how_again(other)
+    assert run_file(other) is None and "held to rows of other data than its own" in words
+    assert command == ("likelier sweep FILE --vary dpo.beta=0.05,0.5 kto.beta=0.1 kto.data=thumbs.jsonl simpo.beta=2")
+    page = report_page(other)
+    assert command in page and "Make the whole sweep again" in page and "likelier train run.yaml" not in page
 
 
 # --- the whole, on the built-in pairs ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -475,6 +476,45 @@ def test_bars_join_the_display_that_runs(monkeypatch: pytest.MonkeyPatch) -> Non
     display.stop()
     shown = terminal.text()
     assert "counting [sheep]" in shown and "3/4" in shown and "the main thing" in shown[shown.rindex("3/4") :]
+
+
+def test_a_display_that_breaks_does_not_end_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_PAUSE", 0.0)
+    monkeypatch.setattr(console, "_THRIFT", 0)
+    terminal = Terminal(monkeypatch)
+    before, broken = sys.stdout, False
+
+    def render() -> str:
+        if broken:
+            raise ZeroDivisionError("oh")
+        return "the main thing"
+
+    for breaks_at in (0, 2):  # as the bar appears, as it moves
+        broken = False
+        display = Display(render)
+        display.start()
+        broken = breaks_at == 0
+        with counting("sheep", 4) as report:
+            for number in range(4):
+                broken = number >= breaks_at
+                report(1)
+        assert sys.stdout is before and Display.running is None
+        display.refresh()
+        display.stop()
+    assert terminal.text().count("the display of the run is out of order (ZeroDivisionError: oh)") == 2
+
+
+def test_a_line_that_breaks_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Written(tmp_path / "run")
+    shown: Any = progress.ProgressDisplay()
+    arguments, state = SimpleNamespace(output_dir=run.path), SimpleNamespace(global_step=3, max_steps=9)
+    monkeypatch.setattr(progress, "evaluation_line", lambda *_: 1 / 0)
+    shown.on_train_begin(arguments, state, None)
+    for _ in range(2):
+        shown.on_evaluate(arguments, state, None, metrics={"eval_loss": 0.5})
+    assert capsys.readouterr().err.count("out of order (ZeroDivisionError") == 1
 
 
 def test_drawing_takes_little_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from likelier.arguments import learning_rate
+from likelier.console import say, warn
 from likelier.data.prepare import PreparedData
+from likelier.data.tokenize import Group
 from likelier.models import Policy
 from likelier.objectives import Objective
 from likelier.options import TrainingOptions
@@ -91,3 +94,13 @@ class RunFacts:
             "adapter": self.policy.adapter_settings,
             "eval_hash": self.data.held_out_hash,
         }
+
+
+def say_what_does_not_fit(objective: Objective, groups: Sequence[Group], batch_size: int) -> None:
+    """Warn of what is wrong with an objective on these groups, and propose hyperparameters that suit them better."""
+    labels = [group.desirable for group in groups if group.desirable is not None]
+    desirable = sum(labels)
+    for warning in objective.warnings(batch_size, desirable, len(labels) - desirable):
+        warn(warning)
+    for proposal in objective.proposals(desirable, len(labels) - desirable):
+        say(proposal)

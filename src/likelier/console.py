@@ -7,7 +7,7 @@ import time
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from likelier.errors import LikelierWarning
@@ -84,9 +84,9 @@ class Display:
         self._live.start(refresh=True)
 
     def refresh(self) -> None:
-        """Draw it, unless it was drawn just now."""
+        """Draw it, unless it was drawn just now, or was abandoned."""
         begun = time.monotonic()
-        if begun >= self._next_drawing:
+        if self._live is not None and begun >= self._next_drawing:
             self._live.refresh()
             now = time.monotonic()
             self._next_drawing = now + max(_PAUSE, _THRIFT * (now - begun))
@@ -97,11 +97,14 @@ class Display:
         if self._live is not None:
             self._live.stop()
 
-    def abandon(self) -> None:
-        """Give the terminal back without drawing again."""
+    def abandon(self, error: Exception) -> None:
+        """Give the terminal back without drawing again, and tell why: hours of training are worth more than this."""
         self._render = str
         self._bars.clear()
-        self.stop()
+        with suppress(Exception):  # what is broken may be the terminal itself
+            self.stop()
+        self._live = None
+        say(out_of_order(error))
 
     def _content(self) -> Any:
         from rich.console import Group
@@ -116,14 +119,26 @@ class Display:
 
         def advance(done: int) -> None:
             bar.advance(task, done)
-            self.refresh()
+            self._refresh_safely()
 
         self._bars.append(bar)
-        self.refresh()
+        self._refresh_safely()
         try:
             yield advance
         finally:
-            self._bars.remove(bar)
+            if bar in self._bars:
+                self._bars.remove(bar)
+
+    def _refresh_safely(self) -> None:
+        try:
+            self.refresh()
+        except Exception as error:  # whatever it is, who counts has other work to do
+            self.abandon(error)
+
+
+def out_of_order(error: Exception) -> str:
+    """What is told where the display of a run has a fault."""
+    return f"the display of the run is out of order ({type(error).__name__}: {error}); training goes on"
 
 
 def progress() -> Any:

@@ -19,6 +19,8 @@ from likelier.models import Policy
 from likelier.records import Message
 from likelier.scoring.score import causal_model, frozen
 
+WRITE_LARGER = 4  # token budgets written at once: no activations are kept, and more answers share the wait for weights
+
 
 @dataclass(frozen=True)
 class Decoding:

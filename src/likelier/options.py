@@ -307,6 +307,11 @@ def check_trainer_block(block: dict[str, Any]) -> dict[str, Any]:
     for name in map(str, block):
         if name in OURS:
             raise ConfigError(f"trainer.{name} would contradict ours; use {OURS[name]}")
+        if name.startswith(("hub_", "push_to_hub")):  # a token would stand in run.json for all to read
+            raise ConfigError(
+                f"trainer.{name} would contradict ours; use push_to_hub, outside the trainer block; the token comes "
+                "from the login"
+            )
         if name.startswith(
             ("dataloader_", "eval_", "ddp_", "fsdp", "deepspeed", "parallelism", "accelerator_")
         ) or name.endswith("_full_eval"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,13 @@ from likelier.scoring import attach_scorer
 from likelier.trainer import PreferenceTrainer
 
 
-def train(config: RunConfig, data: PreferenceData | None = None) -> PreferenceTrainer:
-    """Load data (unless they are given) and policy, train, and say where the files lie."""
+def train(
+    config: RunConfig, data: PreferenceData | None = None, card: Mapping[str, Any] | None = None
+) -> PreferenceTrainer:
+    """Load data (unless they are given) and policy, train, and say where the files lie.
+
+    `card` holds what shall stand in `run.json` besides.
+    """
     run, seed = config.run, config.training.seed
     folder = RunFolder(run.output)
     folder.check(resume=run.resume)  # before anything slow
@@ -52,7 +58,7 @@ def train(config: RunConfig, data: PreferenceData | None = None) -> PreferenceTr
         options=config.training,
         resume=run.resume,
         unusable=data.unusable,
-        card=command_card(config, data),
+        card=command_card(config, data) | dict(card or {}),
         callbacks=[ProgressDisplay()],
     )
     trainer.train()

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from likelier.console import Display, say
+from likelier.console import Display, out_of_order, say
 from likelier.insight.account import unit
 from likelier.insight.follow import Follower
 from likelier.insight.view import evaluation_line, pace_of, step_line, view_of, warning_line
@@ -28,6 +28,7 @@ class ProgressDisplay(TrainerCallback):
         self._lines = lines
         self._follower: Follower | None = None
         self._display: Display | None = None
+        self._is_broken = False
         self._recent: deque[dict[str, Any]] = deque(maxlen=20)
         self._next_look = 0.0
 
@@ -60,7 +61,7 @@ class ProgressDisplay(TrainerCallback):
             self._safely(self._display.refresh)
         elif metrics:
             row = {name.removeprefix("eval_"): value for name, value in metrics.items()}
-            say(evaluation_line(row, state.global_step))
+            self._safely(lambda: say(evaluation_line(row, state.global_step)))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -103,12 +104,13 @@ class ProgressDisplay(TrainerCallback):
 
     def _safely(self, action: Callable[[], None]) -> None:
         """Show, unless the display has had a fault before."""
-        if self._follower is None:
+        if self._is_broken:
             return
         try:
             action()
         except Exception as error:  # whatever it is, hours of training are worth more than the display
-            display, self._display, self._follower = self._display, None, None
+            display, self._display, self._is_broken = self._display, None, True
             if display is not None:
-                display.abandon()
-            say(f"the display of the run is out of order ({type(error).__name__}: {error}); training goes on")
+                display.abandon(error)
+            else:
+                say(out_of_order(error))

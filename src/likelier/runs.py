@@ -158,10 +158,6 @@ class RunFolder:
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
 
-    def last_logged(self) -> dict[str, Any]:
-        """The last training step of metrics.jsonl; empty without one."""
-        return next((metrics for metrics in reversed(self.read_metrics()) if "loss" in metrics), {})
-
     def write_evaluation(self, detail: Mapping[str, Any]) -> None:
         """Write evaluations/step-N.json: items, answers and pairs of one evaluation."""
         write_whole(self.evaluations / f"step-{detail['step']}.json", (_json(detail) + "\n").encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,14 @@ from likelier.errors import RunFolderError
 from likelier.models import Policy, quiet
 from likelier.options import TrainingOptions
 from likelier.runs import RunFolder
+
+_PROGRESS = "progress.json"
+
+
+def read_progress(checkpoint: Path) -> dict[str, Any]:
+    """What `SavingTrainer.progress` was at a checkpoint; empty for one of an earlier version."""
+    path = checkpoint / _PROGRESS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 class SavingTrainer(Trainer):
@@ -25,6 +34,10 @@ class SavingTrainer(Trainer):
         """What a resumed run must have in common with this one."""
         raise NotImplementedError
 
+    def progress(self) -> dict[str, Any]:
+        """How far it has come, in seconds and items."""
+        raise NotImplementedError
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.folder.staging)
 
@@ -32,6 +45,7 @@ class SavingTrainer(Trainer):
         """Written whole in a staging folder, then moved to checkpoints/step-N."""
         super()._save_checkpoint(model, trial)
         staged = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        (staged / _PROGRESS).write_text(json.dumps(self.progress()), encoding="utf-8")
         keep = self.options.save_total_limit
         self.folder.publish_checkpoint(staged, self.state.global_step, keep, self.fingerprint())
 

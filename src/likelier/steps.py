@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from likelier.console import warn
 from likelier.data.tokenize import Group
@@ -29,6 +30,14 @@ _ADVICE = (
     "Lower --token-budget, shorten --max-length, take --activation-checkpointing or --lora-r 16; likelier estimate "
     "--model M --memory SIZE tells what fits"
 )
+
+
+class StepLoader(DataLoader):  # type: ignore[type-arg]
+    """A loader whose `set_epoch` reaches the step sampler (Trainer does not call it there by itself)."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's shuffle."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from likelier.arguments import optimizer_for, training_arguments
 from likelier.audit.run import run_audit
-from likelier.card import RunFacts
+from likelier.card import RunFacts, say_what_does_not_fit
 from likelier.clock import TrainingClock, peak_memory
 from likelier.console import say, warn
 from likelier.data.packing import StepSampler
@@ -41,18 +40,10 @@ from likelier.paths import cache_folder
 from likelier.records import Record, UnusableRows, last_turn
 from likelier.reference import Named, Reference, ReferenceScoring, RunReference
 from likelier.runs import RunFolder
-from likelier.saving import SavingTrainer
+from likelier.saving import SavingTrainer, read_progress
 from likelier.scoring import attach_scorer
-from likelier.steps import StepWalker, advice_when_memory_runs_out, can_retry, moments_of
+from likelier.steps import StepLoader, StepWalker, advice_when_memory_runs_out, can_retry, moments_of
 from likelier.window import MetricWindow, require_finite
-
-
-class StepLoader(DataLoader):  # type: ignore[type-arg]
-    """A loader whose `set_epoch` reaches the step sampler (Trainer does not call it there by itself)."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's shuffle."""
-        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
 class PreferenceTrainer(SavingTrainer):
@@ -100,7 +91,7 @@ class PreferenceTrainer(SavingTrainer):
         refuse_inert_options(objective, self.options, named_reference=reference != "start")
         if not eval_data:
             refuse_evaluation_options(self.options)
-        self._judge = judge_of(self.options.eval_reward, judge)
+        self._judge = judge_of(self.options, judge, held_out=bool(eval_data))
         self.folder = RunFolder(output_dir)
         self.folder.open(resume=resume)
         try:
@@ -110,7 +101,7 @@ class PreferenceTrainer(SavingTrainer):
             self.folder.write_audit(*self.prepared.account(left_out), audit)
             self.train_groups, self.eval_groups = self.prepared.train.groups, self.prepared.held_out.groups
             self.objective = objective.resolved(self.prepared.median_length)
-            self._warn_about_objective()
+            say_what_does_not_fit(self.objective, self.train_groups, self.options.batch_size)
             self._eval_words = {
                 str(record.source): words for record in eval_data if (words := last_turn(record.prompt))
             }
@@ -134,7 +125,7 @@ class PreferenceTrainer(SavingTrainer):
         self.remove_callback(PrinterCallback)
         self._window = MetricWindow(self.objective)
         self._clock = TrainingClock(self.args.device)
-        self._trained = False
+        self._trained = self._begun = False
         self.token_budget = self._token_budget()
         self._walker = StepWalker(self.policy.model, self.objective, self.token_budget, self.args.device)
         self._against: RunReference | None = None
@@ -177,19 +168,15 @@ class PreferenceTrainer(SavingTrainer):
 
     def _planned_interval(self) -> int | None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return planned_interval(self.options, self.train_groups, self.eval_groups, self._planned_steps(), device)
+        steps = self._planned_steps()
+        interval = planned_interval(self.options, self.train_groups, self.eval_groups, steps, device)
+        if self.options.eval_items is not None and (interval is None or interval >= steps):
+            warn("eval_items has no effect: nothing is evaluated between the first and the last step; see eval_steps")
+        return interval
 
     def _planned_steps(self) -> int:
         steps_an_epoch = len(self._sampler())
         return self.options.max_steps or math.ceil(steps_an_epoch * (self.options.epochs or 1))
-
-    def _warn_about_objective(self) -> None:
-        labels = [group.desirable for group in self.train_groups if group.desirable is not None]
-        desirable = sum(labels)
-        for warning in self.objective.warnings(self.options.batch_size, desirable, len(labels) - desirable):
-            warn(warning)
-        for proposal in self.objective.proposals(desirable, len(labels) - desirable):
-            say(proposal)
 
     def _token_budget(self) -> int:
         if self.resume and self.options.token_budget is None:
@@ -259,7 +246,7 @@ class PreferenceTrainer(SavingTrainer):
             with advice_when_memory_runs_out():
                 return self._train()
         except BaseException as error:
-            if self.folder.card_file.exists():
+            if self._begun:  # else the card is that of a run before, which a refused resume leaves alone
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 self.folder.update_card({"status": status, "error": f"{type(error).__name__}: {error}"})
             self.callback_handler.on_train_end(self.args, self.state, self.control)
@@ -269,7 +256,8 @@ class PreferenceTrainer(SavingTrainer):
 
     def _train(self) -> Any:
         checkpoint = self.folder.latest_checkpoint() if self.resume else None
-        self.folder.update_card({**self.card, **self._facts().card(), "total_steps": self._planned_steps()})
+        if checkpoint is None:
+            self._write_card()
         if not self.policy.parameters["trainable"]:
             raise TrainingError(
                 "no weight is trained: every parameter of the policy is frozen (requires_grad is False)"
@@ -282,10 +270,11 @@ class PreferenceTrainer(SavingTrainer):
             step = int(checkpoint.name.removeprefix("step-"))
             say(f"going on from step {step}")
             self.folder.truncate_metrics(step)
-            self._clock.go_on_from(self.folder.last_logged())
+            self._clock.go_on_from(read_progress(checkpoint))
+            self._evaluator.go_on_from(self.folder.read_metrics())
         for line in facts.words():
             say(line)
-        self.folder.update_card({**facts.card(), "reference": reference_card})
+        self._write_card(reference_card)
         if self.eval_groups and checkpoint is None:
             self.folder.update_card({"evaluation_start": self._evaluate_now("start")})
         if can_retry(self.args.device):  # elsewhere a run that does not fit is ended by the system, proof or not
@@ -297,8 +286,9 @@ class PreferenceTrainer(SavingTrainer):
             self.log({"loss": math.nan})  # the window's takes its place
         with self._clock.paused():
             if self.eval_groups:
-                self.folder.update_card({"evaluation_end": self._last_evaluation or self._evaluate_now("end")})
-            self.save_model()
+                self.folder.update_card({"evaluation_end": self._last_evaluation or self._evaluate_at_end()})
+            else:
+                self.save_model()
         self.folder.update_card(
             {
                 "status": "done",
@@ -309,6 +299,15 @@ class PreferenceTrainer(SavingTrainer):
             }
         )
         return result
+
+    def _write_card(self, reference: dict[str, Any] | None = None) -> None:
+        """What is known of the run: before its reference is proved, so that a failure there is told, and after."""
+        self._begun = True
+        facts = {**self.card, **self._facts().card(), "total_steps": self._planned_steps()}
+        self.folder.update_card(facts | ({} if reference is None else {"reference": reference}))
+
+    def progress(self) -> dict[str, Any]:
+        return self._clock.read()
 
     def _sampler(self) -> StepSampler:
         options = self.options
@@ -371,8 +370,12 @@ class PreferenceTrainer(SavingTrainer):
         """Evaluate the held-out items, as one set; metrics under `eval_`. Trainer calls it at intervals."""
         if self.state.global_step < self.state.max_steps or not self._trained:
             return self._evaluate_now("interval")
-        self._last_evaluation = self._evaluate_now("end")  # due at the last step: nothing is evaluated twice
+        self._last_evaluation = self._evaluate_at_end()  # due at the last step: nothing is evaluated twice
         return self._last_evaluation
+
+    def _evaluate_at_end(self) -> dict[str, float]:
+        self.save_model()  # first: a fault of an evaluation must not cost the training
+        return self._evaluate_now("end")
 
     def _evaluate_now(self, when: When) -> dict[str, float]:
         self._evaluator = self._evaluator or self._make_evaluator()

@@ -22,7 +22,7 @@ from likelier.advice.weights import Known, Weights, count_weights, find_model
 from likelier.data.tokenize import default_max_length
 from likelier.engine import PACK_LARGER
 from likelier.errors import ConfigError, nearest
-from likelier.evaluation.answers import WRITE_LARGER
+from likelier.generation import WRITE_LARGER
 from likelier.models import default_budget, total_memory
 from likelier.objectives import METHODS, Objective
 from likelier.options import Dtype, LoraOptions, TrainingOptions
@@ -353,9 +353,7 @@ class Planner:
         return self.tracer.trace(batch.counted, gradients=False).forward.total
 
     def _evaluating(self, budget: int) -> int:
-        """At the end, with held-out data: the gradients are gone, and a whole model's reference is loaded once more
-        (an adapter is switched off, or a copy of it is kept); answers are written, or a micro-batch is scored.
-        """
+        """At the end, with held-out data: no gradients, but a whole reference once more, or an adapter's copy."""
         standing = self._standing()
         copy = self.weights.trained_bytes if self.known.adapter_loaded else 0
         again = standing["reference"] or (copy if self._adapter else self.weights.bytes)

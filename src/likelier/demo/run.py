@@ -10,7 +10,6 @@ from typing import Any
 from likelier.config import parse
 from likelier.console import printable, say
 from likelier.demo.data import BUILT_IN, demo_data
-from likelier.insight.diagnose import diagnose
 from likelier.insight.reading import Run, read_run
 from likelier.insight.report import write_report
 from likelier.pipeline import train
@@ -57,7 +56,7 @@ def run_demo(*, model: str, output: str | None = None, max_steps: int | None = N
 
 
 def render(run: Run) -> str:
-    """The result as text: accuracy and answers before and after, and the diagnosis."""
+    """The result as text: accuracy and answers before and after."""
     lines = ["", "How often the policy finds the honest answer likelier, on held-out topics:"]
     for name, metrics in (("before", run.card["evaluation_start"]), ("after", run.card["evaluation_end"])):
         share, low, high = (metrics[f"eval_ranking_accuracy{suffix}"] for suffix in ("", "_low", "_high"))
@@ -65,8 +64,6 @@ def render(run: Run) -> str:
     lines.append("\nGreedy answers to held-out prompts:")
     for prompt, before, after in answers_before_and_after(run)[:SHOWN]:
         lines += [f"\n  prompt  {_line(prompt)}", f"  before  {_line(before)}", f"  after   {_line(after)}"]
-    lines.append("\nDiagnosis:")
-    lines += [f"  {verdict.severity}: {verdict.title}" for verdict in diagnose(run)]
     return "\n".join(lines)
 
 

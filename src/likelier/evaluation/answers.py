@@ -19,13 +19,12 @@ import torch
 from torch import nn
 
 from likelier.data.tokenize import Group
-from likelier.generation import Decoding, Written, write_answers
+from likelier.generation import WRITE_LARGER, Decoding, Written, write_answers
 from likelier.models import Policy
 from likelier.records import Source
 from likelier.reference import ReferenceScoring
 from likelier.rewards import score_answers
 
-WRITE_LARGER = 4
 _NGRAM = 4
 _OPENING = 160  # characters in which a refusal shows
 _UNABLE = r"(can(['’]t|not| not)|won['’]t|will not|am (unable|not able) to|['’]m (unable|not able) to)"

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
+
 from likelier.console import counting, say, warn
 from likelier.data.tokenize import Group
 from likelier.engine import prompt_numbers
-from likelier.errors import LikelierError
+from likelier.errors import LikelierError, TrainingError
 from likelier.evaluation.answers import Answer, Asked, answer_metrics, kl_metrics, with_log_ratios, write
 from likelier.evaluation.heldout import Evaluation, evaluate_groups, item_table
 from likelier.evaluation.judge import Judge, reward_metrics
@@ -70,10 +72,21 @@ class Evaluator:
         first: dict[int, Group] = {}
         for number, group in zip(prompt_numbers(self.held_out).tolist(), self.held_out, strict=True):
             first.setdefault(number, group)
-        groups, most = list(first.values()), self.options.answered_prompts
+        groups, most = self._with_room(list(first.values())), self.options.answered_prompts
         step = max(1.0, len(groups) / most) if most else 1.0
         kept = [groups[int(place * step)] for place in range(min(most, len(groups)))]
         return [Asked(tuple(group.prompt.tolist()), self.words_of(group), group.source) for group in kept]
+
+    def _with_room(self, groups: list[Group]) -> list[Group]:
+        """Those whose prompt leaves room for an answer in the model's context."""
+        context, tokens = self.policy.context, self.options.answer_tokens
+        found = [group for group in groups if context is None or len(group.prompt) + tokens <= context]
+        if len(found) < len(groups) and self.options.answered_prompts:
+            warn(
+                f"{len(groups) - len(found)} of {len(groups)} held-out prompts leave no room for an answer of {tokens} "
+                f"tokens in the model's context of {context}; the policy is not asked them"
+            )
+        return found
 
     def words_of(self, group: Group) -> str:
         """The last turn of a group's prompt."""
@@ -84,7 +97,7 @@ class Evaluator:
         """Score and, where asked for, let the policy write."""
         begun = time.monotonic()
         groups = some_of(self.held_out, self.options.interval_items) if when == "interval" else self.held_out
-        found = self._score(groups)
+        found = self._score(groups, step)
         metrics, detail = dict(found.metrics), {"step": step, "when": when, "items_of": len(self.held_out)}
         detail["items"] = item_table(found, MOST_ITEMS)
         if self.asked:
@@ -108,9 +121,14 @@ class Evaluator:
         seconds = {when: round(took, 3) for when, took in self.seconds.items()}
         return {"eval_steps": interval, "seconds": seconds, "share_at_intervals": round(share, 4)}
 
-    def _score(self, groups: Sequence[Group]) -> Evaluation:
+    def go_on_from(self, logged: Sequence[Mapping[str, Any]]) -> None:
+        """Take over what an interrupted run spent, from the lines of its metrics."""
+        between = [line["eval_seconds"] for line in logged if line.get("step") and "eval_seconds" in line]
+        self.seconds["interval"] = float(sum(between))
+
+    def _score(self, groups: Sequence[Group], step: int) -> Evaluation:
         with counting("evaluating", len(groups)) as report:
-            return evaluate_groups(
+            found = evaluate_groups(
                 self.policy.model,
                 self.objective,
                 self.live(groups),
@@ -118,6 +136,12 @@ class Evaluator:
                 device=self.how.device,
                 report=report,
             )
+        if not bool(torch.isfinite(found.scored.logps).all()):
+            raise TrainingError(
+                f"evaluation at step {step}: the policy's log-probability of a held-out answer is not finite; the "
+                "weights are damaged. Lower the learning rate, and go on from an earlier checkpoint"
+            )
+        return found
 
     # --- the reference ---------------------------------------------------------------------------------------------
 
@@ -149,9 +173,10 @@ class Evaluator:
         if when == "interval":
             return Outcome(metrics | answer_metrics(drawn, self._lengths_at_start()), {})
         greedy = self._write(0.0, reference)
-        if self.judge is not None:
-            drawn, greedy = (self._judged(answers) for answers in (drawn, greedy))
-            metrics |= reward_metrics([answer.reward or 0.0 for answer in drawn], self._at_start("reward"))
+        drawn, greedy = (self._judged(answers, when) for answers in (drawn, greedy))
+        rewards = [answer.reward for answer in drawn if answer.reward is not None]
+        if rewards:
+            metrics |= reward_metrics(rewards, self._at_start("reward"))
         samples = [
             {
                 "source": str(one.source),
@@ -180,9 +205,16 @@ class Evaluator:
             return [Answer(one) for one in written]
         return with_log_ratios(self.policy, reference.use, self.asked, written, self.how)
 
-    def _judged(self, answers: Sequence[Answer]) -> list[Answer]:
-        assert self.judge is not None
-        rewards = self.judge([one.words for one in self.asked], [answer.written.text for answer in answers])
+    def _judged(self, answers: list[Answer], when: When) -> list[Answer]:
+        if self.judge is None:
+            return answers
+        try:
+            rewards = self.judge([one.words for one in self.asked], [answer.written.text for answer in answers])
+        except Exception as error:  # the user's own code; after all the training the rest is worth having
+            if when != "end":
+                raise
+            warn(f"the answers are not judged: {type(error).__name__}: {error}")
+            return answers
         return [replace(answer, reward=reward) for answer, reward in zip(answers, rewards, strict=True)]
 
     def _at_start(self, figure: str) -> list[Any]:

@@ -144,7 +144,7 @@ def item_table(found: Evaluation, most: int) -> dict[str, Any]:
     other, else of each labelled answer.
     """
     scored, pairs = found.scored, found.pairs
-    if pairs is not None and 2 * len(pairs) >= len(found.groups):
+    if pairs is not None and (scored.pairs is not None or 4 * len(pairs) >= len(found.groups)):  # most rows
         groups = found.groups if scored.pairs is not None else _groups_of(pairs[:, 0], scored, found.groups)
         sides = {"chosen": pairs[:, 0], "rejected": pairs[:, 1]}
     else:

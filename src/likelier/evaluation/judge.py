@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
@@ -13,18 +14,21 @@ import torch
 
 from likelier.errors import ConfigError, ModelError
 from likelier.metrics import wilson_interval
+from likelier.options import TrainingOptions
 
 # Prompts and answers in words, one reward an answer: higher is better.
 Judge: TypeAlias = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 
 
-def judge_of(name: str | None, function: Judge | None) -> Judge | None:
-    """The judge of a run: the one that is named, or a function. Raises `ConfigError` where both are given."""
-    if name is None:
-        return None if function is None else checked(function, getattr(function, "__name__", "judge"))
-    if function is not None:
+def judge_of(options: TrainingOptions, function: Judge | None, *, held_out: bool) -> Judge | None:
+    """The judge of a run: `eval_reward`, or a function. Raises `ConfigError` for both, and for one without effect."""
+    if function is None:
+        return None if options.eval_reward is None else load_judge(options.eval_reward)
+    if options.eval_reward is not None:
         raise ConfigError("judge and eval_reward were both given; keep one of them")
-    return load_judge(name)
+    if not held_out or not options.answered_prompts:
+        raise ConfigError("judge has no effect: it judges the answers to held-out prompts, and there are none")
+    return checked(function, getattr(function, "__name__", "judge"))
 
 
 def load_judge(name: str) -> Judge:
@@ -41,9 +45,10 @@ def load_judge(name: str) -> Judge:
 def _function(name: str, path: Path, function: str) -> Judge:
     if not path.is_file():
         raise ConfigError(f"eval_reward={name!r}: no such file: {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"likelier_judge_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's own code
@@ -77,28 +82,38 @@ def _classify(name: str, prompts: Sequence[str], answers: Sequence[str]) -> list
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model: Any = AutoModelForSequenceClassification.from_pretrained(name).eval()
+        model, found = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"eval_reward={name!r} cannot be loaded as a sequence classifier: {error}") from error
+    if found["missing_keys"]:
+        raise ModelError(
+            f"eval_reward={name!r} has no trained head for a reward (missing: {sorted(found['missing_keys'])[:3]}); "
+            "name a sequence classifier"
+        )
     if model.config.num_labels > 2:
         raise ConfigError(f"eval_reward={name!r} has {model.config.num_labels} outputs; it must have one or two")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    limit = getattr(model.config, "max_position_embeddings", None)
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 2**31))
     rewards = []
     for prompt, answer in zip(prompts, answers, strict=True):
-        ids = _ids(tokenizer, prompt, answer, limit).to(model.device)
+        ids = _ids(tokenizer, prompt, answer).to(model.device)
+        if ids["input_ids"].shape[1] > limit:
+            raise ConfigError(
+                f"eval_reward={name!r} takes {limit} tokens, and a prompt with its answer has "
+                f"{ids['input_ids'].shape[1]}: a cut answer would be judged as another; lower eval_new_tokens"
+            )
         with torch.no_grad():
             logits = model(**ids).logits[0].float().tolist()
         rewards.append(logits[-1] - (logits[0] if len(logits) == 2 else 0.0))
     return rewards
 
 
-def _ids(tokenizer: Any, prompt: str, answer: str, limit: int | None) -> Any:
-    how = {"return_tensors": "pt", "truncation": limit is not None, "max_length": limit}
+def _ids(tokenizer: Any, prompt: str, answer: str) -> Any:
     if not tokenizer.chat_template:
-        return tokenizer(prompt, answer, **how)
+        return tokenizer(prompt, answer, return_tensors="pt")
     talk = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    return tokenizer(tokenizer.apply_chat_template(talk, tokenize=False), add_special_tokens=False, **how)
+    text = tokenizer.apply_chat_template(talk, tokenize=False)
+    return tokenizer(text, add_special_tokens=False, return_tensors="pt")
 
 
 def reward_metrics(rewards: Sequence[float], at_start: Sequence[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""When to evaluate during training, so that it costs little: reckoned in tokens, the same on every machine.
+"""When to evaluate during training, so that it costs little: reckoned in tokens, the same on every machine of a kind.
 
 A forward pass over one token is the unit. A training step costs twice its tokens at least (forward and backward, an
 adapter's), evaluation the tokens that it scores, and each token of written answers one pass over all the weights.
@@ -63,5 +63,5 @@ def some_of(groups: Sequence[Group], most: int) -> list[Group]:
         rows.setdefault(str(group.source), []).append(group)
     together = list(rows.values())
     step = len(groups) / most
-    kept = [together[int(place * step)] for place in range(int(len(together) / step))]
+    kept = [together[int(place * step)] for place in range(max(1, int(len(together) / step)))]
     return [group for row in kept for group in row]

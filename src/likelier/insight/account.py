@@ -4,6 +4,8 @@ file that would make it again.
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +98,7 @@ def _steps(run: Run) -> str:
 
 def state(run: Run) -> tuple[str, str]:
     """How it stands: a severity and words; no words for a run that is done."""
-    status, error = run.card.get("status"), run.card.get("error")
+    status, error = run.card.get("status"), base_names(dict(run.card)).get("error")
     planned = run.card.get("total_steps")
     where = _steps(run) + (f" of {planned:,}" if isinstance(planned, int) else "")
     if status == "training":
@@ -226,7 +228,6 @@ def _timing(run: Run) -> Iterator[tuple[str, str | None]]:
         yield words, None if taken is None else duration(float(taken))
     share = evaluation.get("share_at_intervals")
     yield "evaluations between, of training time", None if share is None else number(float(share), percent=True)
-    yield "evaluated", evaluation.get("words")
     memory = run.card.get("peak_memory_gib")
     what = (
         "most held on the GPU" if str(run.card.get("device", "")).startswith("cuda") else "largest size of the process"
@@ -238,17 +239,48 @@ def _timing(run: Run) -> Iterator[tuple[str, str | None]]:
 
 
 def run_file(run: Run) -> str | None:
-    """The YAML that makes the run again; None for a run that was not made from files."""
+    """The YAML that makes the run again; None for a run that was not made from files, or not from its own alone.
+
+    That of a run of a sweep is a sweep's file: its seed is the one by which the sweep drew the held-out rows.
+    """
     import yaml
 
-    given = dict(block(run, "run"))
-    if not given or BUILT_IN in (given.get("data"), given.get("eval_data")):
+    given, held_out = dict(block(run, "run")), block(run, "sweep").get("held_out") or {}
+    if not given or BUILT_IN in (given.get("data"), given.get("eval_data")) or held_out.get("from_own_data") is False:
         return None
     for name in ("resume", "push_to_hub"):
         given.pop(name, None)
-    parts = (given, block(run, "lora"), block(run, "hyperparameters"), block(run, "options"), block(run, "chat"))
+    seed = {"seed": held_out["seed"]} if "seed" in held_out else {}
+    parts = (given, block(run, "lora"), block(run, "hyperparameters"), block(run, "options"), block(run, "chat"), seed)
     named = {name: _plain(value) for part in parts for name, value in part.items() if value not in (None, {}, [])}
     return yaml.safe_dump(named, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def how_again(run: Run) -> tuple[str, str]:
+    """What is to know before the run is made again (of a run of its own nothing), and the command."""
+    held_out = block(run, "sweep").get("held_out")
+    if not held_out:
+        return "", "likelier train run.yaml"
+    named = base_names(str(held_out.get("named", "")))
+    if held_out.get("from_own_data") is False:
+        return f"This run is one of a sweep, held to rows of other data than its own ({named}).", _sweep_command(run)
+    first, own = held_out.get("seed"), block(run, "options").get("seed")
+    words = f"This run is one of a sweep, which drew the held-out rows by seed {first} ({named})."
+    if first in (None, own):
+        return words, "likelier sweep run.yaml"
+    return f"{words} The run of that seed is trained before it.", f"likelier sweep run.yaml --seeds {first} {own}"
+
+
+def _sweep_command(run: Run) -> str:
+    """The command of the run's sweep, as far as its record can be read."""
+    try:
+        record = json.loads((run.folder / block(run, "sweep")["file"]).read_text(encoding="utf-8"))
+        vary = " ".join(shlex.quote(word) for word in base_names(record["words"]))
+        seeds = record["seeds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "likelier sweep FILE"
+    several = f" --seeds {' '.join(map(str, seeds))}" if len(seeds) > 1 else ""
+    return f"likelier sweep FILE{f' --vary {vary}' if vary else ''}{several}"
 
 
 def demo_command(run: Run) -> str | None:

@@ -91,7 +91,7 @@ class RunReader:
             folder.path,
             self._json(folder.card_file),
             [row for row in rows if "loss" in row],
-            [_without_prefix(row) for row in rows if "eval_loss" in row],
+            [without_prefix(row) for row in rows if "eval_loss" in row],
             self._json(audit) if audit.is_file() else {},
         )
 
@@ -174,7 +174,8 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _without_prefix(row: Row) -> dict[str, Any]:
+def without_prefix(row: Row) -> dict[str, Any]:
+    """The metrics of an evaluation without the `eval_` before their names."""
     return {name.removeprefix("eval_"): value for name, value in row.items()}
 
 

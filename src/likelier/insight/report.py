@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from likelier.insight.account import (
     demo_command,
     facts,
     figures,
+    how_again,
     identities,
     run_file,
     sentence,
@@ -80,6 +82,7 @@ def report_page(run: Run) -> str:
         timing=timing(run),
         facts=[(name, clipped(words)) for name, words in facts(run)],
         run_file=run_file(run),
+        how_again=how_again(run),
         demo_command=demo_command(run),
         identities=[(name, clipped(words)) for name, words in identities(run)],
         stages=_stages(run),
@@ -89,9 +92,15 @@ def report_page(run: Run) -> str:
 
 
 def _verdicts(run: Run) -> list[Verdict]:
+    """The diagnosis, the card's local paths in it cut down to their last part."""
     from likelier.insight.diagnose import diagnose
 
-    return diagnose(run)
+    found = diagnose(run)
+    said = [
+        {"title": one.title, "meaning": one.meaning, "evidence": one.evidence, "advice": one.advice} for one in found
+    ]
+    shown = base_names({"card": dict(run.card), "said": said})["said"]
+    return [replace(one, **words) for one, words in zip(found, shown, strict=True)]
 
 
 def why_empty(run: Run, what: str) -> str:

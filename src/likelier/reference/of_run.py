@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from likelier.data.tokenize import Group
@@ -86,7 +87,8 @@ class RunReference:
             require_same_vocabulary(self.policy, named)
             named.model.to(self.how.device)
             attach_scorer(named.model, autocast=named.autocast, scorer=self.options.scorer, groups=groups)
-            return other_reference(named.model, named.name, precision=named.precision)
+            other = other_reference(named.model, named.name, precision=named.precision)
+            return replace(other, at_hand=self.options.reference_scores == "live")  # it stays in memory
         return base_reference(self.policy.model, precision=precision) if named == "base" else self._start()
 
     def _start(self) -> Reference:

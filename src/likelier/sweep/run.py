@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import shutil
+import traceback
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,9 +24,9 @@ from likelier.sweep.record import SWEEP_FILE, SweepRecord
 def run_sweep(plan: SweepPlan) -> SweepRecord:
     """Train every run that is not finished yet; returns the record, in which failed runs say why.
 
-    A run that fails is recorded and the next one begins. With `resume` finished runs stay as they are, and an
-    interrupted one goes on from its newest checkpoint, or begins again without one. Raises `RunFolderError` where the
-    folder is taken, or holds another sweep.
+    A run that fails, for whatever reason, is recorded and the next one begins. With `resume` finished runs stay as they
+    are, and an interrupted one goes on from its newest checkpoint, or begins again without one. Raises
+    `RunFolderError` where the folder is taken, or holds another sweep.
     """
     root = RunFolder(plan.output)
     _check_root(plan)
@@ -85,7 +87,7 @@ def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepReco
     folder = RunFolder(run.config.run.output)
     if folder.is_finished():
         say(f"{said}: done already")
-        _finish(run, folder, record, shared)
+        record.update(run.name, status="done", error=None)
         return
     say(f"\n{said}")
     resume = folder.latest_checkpoint() is not None
@@ -95,26 +97,30 @@ def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepReco
     record.update(run.name, status="training", error=None)
     config = replace(run.config, run=replace(run.config.run, resume=resume))
     try:
-        train(config, shared.of(run.config))
-    except LikelierError as error:
-        record.update(run.name, status="failed", error=f"{type(error).__name__}: {error}")
-        say(f"{run.name} failed: {error}\nThe sweep goes on with the next run")
+        train(config, shared.of(run.config), card=_card(run, record, shared))
+    except Exception as error:
+        record.update(run.name, status="failed", error=_named(error))
+        if not isinstance(error, LikelierError):
+            traceback.print_exception(error)  # from a judge of the user's, say: the message alone does not tell where
+        say(f"{run.name} failed: {_named(error)}\nThe sweep goes on with the next run")
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        record.update(run.name, status=status, error=f"{type(error).__name__}: {error}")
+        record.update(run.name, status=status, error=_named(error))
         raise
     else:
-        _finish(run, folder, record, shared)
+        record.update(run.name, status="done", error=None)
     finally:
         _free_memory()
 
 
-def _finish(run: PlannedRun, folder: RunFolder, record: SweepRecord, shared: SharedData) -> None:
-    """Note in both files that the run is done, and on the run's own card which rows were held out."""
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _card(run: PlannedRun, record: SweepRecord, shared: SharedData) -> dict[str, Any]:
+    """What stands on the run's own card, from its first moment on: the sweep, and which rows are held out."""
     held_out = record.content["held_out"] | shared.held_out_of(run.config)
-    known = {"file": str(Path("..") / SWEEP_FILE), "setting": run.setting, "held_out": held_out}
-    folder.update_card({"sweep": known})
-    record.update(run.name, status="done", error=None)
+    return {"sweep": {"file": str(Path("..") / SWEEP_FILE), "setting": run.setting, "held_out": held_out}}
 
 
 def _free_memory() -> None:

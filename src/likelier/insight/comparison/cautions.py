@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from likelier.insight.comparison.measures import final, summaries
+from likelier.insight.comparison.paired import differ_in_rows
 from likelier.insight.comparison.subjects import Comparison, Subject, option_words
 from likelier.insight.reading import Run
 
@@ -36,16 +37,39 @@ def _held_out(comparison: Comparison) -> Iterable[str]:
     known = {subject.name: sources(subject.runs[0]) for subject in comparison.subjects}
     rows = {name: found for name, found in known.items() if found is not None}
     unknown = [name for name in known if name not in rows]
+    others = _of_other_rows(comparison)
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{name}: {len(found)}" for name, found in rows.items())
         common = len(frozenset.intersection(*rows.values()))
+        paired = "can only be compared on the common rows, which the paired comparison does"
         yield (
-            f"The runs were held to different rows ({counts} rows of the data, {common} in common): accuracies can "
-            "only be compared on the common rows, which the paired comparison does. Give all the same eval_data."
+            f"The runs were held to different rows ({counts} rows of the data, {common} in common): accuracies "
+            f"{'cannot be compared' if others else paired}. Give all the same eval_data."
+        )
+    elif others:
+        yield (
+            f"The held-out rows have the same places in the data but are not the same as tokens ({others}): their text "
+            "was another, or they were tokenized or cut otherwise. Accuracies cannot be compared, and are not compared "
+            "row by row. Give all the same eval_data."
         )
     hashes = {_eval_hash(subject.runs[0]) for subject in comparison.subjects if subject.name in unknown}
     if unknown and (len(hashes) > 1 or rows):
         yield f"Which rows {', '.join(unknown)} were held to is not recorded: they may be others."
+
+
+def _of_other_rows(comparison: Comparison) -> str:
+    """The names of subjects whose rows have the same hash, group by group; empty where no two differ."""
+    groups: list[list[Subject]] = []
+    for subject in comparison.subjects:
+        same = (group for group in groups if not differ_in_rows(group[0].runs[0], subject.runs[0]))
+        if (group := next(same, None)) is None:
+            groups.append([subject])
+        else:
+            group.append(subject)
+    several = any(
+        differ_in_rows(one[0].runs[0], other[0].runs[0]) for at, one in enumerate(groups) for other in groups[:at]
+    )
+    return "; ".join(", ".join(one.name for one in group) for group in groups) if several else ""
 
 
 def sources(run: Run) -> frozenset[str] | None:

@@ -10,15 +10,19 @@ from likelier.insight.comparison.frontier import BEFORE, Frontier, gain_words
 from likelier.insight.comparison.text import Findings, paired_table
 from likelier.insight.pages import render
 from likelier.insight.svg import SERIES_COLOURS
+from likelier.paths import base_names
 
 
 def as_html(found: Findings) -> str:
-    """The whole page."""
+    """The whole page, on which local paths are cut down to their last part."""
     comparison = found.comparison
+    cards = [dict(run.card) for run in comparison.runs]
     return render(
         "compare.html",
         comparison=comparison,
         found=found,
+        cautions=base_names({"cards": cards, "cautions": found.cautions})["cautions"],
+        folders={one.name: [base_names(str(run.folder)) for run in one.runs] for one in comparison.subjects},
         paired=paired_table(found.paired) if found.paired else [],
         frontiers=[(_picture(one, len(comparison.subjects)), one) for one in found.frontiers],
         charts=charts(comparison),

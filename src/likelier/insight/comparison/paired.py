@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from likelier.insight.comparison.subjects import Subject
 from likelier.insight.reading import Run
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DRAWS = 4000
 Key = tuple[str, int, int]
@@ -25,14 +28,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Paired:
-    """The difference between two subjects on their common rows, with a 95 % bootstrap interval over prompts.
+    """The difference between two subjects on their common rows, with a 95 % bootstrap interval over prompts and runs.
 
-    `better` and `worse` count prompts; `p` is the two-sided sign test on them.
+    `runs` counts those of the subject that has fewer: with one, nothing is known of other seeds. `better` and `worse`
+    count prompts; `p` is the two-sided sign test on them.
     """
 
     name: str
     against: str
     measure: str
+    runs: int
     items: int
     prompts: int
     difference: float
@@ -83,16 +88,37 @@ def items_of(run: Run) -> dict[Key, Item]:
 
 
 def compare_pairs(subjects: Sequence[Subject], against: Subject) -> list[Paired]:
-    """Each other subject against one, by each measure, where they have rows in common."""
+    """Each other subject against one, by each measure, where they have rows in common and none that only seem so."""
     base = [items_of(run) for run in against.runs]
     found = []
     for subject in subjects:
-        if subject is against:
+        if subject is against or any(differ_in_rows(one, run) for one in against.runs for run in subject.runs):
             continue
         own = [items_of(run) for run in subject.runs]
         common = _common([*base, *own])
         found += [_paired(subject.name, against.name, measure, own, base, common) for measure in _RIGHT if common]
     return found
+
+
+def differ_in_rows(one: Run, other: Run) -> bool:
+    """Whether two runs of one kind of data were surely not held to the same rows, by the hashes of these.
+
+    Of runs of sweeps the rows' own text is known; of others their tokens, with the weights and margins in use.
+    """
+    if _kind(one) != _kind(other):
+        return False
+    for name, part in (("sweep", "held_out"), ("fingerprint", "eval_hash")):
+        found = [(run.card.get(name) or {}).get(part) for run in (one, other)]
+        hashes = [entry.get("hash") if isinstance(entry, dict) else entry for entry in found]
+        if all(hashes):
+            return hashes[0] != hashes[1]
+    return False
+
+
+def _kind(run: Run) -> frozenset[str]:
+    """What the held-out items are: pairs, answers with a label, answers."""
+    table = (run.detail("end") or run.detail("start") or {}).get("items") or {}
+    return frozenset(table) & {"chosen", "completion", "label"}
 
 
 def _common(tables: Sequence[Mapping[Key, Item]]) -> list[Key]:
@@ -107,31 +133,55 @@ def _paired(
     base: Sequence[Mapping[Key, Item]],
     common: Sequence[Key],
 ) -> Paired:
-    prompts: dict[int, list[float]] = {}
+    prompts: dict[int, list[Key]] = {}
     for key in common:
-        difference = fmean(_right(own, key, measure)) - fmean(_right(base, key, measure))
-        prompts.setdefault(base[0][key].prompt, []).append(difference)
-    low, high = bootstrap(list(prompts.values()))
-    sums = [sum(values) for values in prompts.values()]
-    better, worse = sum(value > 1e-12 for value in sums), sum(value < -1e-12 for value in sums)
-    mean = sum(sums) / len(common)
+        prompts.setdefault(base[0][key].prompt, []).append(key)
+    sizes = [len(keys) for keys in prompts.values()]
+    right, against_right = (
+        [[sum(table[key].right[measure] for key in keys) for keys in prompts.values()] for table in tables]
+        for tables in (own, base)
+    )
+    low, high = bootstrap(sizes, right, against_right)
+    means, base_means = ([fmean(of_all) for of_all in zip(*runs, strict=True)] for runs in (right, against_right))
+    differences = [ours - theirs for ours, theirs in zip(means, base_means, strict=True)]
+    better, worse = sum(value > 1e-12 for value in differences), sum(value < -1e-12 for value in differences)
     return Paired(
-        name, against, measure, len(common), len(prompts), mean, low, high, better, worse, sign_test(better, worse)
+        name,
+        against,
+        measure,
+        runs=min(len(own), len(base)),
+        items=len(common),
+        prompts=len(prompts),
+        difference=sum(differences) / len(common),
+        low=low,
+        high=high,
+        better=better,
+        worse=worse,
+        p=sign_test(better, worse),
     )
 
 
-def _right(tables: Iterable[Mapping[Key, Item]], key: Key, measure: str) -> list[float]:
-    return [float(table[key].right[measure]) for table in tables]
+def bootstrap(
+    sizes: Sequence[int], own: Sequence[Sequence[float]], base: Sequence[Sequence[float]], seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of the difference of two means over all rows, resampling prompts, and on each side the runs.
 
-
-def bootstrap(clusters: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean of all values, resampling whole clusters."""
+    `sizes` are the rows of each prompt; `own` and `base` hold for each run its sum on each prompt.
+    """
     import numpy as np
 
-    sums, sizes = np.array([sum(one) for one in clusters]), np.array([len(one) for one in clusters])
-    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), DRAWS)
-    low, high = np.quantile((drawn @ sums) / (drawn @ sizes), [0.025, 0.975]).tolist()
+    rng, count = np.random.default_rng(seed), len(sizes)
+    prompts = rng.multinomial(count, np.full(count, 1 / count), DRAWS)
+    mine, theirs = ((prompts @ np.array(runs).T * _drawn_runs(rng, len(runs))).sum(axis=1) for runs in (own, base))
+    low, high = np.quantile((mine - theirs) / (prompts @ np.array(sizes)), [0.025, 0.975]).tolist()
     return low, high
+
+
+def _drawn_runs(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Each run's weight in each draw. One run fewer is drawn than there are: of few, as many would vary too little."""
+    if count == 1:
+        return rng.multinomial(1, [1.0], DRAWS)
+    return rng.multinomial(count - 1, [1 / count] * count, DRAWS) / (count - 1)
 
 
 def sign_test(better: int, worse: int) -> float:

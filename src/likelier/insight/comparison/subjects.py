@@ -114,12 +114,16 @@ def _told(lost: Iterable[Lost]) -> str:
 
 
 def _distinct(subjects: Sequence[Subject]) -> list[Subject]:
-    """Subjects of one name are told apart by the folders that hold them."""
+    """Subjects of one name are told apart by the folders that hold them, as few of these as that takes."""
     names = [subject.name for subject in subjects]
-    return [
-        replace(subject, name=str(subject.runs[0].folder)) if names.count(subject.name) > 1 else subject
-        for subject in subjects
-    ]
+    parts = [subject.runs[0].folder.absolute().parts for subject in subjects]
+    for depth in range(2, max(map(len, parts)) + 1):
+        found = [
+            "/".join(own[-depth:]) if names.count(name) > 1 else name for name, own in zip(names, parts, strict=True)
+        ]
+        if len(set(found)) == len(found):
+            return [replace(subject, name=name) for subject, name in zip(subjects, found, strict=True)]
+    return list(subjects)
 
 
 # --- options ---

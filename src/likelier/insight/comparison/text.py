@@ -67,18 +67,24 @@ class Findings:
             if self.comparison.is_sweep
             else ""
         )
+        seeds = " and seeds" if any(len(subject.runs) > 1 for subject in self.comparison.subjects) else ""
         return (
             f"Each against {self.against.name}, on the held-out rows that both have: the difference in percentage "
-            "points with its 95 % bootstrap interval over prompts, on how many prompts it is better and worse, and the "
-            f"sign test on these.{chosen}"
+            f"points with its 95 % bootstrap interval over prompts{seeds}, on how many prompts it is better and worse, "
+            f"and the sign test on these.{chosen}"
         )
 
     @property
     def clear_words(self) -> str:
         """Which differences are clear."""
         heads = {measure.key: measure.head for measure in MEASURES}
-        clear = [f"{one.name} is {one.words} ({heads[one.measure]})" for one in self.paired if one.is_clear]
-        return f"Clear: {'; '.join(clear)}." if clear else "No difference is clear on these rows."
+        clear: dict[str, list[str]] = {}
+        for one in self.paired:
+            if one.is_clear:
+                how = "Clear" if one.runs > 1 else "Clear for these runs; other seeds may differ"
+                clear.setdefault(how, []).append(f"{one.name} is {one.words} ({heads[one.measure]})")
+        said = [f"{how}: {'; '.join(which)}." for how, which in clear.items()]
+        return " ".join(said) or "No difference is clear on these rows."
 
 
 def _best(comparison: Comparison) -> Subject:

@@ -10,8 +10,10 @@ from likelier.insight.verdicts import Verdict
 
 # Errors that have verdicts of their own, by words of theirs.
 WRONG_REFERENCE = ("WrongReferenceError",)
-NOT_FINITE = ("is not finite", "the gradient norm is")
-NO_GRADIENT = ("does not require grad",)  # torch's, where no weight that may be trained reaches the loss
+IN_A_STEP = ("the loss is not finite", "the gradient norm is")  # found before the step touched the weights
+NOT_FINITE = ("is not finite", *IN_A_STEP)
+# The trainer's, where no weight may be trained; torch's, where none that may be reaches the loss.
+NO_GRADIENT = ("no weight is trained", "does not require grad")
 EXPLAINED = (*WRONG_REFERENCE, *NOT_FINITE, *NO_GRADIENT)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from likelier.insight.diagnose.items import Items, items_of
 from likelier.insight.diagnose.statistics import Level, Trend, trend_of
 from likelier.insight.diagnose.words import from_to, number
-from likelier.insight.reading import Row, Run
+from likelier.insight.reading import Row, Run, without_prefix
 
 SIDES = ("chosen", "rejected")
 MOVED = 0.5  # nats: one answer became 1.6 times likelier than it was; less cannot be seen in what a model writes
@@ -108,18 +108,26 @@ class Facts:
     def start(self) -> Row:
         """The evaluation before the first step; empty without one."""
         found = next((row for row in self.run.evaluations if row.get("step") == 0), None)
-        return found or _without_prefix(self.card.get("evaluation_start") or {})
+        return found or without_prefix(self.card.get("evaluation_start") or {})
 
     @cached_property
     def latest(self) -> Row:
         """The last evaluation after the first step; empty without one."""
         after = [row for row in self.run.evaluations if row.get("step", 0) > 0]
-        return after[-1] if after else _without_prefix(self.card.get("evaluation_end") or {})
+        return after[-1] if after else without_prefix(self.card.get("evaluation_end") or {})
+
+    def from_start_to_now(self, name: str) -> tuple[float, float] | None:
+        """An evaluation metric at the start and now; None where one of them is unknown, or the last evaluation is of
+        other rows, as those at intervals are that score only some of the held-out ones.
+        """
+        before, now = self.start.get(name), self.latest.get(name)
+        same_rows = self.start.get("items") == self.latest.get("items")
+        return None if before is None or now is None or not same_rows else (before, now)
 
     def held_out_change(self, name: str) -> float | None:
-        """An evaluation metric now minus at the start; None where one of them is unknown."""
-        before, now = self.start.get(name), self.latest.get(name)
-        return None if before is None or now is None else now - before
+        """An evaluation metric now minus at the start, as `from_start_to_now`."""
+        known = self.from_start_to_now(name)
+        return None if known is None else known[1] - known[0]
 
     def held_out_logratio(self, side: str) -> float | None:
         """The mean log-ratio of the held-out answers of a side, in nats; None where it is unknown."""
@@ -173,14 +181,19 @@ class Facts:
         """
         return {side: level for side in SIDES if (level := self._standing(side)) is not None}
 
-    def _standing(self, side: str) -> Level | None:
+    def on_held_out(self, side: str) -> Level | None:
+        """The same where held-out data tell it; None where they do not."""
         if self.items is not None and side in self.items.sides:
             return self.items.level(side)
         held = self.held_out_logratio(side)
         if held is None:
             held = self.held_out_change(f"logps/{side}")
+        return None if held is None else Level(held)
+
+    def _standing(self, side: str) -> Level | None:
+        held = self.on_held_out(side)
         if held is not None:
-            return Level(held)
+            return held
         if self.scale:
             trend = self.logratio(side)
             return trend.last if trend else None
@@ -224,12 +237,8 @@ class Facts:
 
 def told(facts: Facts, name: str, words: str) -> tuple[str, str] | None:
     """An evaluation metric at the start and now, in words; None where one of them is unknown."""
-    before, now = facts.start.get(name), facts.latest.get(name)
-    return None if before is None or now is None else (words, from_to(before, now))
-
-
-def _without_prefix(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix("eval_"): value for name, value in row.items()}
+    known = facts.from_start_to_now(name)
+    return None if known is None else (words, from_to(*known))
 
 
 def _sigmoid_reach(facts: Facts) -> float | None:

@@ -30,43 +30,67 @@ FRESH = 30  # items that an accuracy takes at least
 
 def overfitting(facts: Facts) -> Iterator[Verdict]:
     """Held-out loss rises, or accuracy falls, from its best while training goes on to improve; or a wide gap."""
-    held = [row for row in facts.run.evaluations if "loss" in row]
+    known = _of_equal_rows(facts)
     losses, accuracy = facts.trend("loss"), facts.trend("rewards/accuracies")
-    if len(held) < 2 or len(losses) < 4 or held[-1].get("step", 0) == 0:
+    if sum(map(len, known)) < 2 or len(losses) < 4 or facts.latest.get("step", 0) == 0:
         return
-    rose, fell, gap = _loss_rose(held, losses), _accuracy_fell(held), _gap(facts, accuracy)
-    if not rose and not fell and not gap:
+    worse = [held for held in known if _loss_rose(facts, held, losses) or _accuracy_fell(facts, held)]
+    gap = _gap(facts, accuracy)
+    if not worse and not gap:
         return
+    held = (worse or known)[0]
+    fell, bad = _accuracy_fell(facts, held), bool(worse)
     best = min(held, key=lambda row: row["loss"])
     evidence = [
         ("training loss", from_to(losses.values[0], losses.last.value)),
-        (
-            "held-out loss",
-            f"{number(held[0]['loss'])} at first, {number(best['loss'])} at its best (step {best['step']}), "
-            f"{number(held[-1]['loss'])} at step {held[-1]['step']}",
-        ),
+        _held_out_loss(held, best, len(known) > 1),
         fell,
         gap,
         ("passes over the data", number(facts.run.steps[-1]["epoch"])) if "epoch" in facts.run.steps[-1] else None,
     ]
-    bad = rose or fell is not None
     title = {} if bad else {"title": "Training pairs are known much better than others"}
     yield verdict("overfitting", "warning" if bad else "info", evidence, _stop_sooner(facts, best, bad), **title)
 
 
-def _loss_rose(held: list[Row], training: Trend) -> bool:
+def _of_equal_rows(facts: Facts) -> list[list[Row]]:
+    """The evaluations that scored the same rows as each other, those of most evaluations first: at intervals only some
+    rows are scored, so that the numbers cannot be held against those of all rows.
+    """
+    alike: dict[Any, list[Row]] = {}
+    for row in facts.run.evaluations:
+        if "loss" in row:
+            alike.setdefault(row.get("items"), []).append(row)
+    return sorted(alike.values(), key=len, reverse=True)
+
+
+def _held_out_loss(held: list[Row], best: Row, is_one_of_several: bool) -> tuple[str, str]:
+    """The losses of one set of rows; how many they are, where there is more than one set."""
+    rows = f" of {held[0]['items']:g} rows" if is_one_of_several and "items" in held[0] else ""
+    first, now = held[0], held[-1]
+    when = f"step {first['step']}" if first["step"] else "first"
+    begun = f"{number(first['loss'])} at {when}"
+    then = f"{number(best['loss'])} at its best (step {best['step']}), {number(now['loss'])} at step {now['step']}"
+    return f"held-out loss{rows}", f"{begun}, {then}"
+
+
+def _loss_at_start(facts: Facts, held: list[Row]) -> float:
+    """What differences of the held-out loss are measured by."""
+    return abs(facts.start.get("loss", held[0]["loss"]))
+
+
+def _loss_rose(facts: Facts, held: list[Row], training: Trend) -> bool:
     """Whether the held-out loss is well above its best, and training's is not."""
     best, now = min(row["loss"] for row in held), held[-1]["loss"]
-    return now - best > ROSE * abs(held[0]["loss"]) and training.rise.value < 0 and training.last.value < now
+    return now - best > ROSE * _loss_at_start(facts, held) and training.rise.value < 0 and training.last.value < now
 
 
-def _accuracy_fell(held: list[Row]) -> tuple[str, str] | None:
+def _accuracy_fell(facts: Facts, held: list[Row]) -> tuple[str, str] | None:
     """Held-out accuracy now against its best after the first step (before it all rewards are 0), where the held-out
     loss is no longer at its best either.
     """
     known = [(row["step"], right) for row in held if row.get("step", 0) > 0 and (right := _right(row)) is not None]
     lowest = min(row["loss"] for row in held)
-    if len(known) < 2 or held[-1]["loss"] - lowest <= LEVEL * abs(held[0]["loss"]):
+    if len(known) < 2 or held[-1]["loss"] - lowest <= LEVEL * _loss_at_start(facts, held):
         return None
     (step, best), now = max(known, key=lambda one: one[1]), known[-1][1]
     count = held[-1].get("items")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from likelier.insight.diagnose.catalogue import verdict
-from likelier.insight.diagnose.facts import Facts
+from likelier.insight.diagnose.facts import Facts, told
 from likelier.insight.diagnose.generalization import fresh_accuracies
 from likelier.insight.diagnose.statistics import BELIEVABLE
 from likelier.insight.diagnose.words import from_to, nats
@@ -19,9 +19,7 @@ def health(facts: Facts) -> Iterator[Verdict]:
         return
     evidence = [
         ("loss", from_to(losses.values[0], losses.values[-1])) if losses else None,
-        ("held-out loss", from_to(facts.start["loss"], facts.latest["loss"]))
-        if "loss" in facts.start and "loss" in facts.latest
-        else None,
+        told(facts, "loss", "held-out loss"),
         ("margin", nats(facts.separated.value)) if facts.separated is not None else None,
         ("chosen answers", f"{nats(facts.lost['chosen'].value)} an answer") if "chosen" in facts.lost else None,
         *((f"accuracy, {one.where}", str(one)) for one in fresh_accuracies(facts)),
@@ -40,7 +38,8 @@ def _has_learned(facts: Facts) -> bool:
         return True
     if facts.separated is not None:
         return facts.separated.surely_above(0.0, BELIEVABLE)
-    if "loss" in facts.start and "loss" in facts.latest:
-        return facts.latest["loss"] < facts.start["loss"]
+    change = facts.held_out_change("loss")
+    if change is not None:
+        return change < 0
     losses = facts.trend("loss")
     return bool(losses) and losses.rise.surely_below(0.0, BELIEVABLE)

@@ -150,7 +150,7 @@ def _faster(facts: Facts, moved: Level) -> list[str | None]:
 
 
 def _movement(facts: Facts) -> Iterator[tuple[str, str]]:
-    where = "held-out answers" if facts.latest else "last third of the steps"
+    where = "held-out answers" if any(map(facts.on_held_out, SIDES)) else "last third of the steps"
     what = "log-ratio to the reference" if facts.scale else "log-probability against the start"
     sides = [f"{side} {nats(facts.lost[side].value)}" for side in SIDES if side in facts.lost]
     if sides:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from likelier.insight.diagnose.catalogue import verdict
-from likelier.insight.diagnose.ending import NOT_FINITE, ended_with, first_lines
+from likelier.insight.diagnose.ending import IN_A_STEP, NOT_FINITE, WRONG_REFERENCE, ended_with, first_lines
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.learning import SHORT_REACH
 from likelier.insight.diagnose.statistics import Trend, spikes
@@ -21,11 +21,12 @@ DIVERGED = 1.5  # times the loss at the start, in the last third
 
 def unstable(facts: Facts) -> Iterator[Verdict]:
     """A loss or gradient that was not finite, spikes, or a loss that ends above where it began."""
+    if ended_with(facts, WRONG_REFERENCE):
+        return  # its scores may be what was not finite
     if ended_with(facts, NOT_FINITE):
-        error = str(facts.card["error"])
-        yield verdict(
-            "unstable", "error", [("error", first_lines(error))], _calmer(facts), title=_AVERTED, meaning=_KEPT
-        )
+        said = [("error", first_lines(str(facts.card["error"])))]
+        meaning = _KEPT if ended_with(facts, IN_A_STEP) else _BROKEN
+        yield verdict("unstable", "error", said, _calmer(facts), title=_AVERTED, meaning=meaning)
         return
     if facts.reach is not None and facts.reach < SHORT_REACH:
         return  # every nat is multiplied by a large number, so the loss jumps where the policy hardly moves
@@ -46,6 +47,9 @@ def unstable(facts: Facts) -> Iterator[Verdict]:
 _AVERTED = "A number that is not finite stopped the run"
 _KEPT = (
     "The loss or its gradient overflowed. The run stopped before it reached the weights; the last checkpoint is whole."
+)
+_BROKEN = (
+    "The policy's own scores of held-out rows overflowed: the weights are damaged, or their precision is too small."
 )
 
 

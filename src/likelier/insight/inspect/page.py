@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from likelier.insight.heatmap import HEATMAP_CSS, class_of, legend, level_of, pieces_of, scale_of, token_spans
 from likelier.insight.inspect.figures import TOKEN_NUMBERS, decimals, figure_text, notes_of, table_of
 from likelier.insight.inspect.look import Inspection
 from likelier.insight.pages import render
+from likelier.paths import base_names
 
 
 def as_html(found: Inspection) -> str:
-    """The whole page."""
+    """The whole page, on which local paths are cut down to their last part."""
+    named = {"run": found.run, "policy": found.policy, "reference": found.reference, "source": found.source}
+    found = replace(found, **base_names(named))
     scale = scale_of(*found.answers.values())
     first = next(iter(found.answers.values()))["tokens"][0]
     return render(
