@@ -41,10 +41,10 @@ class KnownIds:
         whole = self._ids.get(b"".join(keys))
         if whole is not None or len(keys) == 1:
             return whole
-        parts = [self._ids.get(key) for key in keys]
-        if any(part is None or part.merged for part in parts):
+        parts = [part for key in keys if (part := self._ids.get(key)) is not None and not part.merged]
+        if len(parts) < len(keys):
             return None
-        return RecordIds(parts[0].prompt, tuple(part.answers[0] for part in parts), merged=False)  # type: ignore[union-attr]
+        return RecordIds(parts[0].prompt, tuple(part.answers[0] for part in parts), merged=False)
 
     def _add(self, keys: tuple[bytes, ...], ids: RecordIds) -> None:
         """Where a token merges across the boundary, it moved for all answers of the record: they are known together."""

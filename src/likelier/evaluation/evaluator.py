@@ -1,4 +1,4 @@
-"""One evaluation of a run: at its start, at intervals, at its end. What each does is bounded; see `schedule`."""
+"""One evaluation of a run: at its start, at intervals, at its end. `schedule` bounds what the intervals cost."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -12,7 +12,6 @@ from likelier.insight.curves import CHOSEN, HELD_OUT, REJECTED
 from likelier.insight.reading import Run
 
 _GREY = 7
-Column = Sequence[float]
 
 
 def distributions(run: Run) -> list[Markup]:

@@ -87,8 +87,8 @@ class Piece:
 
     def total(self, name: str) -> float | None:
         """The sum of its tokens' values of that name; None where they have none."""
-        values = [token.get(name) for token in self.tokens]
-        return None if None in values else sum(values)  # type: ignore[arg-type]
+        values = [token[name] for token in self.tokens if token.get(name) is not None]
+        return sum(values) if len(values) == len(self.tokens) else None
 
 
 def share_of(token: Mapping[str, Any]) -> float:

@@ -90,9 +90,9 @@ def _label_accuracy(run: Run) -> Figure | None:
 def _margin(run: Run) -> Figure | None:
     """From log-ratios, or from rewards that are a multiple of them."""
     row, scale = final(run), reward_scale(run)
-    sides = [row.get(f"logratios/{side}") for side in ("chosen", "rejected")]
-    if all(isinstance(side, (int, float)) for side in sides):
-        return _figure(sides[0] - sides[1])  # type: ignore[operator]
+    chosen, rejected = (row.get(f"logratios/{side}") for side in ("chosen", "rejected"))
+    if isinstance(chosen, (int, float)) and isinstance(rejected, (int, float)):
+        return _figure(chosen - rejected)
     margin = row.get("rewards/margins")
     return _figure(margin / scale) if scale and isinstance(margin, (int, float)) else None
 

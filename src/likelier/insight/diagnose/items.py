@@ -69,8 +69,8 @@ def items_of(start: Detail | None, now: Detail | None) -> Items | None:
         return None
     table, before = now["items"], (start or {}).get("items") or {}
     if "chosen" in table and "rejected" in table:
-        sides = {side: _side(table, before, side) for side in ("chosen", "rejected")}
-        return Items(sides, True) if all(side is not None for side in sides.values()) else None  # type: ignore[arg-type]
+        chosen, rejected = (_side(table, before, side) for side in ("chosen", "rejected"))
+        return None if chosen is None or rejected is None else Items({"chosen": chosen, "rejected": rejected}, True)
     whole = _side(table, before, "completion")
     if whole is None or "label" not in table:
         return None
