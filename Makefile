@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check lint types format docs bench bench-quick clean
+.PHONY: demo test soak fuzz check lint types format docs bench bench-quick audit-dependencies clean
 .DEFAULT_GOAL := check
 
 # torch first and pinned: on a machine without CUDA an unpinned torch brings gigabytes of CUDA packages.
@@ -27,6 +27,14 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
 
+# Twenty runs killed at random moments, and one of 5,000 steps whose memory and files are watched: half an hour.
+soak: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.soak
+
+# Files, options and run folders that are harmed in thousands of new ways: twenty minutes.
+fuzz: $(VENV)/.installed-dev
+	LIKELIER_FUZZ=thorough $(BIN)/python -m pytest -n 2 tests/test_fuzz.py tests/test_fuzz_runs.py
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,6 +53,12 @@ format: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
 
+# The pinned versions against the databases of known faults; asks pypi.org, so it is no part of `check`.
+audit-dependencies:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 # Against TRL on this CPU: 40 minutes, or 10. Wants a quiet machine.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/versus_trl.py
@@ -53,4 +67,4 @@ bench-quick: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/versus_trl.py --quick
 
 clean:
-	rm -rf $(VENV) build site .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(VENV)-audit build site .pytest_cache .ruff_cache .coverage

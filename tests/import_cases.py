@@ -31,8 +31,8 @@ NOTES: dict[str, dict[str, str]] = {
     },
     "trl/simpo.yaml": {
         "simpo_gamma": "gamma_beta_ratio 0.5",
-        "deepspeed": "one process",
-        "ddp_timeout": "one process",
+        "deepspeed": "torchrun",
+        "ddp_timeout": "torchrun",
         "max_prompt_length": "max_length",
     },
     "trl/sigmoid-sft.yaml": {
@@ -61,7 +61,7 @@ NOTES: dict[str, dict[str, str]] = {
     "axolotl/ipo-full.yml": {
         "trl": "tau",
         "gradient_checkpointing": "offload",
-        "deepspeed": "one process",
+        "deepspeed": "torchrun",
         "plugins": "extensions",
         "liger_rope": "kernels",
         "bf16": "float32",

@@ -17,6 +17,7 @@ TRAINING = (
     *PURE,
     *("trainer", "evaluation", "reference", "scoring", "engine", "steps", "window", "clock", "saving", "runs"),
     *("card", "data", "models", "options"),
+    *("checkpoints", "durable", "interruption", "resilient", "skipped"),
 )
 COMMANDS = ("insight", "sweep", "pipeline", "cli")
 

@@ -170,7 +170,7 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="no run of the sweep is done yet: x: it broke"):
         read_comparison([make_sweep(tmp_path / "s", {}, x="it broke")])
     (tmp_path / "s" / "sweep.json").write_text('{"runs": [{}]}', encoding="utf-8")
-    with pytest.raises(RunFolderError, match=r"sweep\.json cannot be read"):
+    with pytest.raises(RunFolderError, match=r"sweep\.json is damaged: runs\[0\]\.name is None"):
         read_comparison([tmp_path / "s"])
 
 

@@ -20,6 +20,7 @@ from likelier.errors import ConfigError
 from likelier.flags import add_run_flags
 from likelier.objectives import DPO, IPO, KTO, METHODS, SimPO
 from likelier.options import OURS, LoraOptions, TrainingOptions, check_trainer_block
+from likelier.ranks import ALONE
 from tests.support import lora_policy, tiny_policy
 
 NEEDED = {"model": "m", "data": "d.jsonl", "output": "runs/a"}
@@ -400,7 +401,7 @@ def test_a_trainer_block_must_be_a_block(block: Any) -> None:
 
 def test_a_trainer_option_reaches_transformers_as_a_number(tmp_path: Path) -> None:
     options = from_yaml(tmp_path, "trainer:\n  weight_decay: 1e-2\n  max_grad_norm: 3\n  optim: adamw_torch\n").training
-    arguments = training_arguments(options, DPO(), tiny_policy(), tmp_path, False)
+    arguments = training_arguments(options, DPO(), tiny_policy(), tmp_path, None, ALONE)
     assert (arguments.weight_decay, arguments.max_grad_norm) == (0.01, 3)
 
 
@@ -418,13 +419,13 @@ def test_no_name_is_given_to_transformers_twice(tmp_path: Path) -> None:
             block = check_trainer_block({item.name: item.default})
         except ConfigError:
             continue
-        training_arguments(TrainingOptions(trainer=block), DPO(), tiny_policy(), tmp_path, False)
+        training_arguments(TrainingOptions(trainer=block), DPO(), tiny_policy(), tmp_path, None, ALONE)
 
 
 def test_a_value_that_transformers_refuses_is_bad_input(tmp_path: Path) -> None:
     options = parsed(trainer={"optim": "nonsense"}).training
     with pytest.raises(ConfigError, match="nonsense"):
-        training_arguments(options, DPO(), tiny_policy(), tmp_path, False)
+        training_arguments(options, DPO(), tiny_policy(), tmp_path, None, ALONE)
 
 
 # --- the YAML file -------------------------------------------------------------------------------------------------

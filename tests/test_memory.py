@@ -201,7 +201,7 @@ def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(
 ) -> None:
     expected = trained(tmp_path / "whole", make(), objective)
     policy = make()
-    monkeypatch.setattr("likelier.steps.can_retry", lambda device: True)
+    monkeypatch.setattr("likelier.steps.can_retry", lambda device, ranks: True)
     tried = out_of_memory_in(monkeypatch, policy, 200)
     with pytest.warns(LikelierWarning, match=r"memory ran out .*done again with micro-batches of"):
         found = trained(tmp_path / "cut", policy, objective)
@@ -218,7 +218,7 @@ def test_a_row_that_does_not_fit_alone_ends_the_run_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = tiny_policy()
-    monkeypatch.setattr("likelier.steps.can_retry", lambda device: True)
+    monkeypatch.setattr("likelier.steps.can_retry", lambda device, ranks: True)
     out_of_memory_in(monkeypatch, policy, 1)
     with pytest.raises(TrainingError, match=r"a single row.*--activation-checkpointing"), warnings.catch_warnings():
         warnings.simplefilter("ignore", LikelierWarning)
@@ -256,7 +256,7 @@ def test_the_proof_finds_the_budget_that_fits_and_the_run_is_the_same(
     expected = trained(tmp_path / "whole", tiny_policy(), DPO())
     policy = tiny_policy()
     trainer = PreferenceTrainer(policy, DPO(), chat_pairs(24), output_dir=tmp_path / "run", **BASIC)
-    monkeypatch.setattr("likelier.steps.can_retry", lambda device: True)
+    monkeypatch.setattr("likelier.steps.can_retry", lambda device, ranks: True)
     out_of_memory_in(monkeypatch, policy, 200)
     with pytest.warns(LikelierWarning, match="memory ran out"):
         trainer._walker.prove_it_fits(trainer.train_groups, 8, 0)

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from likelier import LoraOptions, load_policy
 from likelier.errors import ConfigError, ModelError
-from likelier.models import default_token_budget, demo_model_folder, disable_dropout, use_bfloat16
+from likelier.loading import demo_model_folder
+from likelier.models import default_token_budget, disable_dropout, use_bfloat16
 from tests.support import tiny_model, tiny_policy
 
 

@@ -302,6 +302,39 @@ def test_the_store_serves_a_loaded_model_too(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "second").read_card()["reference"]["scores"].startswith("0 computed")
 
 
+def test_writing_sorts_nothing_until_the_store_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sorting everything at each segment made twenty million scores take hours."""
+    store, sorted_rows = ReferenceStore(tmp_path, "model"), []
+    argsort = np.argsort
+    monkeypatch.setattr(np, "argsort", lambda rows, **how: sorted_rows.append(len(rows)) or argsort(rows, **how))
+    keys = _keys(3 * 4096)
+    for number, key in enumerate(keys):
+        store.add(key, -float(number), 1)
+    assert len(list((tmp_path / "model").glob("*.scores"))) == 3 and len(store) == 3 * 4096
+    assert sorted_rows == []
+    values, found = store.find(keys)
+    assert found.all() and values.tolist() == [-float(number) for number in range(len(keys))]
+    assert sorted_rows == [len(keys), len(keys)]  # what was asked for, and once all segments
+
+
+def test_of_a_key_that_was_added_twice_the_first_score_counts(tmp_path: Path) -> None:
+    store = ReferenceStore(tmp_path, "model")
+    for value in (-1.0, -2.0):
+        for key in _keys(4):
+            store.add(key, value, 1)
+        store.flush()
+        assert store.find(_keys(4))[0].tolist() == [-1.0] * 4
+    assert len(store) == 8
+
+
+def test_what_is_not_flushed_is_not_found_yet(tmp_path: Path) -> None:
+    store = ReferenceStore(tmp_path, "model")
+    store.add(_keys(1)[0], -1.0, 1)
+    assert not store.find(_keys(1))[1].any() and len(store) == 0
+    store.flush()
+    assert store.find(_keys(1))[1].all()
+
+
 def test_a_million_rows_are_found(tmp_path: Path) -> None:
     """Written as one segment by hand, so that the test takes seconds."""
     keys = np.frombuffer(np.random.default_rng(0).bytes(16_000_000), dtype="S16")

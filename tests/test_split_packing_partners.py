@@ -91,7 +91,7 @@ def test_text_and_messages_of_the_same_words_are_different_prompts() -> None:
 
 
 def test_one_prompt_cannot_be_split() -> None:
-    with pytest.raises(DataError, match="1 distinct prompts cannot be split"):
+    with pytest.raises(DataError, match="a single prompt, which cannot be split"):
         split_by_prompt(pairs_of([1] * 20), 0.1, 0)
 
 

@@ -131,7 +131,7 @@ def test_a_stage_cut_before_its_first_checkpoint_begins_again(given: dict[str, s
     options = values(given, tmp_path / "run")
     options.pop("save_steps")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("likelier.trainer.require_finite", lambda *a: (_ for _ in ()).throw(Cut()))
+        patch.setattr("likelier.steps.StepWalker.walk", lambda *a: (_ for _ in ()).throw(Cut()))
         with pytest.raises(Cut):
             train_stages(parse_stages(options))
     assert (tmp_path / "run" / "1-sft").exists()

@@ -157,7 +157,10 @@ def test_nan_loss_names_the_rows(tmp_path: Path) -> None:
         return step(model, inputs, *rest)
 
     trainer.training_step = poisoned  # type: ignore[method-assign]
-    with pytest.raises(TrainingError, match=r"step 2: the loss is not finite for 8 rows: tiny\.jsonl:\d+"):
+    with (
+        pytest.warns(LikelierWarning, match=r"step 2 is skipped: the loss is not finite for 8 rows: tiny\.jsonl:\d+"),
+        pytest.raises(TrainingError, match=r"step 3: the loss is not finite for 8 rows: tiny\.jsonl:\d+"),
+    ):
         trainer.train()
     card = RunFolder(tmp_path / "run").read_card()
     assert card["status"] == "failed" and "not finite" in card["error"]
@@ -168,7 +171,10 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) 
     weight = trainer.policy.model.model.layers[0].mlp.up_proj.weight
     weight.register_hook(lambda gradient: gradient * float("inf"))
     before = weight.detach().clone()
-    with pytest.raises(TrainingError, match="gradient norm is"):
+    with (
+        pytest.warns(LikelierWarning, match="step 1 is skipped"),
+        pytest.raises(TrainingError, match="gradient norm is"),
+    ):
         trainer.train()
     torch.testing.assert_close(weight.detach(), before)
 
@@ -436,3 +442,12 @@ def test_rubbish_of_a_killed_checkpoint_is_cleared(tmp_path: Path) -> None:
     again = _trainer(tmp_path / "run", save_steps=2, max_steps=4, resume=True)
     assert not rubbish.exists()
     again.train()
+
+
+def test_an_adapter_that_would_be_written_empty_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As happens where a wrapper changes the names of the weights: peft then writes none, without a word."""
+    trainer = _trainer(tmp_path / "run", policy=lora_policy(), save_steps=1)
+    monkeypatch.setattr("peft.peft_model.get_peft_model_state_dict", lambda *args, **kwargs: {})
+    with pytest.raises(TrainingError, match="was written without weights"):
+        trainer.train()
+    assert not list((tmp_path / "run").rglob("adapter_model.safetensors"))

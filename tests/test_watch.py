@@ -126,7 +126,7 @@ def test_a_reader_begins_anew_where_a_run_goes_on(tmp_path: Path) -> None:
     run.log(*map(step_row, range(1, 6)))
     reader = RunReader(run.path)
     assert len(reader.read().steps) == 5
-    RunFolder(run.path).truncate_metrics(2)
+    RunFolder(run.path).go_back_to(2)
     run.log(*(step_row(step, loss=9.0) for step in range(3, 9)))
     assert [row["loss"] for row in reader.read().steps][2:] == [9.0] * 6
     (run.path / "metrics.jsonl").unlink()

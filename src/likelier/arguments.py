@@ -13,6 +13,7 @@ from likelier.errors import ConfigError
 from likelier.models import Policy
 from likelier.objectives import Objective
 from likelier.options import TrainingOptions
+from likelier.ranks import Ranks
 
 LORA_RATE_FACTOR = 20
 
@@ -28,7 +29,12 @@ def learning_rate(options: TrainingOptions, objective: Objective, policy: Policy
 
 
 def training_arguments(
-    options: TrainingOptions, objective: Objective, policy: Policy, output_dir: str | Path, eval_interval: int | None
+    options: TrainingOptions,
+    objective: Objective,
+    policy: Policy,
+    output_dir: str | Path,
+    eval_interval: int | None,
+    ranks: Ranks,
 ) -> TrainingArguments:
     """Our options as transformers' arguments; the trainer block joins them. `eval_interval` is in steps."""
     scheduler: str = options.scheduler
@@ -54,6 +60,9 @@ def training_arguments(
         "seed": options.seed,
         "disable_tqdm": True,
         "remove_unused_columns": False,
+        "ddp_find_unused_parameters": False,
+        "ddp_broadcast_buffers": False,
+        "use_cpu": ranks.several and not torch.cuda.is_available(),  # else several processes go unnoticed there
     }
     try:
         arguments = TrainingArguments(**(ours | options.trainer))

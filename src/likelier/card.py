@@ -30,6 +30,7 @@ class RunFacts:
     scorer: ScorerChoice
     token_budget: int
     device: str
+    processes: int = 1
 
     @property
     def explained(self) -> str:
@@ -40,7 +41,10 @@ class RunFacts:
         """The lines for the person at the terminal."""
         rate, source = learning_rate(self.options, self.objective, self.policy)
         unit = "pairs" if self.objective.data == "pairs" else "rows"
+        how = "weights split between them (FSDP2)" if self.options.shard else "each with all weights (DDP)"
+        several = [f"{self.processes} processes, {how}; a step, its loss and its metrics are those of one process"]
         return [
+            *(several if self.processes > 1 else []),
             f"scorer: {self.scorer.name} ({self.scorer.reason})",
             f"objective: {self.objective.method}: {self.explained}",
             f"learning rate: {rate:g} ({source}); {self.options.batch_size} {unit} a step",
@@ -62,6 +66,7 @@ class RunFacts:
             "precision": self.policy.precision,
             "parameters": self.policy.parameters,
             "device": self.device,
+            "processes": self.processes,
             "scorer": {"name": self.scorer.name, "reason": self.scorer.reason},
             "learning_rate": {"value": rate, "source": source},
             "options": {name: value for name, value in vars(self.options).items() if value is not None},

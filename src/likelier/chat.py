@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from likelier.console import printable, say
+from likelier.console import printable, put, say
 from likelier.data.tokenize import Group, render
 from likelier.errors import ConfigError, LikelierError
 from likelier.generation import Decoding, Written, prompt_ids, write_answers
@@ -138,7 +138,7 @@ def chat(
     if not prompts:
         _converse(pairing)
     for number, prompt in enumerate(prompts):
-        print(f"> {printable(prompt)}\n")
+        put(f"> {prompt}\n")
         _show_turn(pairing, (Message("user", prompt),) if pairing.talks else prompt, number)
 
 
@@ -203,7 +203,7 @@ def _lines() -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise ConfigError("the input is not UTF-8 text; convert it to UTF-8") from error
         if not is_typed:
-            print(f"> {printable(line)}")
+            put(f"> {line}")
         print()
         yield line
 
@@ -226,20 +226,20 @@ def _check_text(prompt: str) -> None:
 
 def _show_turn(pairing: Pairing, prompt: Prompt, turn: int) -> Answer:
     """Print both answers; returns the policy's."""
-    from rich.console import Console
+    from likelier.terminal import SafeConsole
 
     with _waiting():
         answers = pairing.answers(prompt, turn)
-    show(answers, pairing.scale, Console())
+    show(answers, pairing.scale, SafeConsole())
     return answers[0]
 
 
 @contextmanager
 def _waiting() -> Iterator[None]:
     """A sign of life while answers are written; silent where nobody looks."""
-    from rich.console import Console
+    from likelier.terminal import SafeConsole
 
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     with console.status("writing") if console.is_terminal else nullcontext():
         yield
 
@@ -252,7 +252,7 @@ def show(answers: Sequence[Answer], scale: float | None, console: Any) -> None:
         return
     for answer in answers:
         lines = [*_text(answer).splitlines(), score_words(answer, scale)]
-        print("\n".join([printable(answer.who), *(f"  {line}" for line in lines), ""]), flush=True)
+        put("\n".join([answer.who, *(f"  {line}" for line in lines), ""]))
 
 
 def _columns(answers: Sequence[Answer], scale: float | None) -> Any:

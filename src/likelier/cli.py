@@ -1,19 +1,21 @@
 """The command line: subcommands of a few lines each, over the library.
 
 Exit codes: 0 done, 1 a fault of ours, 2 bad input (one message, no traceback), 3 something was found: by an audit, in a
-diagnosis that is an error, in a watched run or runs of a sweep that failed; 130 interrupted.
+diagnosis that is an error, in a watched run or runs of a sweep that failed; 4 another process of the run has ended; 130
+interrupted (143 by SIGTERM).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
-from likelier.errors import LikelierError
+from likelier.errors import OTHER_RANK_ENDED, LikelierError, OtherRankEndedError, nearest
 from likelier.versions import __version__
 
 
@@ -121,9 +123,10 @@ def _score_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(flags: argparse.Namespace) -> None:
+    from likelier.console import put
     from likelier.pipeline import score_file
 
-    print(
+    put(
         score_file(
             flags.model,
             flags.reference,
@@ -166,9 +169,10 @@ def _merge_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _merge(flags: argparse.Namespace) -> None:
+    from likelier.console import put
     from likelier.merge import merge_run
 
-    print(merge_run(flags.run, flags.output, dtype=flags.dtype))
+    put(merge_run(flags.run, flags.output, dtype=flags.dtype))
 
 
 def _import_flags(parser: argparse.ArgumentParser) -> None:
@@ -202,13 +206,14 @@ def _convert_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(flags: argparse.Namespace) -> None:
+    from likelier.console import put
     from likelier.data.columns import columns_of
     from likelier.data.export import convert_file
     from likelier.options import DataSet
 
     choices = {name: getattr(flags, name) for name in ("subset", "split", "revision")}
     source = DataSet(flags.input, **choices, columns=columns_of(flags.columns))
-    print(convert_file(source, flags.output, to=flags.to, keep_undecided=flags.keep_undecided))
+    put(convert_file(source, flags.output, to=flags.to, keep_undecided=flags.keep_undecided))
 
 
 COMMANDS = {
@@ -286,13 +291,20 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that knows what a mistyped flag may have been meant to be."""
+
+    def error(self, message: str) -> NoReturn:
+        said, mistyped, words = message.partition("unrecognized arguments: ")
+        flag = next((word.partition("=")[0] for word in words.split() if word.startswith("-")), "")
+        super().error(said + mistyped + words + (nearest(flag, self._option_string_actions) if flag else ""))
+
+
 def _parser(command: str | None) -> argparse.ArgumentParser:
     if command is None:
         return _top_parser()
     entry = COMMANDS[command]
-    parser = argparse.ArgumentParser(
-        usage=f"likelier {command} {entry.usage}", description=entry.help, allow_abbrev=False
-    )
+    parser = _Parser(usage=f"likelier {command} {entry.usage}", description=entry.help, allow_abbrev=False)
     entry.add_flags(parser)
     return parser
 
@@ -320,29 +332,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser(None).parse_args(words or ["--help"])
         return 2
     flags = _parser(command).parse_args(words[1:])
-    from likelier.console import plain_warnings, say
+    from likelier.console import plain_warnings, say, say_error
 
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     plain_warnings()
     try:
         code = COMMANDS[command].run(flags)
+    except OtherRankEndedError as error:
+        say_error(f"error: {error}")
+        return OTHER_RANK_ENDED
     except LikelierError as error:
-        say(f"error: {error}")
+        say_error(f"error: {error}")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("interrupted")
-        return 130
+        return getattr(error, "exit_code", 130)  # 143 after a SIGTERM
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        return _machine_fault(error)
     except Exception as error:
         return _our_fault(error)
     return code or 0
 
 
+def _machine_fault(error: OSError) -> int:
+    """What no command expected of the machine: no room, no permission, a file that vanished, a name too long."""
+    if error.errno is None or error.strerror is None:  # of a library, which says nothing about the machine by it
+        return _our_fault(error)
+    from likelier.console import say
+
+    say(f"error: {error.strerror}" if error.filename is None else f"error: {error.filename}: {error.strerror}")
+    return 2
+
+
 def _our_fault(error: BaseException) -> int:
     import traceback
 
-    traceback.print_exception(error)
-    print("this is a fault of likelier, not of your input; please report it with the lines above", file=sys.stderr)
+    from likelier.console import say_error
+
+    say_error("".join(traceback.format_exception(error)).rstrip())
+    say_error("this is a fault of likelier, not of your input; please report it with the lines above")
     return 1
 
 

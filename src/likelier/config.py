@@ -184,19 +184,52 @@ def coerce(name: str, value: Any, hint: Any) -> Any:
         return value
     if not isinstance(value, hint):
         raise ConfigError(f"{name}={value!r} is {type(value).__name__}; it must be {hint.__name__}")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{name}={value!r} holds a null character, which no name can have; remove it")
     return value
 
 
 def _number(name: str, value: Any, kind: type) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return kind(value)
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not isfinite(number) or (kind is int and number != int(number)):
         raise ConfigError(f"{name}={value!r} is not a {'whole number' if kind is int else 'number'}")
     return kind(number)
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """What PyYAML says, with line and column, without its names for the text that it was given."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is not None and problem:
+        began, while_doing = getattr(error, "context_mark", None), getattr(error, "context", None)
+        where = f" ({while_doing} that begins in line {began.line + 1})" if began is not None and while_doing else ""
+        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{where}"
+    return " ".join(str(error).split()) or f"a value does not fit its kind ({type(error).__name__})"
+
+
+_MOST_VALUES = 100_000  # of a file, with every alias written out
+
+
+def _refuse_bomb(tree: Any, path: str) -> None:
+    """A few aliases (`*name`) in one another can stand for more values than any memory holds, and one in itself for
+    ever more.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = _MOST_VALUES  # what it counts for inside itself
+            parts = node.value if isinstance(node.value, list) else []
+            inside = (part for entry in parts for part in (entry if isinstance(entry, tuple) else (entry,)))
+            sizes[id(node)] = 1 + sum(map(size, inside))
+        return sizes[id(node)]
+
+    if tree is not None and size(tree) > _MOST_VALUES:
+        raise ConfigError(f"{path}: with its aliases (*name) written out it holds too many values; write out the few")
 
 
 def read_yaml(path: str) -> dict[str, Any]:
@@ -205,12 +238,18 @@ def read_yaml(path: str) -> dict[str, Any]:
 
     try:
         text = Path(path).read_text(encoding="utf-8")
-        loaded = yaml.safe_load(text)
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_bomb(tree, path)
+        loaded = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid YAML: values are nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid YAML: it is not UTF-8 text; convert the file to UTF-8") from error
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # besides its own errors, PyYAML lets out those of Python where a value does not fit its kind (a 13th month)
+        raise ConfigError(f"{path} is not valid YAML: {_what_is_wrong(error)}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected names and values, found {type(loaded).__name__}")
     seen: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import unicodedata
@@ -14,13 +15,34 @@ from likelier.errors import LikelierWarning
 
 
 def say(text: str) -> None:
-    """Print a line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line for the person at the terminal; what it quotes of data and files is made `printable`. Of several
+    processes of a run the first one speaks.
+    """
+    if speaks():
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def say_error(text: str) -> None:
+    """Print why this process ends; of several processes every one does, with its number."""
+    print(printable(text if speaks() else f"rank {os.environ['RANK']}: {text}"), file=sys.stderr, flush=True)
+
+
+def speaks() -> bool:
+    """Whether this is the first, or only, process of a run, as its launcher numbers them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def put(text: str, *, end: str = "\n", exact: bool = False) -> None:
+    """Print a command's result on standard output, `printable`.
+
+    `exact` is for what programs read (JSON, YAML): as it is into a pipe or a file, `printable` on a terminal only.
+    """
+    print(text if exact and not sys.stdout.isatty() else printable(text), end=end, flush=True)
 
 
 def warn(text: str) -> None:
     """Warn: shown by Python's warning machinery in a library, as a plain line on the command line."""
-    warnings.warn(text, LikelierWarning, stacklevel=3)
+    warnings.warn(printable(text), LikelierWarning, stacklevel=3)
 
 
 def printable(text: str) -> str:
@@ -62,9 +84,9 @@ class Display:
     running: Display | None = None
 
     def __init__(self, render: Callable[[], Any]) -> None:
-        from rich.console import Console
+        from likelier.terminal import SafeConsole
 
-        self.console = Console(stderr=True)
+        self.console = SafeConsole(stderr=True)
         self._render, self._bars = render, []
         self._next_drawing = 0.0
         self._live: Any = None
@@ -72,7 +94,7 @@ class Display:
     @property
     def is_possible(self) -> bool:
         """Whether standard error is a terminal that can be drawn on."""
-        return self.console.is_terminal and not self.console.is_dumb_terminal
+        return self.console.is_terminal and not self.console.is_dumb_terminal and speaks()
 
     def start(self) -> None:
         """Take the terminal."""
@@ -143,16 +165,17 @@ def out_of_order(error: Exception) -> str:
 
 def progress() -> Any:
     """A rich progress bar on standard error; it is silent where that is no terminal."""
-    from rich.console import Console
+    from likelier.terminal import SafeConsole
 
-    return _bar(Console(stderr=True))
+    return _bar(SafeConsole(stderr=True))
 
 
 def _bar(console: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    is_shown = console.is_terminal and speaks()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    return Progress(*columns, console=console, disable=not is_shown, transient=True)
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+OTHER_RANK_ENDED = 4  # the exit code of `OtherRankEndedError`
+
 
 class LikelierError(Exception):
     """Base class: bad input of any kind. The command line prints the message and exits with 2."""
@@ -31,6 +33,10 @@ class RunFolderError(LikelierError):
 
 class TrainingError(LikelierError):
     """Training cannot go on: the loss or the gradient is not finite."""
+
+
+class OtherRankEndedError(LikelierError):
+    """Another process of the run has ended, and this one cannot go on without it."""
 
 
 class HubError(LikelierError):

@@ -11,6 +11,7 @@ from typing import Any
 from likelier.errors import HubError, RunFolderError
 from likelier.modelcard import base_model_id, write_model_card
 from likelier.paths import base_names
+from likelier.redaction import without_secrets
 from likelier.runs import RunFolder, final_folder
 from likelier.versions import __version__
 
@@ -112,7 +113,7 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
         write_model_card(run)
     files: dict[str, Path | bytes] = {}
     for pattern in _AS_THEY_ARE:
-        files |= {str(file.relative_to(run.path)): file for file in run.path.glob(pattern) if file.is_file()}
+        files |= {str(file.relative_to(run.path)): file for file in run.path.glob(pattern) if _is_own(file, run.path)}
     if card:
         files["run.json"] = _as_json(base_names({name: part for name, part in card.items() if name != "error"}))
     for name, mend in (("audit.json", _without_texts), ("adapter_config.json", _with_public_base)):
@@ -121,8 +122,17 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
     return files
 
 
+def _is_own(file: Path, folder: Path) -> bool:
+    """Whether it is a file of the folder's. Raises `RunFolderError` for a link to a file elsewhere: its content would
+    be published under a name that does not tell so.
+    """
+    if file.is_file() and not file.resolve().is_relative_to(folder.resolve()):
+        raise RunFolderError(f"{file} is a link that leads out of the run's folder; put the file itself there")
+    return file.is_file()
+
+
 def _as_json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(without_secrets(content), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _without_texts(audit: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,4 +165,4 @@ def _with_public_base(adapter: Mapping[str, Any], card: Mapping[str, Any]) -> di
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    return without_secrets(str(error).strip().split("\n")[0]) or type(error).__name__

@@ -27,8 +27,9 @@ from likelier.data.formats import convert
 from likelier.data.sources import read_rows
 from likelier.data.tokenize import Group, default_max_length, tokenize_records
 from likelier.errors import LikelierError, ModelError, RunFolderError, WrongReferenceError
+from likelier.loading import quiet
 from likelier.modelcard import base_model_id, model_card
-from likelier.models import Policy, load_policy, quiet
+from likelier.models import Policy, load_policy
 from likelier.paths import base_names, cache_folder, sync_files
 from likelier.recorded import card_of, recorded_chat
 from likelier.records import Pair, Record
@@ -99,6 +100,7 @@ def merge_run(run: str, output: str, *, dtype: MergedDtype | None = None) -> str
     wanted = dtype or _stored_dtype(_base_folder(source)) or "float32"
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        temporary.mkdir()  # ours: nobody's link lies in its place
         told, check = _write_checked(policy, card, temporary, wanted)
         told = {"run": source.resolve().name, **told}
         _write_papers(temporary, told, card, target.resolve().name)

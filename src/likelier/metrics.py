@@ -5,7 +5,7 @@ A mean of means is never taken: `MetricSums` adds, and divides once, when it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING
@@ -43,6 +43,17 @@ class MetricSums:
             for name, total in other.sums.items():
                 self.add_sum(name, total, other.counts[name])
         return self
+
+    def zeros(self) -> MetricSums:
+        """The same names with nothing added to them."""
+        return MetricSums(dict.fromkeys(self.sums, 0.0), dict.fromkeys(self.counts, 0.0))
+
+    def over_ranks(self, total: Callable[[Tensor], Tensor]) -> MetricSums:
+        """These and the sums of all other ranks, which hold the same names; `total` adds up a tensor over ranks."""
+        names = sorted(self.sums)
+        own = [[float(kind[name]) for name in names] for kind in (self.sums, self.counts)]
+        sums, counts = total(torch.tensor(own, dtype=torch.double)).tolist()
+        return MetricSums(dict(zip(names, sums, strict=True)), dict(zip(names, counts, strict=True)))
 
     def means(self) -> dict[str, float]:
         """Each metric's mean, of those that anything was added to; here the device is waited for."""

@@ -14,7 +14,9 @@ from typing import Any
 import yaml
 
 from likelier.console import printable
+from likelier.errors import RunFolderError
 from likelier.paths import base_names, write_whole
+from likelier.redaction import without_secrets
 from likelier.runs import RunFolder
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -52,7 +54,17 @@ def write_model_card(folder: RunFolder) -> None:
 
 
 def model_card(card: Mapping[str, Any], name: str, *, merged: Mapping[str, Any] | None = None) -> str:
-    """The page of a run called `name`; with `merged` (merge.json's content) that of the model made of it."""
+    """The page of a run called `name`; with `merged` (merge.json's content) that of the model made of it.
+
+    Raises `RunFolderError` for a card that holds other things than a run writes.
+    """
+    try:
+        return _page(without_secrets(dict(card)), name, merged)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{name}: run.json is damaged: {type(error).__name__}: {error}") from error
+
+
+def _page(card: Mapping[str, Any], name: str, merged: Mapping[str, Any] | None) -> str:
     known = base_names(dict(card))
     is_adapter = merged is None and _adapter(card) is not None
     sections = [
@@ -74,7 +86,8 @@ def model_card(card: Mapping[str, Any], name: str, *, merged: Mapping[str, Any] 
 def escaped(text: Any) -> str:
     """One line of text in which nothing is markup, neither Markdown nor HTML, and nothing becomes a link."""
     line = " ".join(printable(str(text)).split())
-    return _MARKUP.sub(r"\\\1", html.escape(line, quote=False)).replace("://", "&#58;//")
+    line = _MARKUP.sub(r"\\\1", html.escape(line, quote=False))
+    return line.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
 def base_model_id(card: Mapping[str, Any]) -> str | None:
@@ -177,7 +190,8 @@ def _data(known: Mapping[str, Any]) -> Iterator[str]:
     for title, part in (("training", "train"), ("evaluation", "eval")):
         counts = data.get(part) or {}
         if counts.get("groups"):
-            yield f"{title} rows used: {escaped(counts['groups'])}; left out after tokenization: {counts['unusable']}"
+            left_out = escaped(counts["unusable"])
+            yield f"{title} rows used: {escaped(counts['groups'])}; left out after tokenization: {left_out}"
     if known.get("unusable_rows"):
         yield f"left out before: {escaped(_pairs(known['unusable_rows']))}"
     if data:
@@ -220,7 +234,7 @@ def _evaluation(known: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     held = ((known.get("data") or {}).get("eval") or {}).get("groups")
-    head = f"On {held} held-out rows; in brackets the 95 % interval.\n\n" if held else ""
+    head = f"On {escaped(held)} held-out rows; in brackets the 95 % interval.\n\n" if held else ""
     return head + "\n".join(["| | before | after |", "|---|---|---|", *rows])
 
 

@@ -7,10 +7,13 @@ that was left alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from likelier.data.columns import Columns, columns_of
 from likelier.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from likelier.ranks import Ranks
 
 Scheduler = Literal["constant", "cosine", "linear"]
 Dtype = Literal["auto", "float32", "bfloat16", "pure-bfloat16"]
@@ -126,6 +129,14 @@ class TrainingOptions:
         False, "keep fewer activations and compute them again in backward: less memory, about a third more time"
     )
     compile: bool = option(False, "compile the model's layers (torch.compile); the first steps are then slow")
+    shard: bool = option(
+        False,
+        "of several processes (torchrun, accelerate launch), split weights, gradients and optimizer state between them "
+        "(FSDP2); without it each holds all of them (DDP)",
+    )
+    rank_timeout: float | None = option(
+        None, "seconds without a sign of life after which a process of several ends the others (default: 120)"
+    )
     use_votes: Literal["majority", "soft", "weight"] = option(
         "majority",
         "what annotators' votes do: majority: say which answer is chosen; soft: their share is the label's certainty; "
@@ -195,7 +206,7 @@ class TrainingOptions:
                 raise ConfigError(f"{name} has no effect with eval_prompts=0, which lets the policy write nothing")
         if self.eval_steps == 0 and self.eval_items is not None:
             raise ConfigError("eval_items has no effect with eval_steps=0; at the start and the end all items count")
-        for name in ("learning_rate", "epochs"):
+        for name in ("learning_rate", "epochs", "rank_timeout"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name}={value} is out of range; it must be above 0, and finite")
@@ -300,6 +311,9 @@ OURS = {
 }
 
 
+DDP_ARGUMENTS = ("ddp_timeout", "ddp_bucket_cap_mb")  # those of several processes that are the user's
+
+
 def check_trainer_block(block: dict[str, Any]) -> dict[str, Any]:
     """Refuse TrainingArguments that are unknown, without effect, or that would contradict an option of ours."""
     if not isinstance(block, dict):
@@ -312,11 +326,18 @@ def check_trainer_block(block: dict[str, Any]) -> dict[str, Any]:
                 f"trainer.{name} would contradict ours; use push_to_hub, outside the trainer block; the token comes "
                 "from the login"
             )
-        if name.startswith(
-            ("dataloader_", "eval_", "ddp_", "fsdp", "deepspeed", "parallelism", "accelerator_")
-        ) or name.endswith("_full_eval"):
+        if name.startswith("fsdp"):
+            raise ConfigError(f"trainer.{name} would contradict ours; use shard: true, outside the trainer block")
+        if name.startswith(("deepspeed", "parallelism")):
             raise ConfigError(
-                f"trainer.{name} has no effect: the loader and evaluation are ours, in one process; drop it"
+                f"trainer.{name} is not supported: several processes run as DDP, or with shard: true as FSDP2; drop it"
+            )
+        if name in DDP_ARGUMENTS:
+            continue
+        if name.startswith(("dataloader_", "eval_", "ddp_", "accelerator_")) or name.endswith("_full_eval"):
+            raise ConfigError(
+                f"trainer.{name} has no effect: the loader, evaluation and the exchange between processes are ours; "
+                "drop it"
             )
     if not block:
         return {}
@@ -335,7 +356,7 @@ def _as_number(name: str, value: Any) -> float:
     """YAML reads 1e-2 as text."""
     try:
         return float("x" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"trainer.{name}={value!r} is not a number") from None
 
 
@@ -344,6 +365,21 @@ def refuse_evaluation_options(options: TrainingOptions) -> None:
     for name in ("eval_steps", "eval_items", "eval_prompts", "eval_new_tokens", "eval_reward"):
         if getattr(options, name) is not None:
             raise ConfigError(f"{name} has no effect without evaluation data; give eval_data or eval_fraction")
+
+
+def refuse_process_options(options: TrainingOptions, ranks: Ranks) -> None:
+    """In one process every option about several is inert, hence an error; so are those that do not go together."""
+    if not ranks.several:
+        several = {"shard": options.shard, "rank_timeout": options.rank_timeout is not None}
+        several |= {f"trainer.{name}": name in options.trainer for name in DDP_ARGUMENTS}
+        for name in (name for name, given in several.items() if given):
+            raise ConfigError(
+                f"{name} has no effect in one process; start several with torchrun or accelerate launch, or drop it"
+            )
+    if options.shard and options.reference_scores == "live":
+        raise ConfigError("reference_scores=live would keep a second model beside a sharded policy; take stored scores")
+    if options.shard and options.compile:
+        raise ConfigError("shard and compile were both given, and are not proved together; drop one of them")
 
 
 def refuse_inert_options(objective: Any, options: TrainingOptions, *, named_reference: bool) -> None:

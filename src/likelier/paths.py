@@ -2,41 +2,106 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from likelier.console import warn
+from likelier.errors import RunFolderError
+
 _ABSOLUTE = re.compile(r"(?:~?/|[A-Za-z]:[\\/]).")
+_PLAIN_NAME = re.compile(r"[^/\\\0]+")
 _ABSOLUTE_WORD = re.compile(r"(?<![^\s('\"=])(?:~?/|[A-Za-z]:[\\/])[^\s()'\"]+")
 
 
 def cache_folder() -> Path:
-    """`LIKELIER_CACHE`, or `likelier` under the user's cache folder."""
+    """`LIKELIER_CACHE`, or `likelier` under the user's cache folder; it need not be there. Warns where anybody on the
+    machine could put scores or models into it.
+    """
     named = os.environ.get("LIKELIER_CACHE")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "likelier"
+    folder = Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "likelier").expanduser()
+    with suppress(OSError):  # not there yet; who writes there says what else is wrong with it
+        _check_cache(folder)
+    return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it. The cache is made for its owner alone: it holds the tokens of private rows."""
+    cached = cache_folder()
+    if folder == cached or cached in folder.parents:
+        cached.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+@cache
+def _check_cache(folder: Path) -> None:
+    """Once a process."""
+    found = folder.stat()
+    if found.st_mode & 0o002 or found.st_uid not in (os.getuid(), 0):
+        warn(
+            f"the cache folder {folder} can be changed by others: models and scores in it could be anybody's. "
+            "Name one of your own with LIKELIER_CACHE, or: chmod o-w"
+        )
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new one and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    try:
+        temporary.unlink(missing_ok=True)  # of a process that was killed; or a link that somebody put there
+        with open(temporary, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def below(root: Path, name: object) -> Path:
+    """The folder that a file of `root` names: one below it. Raises `RunFolderError` for a name that leads out of it."""
+    if not isinstance(name, str) or not name or name in (".", "..") or not _PLAIN_NAME.fullmatch(name):
+        raise RunFolderError(
+            f"{root} is damaged: it names the folder {name!r}, where the plain name of a folder in it is expected"
+        )
+    return root / name
 
 
 def sync_files(folder: Path) -> None:
-    """Have every file below a folder on disk, before the folder is moved to its place."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as stream:
-                os.fsync(stream.fileno())
+    """Have every file and folder below a folder on disk, and itself, before it is moved to its place."""
+    for entry in folder.rglob("*"):
+        if entry.is_file():
+            sync_file(entry)
+        elif entry.is_dir():
+            sync_folder(entry)
+    sync_folder(folder)
+
+
+def sync_file(file: Path) -> None:
+    """Have a file's content on disk."""
+    with open(file, "rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk, where its file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems know no such thing
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def base_names(value: Any) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from likelier.config import RunConfig
-from likelier.console import counting, say
+from likelier.console import counting, say, speaks
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.prepare import fitting_records, prepare_groups
 from likelier.data.tokenize import default_max_length
@@ -19,9 +19,11 @@ from likelier.errors import ConfigError
 from likelier.hub import check_repository, push_run
 from likelier.insight.diagnose import diagnose
 from likelier.insight.reading import read_run
+from likelier.launching import with_launcher
+from likelier.leftovers import nothing_left
 from likelier.modelcard import write_model_card
 from likelier.models import Dtype, default_token_budget, load_policy
-from likelier.paths import cache_folder
+from likelier.paths import cache_folder, write_whole
 from likelier.progress import ProgressDisplay
 from likelier.recorded import card_of, final_model, recorded_chat, reference_for
 from likelier.reference import ReferenceScoring
@@ -36,17 +38,27 @@ def train(
 ) -> PreferenceTrainer:
     """Load data (unless they are given) and policy, train, and say where the files lie.
 
-    `card` holds what shall stand in `run.json` besides.
+    `card` holds what shall stand in `run.json` besides. What is refused before anything was trained or evaluated leaves
+    no folder.
     """
+    folder = RunFolder(config.run.output)
+    folder.check(resume=config.run.resume)  # before anything slow
+    with nothing_left(folder.path, folder.holds_results):
+        return _train(config, folder, data, card)
+
+
+def _train(
+    config: RunConfig, folder: RunFolder, data: PreferenceData | None, card: Mapping[str, Any] | None
+) -> PreferenceTrainer:
+    config = replace(config, training=with_launcher(config.training))
     run, seed = config.run, config.training.seed
-    folder = RunFolder(run.output)
-    folder.check(resume=run.resume)  # before anything slow
     if run.push_to_hub is not None:
         check_repository(run.push_to_hub)
     held_out: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}
     data = data or load_preferences(run.data, **held_out, seed=seed, columns=run.columns)
     _check_kind(config, data)
-    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, chat=config.chat)
+    empty = config.training.shard and not speaks()  # the first rank's weights are split between all
+    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, chat=config.chat, empty=empty)
     say(f"policy: {policy.words}")
     trainer = PreferenceTrainer(
         policy,
@@ -54,7 +66,7 @@ def train(
         data.train,
         eval_data=data.test,
         output_dir=run.output,
-        reference=named_reference(run.reference, run.dtype),
+        reference=named_reference(run.reference, run.dtype, empty=empty),
         options=config.training,
         resume=run.resume,
         unusable=data.unusable,
@@ -62,7 +74,10 @@ def train(
         callbacks=[ProgressDisplay()],
     )
     trainer.train()
-    write_model_card(folder)
+    if not speaks():  # of several processes the first one does the rest
+        return trainer
+    with folder.writing("README.md"):
+        write_model_card(folder)
     say(f"done: {trainer.state.global_step} steps; model, metrics.jsonl and run.json lie in {run.output}")
     if run.push_to_hub is not None:
         say(f"uploaded: {push_run(folder.path, run.push_to_hub)}")
@@ -101,9 +116,9 @@ def _absolute(value: Any) -> Any:
     )
 
 
-def named_reference(name: str, dtype: Dtype) -> Any:
-    """`start` and `base` are words; anything else is a model."""
-    return name if name in ("start", "base") else load_policy(name, dtype=dtype)
+def named_reference(name: str, dtype: Dtype, *, empty: bool = False) -> Any:
+    """`start` and `base` are words; anything else is a model (see `load_policy`)."""
+    return name if name in ("start", "base") else load_policy(name, dtype=dtype, empty=empty)
 
 
 def score_file(
@@ -149,9 +164,20 @@ def score_file(
     with counting("scoring", 2 * len(groups)) as report:
         how = ReferenceScoring(cache_folder() / "reference", budget, device, report)
         rows = implicit_rewards(policy, known, groups, how, beta=scale, per_token=per_token)
-    with open(output, "w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    _write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), output)
     return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"
+
+
+def _write(text: str, output: str) -> None:
+    """Write a file whole or not at all; into a pipe as it comes."""
+    path = Path(output)
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            write_whole(path, text.encode())
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}; name another --output") from error
 
 
 def _check_writable(output: str, data: str) -> None:
@@ -163,6 +189,6 @@ def _check_writable(output: str, data: str) -> None:
         with open(path, "a", encoding="utf-8"):
             pass
     except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}; name another --output") from error
     if not existed:
         path.unlink()

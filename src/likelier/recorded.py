@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from likelier.contents import told
 from likelier.data.columns import columns_of
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.signals import Signals
@@ -18,6 +19,7 @@ from likelier.objectives import METHODS, Objective
 from likelier.options import ChatOptions, DataSet, Dtype
 from likelier.reference import Reference, base_reference, other_reference, start_reference
 from likelier.runs import RunFolder, final_folder
+from likelier.safe_loading import reading, say_what_a_file_names
 from likelier.scoring import attach_scorer
 
 
@@ -37,7 +39,10 @@ def final_model(name: str) -> str:
 
 def recorded_chat(card: dict[str, Any]) -> ChatOptions:
     """How a run turned conversations into text, beyond the template that was saved with its tokenizer."""
-    return ChatOptions(**{name: value for name, value in card.get("chat", {}).items() if name != "chat_template"})
+    try:
+        return ChatOptions(**{name: value for name, value in card.get("chat", {}).items() if name != "chat_template"})
+    except TypeError as error:
+        raise RunFolderError(f"run.json is damaged: its chat options: {error}") from error
 
 
 def has_no_reference(card: dict[str, Any]) -> bool:
@@ -54,9 +59,8 @@ def adapter_gone_on_from(card: dict[str, Any]) -> str | None:
 def recorded_source(card: dict[str, Any]) -> str | None:
     """The name of the model that a run took as its reference; None where that is no model that can be loaded."""
     run = card.get("run", {})
-    if not run or run["reference"] == "base":
-        return None
-    return run["model"] if run["reference"] == "start" else run["reference"]
+    named = run.get("reference")
+    return None if named == "base" else run.get("model") if named == "start" else named
 
 
 def reference_for(
@@ -87,6 +91,7 @@ def reference_for(
     source = recorded_source(card)
     if source is None:
         raise ConfigError(f"{model} does not name a reference that can be loaded; give --reference")
+    say_what_a_file_names(source, f"{model}/run.json")
     found = loaded_reference(source, policy, dtype, groups)
     _require_recorded(found, source, model, card, policy)
     return found
@@ -140,14 +145,16 @@ def recorded_data(card: dict[str, Any], name: str) -> PreferenceData:
     rows in memory, `DataError` where the files are gone.
     """
     run = card.get("run")
-    if not run:
+    if not run or not run.get("data"):
         raise ConfigError(f"{name} names no file that it was trained on (it began in Python); give one with --data")
     if run["data"] == BUILT_IN:
         return demo_data()
-    eval_data, eval_fraction, seed = run.get("eval_data"), run.get("eval_fraction"), card["options"]["seed"]
+    for one in (*_named(run["data"]), *_named(run.get("eval_data"))):
+        say_what_a_file_names(one, f"{name}/run.json")
+    eval_data, eval_fraction, seed = run.get("eval_data"), run.get("eval_fraction"), told(card, name, "options", "seed")
     if "sweep" in card:  # all its runs have the same held-out rows, whatever their own seeds and data
-        seed = card["sweep"]["held_out"]["seed"]
-        eval_fraction = eval_fraction if card["sweep"]["held_out"]["from_own_data"] else None
+        seed = told(card, name, "sweep", "held_out", "seed")
+        eval_fraction = eval_fraction if told(card, name, "sweep", "held_out", "from_own_data") else None
     return load_preferences(
         _sources(run["data"]),
         eval_data=None if eval_data is None else _sources(eval_data),
@@ -157,11 +164,20 @@ def recorded_data(card: dict[str, Any], name: str) -> PreferenceData:
     )
 
 
+def _named(recorded: Any) -> list[str]:
+    """The paths of one data set, of several, or of none."""
+    listed = recorded if isinstance(recorded, list) else [recorded]
+    return [str(one["path"] if isinstance(one, dict) else one) for one in listed if one is not None]
+
+
 def _sources(recorded: Any) -> Any:
     """A path, or data sets, as the card holds them."""
     if isinstance(recorded, str):
         return recorded
-    return [DataSet(**(one | {"columns": _columns(one.get("columns"))})) for one in recorded]
+    try:
+        return [DataSet(**(one | {"columns": _columns(one.get("columns"))})) for one in recorded]
+    except TypeError as error:
+        raise RunFolderError(f"run.json is damaged: a data set of its run: {error}") from error
 
 
 def _columns(recorded: dict[str, Any] | None) -> Any:
@@ -178,9 +194,10 @@ def policy_at(name: str, card: dict[str, Any], at: str, dtype: Dtype) -> tuple[P
         source = card.get("run", {}).get("model")
         if not source:
             raise RunFolderError(f"{name} names no model that it began with (it began in Python)")
+        say_what_a_file_names(str(source), f"{name}/run.json")
         began = load_policy(source, dtype=dtype)
         return replace(began, tokenizer=_own_tokenizer(name) or began.tokenizer, chat=chat), source
-    folder = Path(name) if at == "end" else RunFolder(name).checkpoints / at
+    folder = Path(name) if at == "end" else RunFolder(name).checkpoints.path / at
     if not _holds_model(folder):
         raise RunFolderError(f"{name} holds no model of {at}; it has: {', '.join(times_of(name))}")
     return replace(load_policy(folder, dtype=dtype), chat=chat), str(folder)
@@ -189,7 +206,7 @@ def policy_at(name: str, card: dict[str, Any], at: str, dtype: Dtype) -> tuple[P
 def times_of(name: str) -> list[str]:
     """The times of which a run can show its model: `start`, `step-N`, `end`."""
     run = RunFolder(name)
-    steps = sorted((path.name for path in run.checkpoints.glob("step-*")), key=lambda step: (len(step), step))
+    steps = sorted((path.name for path in run.checkpoints.path.glob("step-*")), key=lambda step: (len(step), step))
     return ["start", *steps, *(["end"] if _holds_model(run.path) else [])]
 
 
@@ -201,7 +218,9 @@ def _own_tokenizer(name: str) -> Any:
     """The tokenizer that the run saved (a template that it was given is in it); None before there is one."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(name) if (Path(name) / "tokenizer_config.json").is_file() else None
+    has_one = (Path(name) / "tokenizer_config.json").is_file()
+    with reading(name, "a tokenizer"):
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False) if has_one else None
 
 
 def reference_at_start(

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from typing import Any
 from likelier.config import RunConfig, hyperparameter_fields, parse
 from likelier.console import say
 from likelier.errors import ConfigError, RunFolderError
+from likelier.leftovers import nothing_left
 from likelier.objectives import METHODS
 from likelier.options import LoraOptions
 from likelier.pipeline import train
-from likelier.runs import RunFolder
+from likelier.ranks import Ranks, join_ranks
+from likelier.redaction import without_secrets
+from likelier.runs import OtherRanksFolder, RunFolder
 from likelier.versions import versions
 
 # The model, its precision and where everything goes belong to the whole; a stage cannot have its own.
@@ -127,38 +131,58 @@ def train_stages(staged: StagedConfig) -> RunFolder:
     Returns the folder of the whole, whose card tells each stage's model, data and reference. Raises `RunFolderError`
     where the folder is taken, or where stages that are done differ from what is asked for now.
     """
-    root = RunFolder(staged.output)
-    root.lock()
-    try:
-        _check_root(root, staged)
-        root.update_card({"status": "training", "model": staged.model, "versions": versions()})
-        try:
-            for number in range(1, len(staged.stages) + 1):
-                _write_lineage(root, staged, begun=number)
-                _train_stage(root, staged, number)
-        finally:
-            _write_lineage(root, staged)
-        root.update_card({"status": "done"})
-    finally:
-        root.close()
+    ranks = join_ranks(staged.stages[0].config.training.trainer.get("ddp_timeout"))
+    root = RunFolder(staged.output) if ranks.is_first else OtherRanksFolder(staged.output)
+    with nothing_left(root.path, lambda: any((root.path / stage.folder).exists() for stage in staged.stages)):
+        _train_in(root, staged, ranks)
     say(f"all {len(staged.stages)} stages done; the model of the last lies in {root.path / staged.stages[-1].folder}")
     return root
 
 
-def _train_stage(root: RunFolder, staged: StagedConfig, number: int) -> None:
+def _train_in(root: RunFolder, staged: StagedConfig, ranks: Ranks) -> None:
+    root.lock()
+    try:
+        if ranks.is_first:
+            _check_root(root, staged)
+        root.update_card({"status": "training", "model": staged.model, "versions": versions()})
+        try:
+            for number in range(1, len(staged.stages) + 1):
+                _write_lineage(root, staged, begun=number)
+                _train_stage(root, staged, number, ranks)
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            with suppress(RunFolderError):  # the error to tell is the first one, also where nothing can be written
+                _write_lineage(root, staged)
+                root.update_card({"status": status})
+            raise
+        _write_lineage(root, staged)
+        root.update_card({"status": "done"})
+    finally:
+        root.close()
+
+
+def _train_stage(root: RunFolder, staged: StagedConfig, number: int, ranks: Ranks) -> None:
     stage = staged.stages[number - 1]
-    folder = RunFolder(root.path / stage.folder)
     said = f"stage {number} of {len(staged.stages)}, {stage.name}"
-    if folder.is_finished():
+    found = ranks.text_of_first(_found(RunFolder(root.path / stage.folder)) if ranks.is_first else "")
+    if found == "done":
         say(f"{said}: done already")
         return
     say(said)
-    resume = folder.latest_checkpoint() is not None
-    if not resume and folder.path.exists():
+    train(replace(stage.config, run=replace(stage.config.run, resume=found == "checkpoints")))
+    gc.collect()  # the stage's model and optimizer, before the next one is loaded
+
+
+def _found(folder: RunFolder) -> str:
+    """What there is of a stage; what was begun without a checkpoint is taken away."""
+    if folder.is_finished():
+        return "done"
+    if folder.checkpoints.flaws():  # whether it can go on, the run itself tells
+        return "checkpoints"
+    if folder.path.exists():
         say(f"{folder.path} has no checkpoint: the stage begins again")
         shutil.rmtree(folder.path)
-    train(replace(stage.config, run=replace(stage.config.run, resume=resume)))
-    gc.collect()  # the stage's model and optimizer, before the next one is loaded
+    return "nothing"
 
 
 def _check_root(root: RunFolder, staged: StagedConfig) -> None:
@@ -194,7 +218,7 @@ def _options(stage: Stage) -> dict[str, Any]:
     config = stage.config
     parts: dict[str, Any] = asdict(config.run) | asdict(config.lora) | asdict(config.training) | asdict(config.chat)
     parts |= config.objective.hyperparameters()
-    return json.loads(json.dumps({name: value for name, value in parts.items() if value is not None}))
+    return json.loads(json.dumps(without_secrets({name: value for name, value in parts.items() if value is not None})))
 
 
 def _write_lineage(root: RunFolder, staged: StagedConfig, begun: int = 0) -> None:

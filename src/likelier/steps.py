@@ -1,27 +1,30 @@
 """The walk through one optimizer step: its micro-batches, and what happens when memory runs out.
 
-How a step is cut changes no number (the loss is a sum over items, divided by their number), so that a step that did not
-fit can be done again in smaller micro-batches. That is tried on CUDA, where running out of memory is an error that one
-can go on from; elsewhere the system ends the process or the whole run ends, with advice.
+How a step is cut changes no number (the loss is a sum over items, divided by their number), nor does it who computes
+which part: of several ranks each takes its share of the micro-batches. A step that did not fit can be done again in
+smaller ones. That is tried in one process on CUDA, where running out of memory is an error that one can go on from;
+elsewhere the system ends the process or the whole run ends, with advice.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from likelier.console import warn
 from likelier.data.tokenize import Group
-from likelier.engine import ScoredGroups, as_scored, micro_batches, step_statistics
+from likelier.engine import MicroBatch, ScoredGroups, as_scored, micro_batches, own_micro_batches, step_statistics
 from likelier.errors import TrainingError
 from likelier.objectives import Objective, Scored
+from likelier.ranks import ALONE, Ranks
 from likelier.scoring import collate
 
 Made = TypeVar("Made")
@@ -41,14 +44,23 @@ class StepLoader(DataLoader):  # type: ignore[type-arg]
 
 
 @dataclass(frozen=True)
+class StepPart:
+    """A micro-batch that is done: its scores and its losses (items,). A filler does not count (see `MicroBatch`)."""
+
+    scored: Scored
+    losses: Tensor
+    counts: bool
+
+
+@dataclass(frozen=True)
 class StepResult:
-    """A step that is done: its groups in the order of `losses` (items,), the scores of each micro-batch, the step's
-    statistics.
+    """This rank's share of a step that is done: the groups that count, in the order of `losses` (items,), all its parts
+    with the fillers, and the statistics of the whole step.
     """
 
     groups: list[Group]
     losses: Tensor
-    parts: list[tuple[Scored, Tensor]]
+    parts: list[StepPart]
     statistics: Tensor | None
 
 
@@ -60,6 +72,7 @@ class StepWalker:
     objective: Objective
     token_budget: int
     device: torch.device
+    ranks: Ranks = ALONE
 
     def walk(
         self,
@@ -68,11 +81,11 @@ class StepWalker:
         backward: Callable[[Tensor], None],
         seen: Callable[[ScoredGroups], None],
     ) -> StepResult:
-        """Add up the step's gradients: those of the sum of its losses divided by their number.
+        """Add up the step's gradients: those of the sum of its losses divided by their number, over all ranks.
 
         Args:
             wrapped: what is called (the model, or what is wrapped around it).
-            groups: the step.
+            groups: the step, the same on every rank.
             backward: takes each micro-batch's share of the loss.
             seen: is shown each micro-batch's scores before they are used.
         """
@@ -85,34 +98,37 @@ class StepWalker:
         backward: Callable[[Tensor], None],
         seen: Callable[[ScoredGroups], None],
     ) -> StepResult:
-        cut = micro_batches(self.model, groups, self.token_budget)
-        statistics = self._statistics(wrapped, cut) if len(cut) > 1 else None
+        cut = own_micro_batches(self.model, groups, self.token_budget, self.ranks)
+        cut_up = len(cut) > 1 or self.ranks.several
+        statistics = self._statistics(wrapped, cut) if cut_up else None
         answers = "all" if statistics is None else "own"
-        parts: list[tuple[Scored, Tensor]] = []
-        for part in cut:
-            batch = collate(part, device=self.device, answers=answers)
-            scores = wrapped(batch=batch)
-            seen(ScoredGroups(part, batch, scores))
-            scored = as_scored(batch, scores)
-            if statistics is None:
-                statistics = step_statistics(self.objective, [scored])
-            losses = self.objective.weighted_losses(scored, statistics)
-            backward(losses.sum() / len(groups))
-            parts.append((replace(scored, logps=scored.logps.detach()), losses.detach()))
-        return StepResult(
-            [group for part in cut for group in part], torch.cat([one for _, one in parts]), parts, statistics
-        )
+        scale = self.ranks.size / len(groups)  # gradients are averaged over ranks, and are to be a sum
+        parts: list[StepPart] = []
+        for number, part in enumerate(cut, 1):
+            with _unsynchronized(wrapped, number < len(cut)):
+                batch = collate(part.groups, device=self.device, answers=answers)
+                scores = wrapped(batch=batch)
+                seen(ScoredGroups(part.groups, batch, scores))
+                scored = as_scored(batch, scores)
+                if statistics is None:
+                    statistics = step_statistics(self.objective, [scored])
+                losses = self.objective.weighted_losses(scored, statistics)
+                backward(losses.sum() * (scale if part.counts else 0.0))
+            parts.append(StepPart(replace(scored, logps=scored.logps.detach()), losses.detach(), part.counts))
+        return _result(cut, parts, statistics)
 
-    def _statistics(self, wrapped: nn.Module, cut: Sequence[Sequence[Group]]) -> Tensor | None:
+    def _statistics(self, wrapped: nn.Module, cut: Sequence[MicroBatch]) -> Tensor | None:
         """The whole step's statistics, from a pass without gradients over the answers that they are made of."""
         if not self.objective.needs_partner:
             return None
-        scored: list[Scored] = []
+        found: list[Tensor] = []
         with torch.no_grad():
             for part in cut:
-                batch = collate(part, device=self.device, answers="partners")
-                scored.append(as_scored(batch, wrapped(batch=batch)))
-        return step_statistics(self.objective, scored)
+                batch = collate(part.groups, device=self.device, answers="partners")
+                own = step_statistics(self.objective, [as_scored(batch, wrapped(batch=batch))])
+                assert own is not None
+                found.append(own if part.counts else torch.zeros_like(own))
+        return self.ranks.total(torch.stack(found).sum(0))
 
     # --- memory --------------------------------------------------------------------------------------------------
 
@@ -155,7 +171,7 @@ class StepWalker:
             except torch.OutOfMemoryError as error:
                 shortage = str(error).strip().split("\n")[0]
             # Here the error is gone, and with it the frames that hold the tensors of the attempt.
-            if not can_retry(self.device):
+            if not can_retry(self.device, self.ranks):
                 raise TrainingError(f"memory ran out: {shortage}. {_ADVICE}")
             self._shrink(groups, shortage)
             self.model.zero_grad(set_to_none=True)
@@ -178,9 +194,23 @@ class StepWalker:
         )
 
 
-def can_retry(device: torch.device) -> bool:
+def _result(cut: Sequence[MicroBatch], parts: list[StepPart], statistics: Tensor | None) -> StepResult:
+    counted = [part for part in parts if part.counts]
+    losses = torch.cat([part.losses for part in counted]) if counted else parts[0].losses[:0]
+    return StepResult([group for part in cut if part.counts for group in part.groups], losses, parts, statistics)
+
+
+def _unsynchronized(wrapped: nn.Module, more_to_come: bool) -> AbstractContextManager[None]:
+    """Without exchange of gradients, where DDP would exchange them and more micro-batches come. Sharded gradients are
+    exchanged each time, or every rank would hold all of them.
+    """
+    is_ddp = isinstance(wrapped, DistributedDataParallel)
+    return wrapped.no_sync() if more_to_come and is_ddp else nullcontext()
+
+
+def can_retry(device: torch.device, ranks: Ranks) -> bool:
     """Whether one can go on after memory ran out."""
-    return device.type == "cuda"
+    return device.type == "cuda" and not ranks.several
 
 
 def moments_of(model: nn.Module, optimizer: str) -> int:

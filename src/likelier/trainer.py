@@ -7,19 +7,20 @@ writes files. The reference is scored and proved before the first step.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from likelier.arguments import optimizer_for, training_arguments
 from likelier.audit.run import run_audit
 from likelier.card import RunFacts, say_what_does_not_fit
-from likelier.clock import TrainingClock, peak_memory
+from likelier.clock import peak_memory
 from likelier.console import say, warn
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
@@ -28,25 +29,30 @@ from likelier.data.tokenize import Group, default_max_length
 from likelier.engine import ScoredGroups
 from likelier.errors import ConfigError, TrainingError
 from likelier.evaluation import Evaluator, Judge, When, judge_of, planned_interval
-from likelier.models import (
-    Policy,
-    checkpoint_activations,
-    compile_layers,
-    default_token_budget,
-)
+from likelier.launching import take_over_precision, with_launcher
+from likelier.models import Policy, checkpoint_activations, compile_layers, default_token_budget
 from likelier.objectives import Objective
-from likelier.options import TrainingOptions, refuse_evaluation_options, refuse_inert_options, with_changes
+from likelier.options import (
+    TrainingOptions,
+    refuse_evaluation_options,
+    refuse_inert_options,
+    refuse_process_options,
+    with_changes,
+)
 from likelier.paths import cache_folder
+from likelier.ranks import join_ranks
 from likelier.records import Record, UnusableRows, last_turn
 from likelier.reference import Named, Reference, ReferenceScoring, RunReference
-from likelier.runs import RunFolder
-from likelier.saving import SavingTrainer, read_progress
+from likelier.resilient import ResilientTrainer
+from likelier.runs import OtherRanksFolder, RunFolder
 from likelier.scoring import attach_scorer
+from likelier.sharding import shard_policy
 from likelier.steps import StepLoader, StepWalker, advice_when_memory_runs_out, can_retry, moments_of
-from likelier.window import MetricWindow, require_finite
+
+_KEPT_LOGS = 100  # in transformers' log_history, for callbacks; metrics.jsonl has them all
 
 
-class PreferenceTrainer(SavingTrainer):
+class PreferenceTrainer(ResilientTrainer):
     """Train a policy on preferences.
 
     Args:
@@ -85,67 +91,82 @@ class PreferenceTrainer(SavingTrainer):
         callbacks: Sequence[TrainerCallback] = (),
         **more: Any,
     ) -> None:
-        self.options = with_changes(options or TrainingOptions(), more)
+        self.options = with_launcher(with_changes(options or TrainingOptions(), more))
+        take_over_precision(policy.autocast)
+        self.ranks = join_ranks(self.options.trainer.get("ddp_timeout"))
+        refuse_process_options(self.options, self.ranks)
         self.policy, self.resume, self.card = policy, resume, dict(card or {})
         self._named_reference: Named = reference
         refuse_inert_options(objective, self.options, named_reference=reference != "start")
         if not eval_data:
             refuse_evaluation_options(self.options)
         self._judge = judge_of(self.options, judge, held_out=bool(eval_data))
-        self.folder = RunFolder(output_dir)
-        self.folder.open(resume=resume)
+        self.folder = RunFolder(output_dir) if self.ranks.is_first else OtherRanksFolder(output_dir)
+        self._keep_vigil(self.options.rank_timeout)
         try:
-            self.prepared = self._prepare(objective, train, eval_data)
-            left_out = unusable or UnusableRows()
-            audit = run_audit(train, eval_data, left_out)
-            self.folder.write_audit(*self.prepared.account(left_out), audit)
-            self.train_groups, self.eval_groups = self.prepared.train.groups, self.prepared.held_out.groups
-            self.objective = objective.resolved(self.prepared.median_length)
-            say_what_does_not_fit(self.objective, self.train_groups, self.options.batch_size)
-            self._eval_words = {
-                str(record.source): words for record in eval_data if (words := last_turn(record.prompt))
-            }
-            self.eval_interval = self._planned_interval()
-            args = training_arguments(self.options, self.objective, policy, self.folder.path, self.eval_interval)
-            if args.world_size > 1:
-                raise ConfigError("several processes are not supported yet: start one process")
-            use_cache = policy.model.config.use_cache
-            self._start(args, callbacks)
-            groups = [*self.train_groups, *self.eval_groups]
-            autocast, scorer = policy.autocast, self.options.scorer
-            self.scorer = attach_scorer(policy.model, autocast=autocast, scorer=scorer, groups=groups)
-            if self.options.activation_checkpointing:
-                checkpoint_activations(policy.model)
-            if self.options.compile:
-                compile_layers(policy.model)
-        except BaseException:
+            self.folder.open(resume=resume)
+            self._take_data(objective, train, eval_data, unusable or UnusableRows())
+            self._start(callbacks)
+        except BaseException as error:
             self.folder.close()
+            self._vigil.failed(error)
             raise
-        policy.model.config.use_cache = use_cache
-        self.remove_callback(PrinterCallback)
-        self._window = MetricWindow(self.objective)
-        self._clock = TrainingClock(self.args.device)
-        self._trained = self._begun = False
+        self._watch_steps(self.objective)
+        self._trained = False
         self.token_budget = self._token_budget()
-        self._walker = StepWalker(self.policy.model, self.objective, self.token_budget, self.args.device)
+        self._walker = StepWalker(policy.model, self.objective, self.token_budget, self.args.device, self.ranks)
         self._against: RunReference | None = None
         self._evaluator: Evaluator | None = None
         self._last_evaluation: dict[str, float] | None = None
 
-    def _start(self, args: TrainingArguments, callbacks: Sequence[TrainerCallback]) -> None:
+    def _take_data(
+        self, objective: Objective, train: Sequence[Record], eval_data: Sequence[Record], left_out: UnusableRows
+    ) -> None:
+        """Tokens of the rows, their account and audit, and what of the objective depends on them."""
+        with self.ranks.first_before_others():  # who then find its cached token ids
+            self.prepared = self._prepare(objective, train, eval_data)
+        self.ranks.require_same("data", self.prepared.hash + self.prepared.held_out_hash)
+        goes_on = self.resume and self.folder.card_file.exists()  # with its account, if the data are the same
+        if self.ranks.is_first and not goes_on:
+            audit = run_audit(train, eval_data, left_out)
+            self.folder.write_audit(*self.prepared.account(left_out), audit)
+        self.train_groups, self.eval_groups = self.prepared.train.groups, self.prepared.held_out.groups
+        self.objective = objective.resolved(self.prepared.median_length)
+        say_what_does_not_fit(self.objective, self.train_groups, self.options.batch_size)
+        self._eval_words = {str(record.source): words for record in eval_data if (words := last_turn(record.prompt))}
+        self.eval_interval = self._planned_interval()
+
+    def _start(self, callbacks: Sequence[TrainerCallback]) -> None:
+        """Trainer's own beginning, and the model with its scorer."""
+        model, options = self.policy.model, self.options
+        args = training_arguments(
+            options, self.objective, self.policy, self.folder.path, self.eval_interval, self.ranks
+        )
+        if options.shard:
+            shard_policy(self.policy, args.device, self.ranks)
+        use_cache = model.config.use_cache
         try:
             super().__init__(
-                model=self.policy.model,
+                model=model,
                 args=args,
                 train_dataset=self.train_groups,  # type: ignore[arg-type]
                 eval_dataset=self.eval_groups or None,  # type: ignore[arg-type]
                 data_collator=list,  # type: ignore[arg-type]
                 processing_class=self.policy.tokenizer,
                 callbacks=list(callbacks),
-                optimizer_cls_and_kwargs=optimizer_for(args, self.options, self.policy),
+                optimizer_cls_and_kwargs=optimizer_for(args, options, self.policy),
             )
         except (RuntimeError, ImportError) as error:  # a reporter that is not installed, for example
             raise ConfigError(f"transformers refuses the training options: {error}") from error
+        self.remove_callback(PrinterCallback)
+        model.config.use_cache = use_cache
+        groups = [*self.train_groups, *self.eval_groups]
+        self.scorer = attach_scorer(model, autocast=self.policy.autocast, scorer=options.scorer, groups=groups)
+        self.ranks.require_same("scorer", self.scorer.version)
+        if options.activation_checkpointing:
+            checkpoint_activations(model)
+        if options.compile:
+            compile_layers(model)
 
     # --- before the first step ---------------------------------------------------------------------------------
 
@@ -179,22 +200,25 @@ class PreferenceTrainer(SavingTrainer):
         return self.options.max_steps or math.ceil(steps_an_epoch * (self.options.epochs or 1))
 
     def _token_budget(self) -> int:
-        if self.resume and self.options.token_budget is None:
-            return int(self.folder.read_fingerprint()["token_budget"])
+        before = self.folder.read_fingerprint().get("token_budget") if self.resume else None
+        known = self.options.token_budget or before
+        if known is not None:
+            return int(known)
         checkpointing = self.options.activation_checkpointing
-        return self.options.token_budget or default_token_budget(
-            self.model, self.args.device, checkpointing=checkpointing
-        )
+        budget = default_token_budget(self.model, self.args.device, checkpointing=checkpointing)
+        return int(self.ranks.lowest(torch.tensor(budget)))
 
     def _scoring(self) -> ReferenceScoring:
         store = Path(self.options.reference_store or cache_folder() / "reference")
-        return ReferenceScoring(store, self.token_budget, self.args.device)
+        return ReferenceScoring(
+            store, self.token_budget, self.args.device, ranks=self.ranks, shard=bool(self.options.shard)
+        )
 
     def _prepare_reference(self) -> dict[str, Any]:
         """Score and prove the reference. Returns what the run card says of it."""
         sampler = self._sampler()
         seen = sampler.seen(self.options.max_steps)  # rows that no step reaches need no reference score
-        first_step = [seen.index(number) for number in next(iter(sampler))] if self._has_dropout() else []
+        first_step = [bisect_left(seen, number) for number in next(iter(sampler))] if self._has_dropout() else []
         self._against = RunReference(
             self.policy,
             self._named_reference,
@@ -242,19 +266,12 @@ class PreferenceTrainer(SavingTrainer):
                 "this trainer has trained already; make a new one, with another output_dir or resume=True"
             )
         self._trained = True
-        try:
-            with advice_when_memory_runs_out():
-                return self._train()
-        except BaseException as error:
-            if self._begun:  # else the card is that of a run before, which a refused resume leaves alone
-                status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-                self.folder.update_card({"status": status, "error": f"{type(error).__name__}: {error}"})
-            self.callback_handler.on_train_end(self.args, self.state, self.control)
-            raise
-        finally:
-            self.folder.close()
+        with self._told_to_all(), self._interruption, advice_when_memory_runs_out():
+            return self._train()
 
     def _train(self) -> Any:
+        before = self.folder.read_fingerprint() if self.resume else {}
+        self.folder.check_fingerprint(before, self.fingerprint())
         checkpoint = self.folder.latest_checkpoint() if self.resume else None
         if checkpoint is None:
             self._write_card()
@@ -263,25 +280,24 @@ class PreferenceTrainer(SavingTrainer):
                 "no weight is trained: every parameter of the policy is frozen (requires_grad is False)"
             )
         reference_card = self._prepare_reference()
-        self._evaluator = self._make_evaluator()
         facts = self._facts()
+        self.folder.check_fingerprint(before, facts.fingerprint())  # now with the reference
+        if self.resume:
+            self._go_on_from(checkpoint, self._planned_steps())
+        self._evaluator = self._make_evaluator()
         if checkpoint is not None:
-            self.folder.check_fingerprint(facts.fingerprint())
-            step = int(checkpoint.name.removeprefix("step-"))
-            say(f"going on from step {step}")
-            self.folder.truncate_metrics(step)
-            self._clock.go_on_from(read_progress(checkpoint))
             self._evaluator.go_on_from(self.folder.read_metrics())
         for line in facts.words():
             say(line)
         self._write_card(reference_card)
         if self.eval_groups and checkpoint is None:
             self.folder.update_card({"evaluation_start": self._evaluate_now("start")})
-        if can_retry(self.args.device):  # elsewhere a run that does not fit is ended by the system, proof or not
+        if can_retry(self.args.device, self.ranks):  # else a run that does not fit is ended by the system, proof or not
             moments = moments_of(self.policy.model, self.args.optim)
             self._walker.prove_it_fits(self.train_groups, self.options.batch_size, moments)
         self._clock.start()
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        self._end_if_asked()
         if self._window:  # a last logging window that is not full
             self.log({"loss": math.nan})  # the window's takes its place
         with self._clock.paused():
@@ -298,6 +314,7 @@ class PreferenceTrainer(SavingTrainer):
                 "evaluation": self._evaluator.account(self.eval_interval, self._clock.seconds),
             }
         )
+        self.ranks.wait()  # the folder is whole before any rank goes on
         return result
 
     def _write_card(self, reference: dict[str, Any] | None = None) -> None:
@@ -306,13 +323,11 @@ class PreferenceTrainer(SavingTrainer):
         facts = {**self.card, **self._facts().card(), "total_steps": self._planned_steps()}
         self.folder.update_card(facts | ({} if reference is None else {"reference": reference}))
 
-    def progress(self) -> dict[str, Any]:
-        return self._clock.read()
-
     def _sampler(self) -> StepSampler:
         options = self.options
+        prompts = [group.prompt.tobytes() if options.group_by else b"" for group in self.train_groups]
         return StepSampler(
-            [group.prompt.tobytes() for group in self.train_groups],
+            prompts,
             batch_size=options.batch_size,
             order=options.order,
             group_by=options.group_by,
@@ -330,13 +345,12 @@ class PreferenceTrainer(SavingTrainer):
             self.optimizer.train()  # type: ignore[union-attr]
         groups: list[Group] = self._with_live_reference(inputs)
         done = self._walker.walk(model, groups, self.accelerator.backward, self._check_start)
-        for scored, losses in done.parts:
-            self._window.add(scored, done.statistics, losses)
-        self._window.end_step(done.statistics)
-        require_finite(done.losses, done.groups, self.state.global_step + 1)
+        skipped = self._judge_step(done, len(groups), model)
         self.state.num_input_tokens_seen += sum(group.tokens for group in groups)
         self._clock.items += len(groups)
-        return done.losses.double().mean().float()
+        if skipped is not None:
+            return skipped
+        return (done.losses.double().sum() * self.ranks.size / len(groups)).float()
 
     def _has_dropout(self) -> bool:
         return bool((self.policy.adapter_settings or {}).get("dropout"))
@@ -348,17 +362,6 @@ class PreferenceTrainer(SavingTrainer):
 
     def _with_live_reference(self, groups: Sequence[Group]) -> list[Group]:
         return list(groups) if self._against is None else self._against.with_live_scores(groups)
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm: Any = super()._get_grad_norm(model, grad_norm)
-        if self.state.global_step == 0 and float(norm) == 0.0:
-            warn("the first step's gradient is 0: no trainable weight reaches the loss; look at what is frozen")
-        if not math.isfinite(float(norm)):
-            raise TrainingError(
-                f"step {self.state.global_step + 1}: the gradient norm is {float(norm)}; the weights were not touched. "
-                "Lower the learning rate, or set trainer.max_grad_norm"
-            )
-        return norm
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted."""
@@ -391,9 +394,13 @@ class PreferenceTrainer(SavingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the window's metrics, write metrics.jsonl, pass on to whatever `report_to` names."""
         if "loss" in logs:
-            logs |= self._window.read()
+            window = self._window.read()
+            logs |= window
+            if "loss" not in window:  # every step of the window was skipped
+                del logs["loss"]
             logs |= {"num_tokens": self.state.num_input_tokens_seen, **self._clock.read()}
         super().log(logs, start_time)
+        del self.state.log_history[:-_KEPT_LOGS]
         if "train_runtime" not in logs:
             self.folder.append_metrics({"step": self.state.global_step, **logs})
 
@@ -410,4 +417,5 @@ class PreferenceTrainer(SavingTrainer):
             scorer=self.scorer,
             token_budget=self.token_budget,
             device=str(self.args.device),
+            processes=self.ranks.size,
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from io import StringIO
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from likelier.advice.estimate import Estimate
 from likelier.advice.memory import MemoryPlan
+from likelier.terminal import SafeConsole
 
 PARTS = {
     "weights": "weights",
@@ -34,7 +35,7 @@ def size(count: float) -> str:
 def printed(parts: Iterator[RenderableType], width: int = 110) -> str:
     """Plain text, without colour and trailing blanks."""
     stream = StringIO()
-    console = Console(file=stream, width=width, no_color=True, highlight=False)
+    console = SafeConsole(file=stream, width=width, no_color=True)
     for part in parts:
         console.print(part)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"

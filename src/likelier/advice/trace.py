@@ -181,7 +181,7 @@ def build(config: Any, training: Training, layers: int | None = None) -> Any:
         if getattr(text, "layer_types", None):
             text.layer_types = list(text.layer_types)[:layers]
         text.num_hidden_layers = layers
-    model = AutoModelForCausalLM.from_config(config, dtype=training.weights)
+    model = AutoModelForCausalLM.from_config(config, dtype=training.weights, trust_remote_code=False)
     disable_dropout(model)
     if lora.load_in_4bit:  # peft's preparation leaves what is not quantized in float32
         quantized = set(quantized_layers(model))
@@ -220,7 +220,7 @@ def trace_step(config: Any, rows: Sequence[Row], training: Training, *, layers: 
         _mark_phases(causal_model(model), ledger)
         row = _pretended(layout, fake)
         with ledger, torch.set_grad_enabled(gradients):
-            with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast):
+            with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast, cache_enabled=False):
                 logps = shared_prefix.layout_logprobs(model, row)
             if gradients:
                 logps.sum().backward()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ import torch
 from torch import nn
 
 from likelier.advice.trace import Training, build, quantized_layers
+from likelier.durable import read_object
 from likelier.errors import ConfigError, ModelError
-from likelier.models import DEMO_MODEL, _locate, demo_model_folder
+from likelier.loading import DEMO_MODEL, demo_model_folder, locate
 from likelier.options import LoraOptions
+from likelier.safe_loading import reading, say_what_a_file_names
 from likelier.scoring.score import causal_model
 
 # NF4 with double quantization (bitsandbytes): half a byte a weight, a byte for each block of 64, and four bytes for
@@ -63,24 +64,24 @@ def find_model(name: str | Path, lora: LoraOptions) -> Known:
         return Known(_config(folder), lora, adapter_loaded=False)
     if lora.lora_r is not None:
         raise ConfigError(f"{name} is an adapter and training goes on from it: drop lora_r")
-    found = json.loads(settings.read_text(encoding="utf-8"))
-    targets = found.get("target_modules") or "all-linear"
-    words = targets if isinstance(targets, str) else ",".join(sorted(targets))
-    lora = LoraOptions(lora_r=int(found["r"]), lora_targets=words)
-    return Known(_config(str(found["base_model_name_or_path"])), lora, adapter_loaded=True)
+    try:
+        found = read_object(settings)
+        targets = found.get("target_modules") or "all-linear"
+        words = targets if isinstance(targets, str) else ",".join(sorted(targets))
+        lora, base = LoraOptions(lora_r=int(found["r"]), lora_targets=words), str(found["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{settings} cannot be used: {type(error).__name__}: {error}") from error
+    say_what_a_file_names(base, str(settings))
+    return Known(_config(base), lora, adapter_loaded=True)
 
 
 def _config(name: str) -> Any:
     from transformers import AutoConfig
 
     whole = (Path(name).expanduser() / "config.json").is_file()  # a configuration is enough, where one lies here
-    where, more = (str(Path(name).expanduser()), {}) if whole else _locate(name)
-    try:
-        return AutoConfig.from_pretrained(where, **more)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{name} has no configuration that can be read: {str(error).strip().splitlines()[0]}"
-        ) from error
+    where, more = (str(Path(name).expanduser()), {}) if whole else locate(name)
+    with reading(name, "the configuration of a model"):
+        return AutoConfig.from_pretrained(where, trust_remote_code=False, **more)
 
 
 def count_weights(config: Any, training: Training) -> Weights:

@@ -66,10 +66,20 @@ def run(flags: argparse.Namespace) -> int:
         _write(flags.output, report)
         say(f"{audit.verdict}\nreport: {flags.output}")
     else:
-        sys.stdout.write(report)
+        _print(report, flags.format)
     if names:
         say(_clean(flags, audit, records, names))
     return FOUND if audit.at_least(flags.fail_on, without=names) else 0
+
+
+def _print(report: str, kind: str) -> None:
+    """The text holds colours of our own, and marks those of others already."""
+    from likelier.console import put
+
+    if kind == "text":
+        sys.stdout.write(report)
+    else:
+        put(report, end="", exact=True)
 
 
 def _checked(flags: argparse.Namespace) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from likelier.durable import read_object
 from likelier.errors import ModelError
+from likelier.safe_loading import reading, say_what_a_file_names, try_out
 
 
 def tokenizer_of(name: str) -> tuple[Any, int]:
@@ -17,16 +18,15 @@ def tokenizer_of(name: str) -> tuple[Any, int]:
     from transformers import AutoConfig, AutoTokenizer
 
     from likelier.data.tokenize import default_max_length
-    from likelier.models import DEMO_MODEL, _first_line, _locate, demo_model_folder
+    from likelier.loading import DEMO_MODEL, demo_model_folder, locate
 
     name = str(demo_model_folder()) if name == DEMO_MODEL else name
     base, own = _base_of(name)
-    where, more = _locate(base)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(own or where, **({} if own else more))
-        config = AutoConfig.from_pretrained(where, **more).get_text_config()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(f"the tokenizer of {name} cannot be loaded: {_first_line(error)}") from error
+    where, more = locate(base)
+    with reading(base, "a tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(own or where, trust_remote_code=False, **({} if own else more))
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **more).get_text_config()
+        try_out(tokenizer, config)
     return tokenizer, default_max_length(getattr(config, "max_position_embeddings", None))
 
 
@@ -37,9 +37,10 @@ def _base_of(name: str) -> tuple[str, str | None]:
     if not settings.is_file():
         return name, None
     try:
-        base = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{settings} is broken JSON: {error}") from error
-    if not base:
+        base = read_object(settings).get("base_model_name_or_path")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{settings} cannot be read: {error}") from error
+    if not base or not isinstance(base, str):
         raise ModelError(f"{settings} does not name its base model (base_model_name_or_path)")
+    say_what_a_file_names(str(base), str(settings))
     return str(base), str(folder) if (folder / "tokenizer_config.json").is_file() else None

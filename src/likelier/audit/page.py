@@ -10,6 +10,7 @@ from likelier.audit.catalogue import entry_of
 from likelier.audit.charts import charts_of
 from likelier.audit.figures import figure_tables
 from likelier.audit.findings import SEVERITIES, Audit
+from likelier.console import printable
 from likelier.versions import __version__
 
 _WITH_VALUE = "method|use-votes|truncation|drop|write|flip-probability|desirable-weight|undesirable-weight"
@@ -21,7 +22,9 @@ def as_html(audit: Audit) -> str:
     """The whole page."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=_visible, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["flags"] = _with_flags
     template = environment.from_string(files("likelier.audit").joinpath("page.html").read_text(encoding="utf-8"))
     tables = dict(figure_tables(audit))
@@ -41,7 +44,12 @@ def _with_flags(text: str) -> Any:
     """Plain words with the flags in them set as code."""
     from markupsafe import Markup, escape
 
-    return Markup(_FLAG.sub(lambda match: f"<code>{match.group()}</code>", str(escape(text))))
+    return Markup(_FLAG.sub(lambda match: f"<code>{match.group()}</code>", str(escape(_visible(text)))))
+
+
+def _visible(value: Any) -> Any:
+    """Text with its control characters marked; what is markup already stays as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def _tiles(audit: Audit) -> list[tuple[str, str]]:

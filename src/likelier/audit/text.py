@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from likelier.audit.figures import figure_tables
 from likelier.audit.findings import Audit, Finding
+from likelier.terminal import SafeConsole
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _PLACES = 3
@@ -21,7 +22,7 @@ _PLACES = 3
 def as_text(audit: Audit, *, width: int | None = None, colour: bool = False) -> str:
     """The audit for people; data text only where the findings hold it."""
     stream = StringIO()
-    console = Console(file=stream, width=width or 110, force_terminal=colour, no_color=not colour, highlight=False)
+    console = SafeConsole(file=stream, width=width or 110, force_terminal=colour, no_color=not colour)
     console.print(Group(*_parts(audit)))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 

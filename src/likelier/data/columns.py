@@ -124,7 +124,7 @@ def _setting_value(name: str, value: Any, kind: type) -> Any:
     if kind is float:
         try:
             return float("x" if isinstance(value, bool) else value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"columns: {name}={value!r} is not a number") from None
     return str(value)
 

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypeVar
 
 from likelier.data.tokenize import Group
 
 Order = Literal["shuffled", "file"]
+Units = TypeVar("Units", "list[list[int]]", "array[int]")
 
 
 class StepSampler:
     """Yields the group numbers of each optimizer step of an epoch; the last step may be smaller.
 
     Args:
-        prompts: a key per group; equal keys are the same prompt.
+        prompts: a key per group; equal keys are the same prompt. Only their number counts without `group_by`.
         batch_size: groups (pairs or labelled rows) of one step, over all ranks and micro-batches.
         order: `shuffled` by seed and epoch, or `file`.
         group_by: None, or `prompt` for steps of whole prompts (sizes then vary about `batch_size`). The number of steps
@@ -36,8 +38,10 @@ class StepSampler:
         self, prompts: Sequence[bytes], *, batch_size: int, order: Order, group_by: str | None, seed: int
     ) -> None:
         self.batch_size, self.order, self.seed, self.epoch = batch_size, order, seed, 0
-        self.units = _units(prompts, group_by)
-        self._length = min(len(self.units), math.ceil(len(prompts) / batch_size))
+        self._groups = len(prompts)
+        self._prompts = None if group_by is None else _whole_prompts(prompts)
+        units = self._groups if self._prompts is None else len(self._prompts)
+        self._length = min(units, math.ceil(self._groups / batch_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, hence the shuffle."""
@@ -49,14 +53,22 @@ class StepSampler:
     def seen(self, steps: int | None) -> list[int]:
         """Numbers of the groups that so many steps from the start take up: all of them unless an epoch is cut short."""
         if steps is None or steps >= len(self):
-            steps = len(self)
-        return sorted({number for step in islice(iter(self), steps) for number in step})
+            return list(range(self._groups))
+        return sorted(number for step in islice(iter(self), steps) for number in step)
 
     def __iter__(self) -> Iterator[list[int]]:
-        units = list(self.units)
+        if self._prompts is not None:
+            yield from self._steps(self._ordered(list(self._prompts)))
+            return
+        numbers = self._ordered(array("q", range(self._groups)))  # 8 bytes a group: there may be ten million
+        for start in range(0, self._groups, self.batch_size):
+            yield list(numbers[start : start + self.batch_size])
+
+    def _ordered(self, units: Units) -> Units:
+        """The units in the epoch's order; in place."""
         if self.order == "shuffled":
             random.Random(f"{self.seed}:{self.epoch}").shuffle(units)
-        yield from self._steps(units)
+        return units
 
     def _steps(self, units: Sequence[list[int]]) -> Iterator[list[int]]:
         """Close a step at each multiple of the batch size, but leave a unit for every step to come."""
@@ -71,9 +83,7 @@ class StepSampler:
                 step, made = [], made + 1
 
 
-def _units(prompts: Sequence[bytes], group_by: str | None) -> list[list[int]]:
-    if group_by is None:
-        return [[number] for number in range(len(prompts))]
+def _whole_prompts(prompts: Sequence[bytes]) -> list[list[int]]:
     units: dict[bytes, list[int]] = {}
     for number, prompt in enumerate(prompts):
         units.setdefault(prompt, []).append(number)
@@ -85,13 +95,15 @@ def padded_tokens(groups: Sequence[Group]) -> int:
     return sum(len(group.answers) for group in groups) * max(group.longest for group in groups)
 
 
-def padded_micro_batches(groups: Sequence[Group], token_budget: int) -> list[list[Group]]:
+def padded_micro_batches(groups: Sequence[Group], token_budget: int, *, ranks: int = 1) -> list[list[Group]]:
     """Cut a step for the plain scorer: the fewest micro-batches of like length that the budget allows, balanced.
 
-    Groups are sorted by length and cut into runs, so that padding stays small. A group over the budget runs alone.
+    Groups are sorted by length and cut into runs, so that padding stays small. A group over the budget runs alone. With
+    several `ranks` their number is a multiple of that (see `packed_micro_batches`).
     """
     ordered = sorted(groups, key=lambda group: -group.longest)
-    count = len(_runs(ordered, token_budget))
+    fewest = len(_runs(ordered, token_budget))
+    count = math.ceil(fewest / ranks) * ranks
     low, high = max(1, math.ceil(sum(padded_tokens([group]) for group in ordered) / count / 2)), token_budget
     while low < high:
         middle = (low + high) // 2
@@ -99,7 +111,8 @@ def padded_micro_batches(groups: Sequence[Group], token_budget: int) -> list[lis
             high = middle
         else:
             low = middle + 1
-    return _runs(ordered, high)
+    runs = _runs(ordered, high)
+    return [*runs, *([] for _ in range(count - len(runs)))]
 
 
 def _runs(ordered: Sequence[Group], limit: int) -> list[list[Group]]:
@@ -143,13 +156,22 @@ def packed_micro_batches(groups: Sequence[Group], token_budget: int, *, ranks: i
     """
     units = sorted(_prompt_units(groups, token_budget), key=lambda unit: -unit.tokens)
     tightest = _best_fit(units, token_budget)
-    most = len(tightest)
-    fewest = min(most, max(1, math.ceil(sum(min(unit.tokens, token_budget) for unit in units) / token_budget)))
+    most, fewest = len(tightest), _least_bins([unit.tokens for unit in units], token_budget)
     for count in range(math.ceil(fewest / ranks) * ranks, math.ceil(most / ranks) * ranks + 1, ranks):
-        bins, fits = _balanced(units, count, token_budget)
-        if fits:
-            return bins
+        if _fits_evenly(units, count, token_budget):
+            return _balanced(units, count)
     return [*tightest, *([] for _ in range(-most % ranks))]
+
+
+def _least_bins(sizes: Sequence[int], token_budget: int) -> int:
+    """A number of bins below which no way of packing gets (sizes: largest first).
+
+    By the sum, and by number: of sizes above the budget / (k + 1), no bin takes more than k.
+    """
+    least = max(1, math.ceil(sum(min(size, token_budget) for size in sizes) / token_budget))
+    for taken, size in enumerate(sizes, 1):
+        least = max(least, math.ceil(taken / max(1, token_budget // max(1, size))))
+    return least
 
 
 def _prompt_units(groups: Sequence[Group], token_budget: int) -> Iterator[_Unit]:
@@ -200,15 +222,23 @@ def _best_fit(units: Sequence[_Unit], token_budget: int) -> list[list[Group]]:
     return [bins[number] for _, number in room]
 
 
-def _balanced(units: Sequence[_Unit], count: int, token_budget: int) -> tuple[list[list[Group]], bool]:
-    """Each unit (largest first) into the emptiest of `count` bins, and whether all of these keep to the budget."""
+def _fits_evenly(units: Sequence[_Unit], count: int, token_budget: int) -> bool:
+    """Whether the bins of `_balanced` keep to the budget."""
+    loads = [0] * count
+    for unit in units:
+        load = heapreplace(loads, loads[0] + unit.tokens)
+        if load and load + unit.tokens > token_budget:
+            return False
+    return True
+
+
+def _balanced(units: Sequence[_Unit], count: int) -> list[list[Group]]:
+    """Each unit (largest first) into the emptiest of `count` bins. Fullest bins first."""
     bins: list[list[Group]] = [[] for _ in range(count)]
     loads = [(0, number) for number in range(count)]
-    fits = True
     for unit in units:
         load, number = loads[0]
-        fits = fits and (load == 0 or load + unit.tokens <= token_budget)
         heapreplace(loads, (load + unit.tokens, number))
         bins[number].extend(unit.groups)
     fullest_first = [number for _, number in sorted(loads, key=lambda item: (-item[0], item[1]))]
-    return [bins[number] for number in fullest_first], fits
+    return [bins[number] for number in fullest_first]

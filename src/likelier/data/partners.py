@@ -60,8 +60,9 @@ def derangement(groups: Sequence[Group], seed: str) -> list[int]:
         if partner is not None:
             return partner
     raise DataError(
-        "KTO's baseline needs, for every row, an answer to another prompt, and these data have too few different "
-        "prompts or answers for that. Add rows with other prompts, or use pairs with DPO"
+        f"{groups[0].source}: KTO's baseline needs, for every row, an answer to another prompt, and these data have "
+        f"too few different prompts or answers for that: {len(groups)} rows, {len(set(prompts))} prompts, "
+        f"{len(set(answers))} answers. Add rows with other prompts, or use pairs with DPO"
     )
 
 

@@ -74,12 +74,17 @@ def prepare_groups(
     if not tokenized.groups:
         raise DataError(
             f"none of the {len(fitting)} rows is left after tokenization (max_length {max_length}):\n"
-            f"{tokenized.unusable.summary()}"
+            f"{tokenized.unusable.summary()}{_how_to_keep(tokenized)}"
         )
     if partners:
         tokenized.groups = with_partners(tokenized.groups, max_length)
     tokenized.groups = with_mean_weight_1(tokenized.groups, signals)
     return tokenized
+
+
+def _how_to_keep(tokenized: Tokenized) -> str:
+    too_long = tokenized.unusable.counts().get("over-max-length", 0)
+    return "\nRaise --max-length, or choose --truncation cut-prompt-left or cut-answer-right" if too_long else ""
 
 
 @dataclass(frozen=True)

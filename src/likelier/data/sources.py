@@ -8,18 +8,21 @@ local path), which only the user can have typed.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from likelier.data.archives import open_gzip
+from likelier.data.media import without_decoding
 from likelier.data.workbook import read_workbook
 from likelier.errors import ConfigError, DataError
+from likelier.jsontext import BrokenJson, parse_json
 from likelier.options import DataSet
 from likelier.records import Source
 
@@ -75,13 +78,15 @@ def _short(value: object, limit: int = 80) -> str:
 
 def _read_named(source: DataSet) -> Rows:
     name = source.path
-    path = Path(name).expanduser()
+    path = _place(name)
     on_hub = not path.exists() and _HUB_ID.fullmatch(name) is not None and not _has_data_suffix(path)
     _refuse_inert_choices(source, path, on_hub=on_hub)
     if path.is_dir():
         return _read_dataset_folder(path, source.split)
     if on_hub:
         return _read_hub(source)
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{name} is a link that leads to no file; give the file itself")
     if not path.exists():
         raise DataError(f"no such file: {name} (looked in {path.absolute().parent})")
     kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
@@ -93,6 +98,17 @@ def _read_named(source: DataSet) -> Rows:
     if reader is None:
         raise DataError(f"{name}: unknown kind of file {path.suffix!r}; known: {_KNOWN}")
     return _read_text(path, reader)
+
+
+def _place(name: str) -> Path:
+    """The local path of a name. Raises `DataError` for one that no file system can hold."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a link to itself, a home that nobody has
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{_short(name)} cannot be looked up: {reason}; give the path of a file") from error
+    return path
 
 
 def _refuse_inert_choices(source: DataSet, path: Path, *, on_hub: bool) -> None:
@@ -114,24 +130,29 @@ def _read_text(path: Path, reader: Any) -> Rows:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{_line_not_utf8(path)}: not UTF-8 text; convert the file to UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read: {reason}; copy the file again, or make it anew") from error
 
 
 def _open_text(path: Path) -> IO[str]:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+        return io.TextIOWrapper(open_gzip(path), encoding="utf-8-sig", newline="")
     return open(path, encoding="utf-8-sig", newline="")
 
 
 def _line_not_utf8(path: Path) -> int:
-    """The first line that is not UTF-8 (the decoder itself only knows a place in its buffer)."""
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+    """The first line that is not UTF-8 (the decoder itself only knows a place in its buffer); 1 if it is not found."""
+    with suppress(OSError, EOFError, zlib.error), _open_bytes(path) as stream:  # it may be damaged besides
         for number, line in enumerate(stream, 1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
                 return number
     return 1
+
+
+def _open_bytes(path: Path) -> IO[bytes]:
+    return open_gzip(path) if path.suffix == ".gz" else open(path, "rb")
 
 
 def _read_jsonl(path: Path, stream: IO[str]) -> Rows:
@@ -142,12 +163,11 @@ def _read_jsonl(path: Path, stream: IO[str]) -> Rows:
 
 def _parse(line: str, path: Path, number: int) -> Any:
     try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
+        return parse_json(line)
+    except BrokenJson as error:
         begin = _short(line.strip()[:60])
         raise DataError(
-            f"{path}:{number}: broken JSON at column {error.colno}: {error.msg}; the line begins {begin}. "
-            "Mend or remove the line"
+            f"{path}:{number}: {error.within_line}; the line begins {begin}. Mend or remove the line"
         ) from error
 
 
@@ -156,12 +176,13 @@ def _read_json(path: Path, stream: IO[str]) -> Rows:
     if not text.strip():
         return
     try:
-        loaded = json.loads(text)
-    except json.JSONDecodeError as error:
+        loaded = parse_json(text)
+    except BrokenJson as error:
         if _first_line_is_object(text):
             yield from _read_jsonl(path, _lines(text))
             return
-        raise DataError(f"{path}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from error
+        place = path if error.line is None else f"{path}:{error.line}"
+        raise DataError(f"{place}: {error.within_line}. Mend the file") from error
     if isinstance(loaded, dict) and len(loaded) == 1 and isinstance(next(iter(loaded.values())), list):
         loaded = next(iter(loaded.values()))
     if isinstance(loaded, dict):
@@ -179,8 +200,8 @@ def _lines(text: str) -> IO[str]:
 def _first_line_is_object(text: str) -> bool:
     """JSON lines under the name .json: the first line is a whole object."""
     try:
-        return isinstance(json.loads(next(_lines(text.lstrip()))), dict)
-    except json.JSONDecodeError:
+        return isinstance(parse_json(next(_lines(text.lstrip()))), dict)
+    except BrokenJson:
         return False
 
 
@@ -188,13 +209,24 @@ def _read_csv(path: Path, stream: IO[str]) -> Rows:
     csv.field_size_limit(2**31 - 1)
     reader = csv.DictReader(stream, strict=True)
     try:
+        _refuse_twice(path, reader.fieldnames or ())
         for row in reader:
             if None in row or None in row.values():
                 columns = reader.fieldnames or []
-                raise DataError(f"{path}:{reader.line_num}: the row does not have the {len(columns)} columns {columns}")
+                raise DataError(
+                    f"{path}:{reader.line_num}: the row does not have the {len(columns)} columns {columns}; mend it, "
+                    "and put texts that hold commas or line breaks in quotes"
+                )
             yield Source(str(path), reader.line_num), row
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: broken CSV: {error}") from error
+
+
+def _refuse_twice(path: Path, names: Sequence[str]) -> None:
+    """Of two columns of one name, one would be lost."""
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are called {twice!r}; rename one")
 
 
 def _read_parquet(path: Path) -> Rows:
@@ -203,22 +235,38 @@ def _read_parquet(path: Path) -> Rows:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _refuse_twice(path, file.schema_arrow.names)
             number = 0
             for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
                     yield Source(str(path), number, "record"), row
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file raises errors of Arrow, of its codecs and of Python's own conversions
+        reason = _first_line(error)
+        raise DataError(
+            f"{path}: not a readable Parquet file: {reason}; copy the file again, or make it anew"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _read_dataset_folder(path: Path, split: str | None) -> Rows:
     import datasets
 
+    if not any((path / marker).is_file() for marker in ("state.json", "dataset_dict.json")):
+        files = [entry.name for entry in sorted(path.iterdir()) if _has_data_suffix(entry)][:3]
+        what = f"name one of its files ({', '.join(files)})" if files else "name a file"
+        raise DataError(
+            f"{path}: not a folder written by datasets' save_to_disk, which is the only kind that is read; {what}"
+        )
     try:
         loaded = datasets.load_from_disk(str(path))
-    except (FileNotFoundError, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a folder written by datasets' save_to_disk: {error}") from error
+    except Exception as error:  # a damaged folder raises errors of JSON, of Arrow and of the library alike
+        raise DataError(f"{path}: not a folder written by datasets' save_to_disk: {_first_line(error)}") from error
     return _dataset_rows(str(path), loaded, split)
 
 
@@ -243,4 +291,5 @@ def _dataset_rows(name: str, loaded: Any, split: str | None) -> Rows:
         loaded = loaded[wanted]
     elif split is not None:
         raise DataError(f"{name} holds no splits; drop split={split!r}")
-    yield from ((Source(name, number, "row"), row) for number, row in enumerate(loaded, 1))
+    rows = enumerate(without_decoding(loaded), 1)
+    yield from ((Source(name, number, "row"), row) for number, row in rows)

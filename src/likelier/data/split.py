@@ -35,5 +35,9 @@ def split_by_prompt(records: Sequence[Record], fraction: float, seed: int) -> tu
     train = [record for record, key in zip(records, keys, strict=True) if key not in held]
     test = [record for record, key in zip(records, keys, strict=True) if key in held]
     if not train or not test:
-        raise DataError(f"{len(prompts)} distinct prompts cannot be split with a held-out fraction of {fraction}")
+        some = "a single prompt" if len(prompts) == 1 else f"{len(prompts)} distinct prompts"
+        raise DataError(
+            f"the data hold {some}, which cannot be split with a held-out fraction of {fraction} so that both sides "
+            "have one; add rows with other prompts, change eval_fraction, or drop it"
+        )
     return train, test

@@ -22,7 +22,7 @@ import numpy as np
 
 from likelier.console import warn
 from likelier.options import ChatOptions
-from likelier.paths import cache_folder, sync_files
+from likelier.paths import cache_folder, make_folder, sync_files
 from likelier.records import Record, answers_of, content_key
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class TokenFolder:
         """Write the ids aside and move them to their place. A full disk is a warning: the run does not need them."""
         aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            aside.mkdir(parents=True, exist_ok=True)
+            make_folder(aside)
             sizes, total = [], 0
             with open(aside / "flat", "wb") as stream:
                 for row in rows:

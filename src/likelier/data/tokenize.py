@@ -6,7 +6,6 @@ token merges across the boundary, it belongs to the answer. The boundary is neve
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from likelier.console import counting, warn
 from likelier.data.shared_ids import ids_in_common
 from likelier.data.token_cache import RecordIds, TokenFolder
 from likelier.errors import ConfigError, DataError, ModelError
+from likelier.jsontext import BrokenJson, parse_json
 from likelier.options import ChatOptions
 from likelier.records import (
     Message,
@@ -309,8 +309,8 @@ def as_dict(message: Message, source: Source | str) -> dict[str, Any]:
 
 def _parsed(text: str, name: str, source: Source | str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except BrokenJson as error:
         raise DataError(f"{source}: {name} is no JSON: {error}; mend the row") from error
 
 

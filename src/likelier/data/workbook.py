@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from likelier.data.archives import check_zip
 from likelier.errors import ConfigError, DataError
 from likelier.records import Source
 
@@ -27,10 +28,13 @@ def _opened(path: Path) -> Any:
         from openpyxl import load_workbook
     except ImportError as error:
         raise ConfigError(f"{path}: reading .xlsx needs openpyxl: pip install 'likelier[xlsx]'") from error
+    check_zip(path)
     try:
         return load_workbook(path, read_only=True, data_only=True)
     except Exception as error:  # a broken workbook raises errors of zip, XML and openpyxl alike
-        raise DataError(f"{path}: not a readable .xlsx workbook: {error}") from error
+        raise DataError(
+            f"{path}: not a readable .xlsx workbook: {error}; save it again as .xlsx, or as .csv"
+        ) from error
 
 
 def _sheet_name(path: Path, names: list[str], wanted: str | None) -> str:
@@ -42,8 +46,17 @@ def _sheet_name(path: Path, names: list[str], wanted: str | None) -> str:
     raise DataError(f"{path} {found}: {names}; name one with subset (in YAML, under data)")
 
 
+def _lines(path: Path, sheet: Any) -> Iterator[tuple[Any, ...]]:
+    """The lines of a sheet, which are only parsed as they are asked for."""
+    try:
+        yield from sheet.iter_rows(values_only=True)
+    except Exception as error:  # as in `_opened`; a chart has no rows at all
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path}: the sheet {sheet.title!r} cannot be read: {reason}") from error
+
+
 def _rows(path: Path, sheet: Any) -> Iterator[tuple[Source, dict[str, Any]]]:
-    lines = sheet.iter_rows(values_only=True)
+    lines = _lines(path, sheet)
     header = [None if name is None else str(name) for name in next(lines, ())]
     named = [name for name in header if name is not None]
     twice = next((name for name in named if named.count(name) > 1), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from likelier.config import parse
-from likelier.console import printable, say
+from likelier.console import printable, put, say
 from likelier.demo.data import BUILT_IN, demo_data
 from likelier.insight.reading import Run, read_run
 from likelier.insight.report import write_report
@@ -47,11 +47,11 @@ def run_demo(*, model: str, output: str | None = None, max_steps: int | None = N
     )
     trainer = train(config, demo_data())
     run = read_run(output)
-    print(render(run))
+    put(render(run))
     report = write_report(output)
-    print(f"\n{time.monotonic() - started:.0f} s. In {output}: the adapter, run.json, metrics.jsonl, evaluations.")
-    print(f"Report: {report}   (open it in a browser; it fetches nothing)")
-    print(f"Next: likelier inspect {output} --row 12 · likelier chat {output}")
+    put(f"\n{time.monotonic() - started:.0f} s. In {output}: the adapter, run.json, metrics.jsonl, evaluations.")
+    put(f"Report: {report}   (open it in a browser; it fetches nothing)")
+    put(f"Next: likelier inspect {output} --row 12 · likelier chat {output}")
     return trainer
 
 

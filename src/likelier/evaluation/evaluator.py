@@ -135,6 +135,7 @@ class Evaluator:
                 token_budget=self.how.token_budget,
                 device=self.how.device,
                 report=report,
+                ranks=self.how.ranks,
             )
         if not bool(torch.isfinite(found.scored.logps).all()):
             raise TrainingError(

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from likelier.data.tokenize import Group
-from likelier.engine import Report, as_scored, join, prompt_numbers, score_groups, step_statistics
+from likelier.engine import Report, as_scored, join, prompt_numbers, score_everywhere, step_statistics
 from likelier.metrics import MetricSums, accuracy_interval, item_metrics, label_is_right, readable
 from likelier.objectives import Objective, Scored
+from likelier.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ def evaluate_groups(
     token_budget: int,
     device: torch.device | str,
     report: Report | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Score all held-out groups and compute the objective's metrics over them as one set.
+    """Score all held-out groups, by all ranks together, and compute the objective's metrics over them as one set.
 
     Where two answers stand against each other (pairs, and labelled rows that were made of pairs) also
     `pair_accuracy`: how often the chosen one has the higher reward; `ranking_accuracy`: how often the policy itself
@@ -48,7 +50,8 @@ def evaluate_groups(
     """
     parts: list[Scored] = []
     ordered: list[Group] = []
-    for part in score_groups(model, groups, token_budget=token_budget, device=device, report=report):
+    settings: dict[str, Any] = {"token_budget": token_budget, "device": device, "ranks": ranks, "report": report}
+    for part in score_everywhere(model, groups, **settings):
         parts.append(as_scored(part.batch, part.scores))
         ordered.extend(part.groups)
     scored = join(parts)

@@ -15,6 +15,7 @@ import torch
 from likelier.errors import ConfigError, ModelError
 from likelier.metrics import wilson_interval
 from likelier.options import TrainingOptions
+from likelier.safe_loading import check_config, check_model_folder, loading_failed
 
 # Prompts and answers in words, one reward an answer: higher is better.
 Judge: TypeAlias = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
@@ -81,10 +82,15 @@ def _classify(name: str, prompts: Sequence[str], answers: Sequence[str]) -> list
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model, found = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
+        if Path(name).expanduser().is_dir():
+            check_model_folder(Path(name).expanduser(), name)
+        check_config(name, name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"eval_reward={name!r} cannot be loaded as a sequence classifier: {error}") from error
+        raise ModelError(f"eval_reward={name!r}: {loading_failed(name, 'a sequence classifier', error)}") from error
     if found["missing_keys"]:
         raise ModelError(
             f"eval_reward={name!r} has no trained head for a reward (missing: {sorted(found['missing_keys'])[:3]}); "

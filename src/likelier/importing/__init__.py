@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likelier.config import parse
-from likelier.console import say
+from likelier.console import put, say
 from likelier.errors import ConfigError
 from likelier.importing import axolotl, llamafactory, trl
 from likelier.importing.common import Draft
 from likelier.importing.text import note_lines, read_source, recognise, render
+from likelier.paths import write_whole
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,17 @@ def write_import(path: str, tool: str | None = None, trainer: str | None = None,
     """Translate a file to `output`, or to standard output, and say the notes."""
     if output is not None and Path(output).exists():
         raise ConfigError(f"{output} exists already; name another file with --output")
+    if output is not None and not Path(output).parent.is_dir():
+        raise ConfigError(f"{output} cannot be written: there is no folder {Path(output).parent}; make it first")
     draft = import_config(path, tool, trainer)
     text = render(draft)
     for line in note_lines(draft):
         say(line)
     if output is None:
-        print(text, end="")
+        put(text, end="", exact=True)
         return
     try:
-        Path(output).write_text(text, encoding="utf-8")
+        write_whole(Path(output), text.encode())
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
     say(f"written: {output}")

@@ -12,6 +12,8 @@ NAMES_ITS_BASE = "the model to start from is the adapter; it names its base"
 
 def rank_and_scale(draft: Draft, *, rank: int, alpha: float, alpha_key: str, rank_stabilized: str) -> None:
     """LoRA's rank and strength; the scale alpha / sqrt(r) is written as an alpha of ours, which is divided by r."""
+    if not 1 <= rank < 2**31:
+        raise draft.error(f"the rank of the adapter is {rank}; it must be at least 1")
     draft.put("lora_r", rank)
     if draft.take(rank_stabilized):
         ours = round(alpha * sqrt(rank), 6)

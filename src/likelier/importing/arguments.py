@@ -38,7 +38,7 @@ _SCHEDULES: dict[str, tuple[str, str]] = {
 
 _LOADER = "rows are loaded and batched in one process, by itself"
 _MEMORY = "micro-batches are cut by token_budget, which follows from the device's memory"
-_PROCESS = "runs are one process on one device"
+_PROCESS = "torchrun or accelerate launch starts several processes; --shard takes the place of FSDP and DeepSpeed"
 _LOGGING = "every logged step is written to metrics.jsonl, the first one always"
 _EVALUATION = "evaluation data are scored as one set, at the start, at the end and every eval_steps"
 _ATTENTION = "attention and the head are chosen and checked by themselves; prompts are shared and nothing is padded"

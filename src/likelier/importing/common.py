@@ -189,15 +189,13 @@ def missing(draft: Draft, name: str, placeholder: str) -> str:
 
 def as_number(draft: Draft, key: str, value: Any) -> float:
     """A number, also from text; whole numbers stay whole."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not isfinite(number):
         raise draft.error(f"{key}: {value!r} is not a number")
-    return number
+    return value if isinstance(value, int) else number
 
 
 def as_names(draft: Draft, key: str, value: Any) -> str:

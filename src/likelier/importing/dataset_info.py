@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from likelier.errors import ConfigError
 from likelier.importing.common import Draft, as_list
+from likelier.jsontext import BrokenJson, parse_json
 
 _FILE = "dataset_info.json"
 _TEXT_ROLES = {"human", "user", "gpt", "assistant", "chatgpt", "model", "system", "tool", "observation"}
@@ -43,9 +43,11 @@ def _registry(draft: Draft, folder: str) -> tuple[Path, dict[str, Any]] | None:
         path = place / _FILE
         if path.is_file():
             try:
-                loaded = json.loads(path.read_text(encoding="utf-8"))
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{path} is broken JSON: {error}") from error
+                loaded = parse_json(path.read_bytes())
+            except OSError as error:
+                raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+            except BrokenJson as error:
+                raise ConfigError(f"{path} is {error}") from error
             if not isinstance(loaded, dict):
                 raise ConfigError(f"{path}: expected names and values, found {type(loaded).__name__}")
             return place, loaded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from likelier.config import read_yaml
 from likelier.errors import ConfigError
 from likelier.importing.common import Draft, Kind, Note
+from likelier.jsontext import BrokenJson, parse_json
 
 _WIDTH = 100
 
@@ -41,13 +41,13 @@ def read_source(path: str) -> dict[str, Any]:
     if Path(path).suffix.lower() != ".json":
         return read_yaml(path)
     try:
-        loaded = json.loads(Path(path).read_text(encoding="utf-8"))
+        loaded = parse_json(Path(path).read_bytes())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error}") from error
+    except BrokenJson as error:
+        place = path if error.line is None else f"{path}:{error.line}"
+        column = "" if error.column is None else f" at column {error.column}"
+        raise ConfigError(f"{place}: broken JSON{column}: {error.reason}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected names and values, found {type(loaded).__name__}")
     return loaded

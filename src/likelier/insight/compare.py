@@ -27,16 +27,16 @@ def run(flags: argparse.Namespace) -> None:
     import json
     import sys
 
-    from likelier.console import say
+    from likelier.console import put, say
     from likelier.insight.comparison.subjects import read_comparison
     from likelier.insight.comparison.text import Findings, as_json, as_text
 
     found = Findings.of(read_comparison(flags.runs))
     if flags.json:
-        print(json.dumps(as_json(found), indent=2, ensure_ascii=False, allow_nan=False))
+        put(json.dumps(as_json(found), indent=2, ensure_ascii=False, allow_nan=False), exact=True)
     else:
         width = get_terminal_size().columns if sys.stdout.isatty() else PIPED
-        print(as_text(found, width), end="")
+        put(as_text(found, width), end="")
     if flags.output:
         write_page(found, Path(flags.output))
         say(f"page: {flags.output}")

@@ -94,6 +94,7 @@ def _likelier(both: Mapping[str, Mapping[str, Any]]) -> Markup:
     found = {
         when: [one - two for one, two in zip(items["chosen"]["logps"], items["rejected"]["logps"], strict=True)]
         for when, items in both.items()
+        if "chosen" in items
     }
     return histogram_chart(
         "Which answer the policy finds likelier",
@@ -113,6 +114,7 @@ def _per_token(both: Mapping[str, Mapping[str, Any]]) -> Markup:
             for logp, length in zip(items["completion"]["logps"], items["completion"]["lengths"], strict=True)
         ]
         for when, items in both.items()
+        if "completion" in items
     }
     return histogram_chart(
         "How likely the policy finds the answers",

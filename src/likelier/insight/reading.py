@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from likelier.contents import checked_account, checked_card, checked_evaluation, checked_line, checked_skipped
 from likelier.errors import RunFolderError
+from likelier.jsontext import BrokenJson, parse_json
+from likelier.paths import below
 from likelier.runs import RunFolder, final_folder
 
 Row = Mapping[str, Any]
@@ -58,8 +60,14 @@ class Run:
 
     def details(self) -> list[Mapping[str, Any]]:
         """The files of all evaluations, in order of their steps."""
-        found = [_json(path) for path in (self.folder / "evaluations").glob("step-*.json")]
+        paths = (self.folder / "evaluations").glob("step-*.json")
+        found = [checked_evaluation(_json(path), path) for path in paths]
         return sorted(found, key=lambda content: content.get("step", 0))
+
+    def skipped(self) -> list[Mapping[str, Any]]:
+        """The files of the steps that were not finite, in order; each process of a run writes its own."""
+        paths = (self.folder / "skipped").glob("step-*.json")
+        return sorted((checked_skipped(_json(path), path) for path in paths), key=lambda content: content["step"])
 
 
 class RunReader:
@@ -89,17 +97,17 @@ class RunReader:
         rows, audit = self._rows.read(), folder.path / "audit.json"
         return Run(
             folder.path,
-            self._json(folder.card_file),
+            self._json(folder.card_file, checked_card),
             [row for row in rows if "loss" in row],
             [without_prefix(row) for row in rows if "eval_loss" in row],
-            self._json(audit) if audit.is_file() else {},
+            self._json(audit, checked_account) if audit.is_file() else {},
         )
 
-    def _json(self, path: Path) -> dict[str, Any]:
-        """The file's content, parsed where it is another one than before."""
+    def _json(self, path: Path, check: Callable[[Any, object], dict[str, Any]]) -> dict[str, Any]:
+        """The file's content, parsed and checked where it is another one than before."""
         version = _version(path)
         if path not in self._files or self._files[path][0] != version:
-            self._files[path] = (version, _json(path))
+            self._files[path] = (version, check(_json(path), path))
         return self._files[path][1]
 
 
@@ -137,12 +145,9 @@ class _Lines:
 
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise RunFolderError(f"{path}:{number} is damaged: {error}") from error
-    if not isinstance(row, dict):
-        raise RunFolderError(f"{path}:{number} is damaged: it must hold names and values")
-    return row
+        return checked_line(parse_json(line), f"{path}:{number}")
+    except BrokenJson as error:
+        raise RunFolderError(f"{path}:{number} is damaged: {error.within_line}; restore or remove the line") from error
 
 
 def _version(path: Path) -> object:
@@ -158,20 +163,19 @@ def _stage(path: Path) -> Path:
     """The folder of the stage to look at, in a run of several."""
     run = RunFolder(path)
     stages = run.read_card().get("stages") if run.card_file.is_file() else None
-    running = [stage["folder"] for stage in stages or [] if stage.get("status") == "training"]
-    if running and (path / running[-1] / "run.json").is_file():
-        return path / running[-1]
+    running = [stage.get("folder") for stage in stages or [] if stage.get("status") == "training"]
+    if running and (below(path, running[-1]) / "run.json").is_file():
+        return below(path, running[-1])
     return final_folder(path)
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from error
+    except BrokenJson as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise RunFolderError(f"{path} is damaged: it must hold names and values")
-    return content
 
 
 def without_prefix(row: Row) -> dict[str, Any]:

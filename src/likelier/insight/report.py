@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from likelier.console import put
 from likelier.errors import RunFolderError
 from likelier.insight.account import (
     block,
@@ -44,7 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Write the report and say where it lies."""
-    print(write_report(flags.run, Path(flags.output) if flags.output else None))
+    put(str(write_report(flags.run, Path(flags.output) if flags.output else None)))
 
 
 def write_report(folder: str | Path, output: Path | None = None) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from likelier.console import say
+from likelier.console import put, say
 from likelier.errors import ConfigError, RunFolderError
 from likelier.insight.account import duration, unit
 from likelier.insight.follow import Follower, is_held, last_written
@@ -47,10 +47,10 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def _once(path: Path, follower: Follower) -> int:
-    from rich.console import Console
+    from likelier.terminal import SafeConsole
 
     now = follower.read()
-    console = Console(highlight=False)
+    console = SafeConsole()
     console.print(view_of(now, follower.warnings, note=_note(path, now), ascii_only=console.options.ascii_only))
     return _code(now) if _is_over(path, now) else 0
 
@@ -75,9 +75,9 @@ def _wait_for(path: Path, follower: Follower) -> None:
 
 
 def _watch(path: Path, follower: Follower, interval: float) -> int:
-    from rich.console import Console
+    from likelier.terminal import SafeConsole
 
-    console = Console(highlight=False)
+    console = SafeConsole()
     if console.is_terminal and not console.is_dumb_terminal:
         last = _show(path, follower, interval, console)
     else:
@@ -105,7 +105,7 @@ def _show(path: Path, follower: Follower, interval: float, console: Any) -> Run:
 
 def _tell(path: Path, follower: Follower, interval: float) -> Run:
     """Plain lines until the run is over: what is new since the last look."""
-    lines = Lines(lambda text: print(text, flush=True))
+    lines = Lines(put)
     while True:
         now = follower.read()
         lines.tell(now, _note(path, now), [warning_line(verdict) for verdict in follower.new_warnings()])

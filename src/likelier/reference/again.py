@@ -8,12 +8,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from likelier.data.tokenize import Group
 from likelier.errors import LikelierWarning, WrongReferenceError
 from likelier.models import Policy
 from likelier.reference.identity import Reference, identities
+from likelier.reference.store import ReferenceScoring
 from likelier.scoring import attach_scorer
 
 
@@ -26,7 +25,7 @@ class AskedAgain:
 
     reference: Reference
     again: Callable[[], Policy] | None
-    device: torch.device | str
+    how: ReferenceScoring
 
     @property
     def at_hand(self) -> bool:
@@ -56,7 +55,7 @@ class AskedAgain:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LikelierWarning)  # was said when the policy was loaded
             policy = self.again()
-        policy.model.to(self.device)
+        self.how.place(policy)
         attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
         adapter = hasattr(policy.model, "peft_config")
         found = identities(policy.model, adapter=adapter, precision=policy.precision)["weights"]

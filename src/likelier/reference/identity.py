@@ -16,6 +16,7 @@ from torch import nn
 from likelier.errors import WrongReferenceError
 from likelier.scoring import scorer_of
 from likelier.scoring.score import causal_model
+from likelier.sharding import whole
 
 BASE_WORDS = "the base model, adapter switched off"
 _VOLATILE = {"transformers_version", "use_cache", "dtype", "torch_dtype", "architectures", "pad_token_id"}
@@ -52,7 +53,7 @@ def _weights_hash(model: nn.Module, adapter: bool) -> str:
     digest = hashlib.blake2b(_config_text(model, adapter).encode(), digest_size=16)
     named = {_plain_name(name): tensor for name, tensor in _tensors(model) if _counts(name, adapter)}
     for name in sorted(named):
-        tensor = named[name].detach().cpu().contiguous()
+        tensor = whole(named[name].detach()).cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
@@ -94,7 +95,8 @@ def adapter_has_effect(model: nn.Module) -> bool:
     """Whether a LoRA adapter already changes the model (a fresh one has B = 0 everywhere)."""
     up = [tensor for name, tensor in _tensors(model) if ".lora_B." in name or ".lora_embedding_B." in name]
     saved = any(".modules_to_save." in name for name, _ in _tensors(model))
-    return saved or any(bool(tensor.any()) for tensor in up)
+    effects = [bool(whole(tensor).any()) for tensor in up]  # all of them: several ranks must ask together
+    return saved or any(effects)
 
 
 def start_reference(model: nn.Module, *, precision: str, live: bool = False, keep_adapter: bool = False) -> Reference:
@@ -120,7 +122,10 @@ def start_reference(model: nn.Module, *, precision: str, live: bool = False, kee
 def base_reference(model: nn.Module, *, precision: str) -> Reference:
     """The base model under an adapter. The policy is claimed to start there only if the adapter has no effect yet."""
     if not hasattr(model, "peft_config"):
-        raise WrongReferenceError("the reference 'base' means the adapter switched off, and this model has no adapter")
+        raise WrongReferenceError(
+            "the reference 'base' means the adapter switched off, and this model has no adapter; drop it, or name a "
+            "model"
+        )
     known = identities(model, adapter=False, precision=precision)
 
     @contextmanager

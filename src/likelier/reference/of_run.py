@@ -65,9 +65,11 @@ class RunReference:
             if self._asked_later:
                 self._compared = released(self._start())
             return list(train), list(held_out), {"words": "none: this method needs no reference"}
+        made = self._make([*train, *held_out])
+        self.how.ranks.require_same("reference model", made.identity)
         proved = prove_reference(
             self.policy.model,
-            self._make([*train, *held_out]),
+            made,
             self.objective,
             list(train),
             list(held_out),
@@ -82,20 +84,20 @@ class RunReference:
         return proved.train, proved.held_out, proved.card
 
     def _make(self, groups: Sequence[Group]) -> Reference:
-        named, precision = self._named, self.policy.precision
+        named, precision = self._named, self.how.precision_of(self.policy)
         if isinstance(named, Policy):
             require_same_vocabulary(self.policy, named)
-            named.model.to(self.how.device)
+            self.how.place(named)
             attach_scorer(named.model, autocast=named.autocast, scorer=self.options.scorer, groups=groups)
-            other = other_reference(named.model, named.name, precision=named.precision)
+            other = other_reference(named.model, named.name, precision=self.how.precision_of(named))
             return replace(other, at_hand=self.options.reference_scores == "live")  # it stays in memory
         return base_reference(self.policy.model, precision=precision) if named == "base" else self._start()
 
     def _start(self) -> Reference:
         live = self.options.reference_scores == "live" and self.objective.needs_reference
-        return start_reference(
-            self.policy.model, precision=self.policy.precision, live=live, keep_adapter=self._asked_later
-        )
+        keep_adapter = self._asked_later and not self.how.shard  # what is split already takes no second adapter
+        precision = self.how.precision_of(self.policy)
+        return start_reference(self.policy.model, precision=precision, live=live, keep_adapter=keep_adapter)
 
     def with_live_scores(self, groups: Sequence[Group]) -> list[Group]:
         """Ask it now, where scores are not stored."""
@@ -112,4 +114,4 @@ class RunReference:
 
     def asked_again(self) -> AskedAgain | None:
         """How evaluations come by it; for a method without one, by the policy as it began."""
-        return None if self._compared is None else AskedAgain(self._compared, self._again, self.how.device)
+        return None if self._compared is None else AskedAgain(self._compared, self._again, self.how)

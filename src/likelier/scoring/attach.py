@@ -79,9 +79,8 @@ def attach_scorer(
     Raises:
         ModelError: the model's head is not understood, or `scorer="shared-prefix"` was asked for and is not exact here.
     """
-    if "_likelier_forward" not in vars(model):  # an adapter around an attached model would hand on its attributes
+    if "_likelier_scorer" not in vars(model):  # an adapter around an attached model would hand on its attributes
         verify_head(model)
-        _patch(model)
     model._likelier_autocast = autocast
     model._likelier_scorer = _chosen(model, scorer, groups)
     return scorer_of(model)
@@ -90,17 +89,19 @@ def attach_scorer(
 def _patch(model: Any) -> None:
     original = model.forward
 
-    def forward(self: Any, *args: Any, batch: Batch | None = None, **kwargs: Any) -> Any:
+    def forward(self: Any, *args: Any, batch: Any = None, how: Any = None, **kwargs: Any) -> Any:
         if batch is None:
             return self._likelier_forward(*args, **kwargs)
-        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self._likelier_autocast):
-            return _SCORERS[self._likelier_scorer.name](self, batch)
+        score = _SCORERS[self._likelier_scorer.name] if how is None else how
+        # No cache: every weight is used once a pass, and the cache would hold a copy of all weights until its end.
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self._likelier_autocast, cache_enabled=False):
+            return score(self, batch)
 
     own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
     known = signature(original)  # generation asks for it, and would leave out position_ids with ours
     patched: Any = forward
     patched.__signature__ = known.replace(parameters=[own, *known.parameters.values()])
-    model._likelier_forward = original
+    model._likelier_forward, model._likelier_autocast = original, False
     model.forward = MethodType(forward, model)
 
 
@@ -151,14 +152,14 @@ def _try(model: Any, groups: Sequence[PromptGroup]) -> _Trial:
     device = next(model.parameters()).device
     batches = [collate([group], device=device) for group in (made_up, real) if group is not None]
     without_prompt = collate([replace(made_up, prompt=made_up.prompt[-1:])], device=device)
-    with frozen(model), torch.autocast(device.type, torch.bfloat16, enabled=model._likelier_autocast):
+    with frozen(model):
         restore_attention(causal_model(model))
-        expected = [score_plain(model, batch).token_logps for batch in batches]
-        effect = _apart(expected[0], score_plain(model, without_prompt).token_logps)
+        expected = [model(batch=batch, how=score_plain).token_logps for batch in batches]
+        effect = _apart(expected[0], model(batch=without_prompt, how=score_plain).token_logps)
         install_attention(causal_model(model))
-        found = [score_shared_prefix(model, batch).token_logps for batch in batches]
+        found = [model(batch=batch, how=score_shared_prefix).token_logps for batch in batches]
         gaps = [_apart(new, old) for new, old in zip(found, expected, strict=True)]
-        gaps.append(_apart(score_plain(model, batches[0]).token_logps, expected[0]))
+        gaps.append(_apart(model(batch=batches[0], how=score_plain).token_logps, expected[0]))
     dtype = torch.bfloat16 if model._likelier_autocast else next(model.parameters()).dtype
     tolerance, share = _TOLERANCES[dtype]
     return _Trial(max(gaps), min(tolerance, share * effect))
@@ -195,6 +196,8 @@ def _made_up_group(config: Any, longest: int) -> _MadeUpGroup:
 
 def verify_head(model: nn.Module) -> None:
     """Hold our head (projection, scale, soft-capping) against the model's own logits on a few tokens."""
+    if "_likelier_forward" not in vars(model):
+        _patch(model)
     causal = causal_model(model)
     if backbone_of(causal) is None or causal.get_output_embeddings() is None:
         raise ModelError(
@@ -203,9 +206,7 @@ def verify_head(model: nn.Module) -> None:
     parameter = next(causal.parameters())
     tokens = torch.arange(2, 8, device=parameter.device)[None] % causal.config.get_text_config().vocab_size
     with frozen(model):
-        theirs = causal(input_ids=tokens, use_cache=False).logits.float()
-        hidden = backbone_of(causal)(input_ids=tokens, use_cache=False).last_hidden_state
-        ours = HeadTransform.of(causal.config)(causal.get_output_embeddings()(hidden).float())
+        theirs, ours = model(batch=tokens, how=_both_logits)
     if not bool(torch.isfinite(theirs).all()):
         raise ModelError(f"{type(causal).__name__} gives logits that are not finite; its weights are damaged")
     tolerance = 1e-3 if parameter.dtype in (torch.float32, torch.float64) else 0.1
@@ -214,3 +215,11 @@ def verify_head(model: nn.Module) -> None:
             f"{type(causal).__name__} changes its logits in a way that is not known here (largest difference "
             f"{float((theirs - ours).abs().max()):.3g}); its log-probabilities would be wrong"
         )
+
+
+def _both_logits(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The model's own logits, and those of its backbone's hidden states by our head."""
+    causal = causal_model(model)
+    theirs = model._likelier_forward(input_ids=tokens, use_cache=False).logits.float()
+    hidden = backbone_of(causal)(input_ids=tokens, use_cache=False).last_hidden_state
+    return theirs, HeadTransform.of(causal.config)(causal.get_output_embeddings()(hidden).float())

@@ -43,7 +43,9 @@ class SequenceScores:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (dropout off) without gradients; the mode before is restored."""
+    """Evaluation mode (dropout off) without gradients; the mode before is restored. Weights that were gathered from
+    other ranks for it are let go (FSDP2 keeps those of the root until a backward pass).
+    """
     was_training = model.training
     model.eval()
     try:
@@ -51,6 +53,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
+        let_go = getattr(model, "reshard", None)
+        if let_go is not None:
+            let_go()
 
 
 def causal_model(model: nn.Module) -> Any:

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from likelier.config import RunConfig
+from likelier.contents import SWEEP_TO_GO_ON, checked
+from likelier.durable import read_object
 from likelier.errors import RunFolderError
 from likelier.paths import write_whole
+from likelier.redaction import without_secrets
 from likelier.sweep.plan import SweepPlan
 from likelier.versions import versions
 
@@ -60,9 +63,8 @@ class SweepRecord:
         """The record that lies in a folder. Raises `RunFolderError` if there is none, or it is damaged."""
         path = folder / SWEEP_FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            _ = [entry["options"] for entry in content["runs"]], content["held_out"], content["data"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = checked(read_object(path), SWEEP_TO_GO_ON, path)
+        except (OSError, ValueError) as error:
             raise RunFolderError(f"{path} cannot be read: {error}") from error
         return SweepRecord(folder, content)
 
@@ -99,9 +101,12 @@ class SweepRecord:
         self.write()
 
     def write(self) -> None:
-        """Write the file, whole."""
-        text = json.dumps(self.content, indent=2, ensure_ascii=False, default=str, allow_nan=False)
-        write_whole(self.path, (text + "\n").encode())
+        """Write the file, whole. Raises `RunFolderError` where that is not possible."""
+        text = json.dumps(without_secrets(self.content), indent=2, ensure_ascii=False, default=str, allow_nan=False)
+        try:
+            write_whole(self.path, (text + "\n").encode())
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
 
 def options_of(config: RunConfig) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def options_of(config: RunConfig) -> dict[str, Any]:
     parts: dict[str, Any] = asdict(config.run) | asdict(config.lora) | asdict(config.training) | asdict(config.chat)
     parts |= config.objective.hyperparameters()
     kept = {name: value for name, value in parts.items() if value is not None and name not in ("output", "resume")}
-    return json.loads(json.dumps(kept, default=str))
+    return json.loads(json.dumps(without_secrets(kept), default=str))
 
 
 def _named(base: RunConfig) -> str:

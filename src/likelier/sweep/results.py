@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from shutil import get_terminal_size
 
-from likelier.console import say
+from likelier.console import put, say
 from likelier.errors import RunFolderError
 from likelier.sweep.record import SweepRecord
 
@@ -27,7 +27,7 @@ def show_results(record: SweepRecord) -> list[str]:
             raise
         say(f"nothing to compare: {error}")
     else:
-        print(as_text(found, get_terminal_size((PIPED, 24)).columns), end="")
+        put(as_text(found, get_terminal_size((PIPED, 24)).columns), end="")
         write_page(found, Path(folder / PAGE))
         say(f"page: {folder / PAGE}")
     for name, error in failed.items():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import torch
 
 from likelier.console import say
 from likelier.data.shared_ids import sharing_ids
-from likelier.errors import LikelierError, RunFolderError
+from likelier.errors import ConfigError, LikelierError, RunFolderError
+from likelier.leftovers import nothing_left
 from likelier.pipeline import train
 from likelier.runs import RunFolder
 from likelier.sweep.data import SharedData, load_shared, say_budgets
@@ -28,8 +31,14 @@ def run_sweep(plan: SweepPlan) -> SweepRecord:
     are, and an interrupted one goes on from its newest checkpoint, or begins again without one. Raises
     `RunFolderError` where the folder is taken, or holds another sweep.
     """
-    root = RunFolder(plan.output)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("a sweep runs in one process; start it without torchrun, or its runs one by one with it")
     _check_root(plan)
+    with nothing_left(plan.output, lambda: (plan.output / SWEEP_FILE).exists()):
+        return _run_in(RunFolder(plan.output), plan)
+
+
+def _run_in(root: RunFolder, plan: SweepPlan) -> SweepRecord:
     root.lock()
     try:
         say(_words(plan))
@@ -77,7 +86,8 @@ def _train_all(plan: SweepPlan, shared: SharedData, record: SweepRecord) -> None
             for number, run in enumerate(plan.runs, 1):
                 _train_one(run, f"run {number} of {len(plan.runs)}, {run.name}", shared, record)
     except BaseException as error:
-        record.end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        with suppress(RunFolderError):  # the error to tell is the first one, also where nothing can be written
+            record.end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     failed = any(entry["status"] == "failed" for entry in record.content["runs"])
     record.end("failed" if failed else "done")
@@ -90,7 +100,7 @@ def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepReco
         record.update(run.name, status="done", error=None)
         return
     say(f"\n{said}")
-    resume = folder.latest_checkpoint() is not None
+    resume = bool(folder.checkpoints.flaws())  # whether it can, the run itself tells
     if not resume and folder.path.exists():
         say(f"{folder.path} has no checkpoint: the run begins again")
         shutil.rmtree(folder.path)
@@ -105,7 +115,8 @@ def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepReco
         say(f"{run.name} failed: {_named(error)}\nThe sweep goes on with the next run")
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        record.update(run.name, status=status, error=_named(error))
+        with suppress(RunFolderError):
+            record.update(run.name, status=status, error=_named(error))
         raise
     else:
         record.update(run.name, status="done", error=None)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from math import isfinite, nan
 from typing import Any
 
+from likelier.jsontext import BrokenJson, parse_json
 from likelier.records import Content, Message, TokenIds
 
 Row = Mapping[str, Any]
@@ -41,7 +42,7 @@ def as_number(value: Any) -> float:
     """A number, also one that stands there as text; NaN for anything else."""
     try:
         number = nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return nan
     return number if isfinite(number) else nan
 
@@ -85,8 +86,8 @@ def json_text(value: Any) -> str:
     """Tools or tool calls as JSON text, whether they came as text or as objects; empty where there are none."""
     if isinstance(value, str):
         try:
-            value = json.loads(value) if value.strip() else None
-        except json.JSONDecodeError:
+            value = parse_json(value) if value.strip() else None
+        except BrokenJson:
             return value  # whoever renders it says so
     if not value:
         return ""

@@ -173,7 +173,7 @@ class _Account:
             if missing:
                 raise DataError(
                     f"{source}: the column {', '.join(sorted(missing))} is missing; row 1 was read as "
-                    f"'{self.found.name}', this row has {sorted(row.keys())}"
+                    f"'{self.found.name}', this row has {sorted(row.keys())}. Add it, or take the row out"
                 )
             yield source, named
 
@@ -189,8 +189,16 @@ class _Account:
 def convert(named: NamedRows, columns: Columns | None = None) -> Converted:
     """Turn rows into records by their layout, with a column map where the file needs one.
 
-    Rows that cannot be used are counted by reason; missing columns and values without a meaning raise `DataError`.
+    Rows that cannot be used are counted by reason; missing columns, values without a meaning and values nested too
+    deeply raise `DataError`.
     """
+    try:
+        return _converted(named, columns)
+    except RecursionError as error:
+        raise DataError(f"{named.name}: a value is nested too deeply to be read; flatten it") from error
+
+
+def _converted(named: NamedRows, columns: Columns | None) -> Converted:
     rows = iter(named.rows)
     first = next(rows, None)
     if first is None:
@@ -210,7 +218,8 @@ def convert(named: NamedRows, columns: Columns | None = None) -> Converted:
 
 def _nothing(name: str, account: _Account) -> str:
     if account.unusable.rows:
-        return f"{name}: none of the {account.rows} rows can be used:\n{account.unusable.summary()}"
+        summary, first = account.unusable.summary(), account.unusable.rows[0]
+        return f"{name}: none of the {account.rows} rows can be used:\n{summary}\nThe first is {first}"
     return f"{name}: read as '{account.found.name}', none of the {account.rows} rows prefers one answer to another"
 
 

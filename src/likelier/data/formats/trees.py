@@ -17,18 +17,40 @@ _PLACE = object()  # a key that no column has
 def rankings_of_trees(rows: Iterable[Place]) -> Iterator[Place]:
     """Rows with a nested `tree` as rows with prompt, answers and ranks or scores."""
     for source, row in rows:
-        if not isinstance(row["tree"], Mapping):
-            raise DataError(f"{source}: tree is {type(row['tree']).__name__}; it must be a message with its replies")
+        _check_tree(row["tree"], source)
         yield from _rankings(row["tree"], source)
+
+
+def _check_tree(tree: Any, source: Source) -> None:
+    """Every message must be an object, and its replies a list of such."""
+    if not isinstance(tree, Mapping):
+        raise DataError(f"{source}: tree is {type(tree).__name__}; it must be a message with its replies")
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, Mapping):
+            raise DataError(f"{source}: a message of the tree is {type(node).__name__}; it must be an object with text")
+        replies = _replies(node)
+        if not isinstance(replies, (list, tuple)):
+            raise DataError(f"{source}: the replies of a message are {type(replies).__name__}; they must be a list")
+        waiting.extend(replies)
+
+
+def _replies(node: Node) -> Any:
+    return node.get("replies") or node.get("children") or []
 
 
 def rankings_of_messages(rows: Iterable[Place]) -> Iterator[Place]:
     """Rows of one message each (id, parent, text, role, rank or score), in any order, as rankings.
 
-    Raises `DataError` for an id that comes twice, a parent that is not there, or messages that run in a circle.
+    Raises `DataError` for an id that is missing or comes twice, a parent that is not there, or messages that run in a
+    circle.
     """
     nodes: dict[Any, dict[Any, Any]] = {}
     for source, row in rows:
+        _check_name(row["id"], "id", source)
+        if row["parent"] not in (None, ""):
+            _check_name(row["parent"], "parent", source)
         if row["id"] in nodes:
             raise DataError(f"{source}: the id {row['id']!r} comes a second time; every message needs its own")
         nodes[row["id"]] = {**row, "replies": [], _PLACE: source}
@@ -41,6 +63,11 @@ def rankings_of_messages(rows: Iterable[Place]) -> Iterator[Place]:
     _require_reached(nodes, roots)
     for root in roots:
         yield from _rankings(root, root[_PLACE])
+
+
+def _check_name(value: Any, column: str, source: Source) -> None:
+    if value in (None, "") or not isinstance(value, (str, int, float)):
+        raise DataError(f"{source}: {column} is {value!r}; every message needs an id, a text or a number")
 
 
 def _require_reached(nodes: Mapping[Any, Node], roots: Sequence[Node]) -> None:
@@ -62,7 +89,7 @@ def _rankings(root: Node, source: Source) -> Iterator[Place]:
     while waiting:
         node, before = waiting.pop()
         path = [*before, {"role": node.get("role"), "content": _text(node)}]
-        replies = node.get("replies") or node.get("children") or []
+        replies = _replies(node)
         ranking = _ranking(path, replies)
         if ranking is not None:
             yield node.get(_PLACE, source), ranking

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from likelier.contents import SWEEP, checked
+from likelier.durable import read_object
 from likelier.errors import ConfigError, RunFolderError
 from likelier.insight.reading import Run, read_run
+from likelier.paths import below
 
 SWEEP_FILE = "sweep.json"
 _NOT_OF_THE_METHOD = ("report_to", "logging_steps", "save_steps", "save_total_limit", "reference_store", "trainer")
@@ -97,15 +100,15 @@ def _settings(folder: Path) -> tuple[list[Subject], list[Lost]]:
     """The settings of a sweep with their finished runs, and the runs that are not finished."""
     path = folder / SWEEP_FILE
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        done = [entry for entry in entries if entry["status"] == "done"]
-        lost = [Lost(one["name"], one["status"], one.get("error", "")) for one in entries if one["status"] != "done"]
-        groups: dict[str, list[Run]] = {entry["setting"]: [] for entry in done}
-        for entry in done:
-            groups[entry["setting"]].append(read_run(folder / entry["folder"]))
-        named = frozenset(name for entry in done for name in entry["varied"]) | {"seed"}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        entries = checked(read_object(path), SWEEP, path)["runs"]
+    except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
+    done = [entry for entry in entries if entry["status"] == "done"]
+    lost = [Lost(one["name"], one["status"], one.get("error") or "") for one in entries if one["status"] != "done"]
+    groups: dict[str, list[Run]] = {entry["setting"]: [] for entry in done}
+    for entry in done:
+        groups[entry["setting"]].append(read_run(below(folder, entry["folder"])))
+    named = frozenset(name for entry in done for name in entry["varied"]) | {"seed"}
     return [Subject(name, tuple(runs), named) for name, runs in groups.items()], lost
 
 

@@ -125,6 +125,12 @@ _ENTRIES = [
         "Single steps threw the policy far off, so where it stands depends on the last accident.",
     ),
     Entry(
+        "skipped-step",
+        "A step was skipped: its loss or gradient was not finite",
+        "Its rows were not learned from, the weights were left alone and training went on. A second such step ends a "
+        "run. The rows lie in the run folder, with their scores and texts.",
+    ),
+    Entry(
         "kto-baseline",
         "KTO's baseline is off",
         "The baseline is the mean log-ratio of answers under prompts that are not theirs, and every row is judged "

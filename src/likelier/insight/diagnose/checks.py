@@ -14,7 +14,7 @@ from likelier.insight.diagnose.health import health
 from likelier.insight.diagnose.learning import no_gradient, not_learning
 from likelier.insight.diagnose.length import length_exploitation
 from likelier.insight.diagnose.likelihood import displacement, drift
-from likelier.insight.diagnose.stability import unstable
+from likelier.insight.diagnose.stability import skipped_step, unstable
 from likelier.insight.diagnose.start import distant_reference, wrong_reference
 from likelier.insight.reading import Run
 from likelier.insight.verdicts import Verdict, worst_first
@@ -33,6 +33,7 @@ CHECKS = (
     Check(wrong_reference),
     Check(no_gradient),
     Check(unstable),
+    Check(skipped_step),
     Check(leakage),
     Check(not_learning),
     Check(repetition),

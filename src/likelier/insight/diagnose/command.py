@@ -19,6 +19,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     """Read, diagnose, print; gives the exit code."""
+    from likelier.console import put
     from likelier.insight.diagnose.checks import diagnose
     from likelier.insight.reading import read_run
 
@@ -26,7 +27,7 @@ def run(flags: argparse.Namespace) -> int:
     verdicts = diagnose(read)
     if flags.json:
         content = {"run": str(flags.run), "verdicts": [verdict.as_json() for verdict in verdicts]}
-        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        put(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False), exact=True)
     else:
         from likelier.insight.diagnose.text import as_text
 

@@ -1,4 +1,4 @@
-"""Jumps: of the gradient, of the loss, and numbers that stopped being numbers."""
+"""Jumps: of the gradient, of the loss; numbers that stopped being numbers, and steps that were skipped for them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ GRADIENT_SPIKE = 10.0  # times the median of its neighbours; small batches vary 
 BEGINNING = 3  # logged steps
 LOSS_SPIKE = 3.0  # times the loss at the start, and as many times its neighbours
 FEWEST = 2  # spikes; a single one is one odd row
+MOST_ROWS = 8  # named
 DIVERGED = 1.5  # times the loss at the start, in the last third
 
 
@@ -42,6 +43,21 @@ def unstable(facts: Facts) -> Iterator[Verdict]:
         ("highest learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
     ]
     yield verdict("unstable", "warning", evidence, _calmer(facts))
+
+
+def skipped_step(facts: Facts) -> Iterator[Verdict]:
+    """The steps that never reached the weights, with the rows that they were made of."""
+    found = facts.run.skipped()
+    if not found:
+        return
+    evidence: list[tuple[str, str]] = []
+    for step in found:
+        sources = [row["source"] for row in step["rows"]]
+        more = f" and {len(sources) - MOST_ROWS} more" if len(sources) > MOST_ROWS else ""
+        evidence.append((f"step {step['step']}", first_lines(step["cause"])))
+        evidence.append(("its rows", "; ".join(sources[:MOST_ROWS]) + more))
+    files = "skipped/step-*.json holds their scores and texts: look for what is odd about them"
+    yield verdict("skipped-step", "warning", evidence, [files, *_calmer(facts)[:2]])
 
 
 _AVERTED = "A number that is not finite stopped the run"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from io import StringIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +13,7 @@ from rich.text import Text
 from likelier.console import printable
 from likelier.insight.reading import Run
 from likelier.insight.verdicts import Verdict
+from likelier.terminal import SafeConsole
 
 STYLES = {"error": "bold red", "warning": "yellow", "good": "bold green", "info": "cyan"}
 
@@ -20,7 +21,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "good": "bold green", "info"
 def as_text(run: Run, verdicts: Sequence[Verdict], *, width: int | None = None, colour: bool = False) -> str:
     """The verdicts for people."""
     stream = StringIO()
-    console = Console(file=stream, width=width or 110, force_terminal=colour, no_color=not colour, highlight=False)
+    console = SafeConsole(file=stream, width=width or 110, force_terminal=colour, no_color=not colour)
     console.print(Group(*_parts(run, verdicts)))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 

@@ -84,17 +84,17 @@ def run(flags: argparse.Namespace) -> None:
 
     found = look(Place(flags.run, flags.at, flags.reference, flags.dtype), lambda *seen: _subject(flags, *seen))
     if flags.json:
+        from likelier.console import put
         from likelier.insight.inspect.figures import as_json
 
-        print(json.dumps(as_json(found), indent=2, ensure_ascii=False))
+        put(json.dumps(as_json(found), indent=2, ensure_ascii=False), exact=True)
     elif flags.html:
         _write_page(found, flags.html)
     else:
-        from rich.console import Console
-
         from likelier.insight.inspect.text import show
+        from likelier.terminal import SafeConsole
 
-        show(found, Console(highlight=False), flags.top)
+        show(found, SafeConsole(), flags.top)
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -139,7 +139,7 @@ def _subject(flags: argparse.Namespace, card: dict[str, Any], policy: Policy) ->
     if flags.data is not None:
         return row_of_file(load_preferences(flags.data, columns=columns_of(flags.columns)), flags.row, pair)
     data = recorded_data(card, flags.run)
-    split_of_one = card["run"].get("eval_data") is None
+    split_of_one = card.get("run", {}).get("eval_data") is None
     return row_of_run(data, flags.row, held_out=flags.held_out, split_of_one=split_of_one, pair=pair)
 
 

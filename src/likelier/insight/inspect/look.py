@@ -14,7 +14,8 @@ from likelier.errors import RunFolderError
 from likelier.insight.inspect.chain import Chain, chain_of
 from likelier.insight.inspect.subject import Subject, group_of
 from likelier.insight.reading import read_run
-from likelier.models import DEMO_MODEL, Dtype, Policy, default_token_budget
+from likelier.loading import DEMO_MODEL
+from likelier.models import Dtype, Policy, default_token_budget
 from likelier.objectives import Objective
 from likelier.paths import cache_folder
 from likelier.recorded import card_of, final_model, policy_at, recorded_objective, reference_at_start, reference_for

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from likelier.contents import told
 from likelier.data.load import PreferenceData
 from likelier.data.prepare import prepare_groups
 from likelier.data.tokenize import Group, tokenize_records
@@ -155,13 +156,14 @@ def group_of(subject: Subject, policy: Policy, objective: Objective, card: dict[
 
 
 def _limits(card: dict[str, Any]) -> dict[str, Any]:
-    return {"max_length": card["data"]["max_length"], "truncation": card.get("options", {}).get("truncation", "drop")}
+    limit = told(card, "the run", "data", "max_length")
+    return {"max_length": limit, "truncation": card.get("options", {}).get("truncation", "drop")}
 
 
 def _tokenized(record: Record, policy: Policy, card: dict[str, Any], chat: ChatOptions | None) -> Group:
     found = tokenize_records([record], policy.tokenizer, **_limits(card), chat=chat)
     if not found.groups:
-        limit = card["data"]["max_length"]
+        limit = told(card, "the run", "data", "max_length")
         raise DataError(f"{next(iter(found.unusable))}: the row cannot be used (the run's max_length is {limit})")
     return found.groups[0]
 

