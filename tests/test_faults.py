@@ -189,6 +189,19 @@ def test_a_run_that_was_cut_after_its_last_step_makes_no_other(tmp_path: Path) -
 # --- resuming --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("held_out", [0, 6])
+def test_a_run_that_was_killed_just_before_its_end_logs_its_last_window_once(tmp_path: Path, held_out: int) -> None:
+    """The window of step 5 is not full, and its line is written after, or with an evaluation before, the checkpoint."""
+    evaluated: dict[str, Any] = {"eval_steps": 2, "eval_prompts": 0} if held_out else {}
+    options = {"max_steps": 5, "logging_steps": 2, "eval_data": chat_pairs(held_out, seed=9), **evaluated}
+    whole = trained(tmp_path / "whole", **options)
+    trained(tmp_path / "cut", **options)
+    RunFolder(tmp_path / "cut").update_card({"status": "training"})
+    again = trained(tmp_path / "cut", **options, resume=True)
+    assert [row["step"] for row in logged(again) if "loss" in row] == [1, 2, 4, 5]
+    assert_same_run(whole, again)
+
+
 def test_a_run_without_a_checkpoint_begins_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"save_steps": None, "eval_data": chat_pairs(6, seed=1), "eval_prompts": 0}
     straight = trained(tmp_path / "straight", **options)

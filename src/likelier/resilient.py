@@ -86,14 +86,14 @@ class ResilientTrainer(SavingTrainer):
             say(f"{self.folder.path} has no checkpoint: the run begins again")
         else:
             say(f"going on from step {step}")
-        self.folder.go_back_to(step, again=step >= planned_steps)
-        self.ranks.wait()
-        self._step_judge.go_on_from(step)
         if checkpoint is not None:
             progress = read_progress(checkpoint)
             self._clock.go_on_from(progress)
             self._window.load(progress["window"])
             self._saved_step = step
+        self.folder.go_back_to(step, again=step >= planned_steps, unlogged=bool(self._window))
+        self.ranks.wait()
+        self._step_judge.go_on_from(step)
 
     def _end_if_asked(self) -> None:
         """After the steps: raises `Interrupted` where a signal has ended them, or came after the last one's end."""

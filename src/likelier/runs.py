@@ -248,11 +248,12 @@ class RunFolder:
             rows.append({**row, "step": step} if "step" in row else row)
         return rows, None
 
-    def go_back_to(self, step: int, *, again: bool = False) -> None:
+    def go_back_to(self, step: int, *, again: bool = False, unlogged: bool = False) -> None:
         """Drop what was logged, evaluated and skipped after `step`, where a run goes on from; -1 drops everything.
 
-        `again`: the evaluation at `step` is dropped as well, because it will be made once more. A last line that is
-        damaged is dropped with a warning; raises `RunFolderError` for any other.
+        `again`: the evaluation at `step` is dropped as well, because it will be made once more; `unlogged`: so is the
+        line of its loss, which was written after the checkpoint (a last logging window that is not full). A last line
+        that is damaged is dropped with a warning; raises `RunFolderError` for any other.
         """
         rows, damaged = self._metrics()
         if damaged is not None:
@@ -260,6 +261,8 @@ class RunFolder:
         kept = [row for row in rows if row.get("step", 0) <= step]
         if again:
             kept = [row for row in kept if "eval_loss" not in row or row.get("step", 0) < step]
+        if unlogged:
+            kept = [row for row in kept if "eval_loss" in row or row.get("step", 0) < step]
         with self.writing(self.metrics_file.name):
             write_whole(self.metrics_file, "".join(f"{_json(row)}\n" for row in kept).encode())
             for path in (*self.evaluations.glob("step-*.json"), *self.skipped.glob("step-*.json")):
@@ -346,7 +349,7 @@ class OtherRanksFolder(RunFolder):
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Left to the first rank."""
 
-    def go_back_to(self, step: int, *, again: bool = False) -> None:
+    def go_back_to(self, step: int, *, again: bool = False, unlogged: bool = False) -> None:
         """Left to the first rank."""
 
     def write_evaluation(self, detail: Mapping[str, Any]) -> None:

@@ -298,8 +298,7 @@ class PreferenceTrainer(ResilientTrainer):
         self._clock.start()
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         self._end_if_asked()
-        if self._window:  # a last logging window that is not full
-            self.log({"loss": math.nan})  # the window's takes its place
+        self._log_last_window()
         with self._clock.paused():
             if self.eval_groups:
                 self.folder.update_card({"evaluation_end": self._last_evaluation or self._evaluate_at_end()})
@@ -376,7 +375,13 @@ class PreferenceTrainer(ResilientTrainer):
         self._last_evaluation = self._evaluate_at_end()  # due at the last step: nothing is evaluated twice
         return self._last_evaluation
 
+    def _log_last_window(self) -> None:
+        """One that is not full; after the last step, and before the evaluation there."""
+        if self._window:
+            self.log({"loss": math.nan})  # the window's takes its place
+
     def _evaluate_at_end(self) -> dict[str, float]:
+        self._log_last_window()
         self.save_model()  # first: a fault of an evaluation must not cost the training
         return self._evaluate_now("end")
 
