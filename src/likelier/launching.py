@@ -45,7 +45,9 @@ def take_over_precision(autocast: bool) -> None:
 
     Raises `ConfigError` where its config asks for another one.
     """
-    asked = os.environ.get(_PRECISION, "no")
+    asked = os.environ.get(_PRECISION)
+    if asked is None:
+        return
     own = "bf16" if autocast else "no"
     if asked not in ("no", own):
         mend = "set mixed_precision to no, or give --dtype bfloat16" if asked == "bf16" else "set it to no, or to bf16"
