@@ -146,3 +146,10 @@ def test_a_rank_that_dies_ends_the_others_by_name(what: str, code: int, words: s
     card = json.loads((tmp_path / what / "run.json").read_text(encoding="utf-8"))
     assert card["status"] == "failed" and words in card["error"]
     assert (tmp_path / what / "checkpoints" / "step-2").is_dir()
+
+
+def test_a_first_rank_that_stops_with_what_keeps_the_others_together_ends_them_too(tmp_path: Path) -> None:
+    codes, said = run_worlds(tmp_path, "ddp-2:lose_rank:stopped-first")
+    assert codes == [[-9, 4]], said[-3000:]
+    words = "rank 1: error: rank 0, or the launcher that keeps the ranks together, gave no sign of life for 6 seconds"
+    assert words in said, said[-3000:]

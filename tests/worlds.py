@@ -125,14 +125,15 @@ def whole(folder: Path, more: dict[str, Any]) -> None:
 
 
 def lose_rank(folder: Path, more: dict[str, Any]) -> None:
-    """What the first letters of the folder's name say happens to the last rank in the third step."""
-    last = int(os.environ["WORLD_SIZE"]) - 1
+    """What the folder's name says happens to the last rank in the third step, or to the first."""
+    what, _, which = folder.name.partition("-")
+    rank = 0 if which == "first" else int(os.environ["WORLD_SIZE"]) - 1
     actions: dict[str, Callable[[], object]] = {
         "killed": to_itself(signal.SIGKILL),
         "stopped": to_itself(signal.SIGSTOP),
         "failed": lambda: 1 / 0,
     }
-    callbacks = [At(2, last, actions[folder.name])]
+    callbacks = [At(2, rank, actions[what])]
     try:
         cases()["dpo-float64"].run(folder, callbacks=callbacks, rank_timeout=6.0, save_steps=1, **more)
     except OtherRankEndedError as error:
@@ -163,10 +164,12 @@ def run_world(folder: Path, name: str, work: Callable[[Path, dict[str, Any]], No
         if child == 0:
             _be_rank(folder, rank, count, port, {"shard": True} if kind == "fsdp" else {}, work)
         ranks.append(child)
-    codes = [_ended(child) for child in ranks[:-1]]
-    if folder.name == "stopped":
-        os.kill(ranks[-1], signal.SIGKILL)
-    return [*codes, _ended(ranks[-1])]
+    stopped = {"stopped": count - 1, "stopped-first": 0}.get(folder.name)
+    codes = {rank: _ended(child) for rank, child in enumerate(ranks) if rank != stopped}
+    if stopped is not None:
+        os.kill(ranks[stopped], signal.SIGKILL)
+        codes[stopped] = _ended(ranks[stopped])
+    return [codes[rank] for rank in range(count)]
 
 
 def _ended(child: int) -> int:

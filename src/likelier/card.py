@@ -13,7 +13,7 @@ from likelier.data.prepare import PreparedData
 from likelier.data.tokenize import Group
 from likelier.models import Policy
 from likelier.objectives import Objective
-from likelier.options import TrainingOptions
+from likelier.options import DDP_ARGUMENTS, TrainingOptions
 from likelier.scoring import ScorerChoice
 from likelier.versions import versions
 
@@ -95,7 +95,7 @@ class RunFacts:
             "warmup": options.warmup_share,
             "max_steps": options.max_steps,
             "epochs": options.epochs,
-            "trainer": options.trainer,
+            "trainer": {name: value for name, value in options.trainer.items() if name not in DDP_ARGUMENTS},
             "adapter": self.policy.adapter_settings,
             "eval_hash": self.data.held_out_hash,
         }

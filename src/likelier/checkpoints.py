@@ -63,6 +63,7 @@ class Checkpoints:
             os.replace(final, self.staging / "old")
         os.replace(staged, final)
         sync_folder(self.path)
+        sync_folder(self.path.parent)  # where `checkpoints` itself may be new
         shutil.rmtree(self.staging)
         if keep:
             flaws = self.flaws()

@@ -9,6 +9,7 @@ from likelier.errors import ConfigError
 from likelier.options import TrainingOptions
 
 _FSDP = "ACCELERATE_USE_FSDP"
+_TAKEN_OVER = "LIKELIER_SHARDS"
 _PRECISION = "ACCELERATE_MIXED_PRECISION"
 _REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed is not supported; take FSDP2 (shard), or DDP",
@@ -28,6 +29,8 @@ def with_launcher(options: TrainingOptions) -> TrainingOptions:
     for name, words in _REFUSED.items():
         if _is_set(name):
             raise ConfigError(f"accelerate's config: {words}")
+    if _is_set(_TAKEN_OVER):
+        return replace(options, shard=True)
     if not _is_set(_FSDP):
         return options
     version = os.environ.get("FSDP_VERSION", "1")
@@ -36,7 +39,7 @@ def with_launcher(options: TrainingOptions) -> TrainingOptions:
     for name, words in _OF_FSDP.items():
         if _is_set(name):
             raise ConfigError(f"accelerate's config: {words}")
-    os.environ.pop(_FSDP)
+    os.environ[_TAKEN_OVER] = os.environ.pop(_FSDP)  # for the stages to come
     return replace(options, shard=True)
 
 

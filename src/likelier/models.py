@@ -83,7 +83,7 @@ def load_policy(
         seed: of the new adapter's weights.
         chat: how conversations become text; a template given here is saved with the policy.
         empty: leave the weights out. They come from the first rank when the model is sharded, so that a machine holds
-            them once (see `sharding.shard_model`).
+            them once (see `sharding.shard_policy`).
 
     Raises:
         ModelError: the model cannot be found or read.

@@ -277,7 +277,7 @@ OURS = {
     "logging_steps": "logging_steps, outside the trainer block",
     "logging_strategy": "logging_steps",
     "logging_first_step": "nothing: the first step is always logged",
-    "logging_nan_inf_filter": "nothing: a loss that is not finite stops the run",
+    "logging_nan_inf_filter": "nothing: a step that is not finite is skipped once, a second one stops the run",
     "eval_strategy": "eval_steps",
     "eval_steps": "eval_steps, outside the trainer block",
     "eval_on_start": "nothing: evaluation data are scored before the first step",
@@ -333,6 +333,8 @@ def check_trainer_block(block: dict[str, Any]) -> dict[str, Any]:
                 f"trainer.{name} is not supported: several processes run as DDP, or with shard: true as FSDP2; drop it"
             )
         if name in DDP_ARGUMENTS:
+            if type(block[name]) not in (int, float) or not 0 < block[name] < float("inf"):
+                raise ConfigError(f"trainer.{name}={block[name]!r} is out of range; it must be a number above 0")
             continue
         if name.startswith(("dataloader_", "eval_", "ddp_", "accelerator_")) or name.endswith("_full_eval"):
             raise ConfigError(

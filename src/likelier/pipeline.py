@@ -25,6 +25,7 @@ from likelier.modelcard import write_model_card
 from likelier.models import Dtype, default_token_budget, load_policy
 from likelier.paths import cache_folder, write_whole
 from likelier.progress import ProgressDisplay
+from likelier.ranks import join_ranks
 from likelier.recorded import card_of, final_model, recorded_chat, reference_for
 from likelier.reference import ReferenceScoring
 from likelier.rewards import implicit_rewards, summarize
@@ -51,6 +52,7 @@ def _train(
     config: RunConfig, folder: RunFolder, data: PreferenceData | None, card: Mapping[str, Any] | None
 ) -> PreferenceTrainer:
     config = replace(config, training=with_launcher(config.training))
+    join_ranks(config.training.trainer.get("ddp_timeout"))  # each on its device, before a model is loaded there
     run, seed = config.run, config.training.seed
     if run.push_to_hub is not None:
         check_repository(run.push_to_hub)

@@ -78,6 +78,8 @@ class Ranks:
         data = text.encode()
         length = torch.tensor(len(data))
         distributed.broadcast(length, 0)
+        if not int(length):
+            return ""
         sent = torch.zeros(int(length), dtype=torch.uint8)
         if self.is_first:
             sent = torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -132,6 +134,9 @@ def _initialize(timeout: float | None) -> None:
         )
     backend = "gloo"  # also beside NCCL: what is told on the CPU must not wait for the device
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        own, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if own >= devices:
+            raise ConfigError(f"more processes than devices on this machine ({devices}); start at most one for each")
+        torch.cuda.set_device(own)
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=None if timeout is None else timedelta(seconds=timeout))

@@ -48,10 +48,12 @@ class ResilientTrainer(SavingTrainer):
         try:
             yield
         except BaseException as ended:
-            other = self._vigil.failed(ended) if self._interruption.agreed is None else None
+            together = isinstance(ended, Interrupted) and self._interruption.agreed is not None
+            other = None if together else self._vigil.failed(ended)
             error = ended if other is None else OtherRankEndedError(f"{other or 'another rank is gone'}: {_GO_ON}")
             self._write_end(error)
-            self.callback_handler.on_train_end(self.args, self.state, self.control)
+            with suppress(Exception):  # a tracker that is out of reach, say: the error to tell is the first one
+                self.callback_handler.on_train_end(self.args, self.state, self.control)
             if other is None:
                 raise
             raise error from ended

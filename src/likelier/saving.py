@@ -144,7 +144,8 @@ class SavingTrainer(Trainer):
             with _undamaged(resume_from_checkpoint):
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            slices.load_weights(self.policy.model)
+            with _undamaged(resume_from_checkpoint):
+                slices.load_weights(self.policy.model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         slices = self._slices(checkpoint)

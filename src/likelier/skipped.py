@@ -71,7 +71,10 @@ class StepJudge:
 
     def _skip(self, step: int, cause: str, rows: Sequence[dict[str, Any]]) -> None:
         kept = [{name: value for name, value in row.items() if name != "is_culprit"} for row in rows]
-        file = self.folder.write_skipped({"step": step, "cause": cause, "rows": kept}, self.rank)
+        file = f"skipped/step-{step}.rank-*.json"  # of the other ranks, where this one has nothing to write down
+        if kept or self.rank == 0:
+            written = self.folder.write_skipped({"step": step, "cause": cause, "rows": kept}, self.rank)
+            file = written if kept else file
         self._count += 1
         if self._count > ALLOWED:
             raise TrainingError(

@@ -140,10 +140,10 @@ def train_stages(staged: StagedConfig) -> RunFolder:
 
 
 def _train_in(root: RunFolder, staged: StagedConfig, ranks: Ranks) -> None:
-    root.lock()
+    refusal = ranks.text_of_first(_refusal(root, staged) if ranks.is_first else "")
+    if refusal:
+        raise RunFolderError(refusal)
     try:
-        if ranks.is_first:
-            _check_root(root, staged)
         root.update_card({"status": "training", "model": staged.model, "versions": versions()})
         try:
             for number in range(1, len(staged.stages) + 1):
@@ -159,6 +159,17 @@ def _train_in(root: RunFolder, staged: StagedConfig, ranks: Ranks) -> None:
         root.update_card({"status": "done"})
     finally:
         root.close()
+
+
+def _refusal(root: RunFolder, staged: StagedConfig) -> str:
+    """Lock the folder. Why it cannot be used; empty if it can."""
+    try:
+        root.lock()
+        _check_root(root, staged)
+    except RunFolderError as error:
+        root.close()
+        return str(error)
+    return ""
 
 
 def _train_stage(root: RunFolder, staged: StagedConfig, number: int, ranks: Ranks) -> None:
@@ -223,6 +234,8 @@ def _options(stage: Stage) -> dict[str, Any]:
 
 def _write_lineage(root: RunFolder, staged: StagedConfig, begun: int = 0) -> None:
     """What the stages are by now; number `begun` starts at once (a killed run should not say otherwise)."""
+    if isinstance(root, OtherRanksFolder):
+        return
     entries = [_entry(root, stage) for stage in staged.stages]
     for entry in entries[begun - 1 : begun] if begun else []:
         entry["status"] = "training" if entry["status"] == "not begun" else entry["status"]

@@ -107,13 +107,13 @@ class PreferenceTrainer(ResilientTrainer):
             self.folder.open(resume=resume)
             self._take_data(objective, train, eval_data, unusable or UnusableRows())
             self._start(callbacks)
+            self._watch_steps(self.objective)
+            self.token_budget = self._token_budget()
         except BaseException as error:
             self.folder.close()
             self._vigil.failed(error)
             raise
-        self._watch_steps(self.objective)
         self._trained = False
-        self.token_budget = self._token_budget()
         self._walker = StepWalker(policy.model, self.objective, self.token_budget, self.args.device, self.ranks)
         self._against: RunReference | None = None
         self._evaluator: Evaluator | None = None
@@ -200,6 +200,9 @@ class PreferenceTrainer(ResilientTrainer):
         return self.options.max_steps or math.ceil(steps_an_epoch * (self.options.epochs or 1))
 
     def _token_budget(self) -> int:
+        if self.resume:
+            newest = self.folder.latest_checkpoint()
+            self.ranks.require_same("run folder (it must be on a disk that all share)", str(newest and newest.name))
         before = self.folder.read_fingerprint().get("token_budget") if self.resume else None
         known = self.options.token_budget or before
         if known is not None:

@@ -12,7 +12,9 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import Event, Thread
+from typing import NamedTuple, TypeVar
 
 from torch import distributed
 
@@ -21,6 +23,17 @@ from likelier.ranks import Ranks
 PATIENCE = 120.0  # seconds without a sign of life after which a rank counts as dead
 _ENDED = "likelier/ended"  # where the rank that ended first stands
 _DONE = "done"
+_STORE = "rank 0, or the launcher that keeps the ranks together,"
+_STORE_GONE = f"{_STORE} is gone"
+Answer = TypeVar("Answer")
+
+
+class _Heard(NamedTuple):
+    """What the store told last: which rank ended first, the watched rank's sign of life, and when that was."""
+
+    ended: str
+    sign: str
+    at: float
 
 
 class Vigil:
@@ -38,6 +51,7 @@ class Vigil:
         self._over = Event()
         self._thread: Thread | None = None
         self._signs = 0
+        self._watched = (ranks.rank + 1) % ranks.size
 
     def start(self) -> None:
         """Begin; there is nothing to watch in one process, or where another program joined the ranks."""
@@ -45,21 +59,21 @@ class Vigil:
             return
         address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self._store = distributed.TCPStore(*address, is_master=False)  # a connection of its own: others may block
-        self._give_sign()
+        self._heard = self._exchanged()
+        Thread(target=self._listen, name="vigil-store", daemon=True).start()
         self._thread = Thread(target=self._watch, name="vigil", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """This rank is done, as it should be: its silence from now on means nothing."""
         if self._stopped():
-            with suppress(Exception):
-                self._store.set(_alive(self.ranks.rank), _DONE)
+            self._in_time(lambda: self._store.set(_alive(self.ranks.rank), _DONE), None)
 
     def failed(self, error: BaseException) -> str | None:
         """This rank ends with an error. Where another rank's end is behind it, that is returned; else all are told."""
         if self._thread is None:
             return None
-        behind = self._who_ended() if _is_of_exchange(error) else None
+        behind = self._in_time(self._who_ended, _STORE_GONE) if _is_of_exchange(error) else None
         if self._stopped() and behind is None:
             first_line = str(error).split("\n")[0]
             self._tell(f"rank {self.ranks.rank} ({_place()}) failed: {type(error).__name__}: {first_line}"[:500])
@@ -73,21 +87,30 @@ class Vigil:
             thread.join()
         return thread is not None
 
-    # --- the thread ------------------------------------------------------------------------------------------------
+    # --- the threads -----------------------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        watched = (self.ranks.rank + 1) % self.ranks.size
-        last, since = "", time.monotonic()
+    def _listen(self) -> None:
+        """Speak with the store, which may be silent for good where the process that keeps it is stopped."""
         while not self._over.wait(self._pause):
             try:
-                self._give_sign()
-                told, sign = self._read(_ENDED), self._read(_alive(watched))
-            except Exception:  # the store lies with the launcher, or with the first rank
-                told, sign = "rank 0, or the launcher that keeps the ranks together, is gone", last
-            if sign != last or sign == _DONE:
-                last, since = sign, time.monotonic()
-            elif not told and time.monotonic() - since > self.patience:
-                told = f"rank {watched} ({sign.split('|')[0]}) gave no sign of life for {self.patience:.0f} seconds"
+                self._heard = self._exchanged()
+            except Exception:
+                self._heard = _Heard(_STORE_GONE, self._heard.sign, time.monotonic())
+                return
+
+    def _watch(self) -> None:
+        last, since = "", time.monotonic()
+        while not self._over.wait(self._pause):
+            heard, now = self._heard, time.monotonic()
+            told = heard.ended
+            if heard.sign != last or heard.sign == _DONE:
+                last, since = heard.sign, heard.at
+            if not told and now - heard.at > self.patience:
+                told = f"{_STORE} gave no sign of life for {self.patience:.0f} seconds"
+            elif not told and now - since > self.patience:
+                told = (
+                    f"rank {self._watched} ({last.split('|')[0]}) gave no sign of life for {self.patience:.0f} seconds"
+                )
                 self._tell(told)
             if told and not self._over.wait(self._pause):  # this rank may be about to fail the same way, and to tell
                 self._end(told)
@@ -95,33 +118,44 @@ class Vigil:
 
     def _who_ended(self) -> str:
         """After giving it the time to be known. An error of the exchange tells that some rank is gone."""
-        with suppress(Exception):
-            others = [rank for rank in range(self.ranks.size) if rank != self.ranks.rank]
-            before = {rank: self._read(_alive(rank)) for rank in others}
-            deadline = time.monotonic() + 2.5 * self._pause
-            while time.monotonic() < deadline:
-                told = self._read(_ENDED)
-                if told:
-                    return told
-                time.sleep(self._pause / 8)
-            silent = [rank for rank in others if self._read(_alive(rank)) == before[rank] != _DONE]
-            if silent:
-                return "; ".join(f"rank {rank} ({before[rank].split('|')[0]}) is gone" for rank in silent[:8])
-            return ""
-        return "rank 0, or the launcher that keeps the ranks together, is gone"
+        others = [rank for rank in range(self.ranks.size) if rank != self.ranks.rank]
+        before = {rank: self._read(_alive(rank)) for rank in others}
+        deadline = time.monotonic() + 2.5 * self._pause
+        while time.monotonic() < deadline:
+            told = self._read(_ENDED)
+            if told:
+                return told
+            time.sleep(self._pause / 8)
+        silent = [rank for rank in others if self._read(_alive(rank)) == before[rank] != _DONE]
+        return "; ".join(f"rank {rank} ({before[rank].split('|')[0]}) is gone" for rank in silent[:8])
 
     # --- the store -------------------------------------------------------------------------------------------------
 
-    def _give_sign(self) -> None:
+    def _exchanged(self) -> _Heard:
+        """Give a sign of life, and hear of the others."""
         self._signs += 1
         self._store.set(_alive(self.ranks.rank), f"{_place()}|{self._signs}")
+        return _Heard(self._read(_ENDED), self._read(_alive(self._watched)), time.monotonic())
 
     def _read(self, key: str) -> str:
         return self._store.get(key).decode() if self._store.check([key]) else ""
 
     def _tell(self, told: str) -> None:
-        with suppress(Exception):
-            self._store.compare_set(_ENDED, "", told)  # the first one told is the cause of the others
+        ask = partial(self._store.compare_set, _ENDED, "", told)  # the first one told is the cause of the others
+        self._in_time(ask, None)
+
+    def _in_time(self, ask: Callable[[], Answer], otherwise: Answer) -> Answer:
+        """What the store answers; `otherwise` where it fails, or is silent."""
+        found = [otherwise]
+
+        def asked() -> None:
+            with suppress(Exception):
+                found[0] = ask()
+
+        thread = Thread(target=asked, daemon=True)
+        thread.start()
+        thread.join(5 * self._pause)
+        return found[0]
 
 
 def _alive(rank: int) -> str:

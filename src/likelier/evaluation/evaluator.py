@@ -210,13 +210,29 @@ class Evaluator:
         if self.judge is None:
             return answers
         try:
-            rewards = self.judge([one.words for one in self.asked], [answer.written.text for answer in answers])
+            rewards = self._rewards(self.judge, [answer.written.text for answer in answers])
         except Exception as error:  # the user's own code; after all the training the rest is worth having
             if when != "end":
                 raise
             warn(f"the answers are not judged: {type(error).__name__}: {error}")
             return answers
         return [replace(answer, reward=reward) for answer, reward in zip(answers, rewards, strict=True)]
+
+    def _rewards(self, judge: Judge, answers: list[str]) -> list[float]:
+        """The judge is asked by the first rank alone: it may be slow, or cost something."""
+        ranks, prompts = self.how.ranks, [one.words for one in self.asked]
+        if not ranks.several:
+            return list(judge(prompts, answers))
+        told, failure = torch.zeros(1 + len(answers), dtype=torch.double), None
+        try:
+            if ranks.is_first:
+                told = torch.tensor([1.0, *judge(prompts, answers)], dtype=torch.double)
+        except Exception as error:
+            failure = error
+        told = ranks.total(told)
+        if not told[0]:
+            raise failure or TrainingError("the judge failed in the first process")
+        return told[1:].tolist()
 
     def _at_start(self, figure: str) -> list[Any]:
         """A figure of each drawn answer at the start of the run, where it is known for all."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from likelier.data.tokenize import Group
-from likelier.errors import LikelierWarning, WrongReferenceError
+from likelier.errors import LikelierError, LikelierWarning, WrongReferenceError
 from likelier.models import Policy
 from likelier.reference.identity import Reference, identities
 from likelier.reference.store import ReferenceScoring
@@ -50,11 +50,23 @@ class AskedAgain:
         model = self._loaded(groups)
         yield replace(self.reference, use=lambda: nullcontext(model))
 
+    def _again(self) -> Policy:
+        """Load it, on every rank or on none: one that failed alone would leave the others waiting."""
+        assert self.again is not None
+        policy, failure = None, None
+        try:
+            policy = self.again()
+        except LikelierError as error:
+            failure = error
+        if self.how.ranks.all(policy is not None) and policy is not None:
+            return policy
+        raise failure or WrongReferenceError("another process could not load the reference once more")
+
     def _loaded(self, groups: Sequence[Group]) -> Any:
         assert self.again is not None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LikelierWarning)  # was said when the policy was loaded
-            policy = self.again()
+            policy = self._again()
         self.how.place(policy)
         attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
         adapter = hasattr(policy.model, "peft_config")
