@@ -24,6 +24,7 @@ from likelier.errors import LikelierWarning, RunFolderError, TrainingError
 from likelier.insight.diagnose import diagnose
 from likelier.insight.reading import read_run
 from likelier.interruption import Interrupted
+from likelier.leftovers import nothing_left
 from likelier.objectives import Scored
 from likelier.records import Source
 from likelier.runs import RunFolder
@@ -368,6 +369,24 @@ def test_another_folder_in_its_place_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="is lost"):
         trained(run, callbacks=[At("on_step_end", 3, replace)])
     assert list(run.iterdir()) == []
+
+
+def test_a_refused_run_takes_nothing_away_from_the_one_that_has_the_folder(tmp_path: Path) -> None:
+    """Neither a run that took the folder meanwhile, nor what somebody put there, goes with a run that is refused."""
+    folder, own = tmp_path / "run", RunFolder(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="is in use by another run"), nothing_left(folder, lambda: False):
+        own.open(resume=False)
+        own.update_card({"status": "training"})
+        RunFolder(folder).open(resume=False)
+    assert own.read_card()["status"] == "training"
+    own.close()
+    (tmp_path / "shared").mkdir()
+    with pytest.raises(RunFolderError), nothing_left(tmp_path / "shared", lambda: False):
+        (tmp_path / "shared" / "run.json").write_text("{}")
+        (tmp_path / "shared" / "notes.txt").write_text("of somebody")
+        (tmp_path / "shared" / "other").mkdir()
+        raise RunFolderError("refused")
+    assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == ["notes.txt", "other"]
 
 
 def test_an_output_below_a_file_is_told(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def test_other_engines_are_refused_by_name(block: dict[str, Any], words: str) ->
 def test_accelerates_config_is_said_in_our_options(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = TrainingOptions()
     assert with_launcher(plain) is plain
+    monkeypatch.setenv("LIKELIER_SHARDS", "")  # and unset at the end
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ConfigError, match="fsdp_version is 1; only 2"):
         with_launcher(plain)
@@ -184,7 +185,7 @@ def test_accelerates_config_is_said_in_our_options(monkeypatch: pytest.MonkeyPat
     assert with_launcher(plain).shard
     assert "ACCELERATE_USE_FSDP" not in os.environ  # accelerate is told nothing of it
     assert with_launcher(plain).shard  # the next stage is
-    monkeypatch.delenv("LIKELIER_SHARDS")
+    monkeypatch.setenv("LIKELIER_SHARDS", "")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(ConfigError, match="DeepSpeed is not supported; take FSDP2"):
         with_launcher(plain)
@@ -218,9 +219,11 @@ def test_the_first_process_speaks_and_every_one_tells_its_own_end(
 ) -> None:
     say("begun")
     monkeypatch.setenv("RANK", "3")
+    say("alone, whatever a cluster says of RANK")
+    monkeypatch.setenv("WORLD_SIZE", "4")
     say("begun")
     say_error("error: gone")
-    assert capsys.readouterr().err == "begun\nrank 3: error: gone\n"
+    assert capsys.readouterr().err == "begun\nalone, whatever a cluster says of RANK\nrank 3: error: gone\n"
     assert cli.main(["audit", "no such file"]) == 2
     assert capsys.readouterr().err.startswith("rank 3: error: ")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,13 +19,14 @@ from transformers import LlamaForSequenceClassification
 import likelier
 from likelier import cli
 from likelier.audit.model import tokenizer_of
-from likelier.console import printable, put, say, warn
+from likelier.console import plain_warnings, printable, put, say, warn
 from likelier.data.tokenize import render
 from likelier.errors import DataError, LikelierError, LikelierWarning, ModelError
 from likelier.evaluation.judge import load_judge
 from likelier.models import load_policy
 from likelier.options import ChatOptions
 from likelier.records import Message
+from likelier.redaction import without_secrets
 from likelier.safe_loading import say_what_a_file_names
 from likelier.terminal import SafeConsole
 from tests.small_runs import SmallRuns, save_tiny
@@ -368,3 +370,31 @@ def test_names_of_files_and_columns_are_printed_harmless(tmp_path: Path, capsys:
     shown = capsys.readouterr()
     assert "[red]kept" in shown.out and "[red]kept" in shown.err
     assert is_harmless(shown.out) and is_harmless(shown.err)
+
+
+def test_what_libraries_log_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.getLogRecordFactory()
+    try:
+        plain_warnings()
+        plain_warnings()  # once is enough
+        record = logging.getLogRecordFactory()("x", logging.WARNING, "f", 1, "weight %s", ("\x1b]0;title\x07",), None)
+        assert record.getMessage() == "weight \ufffd]0;title\ufffd"
+    finally:
+        logging.setLogRecordFactory(before)
+
+
+def test_ordinary_names_are_no_secrets() -> None:
+    for name in (
+        "hf_ultrafeedbackbinarized.jsonl",
+        "sk-hynix-support-tickets.jsonl",
+        "s3://bucket@v1/x",
+        "a/sk-learn-runs-v2",
+    ):
+        assert without_secrets(name) == name
+    for text in (
+        "HTTPS://u:p@h/x",
+        "https://u:p/w@h",
+        "postgresql://u:p@ss@h",
+        "my_hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345",
+    ):
+        assert "***" in without_secrets(text) and "p@ss" not in without_secrets(text)

@@ -63,7 +63,10 @@ def cases() -> dict[str, Case]:
     pairs, rows = chat_pairs(10), labelled_rows(10)
     found = {
         f"{objective.method}-{str(dtype).removeprefix('torch.')}": Case(
-            objective, rows if objective.data == "labels" else pairs, lambda dtype=dtype: tiny_policy(dtype=dtype)
+            objective,
+            rows if objective.data == "labels" else pairs,
+            lambda dtype=dtype: tiny_policy(dtype=dtype),
+            {"epochs": 2 if dtype == torch.float64 else 1},
         )
         for objective in (DPO(), IPO(tau=0.2), KTO(), SimPO())
         for dtype in (torch.float64, torch.float32)
@@ -73,7 +76,7 @@ def cases() -> dict[str, Case]:
     found["plain"] = Case(
         DPO(), pairs, tiny_policy, {"scorer": "plain", "activation_checkpointing": True, "logging_steps": 2}
     )
-    found["bfloat16"] = Case(DPO(), pairs, bfloat16_policy)
+    found["bfloat16"] = Case(DPO(), pairs, bfloat16_policy, {"epochs": 1})
     found["one-row"] = Case(DPO(), pairs[:1], tiny_policy, more)
     return found
 

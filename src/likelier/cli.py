@@ -360,9 +360,9 @@ def _machine_fault(error: OSError) -> int:
     """What no command expected of the machine: no room, no permission, a file that vanished, a name too long."""
     if error.errno is None or error.strerror is None:  # of a library, which says nothing about the machine by it
         return _our_fault(error)
-    from likelier.console import say
+    from likelier.console import say_error
 
-    say(f"error: {error.strerror}" if error.filename is None else f"error: {error.filename}: {error.strerror}")
+    say_error(f"error: {error.strerror}" if error.filename is None else f"error: {error.filename}: {error.strerror}")
     return 2
 
 

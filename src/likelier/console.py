@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -29,7 +30,7 @@ def say_error(text: str) -> None:
 
 def speaks() -> bool:
     """Whether this is the first, or only, process of a run, as its launcher numbers them."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def put(text: str, *, end: str = "\n", exact: bool = False) -> None:
@@ -65,8 +66,25 @@ def plain_warnings() -> None:
         if not issubclass(category, (FutureWarning, DeprecationWarning, PendingDeprecationWarning)):
             say(f"warning: {message}")
 
+    _make_logs_printable()
     warnings.showwarning = show
     warnings.simplefilter("always", LikelierWarning)
+
+
+def _make_logs_printable() -> None:
+    """What libraries log can quote names from files as well, such as those of weights."""
+    make = logging.getLogRecordFactory()
+    if getattr(make, "is_printable", False):
+        return
+
+    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        made = make(*args, **kwargs)
+        with suppress(TypeError, ValueError):  # a message that does not fit its arguments: logging tells of it
+            made.msg, made.args = printable(made.getMessage()), None
+        return made
+
+    record.is_printable = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(record)
 
 
 _PAUSE = 0.25  # seconds between two drawings of a live display

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from likelier.console import speaks
 from likelier.errors import LikelierError
+
+_MADE = (".lock", "run.json", "audit.json")  # what a run, stages or a sweep write before there is a result
 
 
 @contextmanager
@@ -21,20 +24,29 @@ def nothing_left(folder: Path, has_begun: Callable[[], bool]) -> Iterator[None]:
     try:
         yield
     except LikelierError:
-        if _is_first_rank() and not has_begun():
+        if speaks() and not has_begun():
             _take_away(folder, before, missing)
         raise
 
 
-def _is_first_rank() -> bool:
-    """Of several processes of one run, which is the one that makes folders."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _take_away(folder: Path, before: set[str], missing: list[Path]) -> None:
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name not in before:
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    """Nothing is touched where another run has the folder by now, nor what a run does not make before its results."""
+    if folder.is_dir() and _is_free(folder / ".lock"):
+        for entry in folder.iterdir():
+            if entry.name not in before and (entry.name in _MADE or entry.match(".*.tmp")) and entry.is_file():
+                entry.unlink()
     for place in missing:
         if place.is_dir() and not any(place.iterdir()):
             place.rmdir()
+
+
+def _is_free(lock: Path) -> bool:
+    """Whether no run holds the lock; this one's is released already."""
+    if not lock.exists():
+        return True
+    with open(lock, "rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True

@@ -120,7 +120,7 @@ def join_ranks(timeout: float | None = None) -> Ranks:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if not distributed.is_initialized():
-        if size == 1 and "RANK" not in os.environ:
+        if size == 1 and "MASTER_ADDR" not in os.environ:  # no launcher, whatever a cluster says of RANK
             return Ranks()
         _initialize(timeout)
     return Ranks(distributed.get_rank(), distributed.get_world_size())

@@ -9,12 +9,12 @@ from typing import Any
 
 HIDDEN = "***"
 _PATTERNS = (
-    (re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}"), HIDDEN),  # Hugging Face
+    (re.compile(r"(?<![A-Za-z0-9])(?:hf|api_org)_(?=[a-z0-9]*[A-Z])[A-Za-z0-9]{20,}"), HIDDEN),  # Hugging Face
     (re.compile(r"\b(?:gh[oprsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,})"), HIDDEN),
-    (re.compile(r"\bsk-[\w-]{16,}"), HIDDEN),
+    (re.compile(r"(?<![A-Za-z0-9])sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}"), HIDDEN),
     (re.compile(r"\bAKIA[0-9A-Z]{16}\b"), HIDDEN),
     (re.compile(r"(?i)\b(bearer )[\w.~+/=-]{16,}"), rf"\1{HIDDEN}"),
-    (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s@]+@"), rf"\1{HIDDEN}@"),  # user:password@host
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s:/@]*:[^\s]*@"), rf"\1{HIDDEN}@"),  # user:password@host
     (re.compile(r"(?i)([?&](?:[\w-]+[_-])?(?:token|key|sig|signature|password|secret)=)[^&\s]+"), rf"\1{HIDDEN}"),
 )
 _NAMES = ("token", "hub_token", "api_key", "password", "secret")
