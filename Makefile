@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 	$(BIN)/likelier demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # Twenty runs killed at random moments, and one of 5,000 steps whose memory and files are watched: half an hour.
 soak: $(VENV)/.installed-dev
