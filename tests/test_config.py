@@ -19,8 +19,9 @@ from likelier.config import SECTIONS, RunConfig, RunOptions, hyperparameter_fiel
 from likelier.errors import ConfigError
 from likelier.flags import add_run_flags
 from likelier.objectives import DPO, IPO, KTO, METHODS, SimPO
-from likelier.options import OURS, LoraOptions, TrainingOptions, check_trainer_block
+from likelier.options import LoraOptions, TrainingOptions
 from likelier.ranks import ALONE
+from likelier.trainer_block import OURS, check_trainer_block
 from tests.support import lora_policy, tiny_policy
 
 NEEDED = {"model": "m", "data": "d.jsonl", "output": "runs/a"}

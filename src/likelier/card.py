@@ -13,8 +13,9 @@ from likelier.data.prepare import PreparedData
 from likelier.data.tokenize import Group
 from likelier.models import Policy
 from likelier.objectives import Objective
-from likelier.options import DDP_ARGUMENTS, TrainingOptions
+from likelier.options import TrainingOptions
 from likelier.scoring import ScorerChoice
+from likelier.trainer_block import DDP_ARGUMENTS
 from likelier.versions import versions
 
 

@@ -74,17 +74,19 @@ def plain_warnings() -> None:
 def _make_logs_printable() -> None:
     """What libraries log can quote names from files as well, such as those of weights."""
     make = logging.getLogRecordFactory()
-    if getattr(make, "is_printable", False):
-        return
+    if not isinstance(make, _PrintableRecords):
+        logging.setLogRecordFactory(_PrintableRecords(make))
 
-    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        made = make(*args, **kwargs)
+
+class _PrintableRecords:
+    def __init__(self, make: Callable[..., logging.LogRecord]) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        made = self._make(*args, **kwargs)
         with suppress(TypeError, ValueError):  # a message that does not fit its arguments: logging tells of it
             made.msg, made.args = printable(made.getMessage()), None
         return made
-
-    record.is_printable = True  # type: ignore[attr-defined]
-    logging.setLogRecordFactory(record)
 
 
 _PAUSE = 0.25  # seconds between two drawings of a live display

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +79,15 @@ class ResilientTrainer(SavingTrainer):
         self._step: StepResult | None = None  # the one that is being made; None if it is skipped
         self._step_rows = 0  # of all ranks
 
+    def _log_last_window(self) -> None:
+        """One that is not full; after the last step, and before the evaluation there."""
+        if self._window:
+            self.log({"loss": math.nan})  # the window's takes its place
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted."""
+        return 0
+
     def progress(self) -> dict[str, Any]:
         return {**self._clock.read(), "window": self._window.state()}
 
@@ -88,7 +98,6 @@ class ResilientTrainer(SavingTrainer):
             say(f"{self.folder.path} has no checkpoint: the run begins again")
         else:
             say(f"going on from step {step}")
-        if checkpoint is not None:
             progress = read_progress(checkpoint)
             self._clock.go_on_from(progress)
             self._window.load(progress["window"])

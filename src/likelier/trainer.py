@@ -213,9 +213,7 @@ class PreferenceTrainer(ResilientTrainer):
 
     def _scoring(self) -> ReferenceScoring:
         store = Path(self.options.reference_store or cache_folder() / "reference")
-        return ReferenceScoring(
-            store, self.token_budget, self.args.device, ranks=self.ranks, shard=bool(self.options.shard)
-        )
+        return ReferenceScoring(store, self.token_budget, self.args.device, ranks=self.ranks, shard=self.options.shard)
 
     def _prepare_reference(self) -> dict[str, Any]:
         """Score and prove the reference. Returns what the run card says of it."""
@@ -365,10 +363,6 @@ class PreferenceTrainer(ResilientTrainer):
     def _with_live_reference(self, groups: Sequence[Group]) -> list[Group]:
         return list(groups) if self._against is None else self._against.with_live_scores(groups)
 
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted."""
-        return 0
-
     # --- evaluation, logs, files -------------------------------------------------------------------------------
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
@@ -377,11 +371,6 @@ class PreferenceTrainer(ResilientTrainer):
             return self._evaluate_now("interval")
         self._last_evaluation = self._evaluate_at_end()  # due at the last step: nothing is evaluated twice
         return self._last_evaluation
-
-    def _log_last_window(self) -> None:
-        """One that is not full; after the last step, and before the evaluation there."""
-        if self._window:
-            self.log({"loss": math.nan})  # the window's takes its place
 
     def _evaluate_at_end(self) -> dict[str, float]:
         self._log_last_window()
