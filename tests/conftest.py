@@ -1,18 +1,42 @@
-"""What holds for every test: a cache of its own, no network, few threads."""
+"""What holds for every test: an own cache, no network, few threads, signals that arrive, examples without a clock."""
 
 import os
+import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.small_runs import SmallRuns
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
 torch.set_num_threads(1)
+
+# The same examples at every run, and none that fails because the machine was busy.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
+
+_DISPOSITIONS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heard_signals() -> Iterator[None]:
+    """Signals that the shell has ignored (`nohup make test &` ignores two) arrive, here and in children."""
+    ignored = [number for number in _DISPOSITIONS if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, _DISPOSITIONS[number])
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)

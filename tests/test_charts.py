@@ -124,7 +124,7 @@ def test_rounding_is_not_drawn_as_a_trend() -> None:
     assert max(heights) - min(heights) < 1
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=40))
 def test_any_numbers_can_be_drawn(values: list[float]) -> None:
     places = list(range(len(values)))

@@ -94,7 +94,7 @@ demonstrations = st.builds(Demonstration, talk, said(answer), st.just(HERE), **s
 files = st.one_of(
     *(st.lists(kind, **many) for kind in (text_pairs, talk_pairs, text_labels, talk_labels, demonstrations))
 )
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @quick

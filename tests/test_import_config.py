@@ -304,7 +304,7 @@ _KEYS = {
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_stands_in_a_file_is_accounted_for_or_bad_input(
     tool: str, tmp_path: Path, data: st.DataObject

@@ -46,7 +46,7 @@ def answers_of(batch: Batch) -> list[tuple[list[int], list[int]]]:
     return [(batch.prompts[p].tolist(), a.tolist()) for p, a in zip(batch.prompt_of, batch.answers, strict=True)]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(groups=pairs())
 def test_every_answer_token_is_predicted_once_from_what_stands_before_it(groups: list[Group]) -> None:
     batch = collate(groups)
@@ -64,7 +64,7 @@ def test_every_answer_token_is_predicted_once_from_what_stands_before_it(groups:
     assert set(layout.token_of.tolist()) == set(range(len(layout.targets)))  # and nothing is predicted for nobody
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(groups=pairs())
 def test_every_prompt_and_every_answer_stands_once(groups: list[Group]) -> None:
     batch = collate(groups)
@@ -78,7 +78,7 @@ def test_every_prompt_and_every_answer_stands_once(groups: list[Group]) -> None:
     assert expected <= shared_tokens(groups)  # which cuts the micro-batches, and knows of no common beginnings
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(groups=pairs())
 def test_the_segments_fill_the_row_and_trunks_stand_before_their_branches(groups: list[Group]) -> None:
     layout = shared_prefix_layout(collate(groups))
@@ -94,7 +94,6 @@ def test_the_segments_fill_the_row_and_trunks_stand_before_their_branches(groups
     assert end == layout.tokens.shape[1]
 
 
-@settings(deadline=None, derandomize=True)
 @given(answers=st.lists(ANSWER, min_size=1, max_size=5))
 def test_a_common_beginning_is_the_longest_that_leaves_a_token_to_each(answers: list[list[int]]) -> None:
     length = common_beginning([torch.tensor(answer) for answer in answers])
@@ -141,7 +140,6 @@ def test_the_layout_lies_on_the_batchs_device() -> None:
 # --- what a segment sees ---
 
 
-@settings(deadline=None, derandomize=True)
 @given(
     trunk=st.integers(0, 6),
     length=st.integers(1, 6),

@@ -52,14 +52,14 @@ def best_fit_decreasing(sizes: list[int], budget: int) -> int:
     return len(bins)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(groups=steps(), budget=BUDGETS, ranks=RANKS)
 def test_every_group_is_in_one_micro_batch(groups: list[Group], budget: int, ranks: int) -> None:
     parts = packed_micro_batches(groups, budget, ranks=ranks)
     assert Counter(id(item) for part in parts for item in part) == Counter(id(item) for item in groups)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(groups=steps(), budget=BUDGETS, ranks=RANKS)
 def test_a_micro_batch_over_the_budget_is_one_group_or_one_long_prompt(
     groups: list[Group], budget: int, ranks: int
@@ -69,7 +69,7 @@ def test_a_micro_batch_over_the_budget_is_one_group_or_one_long_prompt(
         assert len(part) <= 1 or shared_tokens(part) <= budget or is_one_long_prompt
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(groups=steps(), budget=BUDGETS)
 def test_a_prompt_stays_together_unless_it_is_over_the_budget(groups: list[Group], budget: int) -> None:
     parts = packed_micro_batches(groups, budget)
@@ -78,7 +78,7 @@ def test_a_prompt_stays_together_unless_it_is_over_the_budget(groups: list[Group
         assert len(homes) == 1 or shared_tokens(own) > budget
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(groups=steps(), budget=BUDGETS)
 def test_their_number_lies_between_the_bounds(groups: list[Group], budget: int) -> None:
     sizes = [shared_tokens(own) for own in units_of(groups).values()]
@@ -88,7 +88,7 @@ def test_their_number_lies_between_the_bounds(groups: list[Group], budget: int) 
     assert all(parts)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(groups=steps(), budget=BUDGETS, ranks=RANKS)
 def test_their_number_is_a_multiple_of_the_ranks(groups: list[Group], budget: int, ranks: int) -> None:
     alone, shared = packed_micro_batches(groups, budget), packed_micro_batches(groups, budget, ranks=ranks)
@@ -96,14 +96,14 @@ def test_their_number_is_a_multiple_of_the_ranks(groups: list[Group], budget: in
     assert len(shared) >= len(alone) or ranks == 1
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(groups=steps(), budget=BUDGETS, ranks=RANKS)
 def test_the_fullest_comes_first(groups: list[Group], budget: int, ranks: int) -> None:
     loads = [shared_tokens(part) for part in packed_micro_batches(groups, budget, ranks=ranks)]
     assert loads[0] == max(loads)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 @given(groups=steps(), budget=BUDGETS, ranks=RANKS)
 def test_the_cut_is_a_function_of_the_groups(groups: list[Group], budget: int, ranks: int) -> None:
     first, again = (packed_micro_batches(list(groups), budget, ranks=ranks) for _ in range(2))
@@ -143,7 +143,6 @@ def test_each_distinct_answer_counts_once() -> None:
     assert shared_tokens([one, group([2], [5, 5], [6, 6, 6])]) == 6 + 1 + 1 + 2  # under another prompt it is another
 
 
-@settings(deadline=None, derandomize=True)
 @given(groups=steps())
 def test_what_is_counted_is_what_a_batch_holds(groups: list[Group]) -> None:
     batch = collate(groups)

@@ -42,7 +42,7 @@ def sized(length: int, number: int) -> Group:
 # --- shares --------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30),
     size=st.integers(1, 9),

@@ -117,7 +117,7 @@ def test_an_epoch_takes_eight_bytes_a_row() -> None:
     assert len(first) == 1000 and held < 10 * rows
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(
     sizes=st.lists(st.integers(1, 100), min_size=1, max_size=12), budget=st.integers(1, 150), ranks=st.integers(1, 4)
 )

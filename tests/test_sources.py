@@ -147,7 +147,7 @@ values = st.recursive(
 many_rows = st.lists(st.dictionaries(st.text(max_size=5), values, min_size=2, max_size=4), min_size=1, max_size=4)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=many_rows, ascii_only=st.booleans())
 def test_json_and_json_lines_give_back_what_was_written(tmp_path: Path, rows: list[Any], ascii_only: bool) -> None:
     lines = "\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)

@@ -54,7 +54,7 @@ def pairs_of(prompts: list[int]) -> list[Any]:
 many_prompts = st.lists(st.integers(0, 30), min_size=12, max_size=80).filter(lambda some: len(set(some)) > 6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(prompts=many_prompts, fraction=st.floats(0.01, 0.3), seed=st.integers(0, 2**32))
 def test_no_prompt_stands_on_both_sides_and_the_share_is_about_right(
     prompts: list[int], fraction: float, seed: int
@@ -207,7 +207,7 @@ def contiguous_optimum(costs: list[int], answers: int, budget: int) -> tuple[int
 lengths_of_groups = st.lists(st.integers(2, 40), min_size=1, max_size=14)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(lengths=lengths_of_groups, answers=st.sampled_from([1, 2]), budget=st.integers(1, 400))
 def test_a_step_is_cut_without_loss_and_within_the_budget(lengths: list[int], answers: int, budget: int) -> None:
     groups = [sized(length, number, answers) for number, length in enumerate(lengths)]
@@ -217,7 +217,7 @@ def test_a_step_is_cut_without_loss_and_within_the_budget(lengths: list[int], an
         assert part and (len(part) == 1 or padded_tokens(part) <= budget)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(lengths=lengths_of_groups, answers=st.sampled_from([1, 2]), room=st.integers(0, 300))
 def test_micro_batches_are_the_fewest_and_balanced(lengths: list[int], answers: int, room: int) -> None:
     budget = answers * max(lengths) + room
@@ -226,7 +226,7 @@ def test_micro_batches_are_the_fewest_and_balanced(lengths: list[int], answers: 
     assert (len(parts), max(padded_tokens(part) for part in parts)) == contiguous_optimum(lengths, answers, budget)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(lengths=lengths_of_groups, budget=st.integers(1, 400))
 def test_micro_batches_are_never_more_than_filling_in_file_order(lengths: list[int], budget: int) -> None:
     groups = [sized(length, number) for number, length in enumerate(lengths)]

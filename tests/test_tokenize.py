@@ -134,7 +134,7 @@ mixed = st.lists(word | st.sampled_from([" ", "\n", "the c", "at", EOS, "<|im_st
 text = mixed.map("".join)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(prompt=text, chosen=text, rejected=text)
 def test_prompt_and_answer_always_join_to_the_whole_text(prompt: str, chosen: str, rejected: str) -> None:
     found = tokenized(pair(prompt, chosen, rejected))
@@ -283,7 +283,7 @@ def test_error_names_the_row_its_length_and_the_flags() -> None:
     assert "cut-prompt-left" in message
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 50),
     limit=st.integers(1, 40),
@@ -394,7 +394,7 @@ def assert_like_trl(record: Pair, expected: list[list[int]], tokenizer: Any) -> 
         assert lists(found.groups[0]) == expected
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(prompt=text, chosen=text, rejected=text)
 def test_plain_pairs_tokenize_as_in_trl(prompt: str, chosen: str, rejected: str) -> None:
     assert_like_trl(pair(prompt, chosen, rejected), trl_ids(prompt, chosen, rejected, PLAIN), PLAIN)
@@ -403,7 +403,7 @@ def test_plain_pairs_tokenize_as_in_trl(prompt: str, chosen: str, rejected: str)
 turns = st.lists(text, min_size=1, max_size=5).map(lambda some: some if len(some) % 2 else some[1:])
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(system=st.none() | text, turns=turns, chosen=text, rejected=text)
 def test_conversations_tokenize_as_in_trl(system: str | None, turns: list[str], chosen: str, rejected: str) -> None:
     roles = ["user", "assistant"] * 3
