@@ -20,7 +20,7 @@ import likelier
 from likelier import cli
 from likelier.audit.model import tokenizer_of
 from likelier.console import plain_warnings, printable, put, say, warn
-from likelier.data.tokenize import render
+from likelier.data.rendering import render
 from likelier.errors import DataError, LikelierError, LikelierWarning, ModelError
 from likelier.evaluation.judge import load_judge
 from likelier.models import load_policy

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from likelier.console import printable, put, say
-from likelier.data.tokenize import Group, render
+from likelier.data.rendering import render
+from likelier.data.tokenize import Group
 from likelier.errors import ConfigError, LikelierError
 from likelier.generation import Decoding, Written, prompt_ids, write_answers
 from likelier.models import Policy, default_token_budget, load_policy

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from likelier.data.tokenize import render
+from likelier.data.rendering import render
 from likelier.errors import ConfigError
 from likelier.models import Policy
 from likelier.records import Message

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. `tool_calls` is the JSON text of the calls that an assistant makes, if any."""
+    """One turn of a conversation.
+
+    `tool_calls` is the JSON text of the calls that an assistant makes, if any; `fields` that of all else that the
+    message holds (`reasoning_content`, `tool_call_id`, `name`, ...), for the chat template to use.
+    """
 
     role: str
     content: str
     tool_calls: str = ""
+    fields: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +168,38 @@ def answer_text(content: Content) -> str | None:
 
 
 def content_key(content: Content) -> str:
-    """A text by which equal contents are recognised."""
+    """A text by which equal contents are recognised: all that can decide the tokens."""
+    return _key(content, lambda message: message.fields)
+
+
+def spoken_key(content: Content) -> str:
+    """A text by which contents are recognised that say the same to the model: of a message's `fields`, only those that
+    templates usually print count, so that numbers or dates of messages do not make two prompts of one.
+    """
+    return _key(content, _spoken_fields)
+
+
+SPOKEN_FIELDS = frozenset({"name", "tool_call_id", "reasoning_content", "reasoning", "thinking"})
+
+
+def _spoken_fields(message: Message) -> str:
+    if not message.fields:
+        return ""
+    kept = {name: value for name, value in json.loads(message.fields).items() if name in SPOKEN_FIELDS}
+    return json.dumps(kept, ensure_ascii=False) if kept else ""
+
+
+def _key(content: Content, fields: Callable[[Message], str]) -> str:
     if isinstance(content, TokenIds):
         return "ids:" + ",".join(map(str, content.ids))
     if isinstance(content, str):
         return "text:" + content
-    return "messages:" + "\x00".join(f"{one.role}\x01{one.content}" + _calls_key(one) for one in content)
+    return "messages:" + "\x00".join(f"{one.role}\x01{one.content}{_more(one, fields(one))}" for one in content)
 
 
-def _calls_key(message: Message) -> str:
-    return f"\x01{message.tool_calls}" if message.tool_calls else ""
+def _more(message: Message, fields: str) -> str:
+    calls = f"\x01{message.tool_calls}" if message.tool_calls else ""
+    return calls + (f"\x02{fields}" if fields else "")
 
 
 def answers_of(record: Record) -> tuple[Content, ...]:

@@ -21,7 +21,7 @@ from likelier.records import (
     TokenIds,
     Unusable,
     answers_of,
-    content_key,
+    spoken_key,
 )
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Material:
 
 def numbered(record: Record, known: dict[bytes, int]) -> tuple[int, ...]:
     """The numbers of a record's prompt (with its tools) and answers; new contents are added to `known`."""
-    keys = [content_key(content) for content in (record.prompt, *answers_of(record))]
+    keys = [spoken_key(content) for content in (record.prompt, *answers_of(record))]
     keys[0] += record.tools
     digests = (hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest() for key in keys)
     return tuple(known.setdefault(digest, len(known)) for digest in digests)
@@ -175,7 +175,7 @@ def text_of(content: Content) -> str:
 def plain_prompt(content: Content) -> str:
     """A prompt by which it is recognised in another file and layout: letter case and white space do not count."""
     if isinstance(content, TokenIds):
-        return content_key(content)
+        return spoken_key(content)
     return _SPACE.sub(" ", text_of(content)).strip().casefold()
 
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from likelier.console import say, warn
 from likelier.data.load import load_preferences
+from likelier.data.rendering import as_dict
 from likelier.data.split import prompt_key
-from likelier.data.tokenize import as_dict
 from likelier.errors import ConfigError, DataError
 from likelier.options import DataSet
 from likelier.records import (
@@ -29,7 +29,7 @@ from likelier.records import (
     TokenIds,
     Unusable,
     UnusableRows,
-    content_key,
+    spoken_key,
     to_demonstrations,
     to_labels,
 )
@@ -121,7 +121,7 @@ def to_pairs(records: Iterable[Record]) -> tuple[list[Pair], list[Unusable]]:
 def _pair_up(good: list[Labelled], bad: list[Labelled], pairs: list[Pair], left_out: list[Unusable]) -> None:
     count = max(len(good), len(bad))
     for up, down in zip(islice(cycle(good), count), islice(cycle(bad), count), strict=True):
-        if content_key(up.answer) == content_key(down.answer):
+        if spoken_key(up.answer) == spoken_key(down.answer):
             left_out.append(Unusable(up.source, "identical-answers", f"good here, bad in {down.source}"))
         else:
             weight = (up.weight + down.weight) / 2

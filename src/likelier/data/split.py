@@ -7,12 +7,12 @@ import random
 from collections.abc import Sequence
 
 from likelier.errors import DataError
-from likelier.records import Record, content_key
+from likelier.records import Record, spoken_key
 
 
 def prompt_key(record: Record) -> bytes:
     """A short key by which records of the same prompt are recognised."""
-    return hashlib.blake2b(content_key(record.prompt).encode(), digest_size=16).digest()
+    return hashlib.blake2b(spoken_key(record.prompt).encode(), digest_size=16).digest()
 
 
 def split_by_prompt(records: Sequence[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:

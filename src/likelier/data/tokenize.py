@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from likelier.console import counting, warn
+from likelier.console import counting
+from likelier.data.rendering import check_template, check_tools, render
 from likelier.data.shared_ids import ids_in_common
 from likelier.data.token_cache import RecordIds, TokenFolder
-from likelier.errors import ConfigError, DataError, ModelError
-from likelier.jsontext import BrokenJson, parse_json
+from likelier.errors import DataError
 from likelier.options import ChatOptions
 from likelier.records import (
-    Message,
     Pair,
     Record,
     Source,
@@ -125,8 +124,8 @@ def tokenize_records(
     and the tokenizer has no chat template.
     """
     chat = chat or ChatOptions()
-    _check_template(records, tokenizer, chat)
-    _check_tools(records, tokenizer)
+    check_template(records, tokenizer, chat)
+    check_tools(records, tokenizer)
     _check_ids(records, tokenizer)
     result = Tokenized(max_length=max_length)
     rows = _cached_ids(records, tokenizer, chat) if cached else _record_ids(records, tokenizer, chat)
@@ -175,28 +174,6 @@ def _record_ids(
 
 
 _EOS_WINDOW = 3  # a chat template may write a newline or so after the EOS
-
-
-def _check_template(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> None:
-    talk = next((record for record in records if isinstance(record.prompt, tuple)), None)
-    if talk is None and chat.given:
-        raise ConfigError(f"{chat.given[0]} has no effect: no row is a conversation, and plain text has no template")
-    if talk is not None and not tokenizer.chat_template:
-        raise ModelError(
-            f"{talk.source}: the row is a conversation and the tokenizer of {tokenizer.name_or_path or 'this model'} "
-            "has no chat template. Use an instruction-tuned model, name a template with --chat-template, or give plain "
-            "text prompts and answers"
-        )
-
-
-def _check_tools(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> None:
-    """A template that takes no tools leaves them out of the text."""
-    with_tools = next((record for record in records if record.tools), None)
-    if with_tools is not None and "tools" not in str(tokenizer.chat_template or ""):
-        warn(
-            f"{with_tools.source}: the row names tools, and the chat template takes none, so the model does not see "
-            "them; name a template that does with --chat-template"
-        )
 
 
 def _check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -274,44 +251,6 @@ def _renderings(
         return [(False, prompt), *((False, text if eos and text.endswith(eos) else text + eos) for text in whole)]
     conversations = [prompt, *(prompt + answer for answer in answers_of(record) if isinstance(answer, tuple))]
     return [(True, render(tokenizer, talk, chat, record.source, record.tools)) for talk in conversations]
-
-
-def render(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: tuple[Message, ...],
-    chat: ChatOptions,
-    source: Source | str,
-    tools: str = "",
-) -> str:
-    """A conversation as text, by the tokenizer's chat template. Before an answer, the template's generation prompt.
-
-    `tools` is the JSON text of the tools that the template is given.
-    """
-    if chat.system_prompt and messages[0].role != "system":
-        messages = (Message("system", chat.system_prompt), *messages)
-    conversation = [as_dict(message, source) for message in messages]
-    to_answer = messages[-1].role != "assistant"
-    given = {"tools": _parsed(tools, "tools", source)} if tools else {}
-    given |= chat.chat_template_kwargs or {}
-    try:
-        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=to_answer, **given)
-    except Exception as error:  # templates raise whatever they like, most often about the order of roles
-        roles = " ".join(message.role for message in messages)
-        raise DataError(f"{source}: the chat template refuses the roles '{roles}': {error}") from error
-    return str(text)
-
-
-def as_dict(message: Message, source: Source | str) -> dict[str, Any]:
-    """A message as chat templates and other tools take it."""
-    found: dict[str, Any] = {"role": message.role, "content": message.content}
-    return found | {"tool_calls": _parsed(message.tool_calls, "tool_calls", source)} if message.tool_calls else found
-
-
-def _parsed(text: str, name: str, source: Source | str) -> Any:
-    try:
-        return parse_json(text)
-    except BrokenJson as error:
-        raise DataError(f"{source}: {name} is no JSON: {error}; mend the row") from error
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:

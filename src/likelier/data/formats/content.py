@@ -9,7 +9,7 @@ from math import isfinite, nan
 from typing import Any
 
 from likelier.jsontext import BrokenJson, parse_json
-from likelier.records import Content, Message, TokenIds
+from likelier.records import Content, Message, TokenIds, spoken_key
 
 Row = Mapping[str, Any]
 
@@ -79,7 +79,16 @@ def _message(item: Any) -> Message:
         text = ""
     if not isinstance(text, str):
         raise Unfit("not-text", f"content of a {role} message is {type(text).__name__}")
-    return Message(role, text, calls)
+    return Message(role, text, calls, _fields(item))
+
+
+_READ = frozenset({"role", "from", "content", "value", "tool_calls"})
+
+
+def _fields(item: Mapping[Any, Any]) -> str:
+    """What a message holds besides, for the chat template: a null says nothing, as padding of a table does."""
+    more = {str(name): value for name, value in item.items() if name not in _READ and value is not None}
+    return json_text(more)
 
 
 def json_text(value: Any) -> str:
@@ -91,7 +100,19 @@ def json_text(value: Any) -> str:
             return value  # whoever renders it says so
     if not value:
         return ""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return json.dumps(as_written(value), ensure_ascii=False, sort_keys=True, default=str)
+
+
+def as_written(value: Any) -> Any:
+    """A structure without what tables put into it, so that every kind of file gives the same: Arrow fills objects with
+    nulls under other rows' names, and makes 1 into 1.0 where another row has 1.5. No file tells such nulls and numbers
+    from those that somebody wrote, so they fall in all.
+    """
+    if isinstance(value, Mapping):
+        return {name: as_written(one) for name, one in value.items() if one is not None}
+    if isinstance(value, (list, tuple)):
+        return [as_written(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def is_messages(value: Any) -> bool:
@@ -145,11 +166,16 @@ def answer_to(prompt: Content, value: Any, column: str) -> Content:
     return one_answer(read_messages(value))
 
 
-def _common_start(left: tuple[Message, ...], right: tuple[Message, ...]) -> int:
+def common_start(left: tuple[Message, ...], right: tuple[Message, ...]) -> int:
+    """How many messages at the beginning say the same in both."""
     length = 0
-    while length < min(len(left), len(right)) and left[length] == right[length]:
+    while length < min(len(left), len(right)) and _same(left[length : length + 1], right[length : length + 1]):
         length += 1
     return length
+
+
+def _same(left: tuple[Message, ...], right: tuple[Message, ...]) -> bool:
+    return spoken_key(left) == spoken_key(right)
 
 
 def split_conversations(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> tuple[Content, Content, Content]:
@@ -157,8 +183,8 @@ def split_conversations(chosen: tuple[Message, ...], rejected: tuple[Message, ..
     for messages in (chosen, rejected):
         if not messages or messages[-1].role != "assistant":
             raise Unfit("answer-not-one-assistant-turn", "the conversation does not end with the assistant")
-    if chosen[:-1] != rejected[:-1]:
-        shared = _common_start(chosen, rejected)
+    if not _same(chosen[:-1], rejected[:-1]):
+        shared = common_start(chosen, rejected)
         raise Unfit("prompts-differ", f"the conversations part at message {shared + 1}")
     return check_prompt(chosen[:-1]), chosen[-1:], rejected[-1:]
 

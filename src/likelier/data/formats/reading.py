@@ -36,6 +36,7 @@ from likelier.records import (
     answer_text,
     answers_of,
     content_key,
+    spoken_key,
 )
 
 
@@ -268,7 +269,7 @@ def check_answers(record: Record) -> None:
     for answer in answers:
         if _is_empty(answer):
             raise Unfit("empty-answer")
-    if len(answers) == 2 and content_key(answers[0]) == content_key(answers[1]):
+    if len(answers) == 2 and spoken_key(answers[0]) == spoken_key(answers[1]):
         raise Unfit("identical-answers")
 
 
