@@ -53,9 +53,11 @@ def _digits(error: ValueError) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Twice(f"the name {twice!r} stands twice in one object; keep one")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _Twice(f"the name {name!r} stands twice in one object; keep one")
+            seen.add(name)
     return found
 
 

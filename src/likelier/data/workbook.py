@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def _rows(path: Path, sheet: Any) -> Iterator[tuple[Source, dict[str, Any]]]:
     lines = _lines(path, sheet)
     header = [None if name is None else str(name) for name in next(lines, ())]
     named = [name for name in header if name is not None]
-    twice = next((name for name in named if named.count(name) > 1), None)
+    twice = next((name for name, count in Counter(named).items() if count > 1), None)
     if twice is not None:
         raise DataError(f"{path}: two columns are called {twice!r}; rename one")
     for number, line in enumerate(lines, 2):
