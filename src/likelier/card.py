@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 from likelier.arguments import learning_rate
+from likelier.checkpoints import ORIGIN
 from likelier.console import say, warn
 from likelier.data.prepare import PreparedData
 from likelier.data.tokenize import Group
@@ -21,7 +22,9 @@ from likelier.versions import versions
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything that decides what a run computes. `reference` is the reference's identity."""
+    """Everything that decides what a run computes. `reference` is the reference's identity, `origin` what it begins
+    with (see `origin.origin_of`).
+    """
 
     options: TrainingOptions
     objective: Objective
@@ -32,6 +35,7 @@ class RunFacts:
     token_budget: int
     device: str
     processes: int = 1
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def explained(self) -> str:
@@ -80,6 +84,7 @@ class RunFacts:
         """What must be the same for a resumed run to be the same run."""
         options = self.options
         return {
+            **{name: self.origin.get(name) for name in ORIGIN},
             "data_hash": self.data.hash,
             "method": self.objective.method,
             "hyperparameters": self.objective.hyperparameters(),

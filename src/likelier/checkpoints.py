@@ -15,7 +15,13 @@ from likelier.errors import RunFolderError
 from likelier.paths import sync_folder
 
 FINGERPRINT = "fingerprint.json"
+ORIGIN = {
+    "policy": "the model that the run begins with (its weights or its config)",
+    "tokenizer": "the tokenizer",
+    "chat": "the chat template, its arguments or the system prompt",
+}
 _OF_THE_DATA = {"data_hash": "the training data", "eval_hash": "the evaluation data"}
+_KNOWN_LATER = ("reference", *ORIGIN)
 
 
 class Checkpoints:
@@ -81,13 +87,18 @@ def step_of(path: Path) -> int:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """In words, what differs between the fingerprints of the run that was interrupted and of the one that shall go on;
-    None if nothing does. A reference that is not known yet, on either side, is not compared, nor an empty `before`.
+    None if nothing does. What is not known yet on either side (the reference, what the run begins with) or was not
+    recorded is not compared, nor an empty `before`.
     """
-    known = [name for name in now if before and (name != "reference" or None not in (before.get(name), now[name]))]
-    names = [name for name in known if before.get(name) != now[name]]
+    compared = [
+        name for name in now if before and (name not in _KNOWN_LATER or None not in (before.get(name), now[name]))
+    ]
+    names = [name for name in compared if before.get(name) != now[name]]
     if not names:
         return None
-    data = [what for name, what in _OF_THE_DATA.items() if name in names]
-    said = f"{' and '.join(data)} changed since the run began. " if data else ""
-    changed = "; ".join(f"{name}: was {before.get(name)!r}, is {now[name]!r}" for name in names)
-    return f"{said}These differ from the interrupted run: {changed}. Give the same options and data, or start a new run"
+    changed = [what for name, what in ORIGIN.items() if name in names]
+    if not changed:  # whose token ids would be others as well
+        changed = [what for name, what in _OF_THE_DATA.items() if name in names]
+    said = f"{' and '.join(changed)} changed since the run began. " if changed else ""
+    listed = "; ".join(f"{name}: was {before.get(name)!r}, is {now[name]!r}" for name in names)
+    return f"{said}These differ from the interrupted run: {listed}. Give the same options and data, or start a new run"

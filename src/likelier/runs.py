@@ -301,6 +301,10 @@ class RunFolder:
             found = self.read_card().get("fingerprint")
         return dict(found or {})
 
+    def read_versions(self) -> dict[str, str]:
+        """The versions that the run began with; none where its card does not tell."""
+        return dict(self.read_card().get("versions") or {}) if self.card_file.exists() else {}
+
     def check_fingerprint(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Raises `RunFolderError` naming what differs between the run `before` and this one; see `differences`."""
         found = differences(without_secrets(before), json.loads(_json(without_secrets(now))))  # as they are written

@@ -39,10 +39,12 @@ from likelier.options import (
     refuse_process_options,
     with_changes,
 )
+from likelier.origin import origin_of, warn_of_other_versions
 from likelier.paths import cache_folder
 from likelier.ranks import join_ranks
 from likelier.records import Record, UnusableRows, last_turn
 from likelier.reference import Named, Reference, ReferenceScoring, RunReference
+from likelier.reference.identity import hashed_once
 from likelier.resilient import ResilientTrainer
 from likelier.runs import OtherRanksFolder, RunFolder
 from likelier.scoring import attach_scorer
@@ -114,6 +116,7 @@ class PreferenceTrainer(ResilientTrainer):
             self._vigil.failed(error)
             raise
         self._trained = False
+        self._origin: dict[str, str] = {}  # known when training begins
         self._walker = StepWalker(policy.model, self.objective, self.token_budget, self.args.device, self.ranks)
         self._against: RunReference | None = None
         self._evaluator: Evaluator | None = None
@@ -271,18 +274,9 @@ class PreferenceTrainer(ResilientTrainer):
             return self._train()
 
     def _train(self) -> Any:
-        before = self.folder.read_fingerprint() if self.resume else {}
-        self.folder.check_fingerprint(before, self.fingerprint())
-        checkpoint = self.folder.latest_checkpoint() if self.resume else None
-        if checkpoint is None:
-            self._write_card()
-        if not self.policy.parameters["trainable"]:
-            raise TrainingError(
-                "no weight is trained: every parameter of the policy is frozen (requires_grad is False)"
-            )
-        reference_card = self._prepare_reference()
+        with hashed_once(self.policy.model):  # until the first step
+            checkpoint, reference_card = self._begin()
         facts = self._facts()
-        self.folder.check_fingerprint(before, facts.fingerprint())  # now with the reference
         if self.resume:
             self._go_on_from(checkpoint, self._planned_steps())
         self._evaluator = self._make_evaluator()
@@ -316,6 +310,27 @@ class PreferenceTrainer(ResilientTrainer):
         )
         self.ranks.wait()  # the folder is whole before any rank goes on
         return result
+
+    def _begin(self) -> tuple[Path | None, dict[str, Any]]:
+        """The checkpoint to go on from, and what the run card says of the reference, once it is seen to be this run's.
+
+        Raises `RunFolderError` where anything that decides a number is another one than before.
+        """
+        before = self.folder.read_fingerprint() if self.resume else {}
+        self._origin = origin_of(self.policy)
+        self.folder.check_fingerprint(before, self.fingerprint())
+        if self.resume:
+            warn_of_other_versions(self.folder.read_versions())
+        checkpoint = self.folder.latest_checkpoint() if self.resume else None
+        if checkpoint is None:
+            self._write_card()
+        if not self.policy.parameters["trainable"]:
+            raise TrainingError(
+                "no weight is trained: every parameter of the policy is frozen (requires_grad is False)"
+            )
+        reference_card = self._prepare_reference()
+        self.folder.check_fingerprint(before, self.fingerprint())  # now with the reference
+        return checkpoint, reference_card
 
     def _write_card(self, reference: dict[str, Any] | None = None) -> None:
         """What is known of the run: before its reference is proved, so that a failure there is told, and after."""
@@ -415,4 +430,5 @@ class PreferenceTrainer(ResilientTrainer):
             token_budget=self.token_budget,
             device=str(self.args.device),
             processes=self.ranks.size,
+            origin=self._origin,
         )

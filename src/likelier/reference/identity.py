@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -44,9 +45,30 @@ def identities(model: nn.Module, *, adapter: bool, precision: str) -> dict[str, 
     """`weights`: a hash of the weights in memory (with the adapter's, or the base's alone) and the config that shapes
     the computation. `identity`: of that, the precision and the scorer's version.
     """
-    weights = _weights_hash(model, adapter)
+    weights = weights_hash(model, adapter=adapter)
     whole = f"{weights}|{precision}|{scorer_of(model).version}"
     return {"weights": weights, "identity": hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()}
+
+
+_hashed: WeakKeyDictionary[nn.Module, dict[bool, str]] = WeakKeyDictionary()
+
+
+@contextmanager
+def hashed_once(model: nn.Module) -> Iterator[None]:
+    """While nothing changes the model's weights: each hash of them is computed once."""
+    _hashed[model] = {}
+    try:
+        yield
+    finally:
+        del _hashed[model]
+
+
+def weights_hash(model: nn.Module, *, adapter: bool) -> str:
+    """A hash of the weights in memory, with the adapter's or the base's alone, and of the config that shapes them."""
+    known = _hashed.get(model, {})
+    if adapter not in known:
+        known[adapter] = _weights_hash(model, adapter)
+    return known[adapter]
 
 
 def _weights_hash(model: nn.Module, adapter: bool) -> str:
