@@ -6,6 +6,7 @@ import ast
 import json
 import logging
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -176,7 +177,7 @@ def test_the_conversion_that_is_named_works(model: Path) -> None:
     torch.save(weights, model / "pytorch_model.bin")
     with pytest.raises(ModelError) as told:
         load_policy(model)
-    exec(str(told.value).split('python -c "')[1].rstrip('"'), {})
+    exec(shlex.split(str(told.value).splitlines()[-1])[2], {})
     load_policy(model)
 
 

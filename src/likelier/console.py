@@ -53,6 +53,14 @@ def printable(text: str) -> str:
     return "".join(_safe(character) for character in text.replace("\r\n", "\n"))
 
 
+def one_line(text: str) -> str:
+    """Foreign text for a heading, a comment or a name in a file: one line of characters that can be seen. Every kind
+    of space and line end becomes a space; other controls, marks without a width, half emoji become a visible mark.
+    """
+    seen = (one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in text)
+    return " ".join("".join(seen).split())
+
+
 def _safe(character: str) -> str:
     if character in "\n\t\u200c\u200d":  # the last two join letters and emoji
         return character

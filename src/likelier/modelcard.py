@@ -11,13 +11,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import yaml
-
-from likelier.console import printable
+from likelier.console import one_line
 from likelier.errors import RunFolderError
 from likelier.paths import base_names, write_whole
 from likelier.redaction import without_secrets
 from likelier.runs import RunFolder
+from likelier.yamltext import as_yaml
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _BUILT_IN = {"demo": "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -85,8 +84,7 @@ def _page(card: Mapping[str, Any], name: str, merged: Mapping[str, Any] | None) 
 
 def escaped(text: Any) -> str:
     """One line of text in which nothing is markup, neither Markdown nor HTML, and nothing becomes a link."""
-    line = " ".join(printable(str(text)).split())
-    line = _MARKUP.sub(r"\\\1", html.escape(line, quote=False))
+    line = _MARKUP.sub(r"\\\1", html.escape(one_line(str(text)), quote=False))
     return line.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
@@ -112,7 +110,7 @@ def _front_matter(card: Mapping[str, Any], is_adapter: bool) -> str:
     }
     if base is not None:
         content |= {"base_model": base, "base_model_relation": "adapter" if is_adapter else "finetune"}
-    return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True).strip()}\n---"
+    return f"---\n{as_yaml(content).strip()}\n---"
 
 
 def _what(known: Mapping[str, Any], card: Mapping[str, Any], is_adapter: bool, merged: Mapping[str, Any] | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from likelier.commands import quoted
 from likelier.config import RunConfig
 from likelier.console import counting, say, speaks
 from likelier.data.load import PreferenceData, load_preferences
@@ -85,7 +86,8 @@ def _train(
         say(f"uploaded: {push_run(folder.path, run.push_to_hub)}")
     for verdict in diagnose(read_run(run.output)):
         say(f"diagnosis: {verdict.severity}: {verdict.title}")
-    say(f"next: likelier report {run.output} (a page with everything), likelier diagnose {run.output}")
+    here = quoted(run.output)
+    say(f"next: likelier report {here} (a page with everything), likelier diagnose {here}")
     return trainer
 
 

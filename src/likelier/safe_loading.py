@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from likelier.commands import quoted
 from likelier.console import say
 from likelier.errors import LikelierError, ModelError
 
@@ -155,5 +156,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _conversion(library: str, kind: str, folder: Path) -> str:
-    place = str(folder)
-    return f'python -c "import {library}; {library}.{kind}.from_pretrained({place!r}).save_pretrained({place!r})"'
+    place = ascii(str(folder))
+    code = f"import {library}; {library}.{kind}.from_pretrained({place}).save_pretrained({place})"
+    return f"python -c {quoted(code)}"

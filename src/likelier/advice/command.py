@@ -41,6 +41,7 @@ def run(flags: argparse.Namespace) -> None:
         raise ConfigError(f"{flags.output} exists already; name another output, or remove it")
     from likelier.advice.evidence import gather
     from likelier.advice.recommend import recommend
+    from likelier.commands import quoted
     from likelier.console import say
     from likelier.paths import write_whole
 
@@ -58,7 +59,7 @@ def run(flags: argparse.Namespace) -> None:
             write_whole(Path(flags.output), found.run_file.encode())
         except OSError as error:
             raise ConfigError(f"{flags.output} cannot be written: {error.strerror or error}") from error
-        say(f"written: {flags.output}; train with: likelier train {flags.output}")
+        say(f"written: {flags.output}; train with: likelier train {quoted(flags.output)}")
 
 
 def as_text(found: Recommendation) -> str:

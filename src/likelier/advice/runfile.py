@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from likelier.advice.settings import Setting
+from likelier.yamltext import comment, inline_yaml
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def run_file(
 ) -> str:
     """The run file's text."""
     sources = {one.name: one.source for one in shared}
-    lines = [f"# {line}" for line in heading] + ["", _line("model", model), _line("output", output)]
+    lines = [comment(line) for line in heading] + ["", _line("model", model), _line("output", output)]
     if len(stages) == 1:
         lines += _stage_lines(stages[0])
     lines += [_line(one.name, one.value, sources[one.name]) for one in shared]
@@ -56,6 +55,5 @@ def _stage_lines(stage: StagePlan) -> list[str]:
 
 
 def _line(name: str, value: Any, source: str = "") -> str:
-    written = f"{value:g}" if isinstance(value, float) else yaml.safe_dump(value, default_flow_style=True, width=10**6)
-    words = f"{name}: {written.removesuffix('...' + chr(10)).rstrip()}"
-    return f"{words}  # {' '.join(source.split())}" if source else words
+    words = f"{name}: {f'{value:g}' if isinstance(value, float) else inline_yaml(value)}"
+    return f"{words}  {comment(source)}" if source else words

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from likelier.commands import quoted
 from likelier.config import parse
 from likelier.console import printable, put, say
 from likelier.demo.data import BUILT_IN, demo_data
@@ -51,7 +52,7 @@ def run_demo(*, model: str, output: str | None = None, max_steps: int | None = N
     report = write_report(output)
     put(f"\n{time.monotonic() - started:.0f} s. In {output}: the adapter, run.json, metrics.jsonl, evaluations.")
     put(f"Report: {report}   (open it in a browser; it fetches nothing)")
-    put(f"Next: likelier inspect {output} --row 12 · likelier chat {output}")
+    put(f"Next: likelier inspect {quoted(output)} --row 12 · likelier chat {quoted(output)}")
     return trainer
 
 

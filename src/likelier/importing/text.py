@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from likelier.config import read_yaml
+from likelier.console import one_line
 from likelier.errors import ConfigError
 from likelier.importing.common import Draft, Kind, Note
 from likelier.jsontext import BrokenJson, parse_json
+from likelier.yamltext import as_yaml, comment
 
 _WIDTH = 100
 
@@ -74,18 +76,16 @@ def render(draft: Draft) -> str:
     lines = [f"Imported from {draft.tool}, {Path(draft.path).name}. Check what is said here before you run it."]
     for line in note_lines(draft):
         lines += [""] * (not line.startswith(" ")) + [line]
-    comments = "\n".join(f"# {line}".rstrip() for line in lines)
+    comments = "\n".join(map(comment, lines))
     return f"{comments}\n\n{_options(draft)}"
 
 
 def _options(draft: Draft) -> str:
-    import yaml
-
     places = {name: place for place, name in enumerate(_ORDER)}
     options = dict(sorted(draft.options.items(), key=lambda item: places.get(item[0], len(places))))
     if draft.trainer:
         options["trainer"] = draft.trainer
-    return yaml.safe_dump(options, sort_keys=False, allow_unicode=True, width=_WIDTH)
+    return as_yaml(options, _WIDTH)
 
 
 def note_lines(draft: Draft) -> Iterator[str]:
@@ -96,7 +96,7 @@ def note_lines(draft: Draft) -> Iterator[str]:
             yield heading.format(tool=draft.tool)
         for text in texts:
             yield from textwrap.wrap(
-                text, _WIDTH - 2, initial_indent="  ", subsequent_indent="    ", break_long_words=False
+                one_line(text), _WIDTH - 2, initial_indent="  ", subsequent_indent="    ", break_long_words=False
             )
 
 

@@ -5,16 +5,18 @@ file that would make it again.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from likelier.commands import CODE, names_code, quoted
 from likelier.demo.data import BUILT_IN
 from likelier.insight.charts import number
+from likelier.insight.comparison.subjects import SWEEP_FILE
 from likelier.insight.reading import Row, Run
 from likelier.modelcard import base_model_id
 from likelier.paths import base_names
+from likelier.yamltext import as_yaml, comment
 
 # Metric, its name for a reader, whether it is a share.
 _FIGURES = (
@@ -243,8 +245,6 @@ def run_file(run: Run) -> str | None:
 
     That of a run of a sweep is a sweep's file: its seed is the one by which the sweep drew the held-out rows.
     """
-    import yaml
-
     given, held_out = dict(block(run, "run")), block(run, "sweep").get("held_out") or {}
     if not given or BUILT_IN in (given.get("data"), given.get("eval_data")) or held_out.get("from_own_data") is False:
         return None
@@ -253,7 +253,8 @@ def run_file(run: Run) -> str | None:
     seed = {"seed": held_out["seed"]} if "seed" in held_out else {}
     parts = (given, block(run, "lora"), block(run, "hyperparameters"), block(run, "options"), block(run, "chat"), seed)
     named = {name: _plain(value) for part in parts for name, value in part.items() if value not in (None, {}, [])}
-    return yaml.safe_dump(named, sort_keys=False, allow_unicode=True, width=10_000)
+    text = as_yaml(named)
+    return f"{comment(CODE)}\n{text}" if names_code(text) else text
 
 
 def how_again(run: Run) -> tuple[str, str]:
@@ -272,15 +273,16 @@ def how_again(run: Run) -> tuple[str, str]:
 
 
 def _sweep_command(run: Run) -> str:
-    """The command of the run's sweep, as far as its record can be read."""
+    """The command of the run's sweep, as far as its record can be read: of no other file than the one beside it."""
     try:
-        record = json.loads((run.folder / block(run, "sweep")["file"]).read_text(encoding="utf-8"))
-        vary = " ".join(shlex.quote(word) for word in base_names(record["words"]))
-        seeds = record["seeds"]
+        record = json.loads((run.folder.resolve().parent / SWEEP_FILE).read_text(encoding="utf-8"))
+        vary = " ".join(map(quoted, base_names(record["words"])))
+        seeds = [int(seed) for seed in record["seeds"]]
     except (OSError, ValueError, KeyError, TypeError):
         return "likelier sweep FILE"
     several = f" --seeds {' '.join(map(str, seeds))}" if len(seeds) > 1 else ""
-    return f"likelier sweep FILE{f' --vary {vary}' if vary else ''}{several}"
+    caution = f"  # {CODE}" if names_code(vary) else ""
+    return f"likelier sweep FILE{f' --vary {vary}' if vary else ''}{several}{caution}"
 
 
 def demo_command(run: Run) -> str | None:
@@ -288,7 +290,7 @@ def demo_command(run: Run) -> str | None:
     given, most = block(run, "run"), block(run, "options").get("max_steps")
     if given.get("data") != BUILT_IN:
         return None
-    model = "" if given.get("model") == "demo" else f" --model {given.get('model')}"
+    model = "" if given.get("model") == "demo" else f" --model {quoted(given.get('model'))}"
     return f"likelier demo{model}" + (f" --max-steps {most}" if most else "")
 
 

@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from likelier.commands import quoted
 from likelier.config import RIVALS, RunConfig, hyperparameter_fields, parse
 from likelier.errors import ConfigError, nearest
 from likelier.objectives import METHODS
@@ -157,7 +158,7 @@ def variations(words: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
 
 def _no_method(word: str, name: str, is_method: bool) -> str:
     if word.endswith((".yaml", ".yml")):
-        return f"the file comes first: likelier sweep {word} --vary ..."
+        return f"the file comes first: likelier sweep {quoted(word)} --vary ..."
     if not is_method:
         return f"no method is named; write METHOD.{name}=..., such as dpo.{name}=..."
     return f"unknown method {name!r}{nearest(name, METHODS)}; known: {', '.join(METHODS)}"
