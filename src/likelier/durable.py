@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from likelier.errors import whole_reason
 from likelier.jsontext import parse_json
 from likelier.paths import sync_files, sync_folder
 
@@ -96,6 +97,6 @@ def cause_of_failed_write(error: BaseException | None) -> str | None:
         if isinstance(error, OSError):
             return error.strerror or str(error)
         if _FAILED_WRITE.search(str(error)):
-            return str(error).strip().splitlines()[0]
+            return whole_reason(error)
         error = error.__cause__ or error.__context__
     return None

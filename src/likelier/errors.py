@@ -47,6 +47,20 @@ class LikelierWarning(UserWarning):
     """Something a user should know about before trusting the run."""
 
 
+def whole_reason(error: BaseException, most: int = 600) -> str:
+    """What an error of another library says: all its lines in one of at most `most` characters, and never nothing.
+
+    Libraries put the cause into any line ("Error(s) in loading state_dict:" comes before it); of what is longer the
+    beginning and the end are kept.
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    words = " ".join(line for line in lines if line).rstrip(".") or type(error).__name__
+    if len(words) <= most:
+        return words
+    end = most // 3
+    return f"{words[: most - end - 5].rstrip()} ... {words[-end:].lstrip()}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean ...?` where a known name is close."""
     from difflib import get_close_matches

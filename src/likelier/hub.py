@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from likelier.errors import HubError, RunFolderError
+from likelier.errors import HubError, RunFolderError, whole_reason
 from likelier.modelcard import base_model_id, write_model_card
 from likelier.paths import base_names
 from likelier.redaction import without_secrets
@@ -51,13 +51,13 @@ def check_repository(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except ValueError as error:
-        raise HubError(f"{repository!r} is no name of a hub repository: {_first_line(error)}") from error
+        raise HubError(f"{repository!r} is no name of a hub repository: {_reason(error)}") from error
     if huggingface_hub.is_offline_mode():
         raise HubError(f"nothing can be uploaded to {repository}: HF_HUB_OFFLINE is set; unset it")
     try:
         token = huggingface_hub.get_token()
     except Exception as error:  # a login that has expired, or that a CI's identity does not give
-        raise HubError(f"the hub's token cannot be had: {_first_line(error)}; run hf auth login") from error
+        raise HubError(f"the hub's token cannot be had: {_reason(error)}; run hf auth login") from error
     if token is None:
         raise HubError(f"nothing can be uploaded to {repository} without a token: run hf auth login, or set HF_TOKEN")
 
@@ -88,7 +88,7 @@ def push_run(folder: Path, repository: str, *, private: bool = True) -> str:
             hub.create_commit(repository, operations, commit_message=f"likelier {__version__}")
     except Exception as error:  # the hub client raises many kinds; all mean that nothing was uploaded
         raise HubError(
-            f"{repository}: the hub did not take the upload: {_first_line(error)}. The run in {folder} is whole; "
+            f"{repository}: the hub did not take the upload: {_reason(error)}. The run in {folder} is whole; "
             "upload it later"
         ) from error
     if is_public:
@@ -164,5 +164,5 @@ def _with_public_base(adapter: Mapping[str, Any], card: Mapping[str, Any]) -> di
     return {**adapter, "base_model_name_or_path": base if is_public else base_model_id(card) or base}
 
 
-def _first_line(error: BaseException) -> str:
-    return without_secrets(str(error).strip().split("\n")[0]) or type(error).__name__
+def _reason(error: BaseException) -> str:
+    return without_secrets(whole_reason(error))

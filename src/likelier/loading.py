@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from likelier.errors import ConfigError, ModelError
+from likelier.errors import ConfigError, ModelError, whole_reason
 from likelier.jsontext import BrokenJson, parse_json
 from likelier.paths import cache_folder, make_folder, sync_files
 from likelier.safe_loading import (
@@ -46,11 +46,6 @@ def quiet() -> Iterator[None]:
     finally:
         if was_enabled:
             logging.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in a line."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False, empty: bool = False) -> tuple[Any, Any]:
@@ -156,7 +151,7 @@ def load_adapter(folder: Path, autocast: bool, empty: bool) -> tuple[Any, Any]:
             warnings.filterwarnings("error", message="Found missing adapter keys")
             model = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except Exception as error:  # peft raises errors of every kind where the settings or weights are damaged
-        raise ModelError(f"{folder} does not fit its base model {base}: {first_line(error)}") from error
+        raise ModelError(f"{folder} does not fit its base model {base}: {whole_reason(error)}") from error
     for name, module in model.named_modules():
         if "lora_dropout" in name and isinstance(module, nn.Dropout):
             module.p = 0.0  # dropout is on only where this run asks for it

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from likelier.console import warn
-from likelier.errors import ConfigError, WrongReferenceError
-from likelier.loading import DEMO_MODEL, converted, demo_model_folder, first_line, load_adapter, load_whole, quiet
+from likelier.errors import ConfigError, WrongReferenceError, whole_reason
+from likelier.loading import DEMO_MODEL, converted, demo_model_folder, load_adapter, load_whole, quiet
 from likelier.options import ChatOptions, Dtype, LoraOptions
 from likelier.scoring.score import causal_model
 
@@ -172,7 +172,7 @@ def add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
     try:
         return get_peft_model(model, config)
     except ValueError as error:
-        raise ConfigError(f"lora_targets={targets!r}: {first_line(error)}") from error
+        raise ConfigError(f"lora_targets={targets!r}: {whole_reason(error)}") from error
 
 
 def disable_dropout(model: nn.Module) -> None:
@@ -194,7 +194,7 @@ def checkpoint_activations(model: nn.Module) -> None:
     try:
         enable({"use_reentrant": False})
     except ValueError as error:
-        raise ConfigError(f"activation_checkpointing: {first_line(error)}") from error
+        raise ConfigError(f"activation_checkpointing: {whole_reason(error)}") from error
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from likelier.commands import quoted
 from likelier.console import say
-from likelier.errors import LikelierError, ModelError
+from likelier.errors import LikelierError, ModelError, whole_reason
 
 _SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 _HUB_ID = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
@@ -99,7 +99,7 @@ def loading_failed(name: str, what: str, error: BaseException) -> str:
     """Why a model cannot be loaded, in one line."""
     if "custom code" in str(error) or "trust_remote_code" in str(error):
         return f"{name} {_OF_OTHERS} (auto_map in its config.json or tokenizer_config.json); {_MEND}"
-    first = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+    first = whole_reason(error)
     if isinstance(error, KeyError):
         first = f"an entry {first} is missing in its files"
     if Path(name).expanduser().exists():

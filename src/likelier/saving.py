@@ -14,7 +14,7 @@ from torch import nn
 from transformers import Trainer
 
 from likelier.durable import read_object
-from likelier.errors import LikelierError, RunFolderError, TrainingError
+from likelier.errors import LikelierError, RunFolderError, TrainingError, whole_reason
 from likelier.loading import quiet
 from likelier.models import Policy
 from likelier.options import TrainingOptions
@@ -42,9 +42,9 @@ def _undamaged(checkpoint: object) -> Iterator[None]:
     except (LikelierError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise RunFolderError(
-            f"{checkpoint} is damaged: {reason}. Remove that folder; --resume then goes on from the one before it"
+            f"{checkpoint} is damaged: {whole_reason(error)}. Remove that folder; --resume then goes on from the one "
+            "before it"
         ) from error
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from likelier.console import warn
 from likelier.data.tokenize import Group
 from likelier.engine import MicroBatch, ScoredGroups, as_scored, micro_batches, own_micro_batches, step_statistics
-from likelier.errors import TrainingError
+from likelier.errors import TrainingError, whole_reason
 from likelier.objectives import Objective, Scored
 from likelier.ranks import ALONE, Ranks
 from likelier.scoring import collate
@@ -169,7 +169,7 @@ class StepWalker:
             try:
                 return work()
             except torch.OutOfMemoryError as error:
-                shortage = str(error).strip().split("\n")[0]
+                shortage = whole_reason(error)
             # Here the error is gone, and with it the frames that hold the tensors of the attempt.
             if not can_retry(self.device, self.ranks):
                 raise TrainingError(f"memory ran out: {shortage}. {_ADVICE}")
@@ -230,7 +230,7 @@ def advice_when_memory_runs_out() -> Iterator[None]:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if isinstance(error, torch.OutOfMemoryError) or _ON_A_CPU in str(error):
-            raise TrainingError(f"memory ran out: {str(error).strip().splitlines()[0]}. {_ADVICE}") from error
+            raise TrainingError(f"memory ran out: {whole_reason(error)}. {_ADVICE}") from error
         raise
 
 

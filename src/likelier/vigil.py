@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from torch import distributed
 
+from likelier.errors import whole_reason
 from likelier.ranks import Ranks
 
 PATIENCE = 120.0  # seconds without a sign of life after which a rank counts as dead
@@ -75,8 +76,9 @@ class Vigil:
             return None
         behind = self._in_time(self._who_ended, _STORE_GONE) if _is_of_exchange(error) else None
         if self._stopped() and behind is None:
-            first_line = str(error).split("\n")[0]
-            self._tell(f"rank {self.ranks.rank} ({_place()}) failed: {type(error).__name__}: {first_line}"[:500])
+            self._tell(
+                f"rank {self.ranks.rank} ({_place()}) failed: {type(error).__name__}: {whole_reason(error, 400)}"
+            )
         return behind
 
     def _stopped(self) -> bool:

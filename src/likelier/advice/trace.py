@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from likelier.data.tokenize import Group
+from likelier.errors import whole_reason
 from likelier.models import add_lora, checkpoint_activations, disable_dropout
 from likelier.options import LoraOptions
 from likelier.records import Source
@@ -147,7 +148,7 @@ class StepTracer:
             try:
                 return self._traced(rows, gradients)
             except Exception as error:  # what a model's own code does with a fake tensor is open
-                self.formula_because = str(error).strip().split("\n")[0] or type(error).__name__
+                self.formula_because = whole_reason(error)
         return _by_formula(self.config.get_text_config(), rows, self.training, gradients)
 
     def _traced(self, rows: tuple[Row, ...], gradients: bool) -> Trace:

@@ -21,7 +21,7 @@ from typing import IO, Any
 from likelier.data.archives import open_gzip
 from likelier.data.media import without_decoding
 from likelier.data.workbook import read_workbook
-from likelier.errors import ConfigError, DataError
+from likelier.errors import ConfigError, DataError, whole_reason
 from likelier.jsontext import BrokenJson, parse_json
 from likelier.options import DataSet
 from likelier.records import Source
@@ -244,14 +244,10 @@ def _read_parquet(path: Path) -> Rows:
     except DataError:
         raise
     except Exception as error:  # a damaged file raises errors of Arrow, of its codecs and of Python's own conversions
-        reason = _first_line(error)
+        reason = whole_reason(error)
         raise DataError(
             f"{path}: not a readable Parquet file: {reason}; copy the file again, or make it anew"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _read_dataset_folder(path: Path, split: str | None) -> Rows:
@@ -266,7 +262,7 @@ def _read_dataset_folder(path: Path, split: str | None) -> Rows:
     try:
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:  # a damaged folder raises errors of JSON, of Arrow and of the library alike
-        raise DataError(f"{path}: not a folder written by datasets' save_to_disk: {_first_line(error)}") from error
+        raise DataError(f"{path}: not a folder written by datasets' save_to_disk: {whole_reason(error)}") from error
     return _dataset_rows(str(path), loaded, split)
 
 

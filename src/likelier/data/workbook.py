@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from likelier.data.archives import check_zip
-from likelier.errors import ConfigError, DataError
+from likelier.errors import ConfigError, DataError, whole_reason
 from likelier.records import Source
 
 
@@ -52,8 +52,7 @@ def _lines(path: Path, sheet: Any) -> Iterator[tuple[Any, ...]]:
     try:
         yield from sheet.iter_rows(values_only=True)
     except Exception as error:  # as in `_opened`; a chart has no rows at all
-        reason = str(error) or type(error).__name__
-        raise DataError(f"{path}: the sheet {sheet.title!r} cannot be read: {reason}") from error
+        raise DataError(f"{path}: the sheet {sheet.title!r} cannot be read: {whole_reason(error)}") from error
 
 
 def _rows(path: Path, sheet: Any) -> Iterator[tuple[Source, dict[str, Any]]]:

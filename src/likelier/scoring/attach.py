@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from likelier.errors import ModelError
+from likelier.errors import ModelError, whole_reason
 from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
 from likelier.scoring.batch import Batch, PromptGroup, collate
 from likelier.scoring.logprobs import HeadTransform
@@ -121,7 +121,7 @@ def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[PromptGroup]) 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # what a model's own code does with a row that it was not made for is open
-        failure = str(error).strip().split("\n")[0] or type(error).__name__
+        failure = whole_reason(error)
     restore_attention(causal_model(model))
     reason = f"{type(causal_model(model)).__name__} cannot share a prompt between answers: {failure}"
     if asked == "shared-prefix":
