@@ -88,10 +88,14 @@ def ipo_loss(
     return (chosen_logratios - rejected_logratios - target) ** 2
 
 
+def _by_label(desirable: Tensor, up: float, down: float, like: Tensor) -> Tensor:
+    """`up` for desirable rows, else `down`, as exact as `like` (torch.where makes float32 of two Python numbers)."""
+    return torch.where(desirable, torch.full_like(like, up), torch.full_like(like, down))
+
+
 def kto_logits(logratios: Tensor, desirable: Tensor, kl: Tensor | float, *, beta: float) -> Tensor:
     """What `kto_loss` takes the sigmoid of: `+-beta (D - kl)`, plus for desirable rows. (n,), (n,) bool -> (n,)."""
-    direction = torch.where(desirable, 1.0, -1.0).to(logratios.dtype)
-    return direction * beta * (logratios - kl)
+    return _by_label(desirable, 1.0, -1.0, logratios) * beta * (logratios - kl)
 
 
 def kto_loss(
@@ -110,7 +114,7 @@ def kto_loss(
 
     Shapes: logratios (n,), desirable (n,) bool, kl scalar -> (n,). At zero log-ratios and kl the value is w / 2.
     """
-    weight = torch.where(desirable, desirable_weight, undesirable_weight).to(logratios.dtype)
+    weight = _by_label(desirable, desirable_weight, undesirable_weight, logratios)
     return weight * torch.sigmoid(-kto_logits(logratios, desirable, kl, beta=beta))
 
 

@@ -1,0 +1,113 @@
+"""The objectives' formulas a second time, in NumPy, on random scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from likelier import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
+from likelier.objectives import Objective, Scored
+
+Ndarray = Any
+
+
+def softplus(values: Ndarray) -> Ndarray:
+    """-log sigmoid(-values), the stable way."""
+    return np.maximum(values, 0) + np.log1p(np.exp(-np.abs(values)))
+
+
+def sigmoid(values: Ndarray) -> Ndarray:
+    return np.exp(-softplus(-values))
+
+
+def smoothed(logits: Ndarray, chance: Any) -> Ndarray:
+    return (1 - chance) * softplus(-logits) + chance * softplus(logits)
+
+
+class World:
+    """Scores of some answers and, over them, pairs in no order, and rows with their partners."""
+
+    def __init__(self, seed: int = 0, count: int = 7) -> None:
+        rng = np.random.default_rng(seed)
+        answers = 3 * count
+        self.logps, self.refs = rng.normal(-20, 4, answers), rng.normal(-20, 4, answers)
+        self.lengths = rng.integers(1, 12, answers)
+        order = rng.permutation(answers)
+        self.pairs = np.stack([order[:count], order[count : 2 * count]], 1)
+        self.rows, self.partners = order[:count], order[2 * count :]
+        self.desirable = np.arange(count) % 3 > 0
+        self.margins, self.chances = rng.uniform(0, 2, count), rng.uniform(0, 0.5, count)
+
+    def scored(self, **more: Any) -> Scored:
+        return Scored(
+            logps=torch.tensor(self.logps),
+            lengths=torch.tensor(self.lengths),
+            ref_logps=torch.tensor(self.refs),
+            **{name: torch.tensor(value) for name, value in more.items()},
+        )
+
+    def of_pairs(self, **more: Any) -> Scored:
+        return self.scored(pairs=self.pairs, **more)
+
+    def of_rows(self) -> Scored:
+        return self.scored(rows=self.rows, desirable=self.desirable, partners=self.partners)
+
+    @property
+    def ratios(self) -> tuple[Ndarray, Ndarray]:
+        """Summed log-ratios of the chosen and of the rejected answers."""
+        both = self.logps - self.refs
+        return both[self.pairs[:, 0]], both[self.pairs[:, 1]]
+
+    def per_token(self, values: Ndarray) -> tuple[Ndarray, Ndarray]:
+        means = values / self.lengths
+        return means[self.pairs[:, 0]], means[self.pairs[:, 1]]
+
+    @property
+    def gap(self) -> Ndarray:
+        return self.ratios[0] - self.ratios[1]
+
+    @property
+    def mean_gap(self) -> Ndarray:
+        """The same per token."""
+        chosen, rejected = self.per_token(self.logps - self.refs)
+        return chosen - rejected
+
+    @property
+    def mean_logp_gap(self) -> Ndarray:
+        chosen, rejected = self.per_token(self.logps)
+        return chosen - rejected
+
+    @property
+    def nll(self) -> Ndarray:
+        return -self.per_token(self.logps)[0]
+
+
+# Each from its paper, as shared notation has it; `w` is the world.
+PAIRED: list[tuple[Objective, Callable[[World], Ndarray]]] = [
+    (DPO(beta=0.3), lambda w: softplus(-0.3 * w.gap)),
+    (DPO(beta=0.3, label_smoothing=0.2), lambda w: smoothed(0.3 * w.gap, 0.2)),
+    (DPO(beta=0.3, nll_weight=0.7), lambda w: softplus(-0.3 * w.gap) + 0.7 * w.nll),
+    (
+        RobustDPO(beta=0.3, flip_probability=0.2),
+        lambda w: (0.8 * softplus(-0.3 * w.gap) - 0.2 * softplus(0.3 * w.gap)) / 0.6,
+    ),
+    (IPO(tau=0.4), lambda w: (w.mean_gap - 1.25) ** 2),
+    (IPO(tau=0.4, length_normalize=False), lambda w: (w.gap - 1.25) ** 2),
+    (SimPO(beta=2.5, gamma_beta_ratio=0.3), lambda w: softplus(-2.5 * (w.mean_logp_gap - 0.3))),
+    (
+        SimPO(beta=2.5, gamma_beta_ratio=0.3, label_smoothing=0.1),
+        lambda w: smoothed(2.5 * (w.mean_logp_gap - 0.3), 0.1),
+    ),
+    (Hinge(beta=0.2), lambda w: np.maximum(0, 1 - 0.2 * w.gap)),
+    (SigmoidNorm(beta=3.0), lambda w: softplus(-3 * w.mean_gap)),
+    (SigmoidNorm(beta=3.0, label_smoothing=0.2), lambda w: smoothed(3 * w.mean_gap, 0.2)),
+    (APOZero(beta=0.3), lambda w: 1 - sigmoid(0.3 * w.ratios[0]) + sigmoid(0.3 * w.ratios[1])),
+    (APODown(beta=0.3), lambda w: sigmoid(0.3 * w.ratios[0]) + 1 - sigmoid(0.3 * w.gap)),
+    (
+        DPOP(beta=0.3, penalty=4.0),
+        lambda w: softplus(-0.3 * (w.gap - 4 * np.maximum(0, -w.ratios[0]))),
+    ),
+]
