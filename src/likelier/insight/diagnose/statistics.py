@@ -106,8 +106,8 @@ def spikes(trend: Trend, times: float, window: int = 5) -> list[int]:
     found = []
     for place, value in enumerate(trend.values):
         sides = trend.values[max(0, place - window) : place], trend.values[place + 1 : place + 1 + window]
-        medians = [median(side) for side in sides if len(side) > 1]
-        if medians and value > times * max(medians):
+        known = max(map(len, sides)) > 1  # one value is no level, though it shows that a high one is no exception
+        if known and value > times * max(median(side) for side in sides if side):
             found.append(trend.steps[place])
     return found
 
