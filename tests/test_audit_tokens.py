@@ -13,7 +13,7 @@ from likelier.audit.scripts import main_script
 from likelier.data.tokenize import tokenize_records
 from likelier.records import Labelled, Message, Pair, Source, TokenIds
 from tests.audit_rows import labels, pair, pairs
-from tests.support import chat_pairs, naive_logp, tiny_policy, tiny_tokenizer
+from tests.support import CHATML, chat_pairs, naive_logp, tiny_policy, tiny_tokenizer
 
 PROMPT = "the cat sat on the mat"
 
@@ -138,10 +138,14 @@ def test_what_the_reference_finds_impossible_or_certain() -> None:
 
 def test_a_row_that_the_template_refuses_is_named() -> None:
     tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = "{{ raise_exception('no') if messages[0]['role'] == 'tool' else 'x' }}"
+    tokenizer.chat_template = "{% if messages[0].role == 'tool' %}{{ raise_exception('no') }}{% endif %}" + CHATML
     rows = [*pairs(3), replace(pairs(1)[0], prompt=(Message("tool", "x"),), source=Source("file.jsonl", 99))]
-    with pytest.raises(Exception, match=r"file\.jsonl:99"):
-        audit_records(rows, tokenizer=tokenizer, max_length=10)
+    finding = next(
+        one
+        for one in audit_records(rows, tokenizer=tokenizer, max_length=99).findings
+        if one.name == "template-refuses"
+    )
+    assert finding.count == 1 and finding.details["first"].startswith("file.jsonl:99: the chat template refuses")
 
 
 def test_labels_and_the_model_do_not_meet() -> None:

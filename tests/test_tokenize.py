@@ -17,7 +17,7 @@ from likelier.data.prepare import prepare_data, prepare_groups
 from likelier.data.tokenize import Group, Tokenized, default_max_length, tokenize_records
 from likelier.errors import DataError, LikelierWarning, ModelError
 from likelier.records import Labelled, Message, Pair, Record, Source, TokenIds
-from tests.support import chat_pairs, labelled_rows, tiny_tokenizer
+from tests.support import CHATML, chat_pairs, labelled_rows, tiny_tokenizer
 
 CHAT, PLAIN = tiny_tokenizer(), tiny_tokenizer(chat=False)
 EOS, EOS_ID = "<|im_end|>", 2
@@ -204,11 +204,18 @@ def test_conversations_without_a_chat_template_are_refused_with_the_mend() -> No
     assert "has no chat template" in message and "instruction-tuned" in message
 
 
-def test_a_template_that_refuses_a_row_names_the_row_and_the_roles() -> None:
+def test_a_row_that_the_template_refuses_is_unusable_and_its_roles_are_named() -> None:
     tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = "{{ raise_exception('no system here') }}"
-    with pytest.raises(DataError, match=r"pairs.jsonl:7: the chat template refuses the roles 'system user'.*no system"):
-        tokenized(chat("a", "b", "c", system="s"), tokenizer=tokenizer)
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+    )
+    found = tokenized(chat("a", "b", "c", system="s"), chat("a", "b", "c"), tokenizer=tokenizer)
+    assert found.unusable.counts() == {"template-refuses": 1} and len(found.groups) == 1
+    row = str(found.unusable.rows[0])
+    assert row.startswith(
+        "pairs.jsonl:7: template-refuses (the chat template refuses the roles 'system user': no system"
+    )
+    assert "--fold-system" in row
 
 
 def test_answers_that_are_the_same_tokens_are_counted() -> None:

@@ -55,7 +55,12 @@ STAGE = {"name!": TEXT, "folder!": TEXT, "method": TEXT, "status": TEXT, "option
 CARD: Shape = {
     **dict.fromkeys(("status", "started", "error", "method", "explained", "policy", "precision", "device"), TEXT),
     **dict.fromkeys(("reward_scale", "training_seconds", "peak_memory_gib"), NUMBER),
-    "chat": {"system_prompt": TEXT, "chat_template": TEXT, "chat_template_kwargs": Every(ANYTHING)},
+    "chat": {
+        "system_prompt": TEXT,
+        "chat_template": TEXT,
+        "chat_template_kwargs": Every(ANYTHING),
+        "fold_system": FLAG,
+    },
     "lora": {"lora_r": WHOLE, "lora_alpha": NUMBER, "lora_dropout": NUMBER, "lora_targets": TEXT, "load_in_4bit": FLAG},
     "fingerprint": {"adapter": {"dropout": NUMBER}, "token_budget": WHOLE},
     **dict.fromkeys(("evaluation_start", "evaluation_end"), Every(NUMBER)),

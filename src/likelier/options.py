@@ -88,6 +88,9 @@ class ChatOptions:
         None, "what the template is given besides, such as enable_thinking: false (YAML only)", flag=False
     )
     system_prompt: str | None = option(None, "a system turn for the conversations that have none")
+    fold_system: bool = option(
+        False, "put a system turn in front of the first user's text, for chat templates that have no system turn"
+    )
 
     def __post_init__(self) -> None:
         if self.chat_template_kwargs is not None and not isinstance(self.chat_template_kwargs, dict):

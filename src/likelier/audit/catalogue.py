@@ -64,6 +64,11 @@ _UNUSABLE = {
         "Broken characters",
         "The text holds half a character (a cut emoji, most often), which no tokenizer takes.",
     ),
+    "template-refuses": (
+        "Refused by the chat template",
+        "The model's chat template does not take these conversations, most often for the order of their roles. Where "
+        "it has no system turn, --fold-system puts that text in front of the first user's.",
+    ),
     "not-token-ids": ("Not token ids", "A column of token ids holds something else."),
 }
 

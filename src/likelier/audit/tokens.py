@@ -26,7 +26,8 @@ _SCRIPT_SAMPLE = 20_000
 @dataclass
 class TokenTable:
     """Per record, -1 where there is nothing: tokens (n, 3) of the prompt and up to two answers; the first place at
-    which two answers differ; whether an answer lacks the end token. Then what only single rows are named for.
+    which two answers differ; whether an answer lacks the end token. Then what only single rows are named for: `refused`
+    holds, by reason, what is wrong with each row that has no tokens for another reason than that it has no text.
     """
 
     tokens: np.ndarray
@@ -35,6 +36,7 @@ class TokenTable:
     merged: int
     merged_rows: list[int]
     without_tokens: list[int]
+    refused: dict[str, dict[int, str]]
 
     @property
     def longest(self) -> np.ndarray:
@@ -45,13 +47,13 @@ class TokenTable:
 def token_table(material: Material) -> TokenTable:
     """Tokenize everything, a block at a time, and keep a few numbers a row."""
     count = len(material.records)
-    table = TokenTable(np.full((count, 3), -1), np.full(count, -1), np.zeros(count, dtype=bool), 0, [], [])
+    table = TokenTable(np.full((count, 3), -1), np.full(count, -1), np.zeros(count, dtype=bool), 0, [], [], {})
     for start in range(0, count, _BLOCK):
         block = [_marked(row, at) for at, row in enumerate(material.records[start : start + _BLOCK], start)]
         found = _tokenize(material, block)
         for group in found.groups:
             _note(table, group, material.tokenizer.eos_token_id)
-        table.without_tokens += sorted(int(row.source.data_set) for row in found.unusable)
+        _note_unusable(table, found)
         table.merged += found.boundary_merges
         if found.boundary_merges and len(table.merged_rows) < EXAMPLES:
             table.merged_rows += [
@@ -84,11 +86,38 @@ def _note(table: TokenTable, group: Group, eos: int | None) -> None:
         table.parting[at] = apart[0] if len(apart) else size
 
 
+_EMPTY_OR_TWINS = frozenset({"no-prompt-tokens", "no-answer-tokens", "identical-answers"})
+
+
+def _note_unusable(table: TokenTable, found: Tokenized) -> None:
+    for row in sorted(found.unusable, key=lambda row: int(row.source.data_set)):
+        at = int(row.source.data_set)
+        if row.reason in _EMPTY_OR_TWINS:
+            table.without_tokens.append(at)
+        else:
+            table.refused.setdefault(row.reason, {})[at] = row.detail
+
+
+def _refused(material: Material, table: TokenTable) -> list[Finding]:
+    """A finding for each reason for which rows cannot become tokens, with what is wrong with the first of them."""
+    found = []
+    for reason, rows in table.refused.items():
+        words = f"that cannot become tokens ({reason.replace('-', ' ')})"
+        details = {"first": f"{material.records[min(rows)].source}: {rows[min(rows)]}"}
+        found += _finding(material, reason, sorted(rows), words, details)
+    return found
+
+
 def token_checks(material: Material) -> tuple[list[Finding], dict[str, Any]]:
     """Everything that needs the tokenizer."""
     assert material.max_length is not None
     table = token_table(material)
-    findings = [*_over_limit(material, table), *_cut_apart(material, table), *_ends(material, table)]
+    findings = [
+        *_refused(material, table),
+        *_over_limit(material, table),
+        *_cut_apart(material, table),
+        *_ends(material, table),
+    ]
     statistics = {"tokens": _statistics(material, table)}
     rule = length_rule(material, table.tokens[:, 1:])
     if rule is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelier.console import say, warn
 from likelier.data.partners import data_hash, with_partners
-from likelier.data.signals import NOT_ASKED_FOR, Signals, applied, say_signals, with_mean_weight_1
+from likelier.data.signals import Signals, applied, say_signals, with_mean_weight_1
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.errors import DataError
 from likelier.options import ChatOptions
@@ -74,7 +74,8 @@ def prepare_groups(
     if not tokenized.groups:
         raise DataError(
             f"none of the {len(fitting)} rows is left after tokenization (max_length {max_length}):\n"
-            f"{tokenized.unusable.summary()}{_how_to_keep(tokenized)}"
+            f"{tokenized.unusable.summary()}\nThe first is {tokenized.unusable.rows[len(left_out)]}"
+            f"{_how_to_keep(tokenized)}"
         )
     if partners:
         tokenized.groups = with_partners(tokenized.groups, max_length)
@@ -164,10 +165,16 @@ def prepare_data(
     )
 
 
+_CUT_TO_NOTHING = ("over-max-length", "no-answer-tokens", "no-prompt-tokens")
+
+
 def _say_what_is_left_out(name: str, tokenized: Tokenized) -> None:
     left_out, total = len(tokenized.unusable), len(tokenized.unusable) + len(tokenized.groups)
     if left_out:
         say(f"{left_out} of {total} {name} rows are left out:\n{tokenized.unusable.summary()}")
+    refused = next((row for row in tokenized.unusable if row.reason == "template-refuses"), None)
+    if refused is not None:
+        warn(f"{name} rows are left out, since {refused.detail} (first {refused.source})")
     if tokenized.answers_without_eos > tokenized.cut_answers:
         warn(
             f"{tokenized.answers_without_eos} answers of the {name} rows hold no end-of-sequence token, so the model "
@@ -178,7 +185,7 @@ def _say_what_is_left_out(name: str, tokenized: Tokenized) -> None:
             f"{tokenized.boundary_merges} {name} rows: the prompt alone is tokenized or rendered otherwise than with "
             "the answer behind it; the answer begins where the two part"
         )
-    too_long = sum(row.reason not in NOT_ASKED_FOR for row in tokenized.unusable)
+    too_long = sum(row.reason in _CUT_TO_NOTHING for row in tokenized.unusable)
     if too_long > 0.05 * total:
         warn(
             f"{too_long / total:.0%} of the {name} rows do not fit in {tokenized.max_length} tokens or have no answer; "

@@ -48,7 +48,7 @@ class KnownIds:
 
     def _add(self, keys: tuple[bytes, ...], ids: RecordIds) -> None:
         """Where a token merges across the boundary, it moved for all answers of the record: they are known together."""
-        if ids.merged:
+        if ids.merged or ids.unfit:
             self._ids[b"".join(keys)] = ids
             return
         for key, answer in zip(keys, ids.answers, strict=True):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from likelier.data.tokenize import Group
     from likelier.options import TrainingOptions
 
-NOT_ASKED_FOR = ("undecided-pair", "scores-too-close")  # pairs that a run leaves out by its own choice
 One = TypeVar("One", bound="Record")
 
 
@@ -82,9 +81,9 @@ def _left_out(record: Record, signals: Signals, held_out: bool) -> str:
     if not isinstance(record, Pair):
         return ""
     if not record.is_decided and (held_out or signals.votes != "soft"):
-        return NOT_ASKED_FOR[0]
+        return "undecided-pair"
     if signals.min_score_gap is not None and _difference(record) < signals.min_score_gap:
-        return NOT_ASKED_FOR[1]
+        return "scores-too-close"
     return ""
 
 

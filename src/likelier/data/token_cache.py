@@ -28,20 +28,31 @@ from likelier.records import Record, answers_of, content_key
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 1  # rises when the ids of a record change
+VERSION = 2  # rises when the ids of a record change
 WORTH_CACHING = 1000  # records; fewer are tokenized in a second
 _NO_ANSWER = -1
+_UNFIT = 2  # where others have 0 or 1, whether the boundary merged
 
 
 class RecordIds(NamedTuple):
     """A record's token ids: the prompt up to where its answers part from it, and what follows.
 
-    `merged` says that the prompt alone has other ids at its end than with an answer behind it.
+    `merged` says that the prompt alone has other ids at its end than with an answer behind it. `unfit` is
+    (reason, detail) of a record that has no ids.
     """
 
     prompt: np.ndarray
     answers: tuple[np.ndarray, ...]
     merged: bool
+    unfit: tuple[str, str] | None = None
+
+
+def no_ids(reason: str, detail: str) -> RecordIds:
+    """Of a record that cannot become tokens."""
+    return RecordIds(_EMPTY, (_EMPTY,), False, (reason, detail))
+
+
+_EMPTY = np.zeros(0, dtype=np.int32)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> Any:
@@ -85,9 +96,10 @@ class TokenFolder:
         try:
             ids, sizes = (np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS)
             known = json.loads((self.path / "checksum.json").read_text(encoding="utf-8"))
-            if known == _checksums(ids, sizes):
-                return _cut(ids, sizes)
-        except (OSError, ValueError, KeyError):
+            unfit = [(str(reason), str(detail)) for reason, detail in known.pop("unfit")]
+            if known == _checksums(ids, sizes) and len(unfit) == int((sizes[:, -1] == _UNFIT).sum()):
+                return _cut(ids, sizes, unfit)
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
             pass  # as damaged as with a wrong checksum
         warn(f"{self.path}: the cached token ids are damaged; the rows are tokenized again")
         shutil.rmtree(self.path, ignore_errors=True)
@@ -98,14 +110,15 @@ class TokenFolder:
         aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             make_folder(aside)
-            sizes, total = [], 0
+            sizes, unfit, total = [], [], 0
             with open(aside / "flat", "wb") as stream:
                 for row in rows:
                     for part in (row.prompt, *row.answers):
                         stream.write(part.astype("<i4", copy=False).tobytes())
                         total += len(part)
                     sizes.append(_sizes(row))
-            _finish(aside, np.asarray(sizes, dtype="<i4"), total)
+                    unfit += [row.unfit] if row.unfit else []
+            _finish(aside, np.asarray(sizes, dtype="<i4"), total, unfit)
             os.replace(aside, self.path)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -124,15 +137,16 @@ def _add(found: Any, text: str) -> None:
 
 def _sizes(row: RecordIds) -> tuple[int, int, int, int]:
     first, *second = row.answers
-    return (len(row.prompt), len(first), len(second[0]) if second else _NO_ANSWER, row.merged)
+    state = _UNFIT if row.unfit else int(row.merged)
+    return (len(row.prompt), len(first), len(second[0]) if second else _NO_ANSWER, state)
 
 
-def _finish(folder: Path, sizes: np.ndarray, total: int) -> None:
-    """Make arrays of the flat ids and of their sizes, with checksums, all of it on disk."""
+def _finish(folder: Path, sizes: np.ndarray, total: int, unfit: list[tuple[str, str]]) -> None:
+    """Make arrays of the flat ids and of their sizes, with checksums and why rows have no ids, all of it on disk."""
     ids = np.memmap(folder / "flat", dtype="<i4", mode="r", shape=(total,))
     np.save(folder / "ids.npy", ids, allow_pickle=False)
     np.save(folder / "sizes.npy", sizes, allow_pickle=False)
-    (folder / "checksum.json").write_text(json.dumps(_checksums(ids, sizes)), encoding="utf-8")
+    (folder / "checksum.json").write_text(json.dumps(_checksums(ids, sizes) | {"unfit": unfit}), encoding="utf-8")
     (folder / "flat").unlink()
     sync_files(folder)
 
@@ -148,9 +162,12 @@ def _checksums(*arrays: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def _cut(ids: np.ndarray, sizes: np.ndarray) -> Iterator[RecordIds]:
-    ids, place = np.asarray(ids), 0
+def _cut(ids: np.ndarray, sizes: np.ndarray, unfit: list[tuple[str, str]]) -> Iterator[RecordIds]:
+    ids, place, reasons = np.asarray(ids), 0, iter(unfit)
     for prompt, first, second, merged in np.asarray(sizes).tolist():
+        if merged == _UNFIT:
+            yield no_ids(*next(reasons))
+            continue
         lengths = [prompt, first] if second == _NO_ANSWER else [prompt, first, second]
         parts = []
         for length in lengths:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from likelier.console import counting
-from likelier.data.rendering import check_template, check_tools, render
+from likelier.data.rendering import RowRefused, check_template, check_tools, render
 from likelier.data.shared_ids import ids_in_common
-from likelier.data.token_cache import RecordIds, TokenFolder
+from likelier.data.token_cache import RecordIds, TokenFolder, no_ids
 from likelier.errors import DataError
 from likelier.options import ChatOptions
 from likelier.records import (
@@ -166,7 +166,11 @@ def _record_ids(
 ) -> Iterator[RecordIds]:
     for start in range(0, len(records), _BLOCK):
         block = records[start : start + _BLOCK]
-        for prompt, *whole in _tokenize_block(block, tokenizer, chat):
+        for ids in _tokenize_block(block, tokenizer, chat):
+            if isinstance(ids, RowRefused):
+                yield no_ids(ids.reason, ids.detail)
+                continue
+            prompt, *whole = ids
             boundary = min(_common_prefix(prompt, full) for full in whole)
             answers = tuple(np.asarray(full[boundary:], dtype=np.int32) for full in whole)
             yield RecordIds(np.asarray(prompt[:boundary], dtype=np.int32), answers, boundary < len(prompt))
@@ -190,21 +194,29 @@ def _check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) ->
 
 def _tokenize_block(
     block: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
-) -> list[list[list[int]]]:
-    """For each record the ids of the prompt and of prompt + each answer."""
+) -> list[list[list[int]] | RowRefused]:
+    """For each record the ids of the prompt and of prompt + each answer, or why it has none."""
     texts: dict[bool, list[str]] = {True: [], False: []}
-    places: list[list[tuple[bool, int] | list[int]]] = []
+    places: list[list[tuple[bool, int] | list[int]] | RowRefused] = []
     for record in block:
-        places.append([])
-        for part in _renderings(record, tokenizer, chat):
-            if isinstance(part, list):
-                places[-1].append(part)
-            else:
-                templated, text = part
-                places[-1].append((templated, len(texts[templated])))
-                texts[templated].append(text)
+        try:
+            places.append([_placed(part, texts) for part in _renderings(record, tokenizer, chat)])
+        except RowRefused as refused:
+            places.append(refused)
     ids = {templated: _encode(tokenizer, some, not templated) for templated, some in texts.items()}
-    return [[ids[p[0]][p[1]] if isinstance(p, tuple) else p for p in record] for record in places]
+    return [
+        record if isinstance(record, RowRefused) else [ids[p[0]][p[1]] if isinstance(p, tuple) else p for p in record]
+        for record in places
+    ]
+
+
+def _placed(part: tuple[bool, str] | list[int], texts: dict[bool, list[str]]) -> tuple[bool, int] | list[int]:
+    """Ids as they are; a text is put to the others of its kind, and its place told."""
+    if isinstance(part, list):
+        return part
+    templated, text = part
+    texts[templated].append(text)
+    return templated, len(texts[templated]) - 1
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool) -> list[list[int]]:
@@ -259,6 +271,9 @@ def _common_prefix(left: list[int], right: list[int]) -> int:
 
 
 def _to_group(record: Record, ids: RecordIds, result: Tokenized, truncation: Truncation) -> Group | None:
+    if ids.unfit:
+        result.unusable.add(Unusable(record.source, *ids.unfit))
+        return None
     cut = _truncated(ids, result.max_length, truncation, record.source)
     reason = "over-max-length" if cut is None else _unfit(cut)
     if cut is None or reason:
@@ -287,7 +302,7 @@ def _unfit(ids: RecordIds) -> str:
 
 def _truncated(ids: RecordIds, limit: int, truncation: Truncation, source: Source) -> RecordIds | None:
     """Prompt and answers within the limit, or None where the policy leaves the row out."""
-    prompt, answers, _ = ids
+    prompt, answers = ids.prompt, ids.answers
     longest = max(map(len, answers))
     if len(prompt) + longest <= limit:
         return ids
