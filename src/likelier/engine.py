@@ -148,7 +148,7 @@ def _exchanged(
             sums[place[id(group)]] += part.scores.logps[numbers].double().cpu()
             times[place[id(group)]] += 1
     logps = (ranks.total(sums) / ranks.total(times)).to(device)
-    lengths = torch.tensor([len(answer) for answer in batch.answers], device=device)
+    lengths = batch.lengths.to(device)
     nothing = logps.new_empty(0)
     return [ScoredGroups(list(groups), batch, SequenceScores(logps, lengths, nothing, nothing.long()))]
 

@@ -140,9 +140,7 @@ class _Unit:
 def shared_tokens(groups: Sequence[Group]) -> int:
     """What the shared-prefix scorer holds for these groups at once: each distinct prompt and answer once."""
     prompts = {group.prompt.tobytes(): len(group.prompt) for group in groups}
-    answers = {
-        (group.prompt.tobytes(), answer.tobytes()): len(answer) - 1 for group in groups for answer in group.answers
-    }
+    answers = {(group.prompt.tobytes(), key): tokens for group in groups for key, tokens in _fed(group)}
     return sum(prompts.values()) + sum(answers.values())
 
 
@@ -195,15 +193,20 @@ def _cut_prompt(groups: Sequence[Group], token_budget: int) -> Iterator[_Unit]:
     known: set[bytes] = set()
     tokens, kept = start, list[Group]()
     for group in groups:
-        new = {answer.tobytes(): len(answer) - 1 for answer in group.answers if answer.tobytes() not in known}
+        new = {key: size for key, size in _fed(group) if key not in known}
         if kept and tokens + sum(new.values()) > limit:
             yield _Unit(tokens, kept)
-            new = {answer.tobytes(): len(answer) - 1 for answer in group.answers}
+            new = dict(_fed(group))
             tokens, kept, known = start, [], set()
         tokens += sum(new.values())
         known |= set(new)
         kept.append(group)
     yield _Unit(tokens, kept)
+
+
+def _fed(group: Group) -> Iterator[tuple[bytes, int]]:
+    """What tells each answer from others, and how many of its tokens enter the model."""
+    return ((key, len(answer) - 1) for key, answer in zip(group.answer_keys, group.answers, strict=True))
 
 
 def _best_fit(units: Sequence[_Unit], token_budget: int) -> list[list[Group]]:

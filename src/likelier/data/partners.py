@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from likelier.data.masks import cut_right, each_mask, together
 from likelier.data.tokenize import Group
 from likelier.errors import DataError
 
@@ -36,8 +37,8 @@ def token_hash(groups: Sequence[Group]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for group in groups:
         digest.update(group.prompt.tobytes() + b"|" + str(group.desirable).encode())
-        for answer in group.answers:
-            digest.update(b"|" + answer.tobytes())
+        for key in group.answer_keys:
+            digest.update(b"|" + key)
         digest.update(b"\n")
     return digest.hexdigest()
 
@@ -93,6 +94,7 @@ def with_partners(groups: Sequence[Group], max_length: int) -> list[Group]:
     partner = derangement(groups, token_hash(groups))
     joined = []
     for group, number in zip(groups, partner, strict=True):
-        room = max_length - len(group.prompt)
-        joined.append(replace(group, answers=(group.answers[0], groups[number].answers[0][:room])))
+        own, other = (each_mask(one.masks, len(one.answers))[0] for one in (group, groups[number]))
+        mismatched, mask = cut_right(groups[number].answers[0], other, max_length - len(group.prompt))
+        joined.append(replace(group, answers=(group.answers[0], mismatched), masks=together((own, mask))))
     return joined

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from likelier.console import counting
+from likelier.data.masks import Mask, Masks, answer_bytes, each_mask, trained_count
 from likelier.data.rendering import RowRefused, check_template, check_tools, render
 from likelier.data.shared_ids import ids_in_common
 from likelier.data.token_cache import RecordIds, TokenFolder, no_ids
@@ -44,7 +45,8 @@ class Group:
     mismatched answer of another row as a second one; a demonstration is a desirable row. `ref_logps` holds the
     reference's score of each answer once known; `given_ref_logps` what the data file claims them to be. `weight`
     multiplies the row's loss; `margin` and `flip_chance` (the soft label: the chance that the rejected answer is the
-    better one) are given for all pairs of a run or for none.
+    better one) are given for all pairs of a run or for none. `masks` say which tokens of each answer are trained on,
+    where that is not all of them (see `data.masks`).
     """
 
     prompt: Ids
@@ -56,6 +58,7 @@ class Group:
     weight: float = 1.0
     margin: float | None = None
     flip_chance: float | None = None
+    masks: Masks = None
 
     @property
     def is_pair(self) -> bool:
@@ -66,6 +69,16 @@ class Group:
     def own_answers(self) -> tuple[Ids, ...]:
         """The answers that the row itself gave: both of a pair, the first of a labelled row."""
         return self.answers if self.is_pair else self.answers[:1]
+
+    @property
+    def answer_keys(self) -> tuple[bytes, ...]:
+        """What makes each answer the same as another one under the same prompt."""
+        return tuple(map(answer_bytes, self.answers, each_mask(self.masks, len(self.answers))))
+
+    @property
+    def own_masks(self) -> tuple[Mask, ...]:
+        """The masks of the answers that the row itself gave."""
+        return tuple(each_mask(self.masks, len(self.answers))[: len(self.own_answers)])
 
     @property
     def tokens(self) -> int:
@@ -102,8 +115,8 @@ class Tokenized:
         }
 
     def answer_lengths(self) -> list[int]:
-        """Tokens of each group's own answers."""
-        return [len(answer) for group in self.groups for answer in group.own_answers]
+        """Tokens of each group's own answers that are trained on."""
+        return [count for group in self.groups for count in map(trained_count, group.own_answers, group.own_masks)]
 
 
 def tokenize_records(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from likelier.data.masks import together
 from likelier.data.tokenize import Group
 from likelier.evaluation.heldout import Evaluation
 from likelier.models import Policy
@@ -64,7 +65,13 @@ def _pair_groups(found: Evaluation) -> list[Group]:
     place = {answer: number for number, answer in enumerate(found.scored.rows.tolist())}
     sides = [[found.groups[place[answer]] for answer in pair] for pair in found.pairs.tolist()]
     return [
-        replace(first, answers=(first.answers[0], second.answers[0]), desirable=None, ref_logps=None)
+        replace(
+            first,
+            answers=(first.answers[0], second.answers[0]),
+            masks=together((first.own_masks[0], second.own_masks[0])),
+            desirable=None,
+            ref_logps=None,
+        )
         for first, second in sides
     ]
 

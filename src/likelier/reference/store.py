@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from likelier.data.masks import Mask, each_mask
 from likelier.data.tokenize import Group
 from likelier.engine import Report, ScoredGroups, score_everywhere, score_groups
 from likelier.errors import ConfigError, LikelierWarning, WrongReferenceError
@@ -34,11 +35,17 @@ _ROW = np.dtype([("key", "S16"), ("logp", "<f8"), ("length", "<u4")])
 _FLUSH_EVERY = 4096
 
 
-def answer_key(prompt: np.ndarray, answer: np.ndarray) -> bytes:
-    """What was scored: a hash of the prompt's and the answer's token ids."""
-    digest = hashlib.blake2b(len(prompt).to_bytes(4, "little"), digest_size=16)
-    digest.update(prompt.tobytes() + answer.tobytes())
+def answer_key(prompt: np.ndarray, answer: np.ndarray, mask: Mask = None) -> bytes:
+    """What was scored: a hash of the prompt's and the answer's token ids, and of the answer's mask where it has one."""
+    kind = b"" if mask is None else b"masked"
+    digest = hashlib.blake2b(len(prompt).to_bytes(4, "little"), digest_size=16, person=kind)
+    digest.update(prompt.tobytes() + answer.tobytes() + (b"" if mask is None else mask.astype(bool).tobytes()))
     return digest.digest()
+
+
+def _keys_of(group: Group) -> list[bytes]:
+    masks = each_mask(group.masks, len(group.answers))
+    return [answer_key(group.prompt, answer, mask) for answer, mask in zip(group.answers, masks, strict=True)]
 
 
 class ReferenceStore:
@@ -148,7 +155,7 @@ def attach_reference(groups: Sequence[Group], reference: Reference, how: Referen
     stores lie.
     """
     store = ReferenceStore(how.store, reference.identity)
-    keys = [[answer_key(group.prompt, answer) for answer in group.answers] for group in groups]
+    keys = [_keys_of(group) for group in groups]
     flat = [key for group in keys for key in group]
     _, known = _exchanged(*store.find(flat), how.ranks)
     distinct, missing = len(set(flat)), {key for key, is_known in zip(flat, known, strict=True) if not is_known}
@@ -196,7 +203,7 @@ def take_given(groups: Sequence[Group]) -> list[Group]:
 def _distinct(groups: Sequence[Group]) -> list[Group]:
     seen: dict[tuple[bytes, ...], Group] = {}
     for group in groups:
-        seen.setdefault((group.prompt.tobytes(), *(answer.tobytes() for answer in group.answers)), group)
+        seen.setdefault((group.prompt.tobytes(), *group.answer_keys), group)
     return list(seen.values())
 
 
@@ -222,5 +229,6 @@ def _answers_of(batch: Batch, scores: SequenceScores) -> Iterator[tuple[bytes, f
     logps, lengths = scores.logps.double().tolist(), scores.lengths.tolist()
     for number, answer in enumerate(batch.answers):
         prompt = batch.prompts[batch.prompt_of[number]]
-        arrays = (tokens.cpu().numpy().astype(np.int32) for tokens in (prompt, answer))
-        yield answer_key(*arrays), logps[number], lengths[number]
+        ids, own = (tokens.cpu().numpy().astype(np.int32) for tokens in (prompt, answer))
+        mask = batch.masks[number] if batch.masks else None
+        yield answer_key(ids, own, None if mask is None else mask.numpy()), logps[number], lengths[number]

@@ -180,6 +180,7 @@ class _MadeUpGroup:
     weight: float = 1.0
     margin: None = None
     flip_chance: None = None
+    masks: None = None
 
 
 def _longest(group: PromptGroup) -> int:

@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from likelier.data.masks import Masks, answer_bytes, each_mask, trained_count
+
 Answers = Literal["all", "own", "partners"]
 
 
@@ -29,6 +31,8 @@ class PromptGroup(Protocol):
     def margin(self) -> float | None: ...
     @property
     def flip_chance(self) -> float | None: ...
+    @property
+    def masks(self) -> Masks: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Batch:
     once), `prompt_of[a]` the prompt number of answer `a`. Items are `pairs` (n, 2) of answer numbers (chosen,
     rejected), or labelled `rows` (n,) with `desirable` (n,) and `partners` (n,), the mismatched answers. `ref_logps`
     (answers,) where the reference is known. These lie on `device`. `weights` (n,) are the items' own, `margins` and
-    `flip_chances` (n,) the pairs' where a run has them; on the CPU.
+    `flip_chances` (n,) the pairs' where a run has them; on the CPU. `masks` are (tokens,) bool for each answer, also on
+    the CPU: which of its tokens are scored; None for all.
     """
 
     prompts: list[Tensor]
@@ -54,6 +59,20 @@ class Batch:
     weights: Tensor | None = None
     margins: Tensor | None = None
     flip_chances: Tensor | None = None
+    masks: list[Tensor | None] | None = None
+
+    @property
+    def targets(self) -> list[Tensor]:
+        """The tokens of each answer that are scored."""
+        if self.masks is None:
+            return self.answers
+        pairs = zip(self.answers, self.masks, strict=True)
+        return [answer if mask is None else answer[mask] for answer, mask in pairs]
+
+    @property
+    def lengths(self) -> Tensor:
+        """(answers,) how many these are; on the CPU."""
+        return torch.tensor([len(tokens) for tokens in self.targets])
 
     def answers_of_groups(self) -> list[list[int]]:
         """For each group, in order, the numbers of its answers."""
@@ -71,19 +90,21 @@ class _Flat:
         self.answers: dict[tuple[int, bytes], int] = {}
         self.ids: tuple[list[Any], list[Any]] = ([], [])
         self.prompt_of: list[int] = []
+        self.masks: list[Tensor | None] = []
         self.ref_logps: list[float] = []
 
-    def add(self, prompt: Any, answer: Any, ref_logp: float | None) -> int:
-        if not len(prompt) or not len(answer):
+    def add(self, prompt: Any, answer: Any, mask: Any, ref_logp: float | None) -> int:
+        if not len(prompt) or not trained_count(answer, mask):
             raise ValueError("a prompt and an answer need at least one token each (a prompt at least its BOS)")
         number = self.prompts.setdefault(prompt.tobytes(), len(self.prompts))
         if number == len(self.ids[0]):
             self.ids[0].append(prompt)
-        key = (number, answer.tobytes())
+        key = (number, answer_bytes(answer, mask))
         if key not in self.answers:
             self.answers[key] = len(self.answers)
             self.ids[1].append(answer)
             self.prompt_of.append(number)
+            self.masks.append(None if mask is None else torch.from_numpy(mask.astype(bool)))
             if ref_logp is not None:
                 self.ref_logps.append(ref_logp)
         return self.answers[key]
@@ -100,7 +121,8 @@ def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu"
     for group in groups:
         refs: Sequence[float | None] = group.ref_logps or [None] * len(group.answers)
         kept = range(len(group.answers)) if group.desirable is None or answers == "all" else _kept(answers)
-        numbers.append([flat.add(group.prompt, group.answers[k], refs[k]) for k in kept])
+        masks = each_mask(group.masks, len(group.answers))
+        numbers.append([flat.add(group.prompt, group.answers[k], masks[k], refs[k]) for k in kept])
 
     def index(values: list[Any], dtype: torch.dtype = torch.long) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=device)
@@ -128,6 +150,7 @@ def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu"
         weights=values("weight") if is_pair or has_own else None,
         margins=values("margin") if is_pair else None,
         flip_chances=values("flip_chance") if is_pair else None,
+        masks=None if all(mask is None for mask in flat.masks) else flat.masks,
     )
 
 

@@ -86,8 +86,8 @@ class Layout:
     """A batch in one row.
 
     `tokens` and `positions` (1, length) are fed to the model. `sources` (scored,) are the places in the row whose
-    hidden states predict the `targets` (scored,), each distinct prediction once; `token_of` (answer tokens,) says which
-    of them each answer token is, answers one after the other.
+    hidden states predict the `targets` (scored,), each distinct prediction once; `token_of` (scored answer tokens,)
+    says which of them each token is, answers one after the other.
     """
 
     tokens: Tensor
@@ -121,12 +121,16 @@ class _Row:
             self.length += len(tokens)
         return segment
 
-    def score(self, sources: Tensor, targets: Tensor) -> Tensor:
-        """Note that `sources` predict `targets`; returns the numbers of these predictions."""
-        numbers = torch.arange(self.scored, self.scored + len(targets))
-        self.sources.append(sources)
-        self.targets.append(targets)
-        self.scored += len(targets)
+    def score(self, sources: Tensor, targets: Tensor, wanted: Tensor | None) -> Tensor:
+        """Note that `sources` predict `targets`, those that are `wanted` (None: all); returns the numbers of these
+        predictions, which mean something where they are wanted.
+        """
+        if wanted is None:
+            wanted = torch.ones(len(targets), dtype=torch.bool)
+        numbers = self.scored + wanted.cumsum(0) - 1
+        self.sources.append(sources[wanted])
+        self.targets.append(targets[wanted])
+        self.scored += int(wanted.sum())
         return numbers
 
 
@@ -140,7 +144,8 @@ def shared_prefix_layout(batch: Batch) -> Layout:
     token_of: dict[int, Tensor] = {}
     for prompt, numbers in zip(batch.prompts, answers_of, strict=True):
         own = [answers[number] for number in numbers]
-        token_of |= zip(numbers, _lay_prompt(row, prompt, own), strict=True)
+        masks = [batch.masks[number] if batch.masks else None for number in numbers]
+        token_of |= zip(numbers, _lay_prompt(row, prompt, own, masks), strict=True)
     return Layout(
         tokens=torch.cat(row.tokens)[None].to(device),
         positions=torch.cat(row.positions)[None].to(device),
@@ -151,17 +156,29 @@ def shared_prefix_layout(batch: Batch) -> Layout:
     )
 
 
-def _lay_prompt(row: _Row, prompt: Tensor, answers: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Append a prompt and its answers to the row; yields, answer by answer, the numbers of its tokens' predictions."""
+def _lay_prompt(
+    row: _Row, prompt: Tensor, answers: Sequence[Tensor], masks: Sequence[Tensor | None]
+) -> Iterator[Tensor]:
+    """Append a prompt and its answers to the row; yields, answer by answer, the numbers of the predictions of its
+    tokens that are scored.
+    """
     common = common_beginning(answers)
     trunk = row.feed(torch.cat([prompt, answers[0][:common]]), None)
     end = trunk.start + trunk.length - 1
-    shared = row.score(torch.arange(end - common, end), answers[0][:common])
-    for answer in answers:
+    shared = row.score(torch.arange(end - common, end), answers[0][:common], _any(masks, common))
+    for answer, mask in zip(answers, masks, strict=True):
         branch = row.feed(answer[common:-1], trunk)
         inside = torch.arange(branch.start, branch.start + branch.length)
-        own = row.score(torch.cat([torch.tensor([end]), inside]), answer[common:])
-        yield torch.cat([shared, own])
+        rest = None if mask is None else mask[common:]
+        own = row.score(torch.cat([torch.tensor([end]), inside]), answer[common:], rest)
+        numbers = torch.cat([shared, own])
+        yield numbers if mask is None else numbers[mask]
+
+
+def _any(masks: Sequence[Tensor | None], common: int) -> Tensor | None:
+    """Which of the first `common` tokens at least one of the masks wants; None for all."""
+    starts = [mask[:common] for mask in masks if mask is not None]
+    return torch.stack(starts).any(0) if len(starts) == len(masks) else None
 
 
 def common_beginning(answers: Sequence[Tensor]) -> int:

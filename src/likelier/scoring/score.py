@@ -22,9 +22,9 @@ from likelier.scoring.logprobs import HeadTransform, default_chunk, token_logpro
 class SequenceScores:
     """The seam: sums and counts per answer; nothing is divided here.
 
-    `logps` (answers,) log-probabilities in nats summed over answer tokens (EOS included, prompt excluded), `lengths`
-    (answers,) the number of tokens summed, `token_logps` (tokens,) beneath them with `answer_of` (tokens,) saying whose
-    each is.
+    `logps` (answers,) log-probabilities in nats summed over answer tokens (EOS included, prompt excluded, and what an
+    answer's mask leaves out), `lengths` (answers,) the number of tokens summed, `token_logps` (tokens,) beneath them
+    with `answer_of` (tokens,) saying whose each is.
     """
 
     logps: Tensor
@@ -34,8 +34,8 @@ class SequenceScores:
 
     @staticmethod
     def of(token_logps: Tensor, batch: Batch) -> SequenceScores:
-        """Sum the log-probabilities of all answer tokens, answers one after the other."""
-        lengths = torch.tensor([len(answer) for answer in batch.answers])
+        """Sum the log-probabilities of all scored answer tokens, answers one after the other."""
+        lengths = batch.lengths
         answer_of = torch.arange(len(lengths)).repeat_interleave(lengths).to(batch.device)
         logps = token_logps.new_zeros(len(lengths)).index_add(0, answer_of, token_logps)
         return SequenceScores(logps, lengths.to(batch.device), token_logps, answer_of)
@@ -92,9 +92,14 @@ def score_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> Seq
         position_ids=positions.to(batch.device),
         use_cache=False,
     ).last_hidden_state
-    predicts = (mask & (positions >= (sizes - lengths)[:, None])).to(batch.device)
-    targets = torch.cat(batch.answers).to(batch.device)
+    predicts = mask & (positions >= (sizes - lengths)[:, None])
+    for row, scored in enumerate(batch.masks or ()):
+        if scored is not None:
+            predicts[row, sizes[row] - lengths[row] : sizes[row]] = scored
+    targets = torch.cat(batch.targets).to(batch.device)
     head = causal.get_output_embeddings()
     chunk = chunk or default_chunk(causal.config.get_text_config().vocab_size)
-    token_logps = token_logprobs(hidden[predicts], targets, head, HeadTransform.of(causal.config), chunk)
+    token_logps = token_logprobs(
+        hidden[predicts.to(batch.device)], targets, head, HeadTransform.of(causal.config), chunk
+    )
     return SequenceScores.of(token_logps, batch)

@@ -170,5 +170,4 @@ def _tokenized(record: Record, policy: Policy, card: dict[str, Any], chat: ChatO
 
 def _is_part(other: Group, group: Group) -> bool:
     """Whether the run's group is the row, or one answer of it."""
-    own = [answer.tobytes() for answer in group.answers]
-    return all(answer.tobytes() in own for answer in other.own_answers)
+    return all(key in group.answer_keys for key in other.answer_keys[: len(other.own_answers)])
