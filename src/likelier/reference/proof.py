@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any
 
 import torch
@@ -54,6 +55,8 @@ def _worst(parts: Sequence[ScoredGroups]) -> Difference:
             prompt = part.batch.prompts[part.batch.prompt_of[int(gap.argmax())]].tolist()
             group = next(group for group in part.groups if group.prompt.tolist() == prompt)
             worst = Difference(float(gap.max()), group)
+        if isnan(worst.nats_per_token):  # nothing is worse, and no number compares with it
+            break
     return worst
 
 
