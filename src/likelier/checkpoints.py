@@ -12,7 +12,7 @@ from typing import Any
 from likelier.console import warn
 from likelier.durable import flaw_of, read_object, seal
 from likelier.errors import RunFolderError
-from likelier.paths import sync_folder
+from likelier.paths import refuse_link, sync_folder
 
 FINGERPRINT = "fingerprint.json"
 ORIGIN = {
@@ -38,6 +38,7 @@ class Checkpoints:
 
     def flaws(self) -> dict[int, str | None]:
         """What is wrong with each, by its step, the newest first; None for a whole one."""
+        refuse_link(self.path)
         if not self.path.is_dir():
             return {}
         steps = sorted((step_of(entry) for entry in self.path.iterdir()), reverse=True)

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from likelier.errors import whole_reason
+from likelier.errors import RunFolderError, whole_reason
 from likelier.jsontext import parse_json
-from likelier.paths import sync_files, sync_folder
+from likelier.paths import made_anew, refuse_link, refuse_links_below, sync_files, sync_folder
 
 MANIFEST = "manifest.json"
 NEW_FILES = ".new-files"  # a folder where files wait until all of them are whole
@@ -36,13 +36,18 @@ def seal(folder: Path) -> None:
 def flaw_of(folder: Path) -> str | None:
     """What is wrong with a folder that was sealed; None if it is whole."""
     try:
+        refuse_links_below(folder)
         sizes = read_object(folder / MANIFEST)["files"]
         for name, size in sizes.items():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                return f"its {MANIFEST} names {name!r}, a file elsewhere"
             found = (folder / name).stat().st_size
             if found != size:
                 return f"{name} has {found} bytes instead of {size}"
             if name.endswith(".json"):
                 json.loads((folder / name).read_bytes())
+    except RunFolderError as error:
+        return str(error)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -61,7 +66,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file in one write, or nothing of it. Raises `OSError`."""
     content = (line + "\n").encode()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         before = os.fstat(descriptor).st_size
         if os.write(descriptor, content) < len(content):
@@ -75,13 +80,13 @@ def append_line(path: Path, line: str) -> None:
 def moved_when_whole(target: Path) -> Iterator[Path]:
     """A folder to write files in, which are moved into `target` once all of them are on disk; an error leaves none."""
     staging = target / NEW_FILES
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
+    made_anew(staging)
     try:
         yield staging
         sync_files(staging)
         for entry in sorted(staging.iterdir()):
             if entry.is_dir():
+                refuse_link(target / entry.name)
                 shutil.rmtree(target / entry.name, ignore_errors=True)
             os.replace(entry, target / entry.name)
         sync_folder(target)

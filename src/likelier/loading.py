@@ -18,7 +18,7 @@ from torch import nn
 
 from likelier.errors import ConfigError, ModelError, whole_reason
 from likelier.jsontext import BrokenJson, parse_json
-from likelier.paths import cache_folder, make_folder, sync_files
+from likelier.paths import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
 from likelier.safe_loading import (
     check_adapter_folder,
     check_config,
@@ -167,7 +167,7 @@ def load_adapter(folder: Path, autocast: bool, empty: bool) -> tuple[Any, Any]:
 def demo_model_folder() -> Path:
     """The demo model, SmolLM2-135M-Instruct: converted once from its PyPI package's GGUF file to the user's cache."""
     folder = cache_folder() / "models" / "smollm2-135m-instruct"
-    if not (folder / "model.safetensors").is_file():
+    if not _is_cached(folder):
         found = importlib.util.find_spec(_DEMO_PACKAGE)
         places = list(found.submodule_search_locations or []) if found else []
         files = [file for place in places for file in Path(place).glob("*.gguf")]
@@ -184,17 +184,23 @@ def converted(source: Path) -> Path:
     source = source.expanduser().resolve()
     known = f"{source}|{source.stat().st_size}|{source.stat().st_mtime_ns}"
     folder = cache_folder() / "models" / f"{source.stem}-{hashlib.blake2b(known.encode(), digest_size=6).hexdigest()}"
-    if not (folder / "model.safetensors").is_file():
+    if not _is_cached(folder):
         _convert(source, folder)
     return folder
+
+
+def _is_cached(folder: Path) -> bool:
+    """Whether a model lies in the cache. Raises `RunFolderError` for a link there, which could lead to any other."""
+    refuse_link(folder.parent)
+    refuse_links_below(folder)
+    return (folder / "model.safetensors").is_file()
 
 
 def _convert(source: Path, folder: Path) -> None:
     """Dequantize a GGUF file into a model folder; the folder appears whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     make_folder(temporary.parent)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()  # ours: nobody's link lies in its place
+    made_anew(temporary)
     try:
         with quiet(), redirect_stderr(StringIO()):  # the GGUF reader has a bar that cannot be switched off
             model, tokenizer = load_whole(str(source), torch.float32)

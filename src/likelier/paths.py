@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -73,7 +74,35 @@ def below(root: Path, name: object) -> Path:
         raise RunFolderError(
             f"{root} is damaged: it names the folder {name!r}, where the plain name of a folder in it is expected"
         )
+    refuse_link(root / name)
     return root / name
+
+
+def refuse_link(path: Path) -> None:
+    """Raises `RunFolderError` for a link where a file or folder of our own is expected: it could lead anywhere."""
+    if path.is_symlink():
+        raise RunFolderError(
+            f"{path} is a link, and nothing in a folder of likelier is followed out of it; remove the link, or put "
+            "what it leads to in its place"
+        )
+
+
+def refuse_links_below(folder: Path) -> None:
+    """Raises `RunFolderError` for a link that is the folder, or lies anywhere in it."""
+    refuse_link(folder)
+    for root, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            refuse_link(Path(root, name))
+
+
+def made_anew(folder: Path) -> None:
+    """Make a folder of a temporary name that is ours alone: a link that somebody put there goes, and so does what a
+    killed process left. Raises `OSError`.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
 
 
 def sync_files(folder: Path) -> None:

@@ -17,6 +17,7 @@ from likelier.errors import ConfigError, LikelierError, RunFolderError, WrongRef
 from likelier.models import Policy, load_policy, require_same_vocabulary
 from likelier.objectives import METHODS, Objective
 from likelier.options import ChatOptions, DataSet, Dtype
+from likelier.paths import refuse_links_below
 from likelier.reference import Reference, base_reference, other_reference, start_reference
 from likelier.runs import RunFolder, final_folder
 from likelier.safe_loading import reading, say_what_a_file_names
@@ -198,6 +199,8 @@ def policy_at(name: str, card: dict[str, Any], at: str, dtype: Dtype) -> tuple[P
         began = load_policy(source, dtype=dtype)
         return replace(began, tokenizer=_own_tokenizer(name) or began.tokenizer, chat=chat), source
     folder = Path(name) if at == "end" else RunFolder(name).checkpoints.path / at
+    if at != "end":
+        refuse_links_below(folder)
     if not _holds_model(folder):
         raise RunFolderError(f"{name} holds no model of {at}; it has: {', '.join(times_of(name))}")
     return replace(load_policy(folder, dtype=dtype), chat=chat), str(folder)

@@ -20,9 +20,10 @@ from typing import Any
 from likelier.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
 from likelier.console import warn
 from likelier.contents import checked_card
-from likelier.durable import NEW_FILES, append_line, cause_of_failed_write, moved_when_whole, read_object
+from likelier.durable import append_line, cause_of_failed_write, moved_when_whole, read_object
 from likelier.errors import RunFolderError
-from likelier.paths import below, sync_file, write_whole
+from likelier.ownership import refuse_links, stranger_in, take_away_temporary, was_begun
+from likelier.paths import below, refuse_link, sync_file, write_whole
 from likelier.records import UnusableRows
 from likelier.redaction import without_secrets
 
@@ -63,6 +64,7 @@ class RunFolder:
 
     def check(self, *, resume: bool) -> None:
         """Raises `RunFolderError` if the folder holds a run or a model, or nothing to resume from; creates nothing."""
+        refuse_links(self.path)
         if resume:
             self._check_resume()
             return
@@ -72,6 +74,12 @@ class RunFolder:
         if held:
             raise RunFolderError(
                 f"{self.path} already holds a model ({held[0].name}), which would be overwritten; name another output"
+            )
+        stranger = stranger_in(self.path)
+        if stranger is not None:
+            raise RunFolderError(
+                f"{self.path} holds {stranger}, which no run made and which this one would replace; move it away, or "
+                "name another output"
             )
 
     def _check_resume(self) -> None:
@@ -94,7 +102,7 @@ class RunFolder:
         if self.card_file.exists():
             card = self.read_card()
             return card.get("status") != "done" and "fingerprint" in card
-        return (self.path / "audit.json").exists()
+        return was_begun(self.path)
 
     def lock(self) -> None:
         """Create the folder and lock it. Raises `RunFolderError` if it cannot be written, or is in use."""
@@ -115,21 +123,16 @@ class RunFolder:
 
     def open(self, *, resume: bool) -> None:
         """`lock` it. Raises `RunFolderError` if it is not free, or holds nothing to resume from."""
+        if not (self.path / ".lock").exists():
+            self.check(resume=resume)  # what is refused leaves not even a lock
         self.lock()
         try:
             self.check(resume=resume)
         except RunFolderError:
             self.close()
             raise
-        self._clear()
-
-    def _clear(self) -> None:
-        """Take away what a killed run left half written."""
-        for folder in (self.checkpoints.staging, self.path / NEW_FILES):
-            shutil.rmtree(folder, ignore_errors=True)
-        for folder in (self.path, self.evaluations, self.skipped):
-            for file in folder.glob(".*.tmp"):
-                file.unlink(missing_ok=True)
+        if resume or was_begun(self.path):
+            take_away_temporary(self.path)
 
     def close(self) -> None:
         """Release the lock."""
@@ -179,6 +182,7 @@ class RunFolder:
 
     def read_card(self) -> dict[str, Any]:
         """run.json's content. Raises `RunFolderError` if there is none, or it is damaged."""
+        refuse_link(self.card_file)
         try:
             return checked_card(read_object(self.card_file), self.card_file)
         except (OSError, ValueError) as error:
@@ -213,6 +217,8 @@ class RunFolder:
 
     def _write(self, name: str, content: str) -> None:
         with self.writing(name):
+            if "/" in name:
+                refuse_link((self.path / name).parent)
             write_whole(self.path / name, f"{content}\n".encode())
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
@@ -230,6 +236,7 @@ class RunFolder:
 
     def _metrics(self) -> tuple[list[dict[str, Any]], str | None]:
         """The rows of metrics.jsonl, and what is wrong with its last line, which a power cut may leave unfinished."""
+        refuse_link(self.metrics_file)
         try:
             *lines, rest = self.metrics_file.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -255,6 +262,7 @@ class RunFolder:
         line of its loss, which was written after the checkpoint (a last logging window that is not full). A last line
         that is damaged is dropped with a warning; raises `RunFolderError` for any other.
         """
+        refuse_links(self.path)
         rows, damaged = self._metrics()
         if damaged is not None:
             warn(f"{damaged}; the line is dropped")
@@ -286,6 +294,8 @@ class RunFolder:
     def read_evaluation(self, step: int) -> dict[str, Any] | None:
         """The evaluation of a step; None where there is none."""
         path = self.evaluations / f"step-{step}.json"
+        refuse_link(self.evaluations)
+        refuse_link(path)
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def latest_checkpoint(self) -> Path | None:

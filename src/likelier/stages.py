@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,6 +21,8 @@ from likelier.errors import ConfigError, RunFolderError
 from likelier.leftovers import nothing_left
 from likelier.objectives import METHODS
 from likelier.options import LoraOptions
+from likelier.ownership import refuse_links, take_away_begun
+from likelier.paths import refuse_link
 from likelier.pipeline import train
 from likelier.ranks import Ranks, join_ranks
 from likelier.redaction import without_secrets
@@ -164,6 +165,7 @@ def _train_in(root: RunFolder, staged: StagedConfig, ranks: Ranks) -> None:
 def _refusal(root: RunFolder, staged: StagedConfig) -> str:
     """Lock the folder. Why it cannot be used; empty if it can."""
     try:
+        _check_root(root, staged)  # what is refused leaves not even a lock
         root.lock()
         _check_root(root, staged)
     except RunFolderError as error:
@@ -186,19 +188,22 @@ def _train_stage(root: RunFolder, staged: StagedConfig, number: int, ranks: Rank
 
 def _found(folder: RunFolder) -> str:
     """What there is of a stage; what was begun without a checkpoint is taken away."""
+    refuse_link(folder.path)
     if folder.is_finished():
         return "done"
     if folder.checkpoints.flaws():  # whether it can go on, the run itself tells
         return "checkpoints"
     if folder.path.exists():
         say(f"{folder.path} has no checkpoint: the stage begins again")
-        shutil.rmtree(folder.path)
+        take_away_begun(folder.path)
     return "nothing"
 
 
 def _check_root(root: RunFolder, staged: StagedConfig) -> None:
+    refuse_links(root.path)
     if not root.card_file.exists():
-        held = [entry.name for entry in root.path.iterdir() if not entry.name.startswith(".")]
+        there = root.path.iterdir() if root.path.is_dir() else ()
+        held = [entry.name for entry in there if not entry.name.startswith(".")]
         if held and not staged.resume:
             raise RunFolderError(f"{root.path} is not empty (it holds {sorted(held)[0]}); name another output")
         if staged.resume:

@@ -22,7 +22,7 @@ import numpy as np
 
 from likelier.console import warn
 from likelier.options import ChatOptions
-from likelier.paths import cache_folder, make_folder, sync_files
+from likelier.paths import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
 from likelier.records import Record, answers_of, content_key
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class TokenFolder:
 
     def read(self) -> Iterator[RecordIds] | None:
         """The ids, mapped from disk; None where there are none. Damaged ones are named, removed and None."""
+        refuse_links_below(self.path)
         if not self.path.is_dir():
             return None
         try:
@@ -109,7 +110,9 @@ class TokenFolder:
         """Write the ids aside and move them to their place. A full disk is a warning: the run does not need them."""
         aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            make_folder(aside)
+            make_folder(aside.parent)
+            refuse_link(aside.parent)
+            made_anew(aside)
             sizes, unfit, total = [], [], 0
             with open(aside / "flat", "wb") as stream:
                 for row in rows:

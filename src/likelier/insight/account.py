@@ -4,18 +4,19 @@ file that would make it again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from likelier.commands import CODE, names_code, quoted
 from likelier.demo.data import BUILT_IN
+from likelier.durable import read_object
+from likelier.errors import RunFolderError
 from likelier.insight.charts import number
 from likelier.insight.comparison.subjects import SWEEP_FILE
 from likelier.insight.reading import Row, Run
 from likelier.modelcard import base_model_id
-from likelier.paths import base_names
+from likelier.paths import base_names, refuse_link
 from likelier.yamltext import as_yaml, comment
 
 # Metric, its name for a reader, whether it is a share.
@@ -275,10 +276,12 @@ def how_again(run: Run) -> tuple[str, str]:
 def _sweep_command(run: Run) -> str:
     """The command of the run's sweep, as far as its record can be read: of no other file than the one beside it."""
     try:
-        record = json.loads((run.folder.resolve().parent / SWEEP_FILE).read_text(encoding="utf-8"))
+        file = run.folder.resolve().parent / SWEEP_FILE
+        refuse_link(file)
+        record = read_object(file)
         vary = " ".join(map(quoted, base_names(record["words"])))
         seeds = [int(seed) for seed in record["seeds"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RunFolderError):
         return "likelier sweep FILE"
     several = f" --seeds {' '.join(map(str, seeds))}" if len(seeds) > 1 else ""
     caution = f"  # {CODE}" if names_code(vary) else ""

@@ -10,6 +10,7 @@ from typing import Any
 from likelier.contents import checked_account, checked_card, checked_evaluation, checked_line, checked_skipped
 from likelier.errors import RunFolderError
 from likelier.jsontext import BrokenJson, parse_json
+from likelier.ownership import refuse_links
 from likelier.paths import below
 from likelier.runs import RunFolder, final_folder
 
@@ -94,6 +95,7 @@ class RunReader:
             )
         if self._rows.path != folder.metrics_file:
             self._rows = _Lines(folder.metrics_file)
+        refuse_links(folder.path)
         rows, audit = self._rows.read(), folder.path / "audit.json"
         return Run(
             folder.path,

@@ -25,7 +25,7 @@ from likelier.data.tokenize import Group
 from likelier.engine import Report, ScoredGroups, score_everywhere, score_groups
 from likelier.errors import ConfigError, LikelierWarning, WrongReferenceError
 from likelier.models import Policy
-from likelier.paths import write_whole
+from likelier.paths import cache_folder, refuse_link, write_whole
 from likelier.ranks import ALONE, Ranks
 from likelier.reference.identity import Reference
 from likelier.scoring import Batch, SequenceScores
@@ -59,8 +59,10 @@ class ReferenceStore:
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.folder = folder / identity
+        for place in (self.folder, *([folder] if cache_folder() in folder.parents else [])):
+            refuse_link(place)
         self._index = np.empty(0, dtype=_ROW)
-        self._unsorted = [self._read(path) for path in sorted(self.folder.glob("*.scores"))]
+        self._unsorted = [self._read(path) for path in sorted(self.folder.glob("*.scores")) if not path.is_symlink()]
         self._pending: list[tuple[bytes, float, int]] = []
 
     def _read(self, path: Path) -> np.ndarray:

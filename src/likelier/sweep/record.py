@@ -13,7 +13,7 @@ from likelier.config import RunConfig
 from likelier.contents import SWEEP_TO_GO_ON, checked
 from likelier.durable import read_object
 from likelier.errors import RunFolderError
-from likelier.paths import write_whole
+from likelier.paths import refuse_link, write_whole
 from likelier.redaction import without_secrets
 from likelier.sweep.plan import SweepPlan
 from likelier.versions import versions
@@ -62,6 +62,7 @@ class SweepRecord:
     def read(folder: Path) -> SweepRecord:
         """The record that lies in a folder. Raises `RunFolderError` if there is none, or it is damaged."""
         path = folder / SWEEP_FILE
+        refuse_link(path)
         try:
             content = checked(read_object(path), SWEEP_TO_GO_ON, path)
         except (OSError, ValueError) as error:

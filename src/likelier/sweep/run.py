@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import traceback
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +16,8 @@ from likelier.console import say
 from likelier.data.shared_ids import sharing_ids
 from likelier.errors import ConfigError, LikelierError, RunFolderError
 from likelier.leftovers import nothing_left
+from likelier.ownership import take_away_begun
+from likelier.paths import refuse_link
 from likelier.pipeline import train
 from likelier.runs import RunFolder
 from likelier.sweep.data import SharedData, load_shared, say_budgets
@@ -60,10 +61,13 @@ def _words(plan: SweepPlan) -> str:
 
 def _check_root(plan: SweepPlan) -> None:
     folder, known = plan.output, (plan.output / SWEEP_FILE).is_file()
+    refuse_link(folder / SWEEP_FILE)
     if plan.resume and not known:
         raise RunFolderError(f"{folder} holds no sweep to go on with (there is no {SWEEP_FILE})")
     if known and not plan.resume:
         raise RunFolderError(f"{folder} already holds a sweep; use --resume to go on, or name another output")
+    if known:
+        SweepRecord.read(folder)  # a damaged one is refused before anything is made
     held = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) if folder.is_dir() else []
     if held and not known:
         raise RunFolderError(f"{folder} is not empty (it holds {held[0]}); name another output")
@@ -95,6 +99,7 @@ def _train_all(plan: SweepPlan, shared: SharedData, record: SweepRecord) -> None
 
 def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepRecord) -> None:
     folder = RunFolder(run.config.run.output)
+    refuse_link(folder.path)
     if folder.is_finished():
         say(f"{said}: done already")
         record.update(run.name, status="done", error=None)
@@ -103,7 +108,7 @@ def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepReco
     resume = bool(folder.checkpoints.flaws())  # whether it can, the run itself tells
     if not resume and folder.path.exists():
         say(f"{folder.path} has no checkpoint: the run begins again")
-        shutil.rmtree(folder.path)
+        take_away_begun(folder.path)
     record.update(run.name, status="training", error=None)
     config = replace(run.config, run=replace(run.config.run, resume=resume))
     try:

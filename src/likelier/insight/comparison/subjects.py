@@ -12,7 +12,7 @@ from likelier.contents import SWEEP, checked
 from likelier.durable import read_object
 from likelier.errors import ConfigError, RunFolderError
 from likelier.insight.reading import Run, read_run
-from likelier.paths import below
+from likelier.paths import below, refuse_link
 
 SWEEP_FILE = "sweep.json"
 _NOT_OF_THE_METHOD = ("report_to", "logging_steps", "save_steps", "save_total_limit", "reference_store", "trainer")
@@ -99,6 +99,7 @@ def read_comparison(paths: Sequence[str | Path]) -> Comparison:
 def _settings(folder: Path) -> tuple[list[Subject], list[Lost]]:
     """The settings of a sweep with their finished runs, and the runs that are not finished."""
     path = folder / SWEEP_FILE
+    refuse_link(path)
     try:
         entries = checked(read_object(path), SWEEP, path)["runs"]
     except (OSError, ValueError) as error:
