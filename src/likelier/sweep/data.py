@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import ceil
 from typing import Any
 
 from likelier.config import RunConfig
 from likelier.console import say
 from likelier.data.load import PreferenceData, load_preferences
+from likelier.data.packing import StepSampler
 from likelier.data.prepare import fitting_records
 from likelier.errors import ConfigError, DataError
 from likelier.records import Content, Message, Record, TokenIds, Unusable, UnusableRows, answers_of, content_key
 from likelier.sweep.plan import SweepPlan
 
 LEAKED = "held-out-prompt"
+_JUDGED = ("desirable", "ref_logps", "votes", "flip_chance", "weight", "margin", "scores")
 _Key = tuple[Any, Any]
 
 
@@ -70,19 +73,23 @@ class SharedData:
         training, objective = config.training, config.objective
         records = fitting_records(self.of(config).train, objective.method, objective.data)
         per_item = 2 if objective.data == "pairs" else 1
-        steps = ceil(len(records) / training.batch_size)
-        items = round(len(records) * (training.epochs or 1))
-        steps = ceil(steps * (training.epochs or 1))
-        if training.max_steps is not None:
-            steps, items = training.max_steps, _seen(training.max_steps, training.batch_size, len(records))
+        sampler = StepSampler(
+            [content_key(record.prompt).encode("utf-8", "surrogatepass") for record in records],
+            batch_size=training.batch_size,
+            order=training.order,
+            group_by=training.group_by,
+            seed=training.seed,
+        )
+        steps = training.max_steps or ceil(len(sampler) * (training.epochs or 1))
+        items = _seen(sampler, steps, len(records))
         return Budget(items, "pairs" if objective.data == "pairs" else "rows", items * per_item, steps)
 
 
-def _seen(steps: int, batch_size: int, rows: int) -> int:
-    """Items in so many steps; the last step of an epoch may be a smaller one."""
-    per_epoch = ceil(rows / batch_size)
-    epochs, more = divmod(steps, per_epoch)
-    return epochs * rows + min(more * batch_size, rows)
+def _seen(sampler: StepSampler, steps: int, rows: int) -> int:
+    """Items in so many steps from the start."""
+    epochs, more = divmod(steps, len(sampler))
+    sampler.set_epoch(epochs)
+    return epochs * rows + sum(map(len, islice(iter(sampler), more)))
 
 
 def load_shared(plan: SweepPlan) -> SharedData:
@@ -146,11 +153,12 @@ def _spoken(message: Message) -> str:
 
 
 def records_hash(records: Sequence[Record]) -> str:
-    """A hash of what stands in the rows, in their order."""
+    """A hash of what stands in the rows, in their order: their texts, and what the data say of their weight."""
     found = hashlib.blake2b(digest_size=16)
     for record in records:
-        label = str(getattr(record, "desirable", ""))
-        for text in (content_key(record.prompt), *map(content_key, answers_of(record)), record.tools, label):
+        judged = {name: getattr(record, name) for name in _JUDGED if getattr(record, name, None) is not None}
+        texts = (content_key(record.prompt), *map(content_key, answers_of(record)), record.tools, repr(judged))
+        for text in texts:
             found.update(text.encode("utf-8", "surrogatepass") + b"\x03")
     return found.hexdigest()
 
