@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
+from likelier.adapter_parts import has_adapter
 from likelier.errors import ConfigError
 from likelier.models import Policy
 from likelier.objectives import Objective
@@ -22,7 +23,7 @@ def learning_rate(options: TrainingOptions, objective: Objective, policy: Policy
     """The rate and where it comes from: given, or the method's own, twenty times that for a LoRA adapter."""
     if options.learning_rate is not None:
         return options.learning_rate, "given"
-    if hasattr(policy.model, "peft_config"):
+    if has_adapter(policy.model):
         source = f"{objective.learning_rate_source}, times {LORA_RATE_FACTOR} for LoRA"
         return objective.learning_rate * LORA_RATE_FACTOR, source
     return objective.learning_rate, objective.learning_rate_source

@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
@@ -14,18 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from likelier.errors import ConfigError, ModelError, whole_reason
-from likelier.jsontext import BrokenJson, parse_json
+from likelier.errors import ConfigError, ModelError
 from likelier.paths import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
 from likelier.safe_loading import (
-    check_adapter_folder,
     check_config,
     check_model_folder,
     reading,
     require_every_weight,
-    say_what_a_file_names,
     try_out,
 )
 
@@ -120,48 +115,6 @@ def _four_bits(dtype: torch.dtype) -> dict[str, Any]:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
     return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
-
-
-def load_adapter(folder: Path, autocast: bool, empty: bool) -> tuple[Any, Any]:
-    """An adapter on its base model, to be trained on, and the tokenizer. Raises `ModelError`."""
-    from peft import PeftModel
-    from transformers import AutoTokenizer
-
-    try:
-        settings = parse_json((folder / "adapter_config.json").read_bytes())
-    except BrokenJson as error:
-        raise ModelError(f"{folder}/adapter_config.json: {error}") from error
-    if not isinstance(settings, dict):
-        raise ModelError(f"{folder}/adapter_config.json is damaged: it must hold names and values")
-    if settings.get("peft_type") != "LORA":
-        raise ModelError(f"{folder} is a {settings.get('peft_type')} adapter; only LoRA adapters are known here")
-    base = settings.get("base_model_name_or_path")
-    if not base or not isinstance(base, str):
-        raise ModelError(f"{folder}/adapter_config.json does not name its base model (base_model_name_or_path)")
-    if settings.get("alora_invocation_tokens") is not None:
-        raise ModelError(f"{folder} is an adapter that some tokens switch on (aLoRA), which is not known here")
-    check_adapter_folder(folder)
-    say_what_a_file_names(str(base), f"{folder}/adapter_config.json")
-    try:
-        model, tokenizer = load_whole(base, torch.bfloat16 if autocast else torch.float32, empty=empty)
-    except ModelError as error:
-        raise ModelError(f"the base model of {folder}, which its adapter_config.json names: {error}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            model = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
-    except Exception as error:  # peft raises errors of every kind where the settings or weights are damaged
-        raise ModelError(f"{folder} does not fit its base model {base}: {whole_reason(error)}") from error
-    for name, module in model.named_modules():
-        if "lora_dropout" in name and isinstance(module, nn.Dropout):
-            module.p = 0.0  # dropout is on only where this run asks for it
-    config: Any = model.peft_config["default"]
-    config.lora_dropout = 0.0
-    if (folder / "tokenizer_config.json").is_file():
-        with reading(str(folder), "a tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-            try_out(tokenizer, model.config)
-    return model, tokenizer
 
 
 def demo_model_folder() -> Path:

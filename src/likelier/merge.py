@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 
+from likelier.adapter_parts import base_named
 from likelier.console import say, warn
 from likelier.data.formats import convert
 from likelier.data.sources import read_rows
@@ -224,7 +225,7 @@ def _base_facts(
     """What is told of adapter and base, and the base's own log-probabilities. None of it without an adapter."""
     if policy.adapter_settings is None:
         return {"adapter": None, "base": None, "base_weights": None}, None
-    named = str(policy.model.peft_config["default"].base_model_name_or_path)
+    named = base_named(policy.model)
     reference = base_reference(policy.model, precision=policy.precision)
     _check_base(named, reference, card, policy.precision)
     told = {

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from likelier.adapter_loading import load_adapter
+from likelier.adapter_parts import adapters_own_modules, base_named, has_adapter, settings_of
 from likelier.console import warn
 from likelier.errors import ConfigError, WrongReferenceError, whole_reason
-from likelier.loading import DEMO_MODEL, converted, demo_model_folder, load_adapter, load_whole, quiet
+from likelier.loading import DEMO_MODEL, converted, demo_model_folder, load_whole, quiet
 from likelier.options import ChatOptions, Dtype, LoraOptions
 from likelier.scoring.score import causal_model
 
@@ -39,11 +41,7 @@ class Policy:
     @property
     def adapter_settings(self) -> dict[str, Any] | None:
         """What shapes a LoRA adapter besides its weights; None without one."""
-        if not hasattr(self.model, "peft_config"):
-            return None
-        lora = self.model.peft_config["default"]
-        targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
-        return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "targets": targets}
+        return settings_of(self.model) if has_adapter(self.model) else None
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -103,7 +101,7 @@ def load_policy(
             if lora.lora_r is not None:
                 raise ConfigError(f"{name} is an adapter and training goes on from it: drop lora_r, or merge it first")
             model, tokenizer = load_adapter(Path(folder), autocast, empty)
-            words = f"{name} (an adapter on {model.peft_config['default'].base_model_name_or_path})"
+            words = f"{name} (an adapter on {base_named(model)})"
         else:
             if folder.endswith(".gguf") and lora.lora_r is not None:
                 folder = str(converted(Path(folder)))  # an adapter must name a base that others can load
@@ -176,9 +174,10 @@ def add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Switch off the model's own dropout (a LoRA adapter's stays: it is on only where asked for)."""
-    for name, module in model.named_modules():
-        if "lora_dropout" in name:
+    """Switch off the model's own dropout (an adapter's stays: it is on only where asked for)."""
+    beside = adapters_own_modules(model)
+    for module in model.modules():
+        if module in beside:
             continue
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from likelier.adapter_parts import base_named
 from likelier.contents import told
 from likelier.data.columns import columns_of
 from likelier.data.load import PreferenceData, load_preferences
@@ -88,6 +89,9 @@ def reference_for(
     base = base_reference(policy.model, precision=policy.precision) if has_adapter or named == "base" else None
     recorded = card.get("reference", {}).get("weights")
     if base is not None and (named == "base" or recorded in (None, base.weights)):
+        return base
+    if base is not None and card.get("run", {}).get("reference") == "base":
+        _require_recorded(base, str(base_named(policy.model)), model, card, policy)
         return base
     source = recorded_source(card)
     if source is None:

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import Trainer
 
+from likelier.adapter_parts import has_adapter, how_to_save
 from likelier.durable import read_object
 from likelier.errors import LikelierError, RunFolderError, TrainingError, whole_reason
 from likelier.loading import quiet
@@ -194,10 +195,11 @@ class SavingTrainer(Trainer):
             self._write_model(Path(output_dir), state_dict)
 
     def _write_model(self, where: Path, state_dict: dict[str, Any] | None) -> None:
-        only_policy = {"selected_adapters": ["default"]} if hasattr(self.policy.model, "peft_config") else {}
+        model = self.policy.model
+        how = how_to_save(model) if has_adapter(model) else {}
         with quiet():
-            self.policy.model.save_pretrained(where, state_dict=state_dict, **only_policy)
-        if only_policy:
+            model.save_pretrained(where, state_dict=state_dict, **how)
+        if has_adapter(model):
             _require_adapter(where)
         self.policy.tokenizer.save_pretrained(where)
         for weights in where.glob("*.safetensors"):

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
+from likelier.adapter_parts import has_adapter, names_to_save, own_base
 from likelier.errors import ConfigError, RunFolderError
 from likelier.models import Policy, decoder_layers
 from likelier.ranks import Ranks
@@ -42,13 +43,18 @@ def shard_policy(policy: Policy, device: torch.device, ranks: Ranks) -> None:
 
     model = policy.model
     _require_plain_weights(model)
+    if not ranks.all(not own_base(model).tensors):  # ranks with an empty model cannot know
+        raise ConfigError(
+            "shard does not go with an adapter that writes over weights of its base (biases, embeddings that grew, or "
+            "what PiSSA leaves of it); merge it into its base first, or train without shard"
+        )
     mesh = init_device_mesh(device.type, (ranks.size,))
     is_complete = ranks.all(not any(weight.is_meta for weight in model.parameters()))
     for module in (*decoder_layers(model), model):
         if not is_complete:
             _bring(module, device, ranks)
         fully_shard(module, mesh=mesh, mp_policy=_gathered_precision(policy))
-    if hasattr(model, "peft_config"):  # an adapter generates with the model beneath it, past its own forward
+    if has_adapter(model):  # an adapter generates with the model beneath it, past its own forward
         register_fsdp_forward_method(model, "generate")
 
 
@@ -56,7 +62,7 @@ def gathers_in_bfloat16(policy: Policy) -> bool:
     """Whether weights in float32 are made bfloat16 on their way to where they are used. Autocast alone would keep a
     copy of each until the backward pass, on every rank. (What lies beneath an adapter is in bfloat16 anyway.)
     """
-    return policy.autocast and not hasattr(policy.model, "peft_config")
+    return policy.autocast and not has_adapter(policy.model)
 
 
 def _gathered_precision(policy: Policy) -> Any:
@@ -123,11 +129,11 @@ def gathered_state(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
     """The whole weights as an ordinary state dict on the CPU, one weight after the other; of an adapter those of the
     adapter alone. Every rank must call it; without `keep` the result is empty.
     """
-    adapter = hasattr(model, "peft_config")
+    wanted = names_to_save(model) if has_adapter(model) else None
     found: dict[str, Tensor] = {}
     known: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if adapter and ".lora_" not in name and ".modules_to_save." not in name:
+        if wanted is not None and name not in wanted:
             continue
         first = known.setdefault(id(tensor), name)  # a tied weight is gathered once, and stays tied
         if first == name:

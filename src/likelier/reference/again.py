@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from likelier.adapter_parts import has_adapter
 from likelier.data.tokenize import Group
 from likelier.errors import LikelierError, LikelierWarning, WrongReferenceError
 from likelier.models import Policy
@@ -69,7 +70,7 @@ class AskedAgain:
             policy = self._again()
         self.how.place(policy)
         attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
-        adapter = hasattr(policy.model, "peft_config")
+        adapter = has_adapter(policy.model)
         found = identities(policy.model, adapter=adapter, precision=policy.precision)["weights"]
         if found != self.reference.weights:
             raise WrongReferenceError(

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
+from likelier.adapter_parts import has_adapter, once, own_base, parts_of, shaping_settings
 from likelier.errors import WrongReferenceError
+from likelier.reference.adapters import adapter_has_effect, frozen_copy_of_adapter, without_adapter
 from likelier.scoring import scorer_of
 from likelier.scoring.score import causal_model
 from likelier.sharding import whole
@@ -73,7 +76,10 @@ def weights_hash(model: nn.Module, *, adapter: bool) -> str:
 
 def _weights_hash(model: nn.Module, adapter: bool) -> str:
     digest = hashlib.blake2b(_config_text(model, adapter).encode(), digest_size=16)
-    named = {_plain_name(name): tensor for name, tensor in _tensors(model) if _counts(name, adapter)}
+    kinds = ("base", "adapter") if adapter else ("base", "replaced")
+    named = {part.plain: part.tensor for part in once(part for part in parts_of(model) if part.kind in kinds)}
+    if not adapter:
+        named |= own_base(model).tensors
     for name in sorted(named):
         tensor = whole(named[name].detach()).cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
@@ -82,50 +88,19 @@ def _weights_hash(model: nn.Module, adapter: bool) -> str:
 
 
 def _config_text(model: nn.Module, adapter: bool) -> str:
-    config = causal_model(model).config.to_dict()
+    own = None if adapter else own_base(model).config
+    config = (own or causal_model(model).config).to_dict()
     kept = {name: value for name, value in config.items() if name not in _VOLATILE and not name.startswith("_")}
-    if adapter and hasattr(model, "peft_config"):
-        lora: Any = model.peft_config["default"]  # type: ignore[index]
-        kept["adapter"] = [lora.r, lora.lora_alpha, lora.use_rslora, lora.rank_pattern, lora.alpha_pattern]
+    if adapter and has_adapter(model):
+        kept["adapter"] = shaping_settings(model)
     return json.dumps(kept, sort_keys=True, default=str)
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    causal = causal_model(model)
-    yield from causal.named_parameters()
-    kept = causal.state_dict().keys()  # buffers that are saved hold weights too (quantized ones, routing biases)
-    yield from ((name, buffer) for name, buffer in causal.named_buffers() if name in kept)
-
-
-def _is_adapter(name: str) -> bool:
-    return ".lora_" in name or ".modules_to_save." in name
-
-
-def _counts(name: str, adapter: bool) -> bool:
-    if ".reference." in name:
-        return False
-    return not (".original_module." in name if adapter else _is_adapter(name))
-
-
-def _plain_name(name: str) -> str:
-    for part in (".base_layer", ".original_module", ".modules_to_save.default"):
-        name = name.replace(part, "")
-    return name
-
-
-def adapter_has_effect(model: nn.Module) -> bool:
-    """Whether a LoRA adapter already changes the model (a fresh one has B = 0 everywhere)."""
-    up = [tensor for name, tensor in _tensors(model) if ".lora_B." in name or ".lora_embedding_B." in name]
-    saved = any(".modules_to_save." in name for name, _ in _tensors(model))
-    effects = [bool(whole(tensor).any()) for tensor in up]  # all of them: several ranks must ask together
-    return saved or any(effects)
 
 
 def start_reference(model: nn.Module, *, precision: str, live: bool = False, keep_adapter: bool = False) -> Reference:
     """The policy as it stands now. With `live` a frozen copy is kept, to be asked while the policy moves on; with
     `keep_adapter` only if that is a copy of an adapter.
     """
-    is_adapter = hasattr(model, "peft_config")
+    is_adapter = has_adapter(model)
     if is_adapter and not adapter_has_effect(model):
         reference = base_reference(model, precision=precision)
         words = f"{BASE_WORDS} (the new adapter starts without effect)"
@@ -134,7 +109,7 @@ def start_reference(model: nn.Module, *, precision: str, live: bool = False, kee
     copied = live or (is_adapter and keep_adapter)
     if is_adapter:
         words = "the base model + a frozen copy of the adapter as it was loaded"
-        use = _copied_adapter(model) if copied else _itself(model)
+        use = frozen_copy_of_adapter(model) if copied else _itself(model)
     else:
         words = "the policy itself as it was loaded" + (", a frozen copy" if live else ", scored before the first step")
         use = _itself(_frozen_copy(model)) if live else _itself(model)
@@ -143,35 +118,20 @@ def start_reference(model: nn.Module, *, precision: str, live: bool = False, kee
 
 def base_reference(model: nn.Module, *, precision: str) -> Reference:
     """The base model under an adapter. The policy is claimed to start there only if the adapter has no effect yet."""
-    if not hasattr(model, "peft_config"):
+    if not has_adapter(model):
         raise WrongReferenceError(
             "the reference 'base' means the adapter switched off, and this model has no adapter; drop it, or name a "
             "model"
         )
     known = identities(model, adapter=False, precision=precision)
 
-    @contextmanager
-    def use() -> Iterator[nn.Module]:
-        with _same_weights_trained(model), model.disable_adapter():  # type: ignore[operator]
-            yield model
-
+    use = partial(without_adapter, model)
     return Reference(BASE_WORDS, **known, equals_policy=not adapter_has_effect(model), use=use, at_hand=True)
-
-
-@contextmanager
-def _same_weights_trained(model: nn.Module) -> Iterator[None]:
-    """What was frozen stays frozen: switching an adapter on again lets peft train all of it."""
-    trained = {name: weight.requires_grad for name, weight in model.named_parameters()}
-    try:
-        yield
-    finally:
-        for name, weight in model.named_parameters():
-            weight.requires_grad_(trained[name])
 
 
 def other_reference(model: nn.Module, name: str, *, precision: str) -> Reference:
     """Another model, named by the user."""
-    known = identities(model, adapter=hasattr(model, "peft_config"), precision=precision)
+    known = identities(model, adapter=has_adapter(model), precision=precision)
     return Reference(f"the model {name}", **known, equals_policy=False, use=_itself(model), at_hand=False)
 
 
@@ -196,24 +156,3 @@ def _frozen_copy(model: nn.Module) -> nn.Module:
     copy = deepcopy(model)
     copy.requires_grad_(False)
     return copy.eval()
-
-
-def _copied_adapter(model: Any) -> Callable[[], Any]:
-    """A second adapter named "reference" with the same weights, switched to inside the context."""
-    model.add_adapter("reference", model.peft_config["default"])
-    weights = dict(model.named_parameters())
-    for name, tensor in weights.items():
-        if ".reference." in name:
-            tensor.data.copy_(weights[name.replace(".reference.", ".default.")].data)
-    model.set_adapter("default")
-
-    @contextmanager
-    def use() -> Iterator[nn.Module]:
-        with _same_weights_trained(model):
-            model.set_adapter("reference")
-            try:
-                yield model
-            finally:
-                model.set_adapter("default")
-
-    return use

@@ -80,7 +80,7 @@ def attach_scorer(
         ModelError: the model's head is not understood, or `scorer="shared-prefix"` was asked for and is not exact here.
     """
     if "_likelier_scorer" not in vars(model):  # an adapter around an attached model would hand on its attributes
-        verify_head(model)
+        verify_head(model, autocast=autocast)
     model._likelier_autocast = autocast
     model._likelier_scorer = _chosen(model, scorer, groups)
     return scorer_of(model)
@@ -195,7 +195,7 @@ def _made_up_group(config: Any, longest: int) -> _MadeUpGroup:
     return _MadeUpGroup(ids[: length - 16], (ids[length - 16 : length], ids[length:]))
 
 
-def verify_head(model: nn.Module) -> None:
+def verify_head(model: Any, *, autocast: bool = False) -> None:
     """Hold our head (projection, scale, soft-capping) against the model's own logits on a few tokens."""
     if "_likelier_forward" not in vars(model):
         _patch(model)
@@ -205,6 +205,8 @@ def verify_head(model: nn.Module) -> None:
             f"{type(causal).__name__} is not a causal language model with a separate head; it cannot be scored"
         )
     parameter = next(causal.parameters())
+    # Beside frozen weights of 16 bits lie trained ones of 32, which only autocast brings together.
+    model._likelier_autocast = autocast and parameter.dtype in (torch.bfloat16, torch.float16)
     tokens = torch.arange(2, 8, device=parameter.device)[None] % causal.config.get_text_config().vocab_size
     with frozen(model):
         theirs, ours = model(batch=tokens, how=_both_logits)
