@@ -155,14 +155,18 @@ def test_only_torn_checkpoints_are_an_error(tmp_path: Path) -> None:
 
 
 def test_rotation_counts_whole_checkpoints_only(tmp_path: Path) -> None:
-    cut(tmp_path / "run", 5)
-    (tmp_path / "run" / "checkpoints" / "step-4" / "rng_state.pth").unlink()
-    with pytest.warns(LikelierWarning, match="step-4 is not whole"):
-        resumed = make(tmp_path / "run", resume=True, save_total_limit=1, max_steps=6)
+    """Steps 4 and 6 are torn, and newer than what is written next: the only whole one must not go for them."""
+    cut(tmp_path / "run", 7, max_steps=8)
+    folder = tmp_path / "run" / "checkpoints"
+    for step in (4, 6):
+        (folder / f"step-{step}" / "rng_state.pth").unlink()
+    with pytest.warns(LikelierWarning, match="step-[46] is not whole"):
+        resumed = make(tmp_path / "run", resume=True, save_total_limit=1, max_steps=8)
         resumed.add_callback(At("on_step_begin", 4, stop))
         with pytest.raises(Stopped):
             resumed.train()
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-4"]
+    assert [path.name for path in folder.iterdir()] == ["step-4"]
+    assert flaw_of(folder / "step-4") is None
 
 
 @pytest.mark.parametrize(("objective", "step"), [(DPO(), 4), (KTO(), 5)], ids=["dpo", "kto"])

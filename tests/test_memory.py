@@ -176,22 +176,31 @@ def trained(folder: Path, policy: Policy, objective: Any, **more: Any) -> Prefer
     return trainer
 
 
-def out_of_memory_in(monkeypatch: pytest.MonkeyPatch, policy: Policy, tokens: int) -> list[int]:
-    """From now on a forward pass with gradients over more answers' tokens than that runs out of memory, late."""
+def out_of_memory_in(monkeypatch: pytest.MonkeyPatch, policy: Policy, tokens: int, *, trial: bool = False) -> list[int]:
+    """From now on a backward pass over rows of more tokens than that runs out of memory, late: when every gradient but
+    the last few is there. The trial before the first step, which accumulates no gradients, runs out if `trial` says so.
+    """
     tried: list[int] = []
+    held = 0
     from likelier import steps
 
     collate = steps.collate
 
-    def limited(part: Any, **more: Any) -> Any:
-        batch = collate(part, **more)
+    def measured(part: Any, **more: Any) -> Any:
+        nonlocal held
         held = sum(group.tokens for group in part)
+        return collate(part, **more)
+
+    def late(gradient: torch.Tensor) -> None:
         if held > tokens:
             tried.append(held)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return batch
 
-    monkeypatch.setattr(steps, "collate", limited)
+    monkeypatch.setattr(steps, "collate", measured)
+    first = next(weight for weight in policy.model.parameters() if weight.requires_grad)
+    if trial:
+        first.register_hook(late)
+    first.register_post_accumulate_grad_hook(late)
     return tried
 
 
@@ -257,7 +266,7 @@ def test_the_proof_finds_the_budget_that_fits_and_the_run_is_the_same(
     policy = tiny_policy()
     trainer = PreferenceTrainer(policy, DPO(), chat_pairs(24), output_dir=tmp_path / "run", **BASIC)
     monkeypatch.setattr("likelier.steps.can_retry", lambda device, ranks: True)
-    out_of_memory_in(monkeypatch, policy, 200)
+    out_of_memory_in(monkeypatch, policy, 200, trial=True)
     with pytest.warns(LikelierWarning, match="memory ran out"):
         trainer._walker.prove_it_fits(trainer.train_groups, 8, 0)
     assert trainer._walker.token_budget < BASIC["token_budget"]

@@ -30,6 +30,7 @@ from likelier.scoring import attach_scorer
 from likelier.sharding import ShardedCheckpoint, is_sharded, save_shards, shard_policy
 from likelier.trainer import PreferenceTrainer
 from likelier.vigil import Vigil, speaks_of
+from tests.slices import recut
 from tests.support import chat_pairs, lora_policy, tiny_model, tiny_policy
 
 
@@ -255,13 +256,17 @@ def stepped(model: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
-def test_slices_of_one_process_are_put_back_bit_for_bit(tmp_path: Path) -> None:
-    for make in (tiny_model, lambda seed=0: lora_policy(seed).model):
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_slices_are_put_back_bit_for_bit(tmp_path: Path, size: int) -> None:
+    """Of one process, and cut as so many ranks write them (torch.chunk's rows, some ranks with none)."""
+    for number, make in enumerate((tiny_model, lambda seed=0: lora_policy(seed).model)):
         model, other = make(), make(1)
         optimizer = stepped(model)
-        save_shards(tmp_path / "slices", model, optimizer, ALONE)
+        folder = tmp_path / str(number)
+        save_shards(folder, model, optimizer, ALONE)
+        recut(folder, size)
         fresh = torch.optim.AdamW([weight for weight in other.parameters() if weight.requires_grad])
-        slices = ShardedCheckpoint(tmp_path / "slices")
+        slices = ShardedCheckpoint(folder)
         slices.load_weights(other)
         slices.load_optimizer(other, fresh)
         assert not is_sharded(other)

@@ -242,7 +242,8 @@ def test_every_answer_gets_its_own_score_in_the_rows_order(
     model: nn.Module, tmp_path: Path, objective: Objective
 ) -> None:
     groups = groups_of(objective=objective)
-    groups.append(groups[2])  # a row that is there twice is scored once
+    groups.append(groups[2])  # a row that is there twice is scored once, and so is an answer that two rows hold
+    groups.append(replace(groups[3], answers=(groups[3].answers[0], groups[0].answers[0])))
     how = how_in(tmp_path)
     attached = attach_reference(groups, reference_of(model), how)
     assert [one.source for one in attached.groups] == [one.source for one in groups]
@@ -253,7 +254,7 @@ def test_every_answer_gets_its_own_score_in_the_rows_order(
     again = attach_reference(groups[::-1], reference_of(model), how)
     assert (again.computed, again.found) == (0, len(distinct))
     assert [one.ref_logps for one in again.groups] == [one.ref_logps for one in attached.groups[::-1]]
-    live = score_live(groups[:-1], reference_of(model), how)
+    live = score_live(groups, reference_of(model), how)
     assert {one.source.number for one in live} == {one.source.number for one in groups}
     assert_right(model, live)
 

@@ -32,7 +32,7 @@ from likelier import (
     losses,
 )
 from likelier.config import parse
-from likelier.data.partners import data_hash, with_partners
+from likelier.data.partners import data_hash, token_hash, with_partners
 from likelier.data.prepare import prepare_data
 from likelier.data.signals import Signals, applied
 from likelier.data.tokenize import tokenize_records
@@ -403,15 +403,16 @@ def test_a_run_of_other_signals_is_another_run(tmp_path: Path) -> None:
         {"votes": "weight"},
         {"weights": "column", "margins": "column"},
     ]
-    assert len({prepared(DPO(), rich_pairs(), **kind).hash for kind in kinds}) == len(kinds)
+    decided = [one for one in rich_pairs() if one.is_decided]  # the same rows for every kind: only the signals differ
+    found = [prepared(DPO(), decided, **kind) for kind in kinds]
+    assert len({one.hash for one in found}) == len(kinds)
+    assert len({token_hash(one.train.groups) for one in found}) == 1
     plain, weighed = (prepared(KTO(), rich_labels(), **kind) for kind in ({}, {"weights": "column"}))
     assert plain.hash != weighed.hash
     partners = [[group.answers[1].tolist() for group in one.train.groups] for one in (plain, weighed)]
     assert partners[0] == partners[1]
-    groups = tokenize_records(labelled_rows(10), tokenizer, max_length=512).groups
-    assert data_hash(with_partners(groups, 512)) == data_hash(
-        [replace(one, weight=1.0) for one in with_partners(groups, 512)]
-    )
+    groups = with_partners(tokenize_records(labelled_rows(10), tokenizer, max_length=512).groups, 512)
+    assert data_hash(groups) == token_hash(groups)  # of data without signals: what it was before there were any
 
 
 def test_a_run_resumes_with_the_same_weights_only(tmp_path: Path) -> None:
