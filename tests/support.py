@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,19 @@ def naive_logp(model: torch.nn.Module, group: Group, number: int) -> float:
     logps = torch.log_softmax(logits.double(), -1)
     start = len(group.prompt)
     return float(sum(logps[place - 1, ids[0, place]] for place in range(start, ids.shape[1])))
+
+
+def clustered(count: int, seed: int = 0) -> tuple[list[int], list[int]]:
+    """(rows, right rows) of so many prompts: of very unequal sizes, mostly right or mostly wrong as a whole."""
+    rng = random.Random(seed)
+    sizes = [rng.choice((1, 2, 5, 20)) for _ in range(count)]
+    return sizes, [round(size * rng.choice((0.1, 0.9, 1.0))) for size in sizes]
+
+
+def clustered_error(sizes: Sequence[int], sums: Sequence[float]) -> float:
+    """The standard error of a mean over all rows where whole prompts are drawn: a ratio of two sums, to first order."""
+    mean = sum(sums) / sum(sizes)
+    return sum((own - mean * size) ** 2 for own, size in zip(sums, sizes, strict=True)) ** 0.5 / sum(sizes)
 
 
 MEASURED = ("seconds", "memory_gib", "eval_seconds")  # what a clock says differs from run to run

@@ -15,6 +15,7 @@ from torch.nn.functional import softplus
 
 from likelier.audit import Audit, Finding, audit_records
 from likelier.audit.statistics import (
+    Share,
     chance_above,
     flip_rate,
     histogram,
@@ -28,6 +29,7 @@ from likelier.audit.words import _fit, _Rows, word_table
 from likelier.metrics import wilson_interval
 from likelier.records import Labelled, Message, Pair, Source, Unusable
 from tests.audit_rows import labels, pair, pairs, text
+from tests.support import clustered, clustered_error
 
 
 def found(audit: Audit, name: str) -> Finding:
@@ -297,12 +299,25 @@ def test_the_flip_rate_undoes_the_disagreement(rate: float) -> None:
 
 
 def test_a_share_over_prompts_is_less_sure_than_over_rows() -> None:
+    """By what drawing whole prompts gives, however unequal they are."""
+    sizes, sums = clustered(300, seed=1)
+    right = np.concatenate([np.arange(size) < own for size, own in zip(sizes, sums, strict=True)]).astype(float)
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    rows, prompts = share_of(right, np.arange(len(right))), share_of(right, numbers)
+    mean, error = sum(sums) / sum(sizes), clustered_error(sizes, sums)
+    assert rows.value == prompts.value == pytest.approx(mean)
+    assert (rows.low, rows.high) == wilson(sum(sums), len(right))
+    assert (prompts.low, prompts.high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.15 * error)
+    assert prompts.high - prompts.low > 2 * (rows.high - rows.low)
+
+
+def test_a_handful_of_prompts_is_no_surer_than_its_rows() -> None:
     right = np.repeat(np.random.default_rng(0).random(40) < 0.6, 10).astype(float)
-    rows, prompts = share_of(right, np.arange(400)), share_of(right, np.repeat(np.arange(40), 10))
-    assert rows.value == prompts.value and prompts.high - prompts.low > 2 * (rows.high - rows.low)
-    one = share_of(right, np.zeros(400))
-    assert (one.low, one.high) == (rows.low, rows.high)
-    assert share_of(np.empty(0), np.empty(0)).cases == 0
+    rows, one = share_of(right, np.arange(400)), share_of(right, np.zeros(400))
+    assert (one.low, one.high) == (rows.low, rows.high)  # every draw of one prompt is the same
+    halves = share_of(np.tile([1.0, 0.0], 200), np.repeat(np.arange(2), 200))
+    assert (halves.low, halves.high) == wilson(200, 400)  # nor do two that are alike vary
+    assert share_of(np.empty(0), np.empty(0)) == Share(0.5, 0.0, 1.0, 0)
 
 
 @settings(max_examples=30)

@@ -20,6 +20,7 @@ from likelier.insight.comparison.paired import bootstrap, compare_pairs, items_o
 from likelier.insight.comparison.subjects import Comparison, read_comparison
 from likelier.insight.comparison.text import Findings, as_json, as_text, blocks
 from likelier.insight.reading import read_run
+from tests.support import clustered, clustered_error
 
 START = {"words": "the policy itself as it was loaded", "weights": "w0", "equals_policy": True}
 RIGHT = [True, True, False, True]
@@ -251,8 +252,15 @@ def test_the_bootstrap_resamples_prompts() -> None:
     assert bootstrap([1] * 3, [[0.5] * 3], [[0.0] * 3]) == (0.5, 0.5)
     low, high = bootstrap([1] * 100, [[1.0] * 50 + [0.0] * 50], none)
     assert low == pytest.approx(0.4, abs=0.02) and high == pytest.approx(0.6, abs=0.02)  # 0.5 ± 1.96 * 0.05
-    low, high = bootstrap([10] * 10, [[10.0] * 5 + [0.0] * 5], [[0.0] * 10])
-    assert high - low > 0.5  # ten prompts, however many rows
+    sizes, sums = clustered(300, seed=2)
+    difference, error = sum(sums) / sum(sizes), clustered_error(sizes, sums)
+    expected = pytest.approx((difference - 1.96 * error, difference + 1.96 * error), abs=0.15 * error)
+    own, nothing = [float(one) for one in sums], [0.0] * len(sizes)
+    assert bootstrap(sizes, [own], [nothing]) == expected  # prompts of unequal sizes, each drawn as a whole
+    other = [size - one for size, one in zip(sizes, own, strict=True)]
+    both = clustered_error(sizes, [one - against for one, against in zip(own, other, strict=True)])
+    low, high = bootstrap(sizes, [own], [other])  # the same prompts are drawn for both
+    assert high - low == pytest.approx(2 * 1.96 * both, rel=0.1)
 
 
 def test_the_bootstrap_resamples_runs() -> None:

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likelier.metrics import MetricSums, accuracy_interval, bootstrap_interval, item_metrics, readable, wilson_interval
+from likelier.metrics import MetricSums, accuracy_interval, item_metrics, readable, wilson_interval
 from likelier.objectives import DPO, KTO, Scored
+from tests.support import clustered, clustered_error
 
 VALUES = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
 
@@ -49,12 +50,22 @@ def test_wilsons_interval_holds_the_share(right: int, more: int) -> None:
 
 
 def test_repeated_prompts_widen_the_interval() -> None:
-    right = torch.tensor([True] * 30 + [False] * 30)
-    alone, repeated = torch.arange(60), torch.arange(60) // 10  # six prompts, each wholly right or wholly wrong
-    assert accuracy_interval(right, alone) == wilson_interval(30, 60)
-    low, high = accuracy_interval(right, repeated)
-    assert high - low > 2 * (wilson_interval(30, 60)[1] - wilson_interval(30, 60)[0])
-    assert bootstrap_interval(right, repeated) == (low, high)  # seeded
+    """To what drawing whole prompts gives, however unequal they are, and whatever the order of the rows."""
+    sizes, sums = clustered(300)
+    rows = [
+        (number, place < right)
+        for number, (size, right) in enumerate(zip(sizes, sums, strict=True))
+        for place in range(size)
+    ]
+    clusters, right = torch.tensor([number for number, _ in rows]), torch.tensor([is_right for _, is_right in rows])
+    mean, error = sum(sums) / sum(sizes), clustered_error(sizes, sums)
+    alone = accuracy_interval(right, torch.arange(len(right)))
+    assert alone == wilson_interval(sum(sums), len(right))
+    low, high = accuracy_interval(right, clusters)
+    assert (low, high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.15 * error)
+    assert high - low > 2 * (alone[1] - alone[0])
+    shuffled = torch.randperm(len(right), generator=torch.Generator().manual_seed(1))
+    assert accuracy_interval(right[shuffled], clusters[shuffled] * 7 + 3) == pytest.approx((low, high), abs=1e-12)
 
 
 def _scored(**more: torch.Tensor) -> Scored:

@@ -425,13 +425,25 @@ def test_another_plan_does_not_go_on(
 
 
 def test_other_rows_in_the_same_file_are_another_sweep(given: dict[str, str], tmp_path: Path) -> None:
-    data = tmp_path / "pairs.jsonl"
-    write_rows(data, pair_rows(16))
+    """As many rows as before, and of the same prompts: what the answers say is looked at, and in their order."""
+    data, rows = tmp_path / "pairs.jsonl", pair_rows(16)
+    write_rows(data, rows)
     own: dict[str, Any] = {"data": str(data), "output": tmp_path / "out", "max_steps": 1}
     run_sweep(plan(given, **own))
+    trained = load_shared(plan(given, **own)).of(plan(given, **own).base).train[0].source.number - 1
+    edited = [{**row, "rejected": [{"role": "assistant", "content": "no more"}]} for row in rows]
+    for number, changed in (
+        (trained, edited[trained]),
+        (trained, {**rows[trained], "chosen": rows[trained - 1]["chosen"]}),
+    ):
+        write_rows(data, [*rows[:number], changed, *rows[number + 1 :]])
+        with pytest.raises(RunFolderError, match=r"another one: data: was .*'rows': 12.*, is .*'rows': 12"):
+            run_sweep(plan(given, **own, resume=True))
     write_rows(data, pair_rows(17))
-    with pytest.raises(RunFolderError, match=r"data: was .*rows.*, is "):
+    with pytest.raises(RunFolderError, match=r"another one: held_out: was .*'rows': 4.*, is .*'rows': 5"):
         run_sweep(plan(given, **own, resume=True))
+    write_rows(data, rows)
+    assert [run["status"] for run in run_sweep(plan(given, **own, resume=True)).content["runs"]] == ["done"]
 
 
 def test_folders_that_cannot_be_used_are_named(given: dict[str, str], tmp_path: Path) -> None:
