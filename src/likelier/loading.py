@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 
+from likelier.architectures import auto_class
 from likelier.errors import ConfigError, ModelError
 from likelier.paths import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
 from likelier.safe_loading import (
-    check_config,
     check_model_folder,
+    read_config,
+    read_tokenizer,
     reading,
     require_every_weight,
     try_out,
@@ -45,21 +47,18 @@ def quiet() -> Iterator[None]:
 
 def load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False, empty: bool = False) -> tuple[Any, Any]:
     """A model and its tokenizer; without weights if `empty`. Raises `ModelError`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     where, more = locate(name)
     quantization = _four_bits(dtype) if in_4bit else _dequantized(more)
     safe: dict[str, Any] = {"trust_remote_code": False, **more}
     with reading(name, "a causal language model"):
-        if not more:
-            check_config(where, name)
-        tokenizer = AutoTokenizer.from_pretrained(where, **safe)
+        config = read_config(where, name, more)
+        kind = auto_class(config, name)
+        tokenizer = read_tokenizer(where, more)
         if empty:
-            model = _without_weights(where, dtype, safe)
+            model = _without_weights(kind, config, where, dtype)
         else:
             how = {"dtype": dtype, "output_loading_info": True, **quantization}
-            loaded: Any = AutoModelForCausalLM.from_pretrained(where, use_safetensors=True, **safe, **how)
-            model, found = loaded
+            model, found = kind.from_pretrained(where, use_safetensors=True, **safe, **how)
             require_every_weight(found)
         try_out(tokenizer, model.config)
     if tokenizer.pad_token_id is None:
@@ -67,13 +66,12 @@ def load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False, empty: bool
     return model, tokenizer
 
 
-def _without_weights(where: str, dtype: torch.dtype, safe: dict[str, Any]) -> Any:
+def _without_weights(kind: Any, config: Any, where: str, dtype: torch.dtype) -> Any:
     """The model as its config has it, with weights that hold nothing and take no memory (torch's meta device)."""
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
-    config = AutoConfig.from_pretrained(where, **safe)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+        model = kind.from_config(config, dtype=dtype, trust_remote_code=False)
     with suppress(OSError):  # a model need not have one
         model.generation_config = GenerationConfig.from_pretrained(where)
     return model.eval()

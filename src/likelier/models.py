@@ -14,11 +14,12 @@ from torch import nn
 
 from likelier.adapter_loading import load_adapter
 from likelier.adapter_parts import adapters_own_modules, base_named, has_adapter, settings_of
+from likelier.architectures import freeze_other_parts, outside_language
 from likelier.console import warn
 from likelier.errors import ConfigError, WrongReferenceError, whole_reason
 from likelier.loading import DEMO_MODEL, converted, demo_model_folder, load_whole, quiet
 from likelier.options import ChatOptions, Dtype, LoraOptions
-from likelier.scoring.score import causal_model
+from likelier.scoring.score import backbone_of, causal_model
 
 
 @dataclass
@@ -112,6 +113,9 @@ def load_policy(
                 model = add_lora(model, lora, seed)
                 words = f"{name} with a new LoRA adapter of rank {lora.lora_r}"
     disable_dropout(model)
+    parts = freeze_other_parts(model)
+    if parts:
+        words += f", its language part; {', '.join(parts)} stay as they are"
     chat = chat or ChatOptions()
     _set_template(tokenizer, chat)
     again = partial(load_policy, name, dtype=dtype, chat=chat, empty=empty) if lora.lora_r is None else None
@@ -152,7 +156,7 @@ def use_bfloat16(dtype: Dtype) -> bool:
 
 
 def add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
-    """Put a new LoRA adapter on the model; its base is frozen."""
+    """Put a new LoRA adapter on the model (on its language part, where it has others); its base is frozen."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     assert lora.lora_r is not None
@@ -165,6 +169,7 @@ def add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
         lora_alpha=lora.lora_alpha if lora.lora_alpha is not None else 2 * lora.lora_r,  # type: ignore[arg-type]
         lora_dropout=lora.lora_dropout or 0.0,
         target_modules=targets if targets == "all-linear" else targets.split(","),
+        exclude_modules=outside_language(model),
         task_type="CAUSAL_LM",
     )
     try:
@@ -197,10 +202,11 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The model's decoder layers, as transformers marks them."""
+    """The model's decoder layers (those of its language part), as transformers marks them."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    return [module for module in causal_model(model).modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = backbone_of(causal_model(model)).modules()
+    return [module for module in layers if isinstance(module, GradientCheckpointingLayer)]
 
 
 def compile_layers(model: nn.Module) -> None:

@@ -21,7 +21,7 @@ from likelier.options import ChatOptions, DataSet, Dtype
 from likelier.paths import refuse_links_below
 from likelier.reference import Reference, base_reference, other_reference, start_reference
 from likelier.runs import RunFolder, final_folder
-from likelier.safe_loading import reading, say_what_a_file_names
+from likelier.safe_loading import read_tokenizer, reading, say_what_a_file_names
 from likelier.scoring import attach_scorer
 
 
@@ -223,11 +223,9 @@ def _holds_model(folder: Path) -> bool:
 
 def _own_tokenizer(name: str) -> Any:
     """The tokenizer that the run saved (a template that it was given is in it); None before there is one."""
-    from transformers import AutoTokenizer
-
     has_one = (Path(name) / "tokenizer_config.json").is_file()
     with reading(name, "a tokenizer"):
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False) if has_one else None
+        return read_tokenizer(name) if has_one else None
 
 
 def reference_at_start(

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _OF_OTHERS = "brings Python code of its own, which likelier never runs"
 _MEND = "take a model that transformers knows by itself, or convert it to one where you trust its code"
 
-# transformers would ask a stranger's Space on the hub to convert a model that has no safetensors.
+_AT_HAND = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}  # in torch and transformers
+_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+
+# transformers would ask a stranger's Space on the hub to convert a model that has no safetensors, and fetch compiled
+# code for some models where the package kernels is installed.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+os.environ.setdefault("USE_HUB_KERNELS", "NO")
 
 
 def check_model_folder(folder: Path, name: str) -> None:
@@ -78,10 +84,10 @@ def check_config(where: str, name: str) -> None:
     if weights is not None and not str(weights).endswith((".safetensors", ".safetensors.index.json")):
         raise ModelError(f"{name}: config.json names {weights!r} as its weights; only safetensors are loaded")
     for value in _implementations(settings):
-        if "/" in value:
+        if not _is_at_hand(value):
             raise ModelError(
-                f"{name}: config.json asks for the code {value!r} of the hub, which likelier does not fetch; take that "
-                "line out of config.json"
+                f"{name}: config.json asks for the code {value!r}, which is not on this machine and which likelier does "
+                "not fetch from the hub; take that line out of config.json"
             )
 
 
@@ -90,9 +96,65 @@ def _implementations(settings: Any) -> Iterator[str]:
     if isinstance(settings, Mapping):
         for key, value in settings.items():
             if "attn_implementation" in str(key) or "experts_implementation" in str(key):
-                yield from map(str, value.values()) if isinstance(value, Mapping) else [str(value)]
+                yield from _leaves(value)
             else:
                 yield from _implementations(value)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _implementations(value)
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """The names within a value that may be one, or one for each part."""
+    if isinstance(value, (Mapping, list)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def _is_at_hand(implementation: str) -> bool:
+    """Whether torch, transformers or an installed package has it: for others transformers asks the hub, by a name such
+    as `someone/kernel`, or by one of its own (`flash_attention_2` without flash_attn, `sonicmoe`).
+    """
+    package = _PACKAGES.get(implementation)
+    return implementation in _AT_HAND or (package is not None and find_spec(package) is not None)
+
+
+def read_config(where: str, name: str, more: Mapping[str, Any] | None = None) -> Any:
+    """A model's configuration, once `check_config` has passed it: every command reads configurations here.
+
+    `more` is what transformers must be told besides (a GGUF file's name). Raises `ModelError`, and within `reading`
+    whatever transformers raises.
+    """
+    from transformers import AutoConfig
+
+    _fetch_no_kernels()
+    if not more:
+        check_config(where, name)
+    return AutoConfig.from_pretrained(where, trust_remote_code=False, **(more or {}))
+
+
+def read_tokenizer(where: str, more: Mapping[str, Any] | None = None) -> Any:
+    """A tokenizer without code of its own: every command reads tokenizers here. To be called within `reading`."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(where, trust_remote_code=False, **(more or {}))
+
+
+def _fetch_no_kernels() -> None:
+    """What a model's code asks for while it is built or runs (for its quantization, or its experts) is refused too.
+
+    The variable of the environment is without effect where transformers was imported before.
+    """
+    from transformers.integrations import hub_kernels
+
+    hub_kernels._kernels_enabled = False
+
+    def refuse(kernel: str, *args: Any, **others: Any) -> Any:
+        raise ImportError(f"the model asks for the code {kernel} of the hub, which likelier does not fetch")
+
+    hub_kernels.get_kernel_hub = refuse
 
 
 def loading_failed(name: str, what: str, error: BaseException) -> str:

@@ -147,7 +147,7 @@ class PreferenceTrainer(ResilientTrainer):
         )
         if options.shard:
             shard_policy(self.policy, args.device, self.ranks)
-        use_cache = model.config.use_cache
+        use_cache = getattr(model.config, "use_cache", None)  # a model of several parts has it in one of them
         try:
             super().__init__(
                 model=model,
@@ -162,7 +162,10 @@ class PreferenceTrainer(ResilientTrainer):
         except (RuntimeError, ImportError) as error:  # a reporter that is not installed, for example
             raise ConfigError(f"transformers refuses the training options: {error}") from error
         self.remove_callback(PrinterCallback)
-        model.config.use_cache = use_cache
+        if use_cache is None:
+            vars(model.config).pop("use_cache", None)
+        else:
+            model.config.use_cache = use_cache
         groups = [*self.train_groups, *self.eval_groups]
         self.scorer = attach_scorer(model, autocast=self.policy.autocast, scorer=options.scorer, groups=groups)
         self.ranks.require_same("scorer", self.scorer.version)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from likelier.architectures import auto_class, freeze_other_parts
 from likelier.data.tokenize import Group
 from likelier.errors import whole_reason
 from likelier.models import add_lora, checkpoint_activations, disable_dropout
@@ -174,16 +175,15 @@ def _pattern(config: Any) -> int:
 
 def build(config: Any, training: Training, layers: int | None = None) -> Any:
     """The model as it would be trained, on whatever device is the default; optionally with fewer layers."""
-    from transformers import AutoModelForCausalLM
-
     config, lora = deepcopy(config), training.lora
     if layers is not None:
         text = config.get_text_config()
         if getattr(text, "layer_types", None):
             text.layer_types = list(text.layer_types)[:layers]
         text.num_hidden_layers = layers
-    model = AutoModelForCausalLM.from_config(config, dtype=training.weights, trust_remote_code=False)
+    model = auto_class(config, str(config.name_or_path)).from_config(config, dtype=training.weights, trust_remote_code=False)
     disable_dropout(model)
+    freeze_other_parts(model)
     if lora.load_in_4bit:  # peft's preparation leaves what is not quantized in float32
         quantized = set(quantized_layers(model))
         for module in model.modules():

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from likelier.advice.trace import Training, build, quantized_layers
+from likelier.architectures import auto_class
 from likelier.durable import read_object
 from likelier.errors import ConfigError, ModelError
 from likelier.loading import DEMO_MODEL, demo_model_folder, locate
 from likelier.options import LoraOptions
-from likelier.safe_loading import reading, say_what_a_file_names
+from likelier.safe_loading import read_config, reading, say_what_a_file_names
 from likelier.scoring.score import causal_model
 
 # NF4 with double quantization (bitsandbytes): half a byte a weight, a byte for each block of 64, and four bytes for
@@ -76,12 +77,12 @@ def find_model(name: str | Path, lora: LoraOptions) -> Known:
 
 
 def _config(name: str) -> Any:
-    from transformers import AutoConfig
-
     whole = (Path(name).expanduser() / "config.json").is_file()  # a configuration is enough, where one lies here
     where, more = (str(Path(name).expanduser()), {}) if whole else locate(name)
     with reading(name, "the configuration of a model"):
-        return AutoConfig.from_pretrained(where, trust_remote_code=False, **more)
+        config = read_config(where, name, more)
+        auto_class(config, name)
+        return config
 
 
 def count_weights(config: Any, training: Training) -> Weights:

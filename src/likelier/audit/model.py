@@ -7,7 +7,7 @@ from typing import Any
 
 from likelier.durable import read_object
 from likelier.errors import ModelError
-from likelier.safe_loading import reading, say_what_a_file_names, try_out
+from likelier.safe_loading import read_config, read_tokenizer, reading, say_what_a_file_names, try_out
 
 
 def tokenizer_of(name: str) -> tuple[Any, int]:
@@ -15,8 +15,6 @@ def tokenizer_of(name: str) -> tuple[Any, int]:
 
     Raises `ModelError` if there is none.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
     from likelier.data.tokenize import default_max_length
     from likelier.loading import DEMO_MODEL, demo_model_folder, locate
 
@@ -24,8 +22,8 @@ def tokenizer_of(name: str) -> tuple[Any, int]:
     base, own = _base_of(name)
     where, more = locate(base)
     with reading(base, "a tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(own or where, trust_remote_code=False, **({} if own else more))
-        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **more).get_text_config()
+        tokenizer = read_tokenizer(own or where, {} if own else more)
+        config = read_config(where, base, more).get_text_config()
         try_out(tokenizer, config)
     return tokenizer, default_max_length(getattr(config, "max_position_embeddings", None))
 

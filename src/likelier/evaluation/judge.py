@@ -15,7 +15,7 @@ import torch
 from likelier.errors import ConfigError, ModelError
 from likelier.metrics import wilson_interval
 from likelier.options import TrainingOptions
-from likelier.safe_loading import check_config, check_model_folder, loading_failed
+from likelier.safe_loading import check_model_folder, loading_failed, read_config, read_tokenizer
 
 # Prompts and answers in words, one reward an answer: higher is better.
 Judge: TypeAlias = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
@@ -79,13 +79,13 @@ def checked(judge: Judge, name: str) -> Judge:
 
 def _classify(name: str, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
     """One output is the reward; of two it is the log-odds of the second (positive, preferred)."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     try:
         if Path(name).expanduser().is_dir():
             check_model_folder(Path(name).expanduser(), name)
-        check_config(name, name)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        read_config(name, name)
+        tokenizer = read_tokenizer(name)
         model, found = AutoModelForSequenceClassification.from_pretrained(
             name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )

@@ -144,7 +144,7 @@ def _try(model: Any, groups: Sequence[PromptGroup]) -> _Trial:
     not change by it. The difference must also be small beside what the prompt does to the answers, or a model that
     hardly looks at its prompt (a fresh one) would pass with any mask.
     """
-    if any(isinstance(module, nn.Conv1d) for module in causal_model(model).modules()):
+    if any(isinstance(module, nn.Conv1d) for module in backbone_of(causal_model(model)).modules()):
         raise UnknownAttentionError("it has convolutions along the row")
     config = causal_model(model).config.get_text_config()
     real = max(groups, key=_longest, default=None)
@@ -225,4 +225,4 @@ def _both_logits(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
     causal = causal_model(model)
     theirs = model._likelier_forward(input_ids=tokens, use_cache=False).logits.float()
     hidden = backbone_of(causal)(input_ids=tokens, use_cache=False).last_hidden_state
-    return theirs, HeadTransform.of(causal.config)(causal.get_output_embeddings()(hidden).float())
+    return theirs, HeadTransform.of(causal.config.get_text_config())(causal.get_output_embeddings()(hidden).float())

@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from likelier.errors import ModelError
 from likelier.scoring.layout import Segment, Segments
+from likelier.scoring.score import backbone_of
 
 _PREFIX = "likelier_"
 _ORIGINAL_NAMES: dict[str, str] = {}  # of the attention beside which each of ours was registered
@@ -44,7 +45,7 @@ def install_attention(model: Any) -> None:
     original = _eager_function(model) if name == "eager" else ALL_ATTENTION_FUNCTIONS.get(name)
     if original is None or name not in ALL_MASK_ATTENTION_FUNCTIONS:
         raise UnknownAttentionError(f"its attention {name!r} is not one of transformers' interface")
-    ours = f"{_PREFIX}{name}" if name != "eager" else f"{_PREFIX}eager_{type(model).__module__.rsplit('.')[-1]}"
+    ours = f"{_PREFIX}{name}" if name != "eager" else f"{_PREFIX}eager_{_module_of(model).rsplit('.')[-1]}"
     AttentionInterface.register(ours, _beside(original))
     AttentionMaskInterface.register(ours, ALL_MASK_ATTENTION_FUNCTIONS[name])
     _ORIGINAL_NAMES[ours] = name
@@ -58,8 +59,12 @@ def restore_attention(model: Any) -> None:
 
 
 def _eager_function(model: nn.Module) -> Callable[..., Any] | None:
-    """The eager attention of a model's own module; transformers registers none under that name."""
-    return getattr(sys.modules[type(model).__module__], "eager_attention_forward", None)
+    """The eager attention of a model's own module (of its language part's); transformers registers none so named."""
+    return getattr(sys.modules[_module_of(model)], "eager_attention_forward", None)
+
+
+def _module_of(model: Any) -> str:
+    return type(model if (backbone := backbone_of(model)) is None else backbone).__module__
 
 
 def _beside(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -66,7 +66,14 @@ def causal_model(model: nn.Module) -> Any:
 
 
 def backbone_of(causal: Any) -> Any:
-    """The model beneath the head: tokens in, hidden states out. None where there is no such part."""
+    """The model beneath the head: tokens in, hidden states out. None where there is no such part.
+
+    Of a model of several parts (vision and language) it is the one that reads text.
+    """
+    if causal.config.get_text_config() is not causal.config:
+        language = causal.get_decoder()
+        if language is not causal:
+            return language if language.get_output_embeddings() is None else backbone_of(language)
     found = getattr(causal, "base_model", causal)
     return getattr(causal, "model", None) if found is causal else found
 
@@ -100,6 +107,6 @@ def score_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> Seq
     head = causal.get_output_embeddings()
     chunk = chunk or default_chunk(causal.config.get_text_config().vocab_size)
     token_logps = token_logprobs(
-        hidden[predicts.to(batch.device)], targets, head, HeadTransform.of(causal.config), chunk
+        hidden[predicts.to(batch.device)], targets, head, HeadTransform.of(causal.config.get_text_config()), chunk
     )
     return SequenceScores.of(token_logps, batch)

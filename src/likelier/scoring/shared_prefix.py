@@ -40,7 +40,7 @@ def layout_logprobs(model: nn.Module, layout: Layout, chunk: int | None = None) 
         use_cache=False,
         shared_prefix=layout.segments,
     ).last_hidden_state
-    head, transform = causal.get_output_embeddings(), HeadTransform.of(causal.config)
+    head, transform = causal.get_output_embeddings(), HeadTransform.of(causal.config.get_text_config())
     chunk = chunk or default_chunk(causal.config.get_text_config().vocab_size)
     project = linear_token_logprobs if is_plain_linear(head) else token_logprobs
     return project(hidden[0].index_select(0, layout.sources), layout.targets, head, transform, chunk)
