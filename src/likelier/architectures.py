@@ -34,10 +34,10 @@ def auto_class(config: Any, name: str) -> Any:
 
     plain, parted = _known_as(config, "CAUSAL_LM"), _known_as(config, "MULTIMODAL_LM")
     named = next(iter(config.architectures or ()), None)
-    if named is None or named not in (plain | parted):
-        _refuse_other_tasks(config, named, name)
-    if config.is_encoder_decoder:
+    if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{name} is an encoder-decoder ({named or config.model_type}); {_WANTED}")
+    if named not in (plain | parted):
+        _refuse_other_tasks(config, named, name)
     if parted and (not plain or named in parted):
         return transformers.AutoModelForMultimodalLM
     if not plain:

@@ -86,8 +86,8 @@ def check_config(where: str, name: str) -> None:
     for value in _implementations(settings):
         if not _is_at_hand(value):
             raise ModelError(
-                f"{name}: config.json asks for the code {value!r}, which is not on this machine and which likelier does "
-                "not fetch from the hub; take that line out of config.json"
+                f"{name}: config.json asks for the code {value!r} of the hub, which likelier does not fetch; take that "
+                "line out of config.json"
             )
 
 

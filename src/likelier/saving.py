@@ -21,6 +21,7 @@ from likelier.models import Policy
 from likelier.options import TrainingOptions
 from likelier.ranks import Ranks
 from likelier.runs import RunFolder
+from likelier.safe_loading import read_config
 from likelier.sharding import SHARDS, Gathering, ShardedCheckpoint, gathered_state, is_sharded, save_shards
 
 _PROGRESS = "progress.json"
@@ -143,10 +144,44 @@ class SavingTrainer(Trainer):
                     "resume without shard"
                 )
             with _undamaged(resume_from_checkpoint):
-                super()._load_from_checkpoint(resume_from_checkpoint, model)
+                if self._has_other_names(Path(resume_from_checkpoint)):
+                    self._load_renamed(resume_from_checkpoint)
+                else:
+                    super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             with _undamaged(resume_from_checkpoint):
                 slices.load_weights(self.policy.model)
+
+    def _has_other_names(self, checkpoint: Path) -> bool:
+        """Whether transformers saves this model's weights under other names than they have in memory: those of the
+        checkpoints that the model was first published as (vision-language models, mixtures of experts).
+        """
+        if hasattr(self.policy.model, "peft_config"):
+            return False
+        known = self.policy.model.state_dict().keys()
+        for file in checkpoint.glob("*.safetensors"):
+            with safe_open(file, framework="pt") as weights:
+                if not set(weights.keys()) <= known:
+                    return True
+        return False
+
+    def _load_renamed(self, checkpoint: str) -> None:
+        """Let transformers give the weights the names that they have in memory."""
+        model: Any = self.policy.model
+        with quiet():
+            saved, found = type(model).from_pretrained(
+                checkpoint,
+                config=read_config(checkpoint, checkpoint),
+                dtype=model.dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        lacking, unknown = list(found["missing_keys"]), list(found["unexpected_keys"])
+        result = model.load_state_dict(saved.state_dict(), strict=False)
+        result.missing_keys.extend(lacking)
+        result.unexpected_keys.extend(unknown)
+        self._issue_warnings_after_load(result)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         slices = self._slices(checkpoint)

@@ -18,7 +18,7 @@ import torch
 
 from likelier.advice.rows import MicroBatch, filled, fullest, longest_row
 from likelier.advice.trace import Alive, Row, StepTracer, Training, tokens_of
-from likelier.advice.weights import Known, Weights, count_weights, find_model
+from likelier.advice.weights import Known, Weights, count_weights, find_model, kept_of_a_token
 from likelier.data.tokenize import default_max_length
 from likelier.engine import PACK_LARGER
 from likelier.errors import ConfigError, nearest
@@ -362,12 +362,9 @@ class Planner:
 
     def _written(self, budget: int) -> int:
         """Keys and values of a batch of answers."""
-        text = self.known.config.get_text_config()
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         usual = TrainingOptions()
         tokens = min(WRITE_LARGER * budget, usual.answered_prompts * (self.asked.max_length + usual.answer_tokens))
-        return 2 * text.num_hidden_layers * heads * size * self.asked.training.weights.itemsize * tokens
+        return kept_of_a_token(self.known.config) * self.asked.training.weights.itemsize * tokens
 
     # --- what fits ---------------------------------------------------------------------------------------------------
 

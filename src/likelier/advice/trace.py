@@ -181,7 +181,9 @@ def build(config: Any, training: Training, layers: int | None = None) -> Any:
         if getattr(text, "layer_types", None):
             text.layer_types = list(text.layer_types)[:layers]
         text.num_hidden_layers = layers
-    model = auto_class(config, str(config.name_or_path)).from_config(config, dtype=training.weights, trust_remote_code=False)
+    model = auto_class(config, str(config.name_or_path)).from_config(
+        config, dtype=training.weights, trust_remote_code=False
+    )
     disable_dropout(model)
     freeze_other_parts(model)
     if lora.load_in_4bit:  # peft's preparation leaves what is not quantized in float32

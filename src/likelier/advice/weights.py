@@ -116,3 +116,16 @@ def _frozen_layers(model: Any) -> list[nn.Linear]:
 def without_adapter(training: Training) -> Training:
     """The same model as it would be trained whole."""
     return replace(training, lora=LoraOptions())
+
+
+def kept_of_a_token(config: Any) -> int:
+    """Numbers in a token's keys and values, of all layers together."""
+    text = config.get_text_config()
+    uneven = getattr(text, "is_heterogeneous", False)  # layers of several sizes (Gemma 4)
+    layers = text.per_layer_config if uneven else [text] * text.num_hidden_layers
+    return 2 * sum(_keys_of_a_token(layer) for layer in layers)
+
+
+def _keys_of_a_token(layer: Any) -> int:
+    heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
+    return heads * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)

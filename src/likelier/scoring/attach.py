@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from likelier.errors import ModelError, whole_reason
+from likelier.errors import LikelierError, ModelError, whole_reason
 from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
 from likelier.scoring.batch import Batch, PromptGroup, collate
 from likelier.scoring.logprobs import HeadTransform
@@ -208,8 +208,13 @@ def verify_head(model: Any, *, autocast: bool = False) -> None:
     # Beside frozen weights of 16 bits lie trained ones of 32, which only autocast brings together.
     model._likelier_autocast = autocast and parameter.dtype in (torch.bfloat16, torch.float16)
     tokens = torch.arange(2, 8, device=parameter.device)[None] % causal.config.get_text_config().vocab_size
-    with frozen(model):
-        theirs, ours = model(batch=tokens, how=_both_logits)
+    try:
+        with frozen(model):
+            theirs, ours = model(batch=tokens, how=_both_logits)
+    except (torch.OutOfMemoryError, LikelierError):
+        raise
+    except Exception as error:  # a model's own code, or an adapter on a part that is no plain layer
+        raise ModelError(f"{type(causal).__name__} fails on a few tokens of text: {whole_reason(error)}") from error
     if not bool(torch.isfinite(theirs).all()):
         raise ModelError(f"{type(causal).__name__} gives logits that are not finite; its weights are damaged")
     tolerance = 1e-3 if parameter.dtype in (torch.float32, torch.float64) else 0.1
