@@ -17,7 +17,7 @@ from likelier.adapter_parts import ADAPTER, OwnBase, adapters_own_modules, once,
 from likelier.errors import LikelierError, ModelError, whole_reason
 from likelier.jsontext import BrokenJson, parse_json
 from likelier.loading import load_whole
-from likelier.safe_loading import check_adapter_folder, reading, say_what_a_file_names, try_out
+from likelier.safe_loading import check_adapter_folder, read_tokenizer, reading, say_what_a_file_names, try_out
 
 _PREFIX = "base_model.model."  # of names in an adapter's file
 _WRAPPERS = {"base_layer", "original_module", "token_adapter"}  # peft's own, within the names of weights of the base
@@ -235,10 +235,8 @@ def _require_rows(model: Any, rows: int, folder: Path) -> None:
 
 def _own_tokenizer(folder: Path, model: Any) -> Any:
     """The adapter's tokenizer. Raises `ModelError` for one with tokens that the model has no rows for."""
-    from transformers import AutoTokenizer
-
     with reading(str(folder), "a tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        tokenizer = read_tokenizer(str(folder))
         try_out(tokenizer, model.config)
     rows = _rows(model.get_base_model())
     beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
