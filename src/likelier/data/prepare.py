@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelier.console import say, warn
 from likelier.data.partners import data_hash, with_partners
-from likelier.data.signals import Signals, applied, say_signals, with_mean_weight_1
+from likelier.data.signals import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.errors import DataError
 from likelier.options import ChatOptions
@@ -79,7 +79,8 @@ def prepare_groups(
         )
     if partners:
         tokenized.groups = with_partners(tokenized.groups, max_length)
-    tokenized.groups = with_mean_weight_1(tokenized.groups, signals)
+    kept = [fitting[number] for number in tokenized.kept]
+    tokenized.groups = with_mean_weight_1(with_even_prompts(tokenized.groups, kept, used, signals), signals)
     return tokenized
 
 

@@ -177,6 +177,21 @@ def _refuse_inert(records: Sequence[Record], signals: Signals) -> None:
             raise ConfigError(f"{option} has no effect: {why}; drop it")
 
 
+def with_even_prompts(
+    groups: Sequence[Group], records: Sequence[Record], before: Sequence[Record], signals: Signals
+) -> list[Group]:
+    """Where every prompt is to count alike: its weight is shared by the groups that are left of it, not also by rows
+    that were left out since (too long, for example). `records` are the groups' own, one each; `before` are those among
+    which `applied` has shared the weight.
+    """
+    if signals.weights != "prompt":
+        return list(groups)
+    keys = [prompt_key(record) for record in records]
+    shared, left = Counter(map(prompt_key, before)), Counter(keys)
+    factors = (shared[key] / left[key] for key in keys)
+    return [replace(group, weight=group.weight * factor) for group, factor in zip(groups, factors, strict=True)]
+
+
 def with_mean_weight_1(groups: Sequence[Group], signals: Signals) -> list[Group]:
     """Weights scaled to mean 1 over the data set, so that they do not change the learning rate's meaning."""
     if not signals.weighs or not groups:

@@ -93,9 +93,12 @@ class Group:
 
 @dataclass
 class Tokenized:
-    """Groups, the rows that could not become one, and what truncation and the boundary did."""
+    """Groups with the numbers of the records that they are of (`kept`), the rows that could not become one, and what
+    truncation and the boundary did.
+    """
 
     groups: list[Group] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
     unusable: UnusableRows = field(default_factory=UnusableRows)
     max_length: int = 0
     boundary_merges: int = 0
@@ -142,10 +145,11 @@ def tokenize_records(
     _check_ids(records, tokenizer)
     result = Tokenized(max_length=max_length)
     rows = _cached_ids(records, tokenizer, chat) if cached else _record_ids(records, tokenizer, chat)
-    for record, ids in zip(records, rows, strict=True):
+    for number, (record, ids) in enumerate(zip(records, rows, strict=True)):
         group = _to_group(record, ids, result, truncation)
         if group is not None:
             result.groups.append(group)
+            result.kept.append(number)
             ends = (answer[-_EOS_WINDOW:] for answer in group.answers)
             result.answers_without_eos += sum(tokenizer.eos_token_id not in end for end in ends)
     return result
