@@ -75,7 +75,7 @@ def test_whatever_changes_the_ids_has_a_folder_of_its_own(own_cache: Path) -> No
     pair = RECORDS[0]
     assert isinstance(pair, Pair)
     other_template = tiny_tokenizer()
-    other_template.chat_template = str(other_template.chat_template) + " "
+    other_template.chat_template = " " + str(other_template.chat_template)
     rows(RECORDS)
     rows([replace(pair, chosen=pair.rejected, rejected=pair.chosen), *RECORDS[1:]])
     rows(RECORDS[1:])

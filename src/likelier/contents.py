@@ -58,6 +58,7 @@ CARD: Shape = {
     "chat": {
         "system_prompt": TEXT,
         "chat_template": TEXT,
+        "reasoning": TEXT,
         "chat_template_kwargs": Every(ANYTHING),
         "fold_system": FLAG,
     },

@@ -88,6 +88,11 @@ class ChatOptions:
         None, "what the template is given besides, such as enable_thinking: false (YAML only)", flag=False
     )
     system_prompt: str | None = option(None, "a system turn for the conversations that have none")
+    reasoning: Literal["keep", "drop", None] = option(
+        None,
+        "reasoning that messages hold: keep: written into the text in front of the answer, for templates that do not "
+        "print its field; drop: left out",
+    )
     fold_system: bool = option(
         False, "put a system turn in front of the first user's text, for chat templates that have no system turn"
     )

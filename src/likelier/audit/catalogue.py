@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from likelier.data.fidelity import LOSSES
+
 NEVER = 1.0
 
 
@@ -69,13 +71,28 @@ _UNUSABLE = {
         "The model's chat template does not take these conversations, most often for the order of their roles. Where "
         "it has no system turn, --fold-system puts that text in front of the first user's.",
     ),
+    "text-lost": (
+        "Text that the chat template loses",
+        "Part of a prompt or of an answer is not in the tokens, so the model would be trained on another text. Name a "
+        "template that keeps it with --chat-template.",
+    ),
+    "reasoning-lost": (
+        "Reasoning that the chat template loses",
+        "The answer's reasoning is not in its tokens. Name a template that keeps it, or say --reasoning keep or drop.",
+    ),
+    "answer-elsewhere": (
+        "Answer where the model never writes",
+        "The template's generation prompt is no beginning of the rendered answer, so what is trained on stands behind "
+        "another text than what the model sees when it answers.",
+    ),
     "not-token-ids": ("Not token ids", "A column of token ids holds something else."),
 }
 
 
 def _unusable(name: str, title: str, why: str) -> Entry:
-    mend = _drop(name, "Training leaves these rows out and says so. Repair them at their source, or")
-    return Entry(name, title, "rows", why, mend)
+    does = "Training stops at such a row" if name in LOSSES else "Training leaves these rows out and says so"
+    mend = _drop(name, f"{does}. Repair them at their source, or")
+    return Entry(name, title, "rows", why, mend, error_above=0.0 if name in LOSSES else 0.05)
 
 
 _ENTRIES = [
@@ -216,6 +233,16 @@ _ENTRIES = [
         "An answer has no end-of-sequence token after tokenization, so the model would not learn to stop.",
         _drop("missing-eos", "Mend the chat template, or the token ids that the file brings."),
         error_above=0.01,
+    ),
+    Entry(
+        "not-printed",
+        "Not printed by the chat template",
+        "rows",
+        "Messages hold something (a name, a tool call, the reasoning of earlier turns) that the template leaves out, "
+        "so the model does not see it.",
+        "Nothing, where that is meant; else name a template that prints it with --chat-template.",
+        error_above=NEVER,
+        droppable=False,
     ),
     Entry(
         "boundary-merges",

@@ -27,7 +27,8 @@ _SCRIPT_SAMPLE = 20_000
 class TokenTable:
     """Per record, -1 where there is nothing: tokens (n, 3) of the prompt and up to two answers; the first place at
     which two answers differ; whether an answer lacks the end token. Then what only single rows are named for: `refused`
-    holds, by reason, what is wrong with each row that has no tokens for another reason than that it has no text.
+    holds, by reason, what is wrong with each row that has no tokens for another reason than that it has no text,
+    `unprinted` which rows hold something that the chat template does not print.
     """
 
     tokens: np.ndarray
@@ -37,6 +38,7 @@ class TokenTable:
     merged_rows: list[int]
     without_tokens: list[int]
     refused: dict[str, dict[int, str]]
+    unprinted: dict[str, list[int]]
 
     @property
     def longest(self) -> np.ndarray:
@@ -47,13 +49,15 @@ class TokenTable:
 def token_table(material: Material) -> TokenTable:
     """Tokenize everything, a block at a time, and keep a few numbers a row."""
     count = len(material.records)
-    table = TokenTable(np.full((count, 3), -1), np.full(count, -1), np.zeros(count, dtype=bool), 0, [], [], {})
+    table = TokenTable(np.full((count, 3), -1), np.full(count, -1), np.zeros(count, dtype=bool), 0, [], [], {}, {})
     for start in range(0, count, _BLOCK):
         block = [_marked(row, at) for at, row in enumerate(material.records[start : start + _BLOCK], start)]
         found = _tokenize(material, block)
         for group in found.groups:
             _note(table, group, material.tokenizer.eos_token_id)
         _note_unusable(table, found)
+        for one in found.unprinted:
+            table.unprinted.setdefault(one.name, []).extend(int(source.data_set) for source in one.sources)
         table.merged += found.boundary_merges
         if found.boundary_merges and len(table.merged_rows) < EXAMPLES:
             table.merged_rows += [
@@ -70,7 +74,9 @@ def _marked(record: Record, number: int) -> Record:
 def _tokenize(material: Material, block: Sequence[Record]) -> Tokenized:
     talks = any(isinstance(row.prompt, tuple) for row in block)
     chat = material.chat if talks else None
-    return tokenize_records(block, material.tokenizer, max_length=_NO_LIMIT, truncation="drop", chat=chat)
+    return tokenize_records(
+        block, material.tokenizer, max_length=_NO_LIMIT, truncation="drop", chat=chat, losses="collect"
+    )
 
 
 def _note(table: TokenTable, group: Group, eos: int | None) -> None:
@@ -98,6 +104,15 @@ def _note_unusable(table: TokenTable, found: Tokenized) -> None:
             table.refused.setdefault(row.reason, {})[at] = row.detail
 
 
+def _unprinted(material: Material, table: TokenTable) -> list[Finding]:
+    rows = sorted({at for found in table.unprinted.values() for at in found})
+    details = {"not_printed": {name: len(found) for name, found in table.unprinted.items()}}
+    names = ", ".join(table.unprinted)
+    return _finding(
+        material, "not-printed", rows, f"whose messages hold what the template leaves out ({names})", details
+    )
+
+
 def _refused(material: Material, table: TokenTable) -> list[Finding]:
     """A finding for each reason for which rows cannot become tokens, with what is wrong with the first of them."""
     found = []
@@ -114,6 +129,7 @@ def token_checks(material: Material) -> tuple[list[Finding], dict[str, Any]]:
     table = token_table(material)
     findings = [
         *_refused(material, table),
+        *_unprinted(material, table),
         *_over_limit(material, table),
         *_cut_apart(material, table),
         *_ends(material, table),

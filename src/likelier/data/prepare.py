@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from likelier.console import say, warn
 from likelier.data.partners import data_hash, with_partners
+from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
 from likelier.data.signals import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.errors import DataError
 from likelier.options import ChatOptions
-from likelier.records import Demonstration, Labelled, Pair, Record, UnusableRows, to_demonstrations, to_labels
+from likelier.records import (
+    SPOKEN_FIELDS,
+    Demonstration,
+    Labelled,
+    Pair,
+    Record,
+    UnusableRows,
+    to_demonstrations,
+    to_labels,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -143,6 +153,7 @@ def prepare_data(
         "chat": chat,
         "signals": signals,
     }
+    refuse_inert_chat_options([*train, *held_out], chat or ChatOptions())
     found = prepare_groups(train, tokenizer, **settings)
     held = Tokenized()
     try:
@@ -166,6 +177,19 @@ def prepare_data(
     )
 
 
+def _say_what_is_not_printed(tokenized: Tokenized) -> None:
+    spoken = {"tools", "tool_calls", *SPOKEN_FIELDS} - REASONING_FIELDS
+    heard = [one for one in tokenized.unprinted if one.name in spoken]
+    if heard:
+        warn(
+            f"the chat template does not print what messages hold, so the model does not see it: "
+            f"{'; '.join(map(str, heard))}; name a template that prints it with --chat-template"
+        )
+    rest = [one for one in tokenized.unprinted if one not in heard]
+    if rest:
+        say(f"the chat template does not print of messages: {'; '.join(map(str, rest))}")
+
+
 _CUT_TO_NOTHING = ("over-max-length", "no-answer-tokens", "no-prompt-tokens")
 
 
@@ -176,6 +200,7 @@ def _say_what_is_left_out(name: str, tokenized: Tokenized) -> None:
     refused = next((row for row in tokenized.unusable if row.reason == "template-refuses"), None)
     if refused is not None:
         warn(f"{name} rows are left out, since {refused.detail} (first {refused.source})")
+    _say_what_is_not_printed(tokenized)
     if tokenized.answers_without_eos > tokenized.cut_answers:
         warn(
             f"{tokenized.answers_without_eos} answers of the {name} rows hold no end-of-sequence token, so the model "

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from likelier.console import warn
 from likelier.errors import ConfigError, DataError, ModelError
 from likelier.jsontext import BrokenJson, parse_json
 from likelier.options import ChatOptions
-from likelier.records import Message, Record, Source
+from likelier.records import Message, Record, Source, answers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 def check_template(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> None:
     """Raises `ModelError` for conversations without a template, `ConfigError` for options of one that nothing uses."""
     talk = next((record for record in records if isinstance(record.prompt, tuple)), None)
-    if talk is not None and chat.fold_system and not any(map(_has_system_turn, records)) and not chat.system_prompt:
-        raise ConfigError("fold_system has no effect: no conversation begins with a system turn; drop it")
     if talk is None and chat.given:
         raise ConfigError(f"{chat.given[0]} has no effect: no row is a conversation, and plain text has no template")
     if talk is not None and not tokenizer.chat_template:
@@ -32,18 +30,16 @@ def check_template(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase
         )
 
 
+def refuse_inert_chat_options(records: Sequence[Record], chat: ChatOptions) -> None:
+    """Raises `ConfigError` for what is asked of system turns or reasoning that none of all the rows has."""
+    if chat.fold_system and not chat.system_prompt and not any(map(_has_system_turn, records)):
+        raise ConfigError("fold_system has no effect: no conversation begins with a system turn; drop it")
+    if chat.reasoning and not any(map(_has_reasoning, records)):
+        raise ConfigError("reasoning has no effect: no message holds any; drop it")
+
+
 def _has_system_turn(record: Record) -> bool:
     return isinstance(record.prompt, tuple) and record.prompt[0].role == "system"
-
-
-def check_tools(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase) -> None:
-    """A template that takes no tools leaves them out of the text."""
-    with_tools = next((record for record in records if record.tools), None)
-    if with_tools is not None and "tools" not in str(tokenizer.chat_template or ""):
-        warn(
-            f"{with_tools.source}: the row names tools, and the chat template takes none, so the model does not see "
-            "them; name a template that does with --chat-template"
-        )
 
 
 class RowRefused(DataError):
@@ -60,13 +56,16 @@ def render(
     chat: ChatOptions,
     source: Source | str,
     tools: str = "",
+    *,
+    ask: bool = True,
 ) -> str:
-    """A conversation as text, by the tokenizer's chat template. Before an answer, the template's generation prompt.
+    """A conversation as text, by the tokenizer's chat template. Before an answer, the template's generation prompt,
+    where `ask` wants it.
 
     `tools` is the JSON text of the tools that the template is given. Raises `RowRefused`.
     """
     conversation = [as_dict(message, source) for message in as_given(messages, chat)]
-    to_answer = messages[-1].role != "assistant"
+    to_answer = ask and messages[-1].role != "assistant"
     given = {"tools": _parsed(tools, "tools", source)} if tools else {}
     given |= chat.chat_template_kwargs or {}
     try:
@@ -84,10 +83,59 @@ def _way_out(conversation: list[dict[str, Any]]) -> str:
 
 
 def as_given(messages: tuple[Message, ...], chat: ChatOptions) -> tuple[Message, ...]:
-    """The conversation as the template is given it: with the system prompt, the system turn folded where asked for."""
+    """The conversation as the template is given it: with the system prompt, reasoning and system turn as they are
+    asked for.
+    """
+    if chat.reasoning:
+        messages = tuple(_WITH_REASONING[chat.reasoning](message) for message in messages)
     if chat.system_prompt and messages[0].role != "system":
         messages = (Message("system", chat.system_prompt), *messages)
     return _folded(messages) if chat.fold_system else messages
+
+
+# What reasoning models write before their answer, as fields of a message and as marked parts of its text.
+REASONING_FIELDS = frozenset({"reasoning_content", "reasoning", "thinking"})
+_MARKED = re.compile(r"<(think|thinking|thought|reasoning)>(.*?)</\1>|\[THINK\](.*?)\[/THINK\]", re.DOTALL)
+
+
+def reasoning_in(text: str) -> str:
+    """The reasoning that stands in a message's text, empty without any."""
+    found = _MARKED.search(text)
+    return next(filter(None, found.groups()[1:]), "") if found else ""
+
+
+def without_reasoning(text: str) -> str:
+    """A message's text without the reasoning in it."""
+    return _MARKED.sub("", text).lstrip() if _MARKED.search(text) else text
+
+
+def _reasoning_kept(message: Message) -> Message:
+    """Reasoning that stands in a field, written into the text in front of the answer."""
+    held: dict[str, Any] = json.loads(message.fields) if message.fields else {}
+    texts = [value.strip() for name, value in held.items() if name in REASONING_FIELDS and isinstance(value, str)]
+    if not any(texts):
+        return message
+    thought = "<think>\n" + "\n".join(texts) + "\n</think>\n\n"
+    return replace(message, content=thought + message.content, fields=_other_fields(held))
+
+
+def _reasoning_dropped(message: Message) -> Message:
+    held: dict[str, Any] = json.loads(message.fields) if message.fields else {}
+    return replace(message, content=without_reasoning(message.content), fields=_other_fields(held))
+
+
+def _other_fields(held: dict[str, Any]) -> str:
+    kept = {name: value for name, value in held.items() if name not in REASONING_FIELDS}
+    return json.dumps(kept, ensure_ascii=False) if kept else ""
+
+
+_WITH_REASONING = {"keep": _reasoning_kept, "drop": _reasoning_dropped}
+
+
+def _has_reasoning(record: Record) -> bool:
+    """Whether any message of the row would be another one without its reasoning."""
+    parts = (part for part in (record.prompt, *answers_of(record)) if isinstance(part, tuple))
+    return any(_reasoning_dropped(message) != message for part in parts for message in part)
 
 
 def _folded(messages: tuple[Message, ...]) -> tuple[Message, ...]:

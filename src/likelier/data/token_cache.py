@@ -121,6 +121,9 @@ class TokenFolder:
                         total += len(part)
                     sizes.append(_sizes(row))
                     unfit += [row.unfit] if row.unfit else []
+            if not total:  # no record has ids: nothing to keep
+                shutil.rmtree(aside, ignore_errors=True)
+                return
             _finish(aside, np.asarray(sizes, dtype="<i4"), total, unfit)
             os.replace(aside, self.path)
         except OSError as error:

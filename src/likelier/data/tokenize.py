@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from likelier.console import counting
+from likelier.data.fidelity import LOSSES, Fidelity, Render
 from likelier.data.masks import Mask, Masks, answer_bytes, each_mask, trained_count
-from likelier.data.rendering import RowRefused, check_template, check_tools, render
+from likelier.data.rendering import RowRefused, check_template, render
 from likelier.data.shared_ids import ids_in_common
 from likelier.data.token_cache import RecordIds, TokenFolder, no_ids
+from likelier.data.unprinted import Unprinted, find_unprinted
 from likelier.errors import DataError
 from likelier.options import ChatOptions
 from likelier.records import (
+    Message,
     Pair,
     Record,
     Source,
@@ -105,6 +108,7 @@ class Tokenized:
     cut_prompts: int = 0
     cut_answers: int = 0
     answers_without_eos: int = 0
+    unprinted: list[Unprinted] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
         """The account for the run card."""
@@ -130,6 +134,7 @@ def tokenize_records(
     truncation: Truncation = "drop",
     chat: ChatOptions | None = None,
     cached: bool = False,
+    losses: Literal["error", "collect"] = "error",
 ) -> Tokenized:
     """Tokenize every record, conversations by the chat template as `chat` asks for; `cached` keeps the ids on disk.
 
@@ -137,13 +142,14 @@ def tokenize_records(
 
     `drop` leaves the row out and counts it; `cut-prompt-left` removes the beginning of the prompt; `cut-answer-right`
     removes the end of the answer, which then has no EOS; `error` raises. Raises `ModelError` if conversations are given
-    and the tokenizer has no chat template.
+    and the tokenizer has no chat template, and `DataError` for rows of which the template loses text, but where
+    `losses` asks for them among the unusable ones.
     """
     chat = chat or ChatOptions()
     check_template(records, tokenizer, chat)
-    check_tools(records, tokenizer)
     _check_ids(records, tokenizer)
     result = Tokenized(max_length=max_length)
+    result.unprinted = find_unprinted(records, _render_by(tokenizer, chat))
     rows = _cached_ids(records, tokenizer, chat) if cached else _record_ids(records, tokenizer, chat)
     for number, (record, ids) in enumerate(zip(records, rows, strict=True)):
         group = _to_group(record, ids, result, truncation)
@@ -152,7 +158,16 @@ def tokenize_records(
             result.kept.append(number)
             ends = (answer[-_EOS_WINDOW:] for answer in group.answers)
             result.answers_without_eos += sum(tokenizer.eos_token_id not in end for end in ends)
+    if losses == "error":
+        _refuse_losses(result.unusable, len(records))
     return result
+
+
+def _refuse_losses(unusable: UnusableRows, total: int) -> None:
+    """Raises `DataError` for rows whose tokens would say another thing than the row: nobody can have meant that."""
+    lossy = [row for row in unusable if row.reason in LOSSES]
+    if lossy:
+        raise DataError(f"{lossy[0].source}: {lossy[0].detail} ({len(lossy)} of {total} rows are so)")
 
 
 def _cached_ids(
@@ -213,11 +228,12 @@ def _tokenize_block(
     block: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
 ) -> list[list[list[int]] | RowRefused]:
     """For each record the ids of the prompt and of prompt + each answer, or why it has none."""
+    fidelity = Fidelity(_render_by(tokenizer, chat), chat)
     texts: dict[bool, list[str]] = {True: [], False: []}
     places: list[list[tuple[bool, int] | list[int]] | RowRefused] = []
     for record in block:
         try:
-            places.append([_placed(part, texts) for part in _renderings(record, tokenizer, chat)])
+            places.append([_placed(part, texts) for part in _renderings(record, tokenizer, fidelity)])
         except RowRefused as refused:
             places.append(refused)
     ids = {templated: _encode(tokenizer, some, not templated) for templated, some in texts.items()}
@@ -267,7 +283,7 @@ def _endings(text: str, end: str) -> int:
 
 
 def _renderings(
-    record: Record, tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
+    record: Record, tokenizer: PreTrainedTokenizerBase, fidelity: Fidelity
 ) -> list[tuple[bool, str] | list[int]]:
     """The prompt, then prompt + each answer: as (templated, text), or as ids where the row came tokenized."""
     prompt = record.prompt
@@ -278,8 +294,21 @@ def _renderings(
         eos = str(tokenizer.eos_token or "")
         whole = (prompt + str(answer) for answer in answers_of(record))
         return [(False, prompt), *((False, text if eos and text.endswith(eos) else text + eos) for text in whole)]
-    conversations = [prompt, *(prompt + answer for answer in answers_of(record) if isinstance(answer, tuple))]
-    return [(True, render(tokenizer, talk, chat, record.source, record.tools)) for talk in conversations]
+    asked = fidelity.render(prompt, record.source, record.tools)
+    found: list[tuple[bool, str] | list[int]] = [(True, asked)]
+    for answer in answers_of(record):
+        assert isinstance(answer, tuple)
+        whole = fidelity.render(prompt + answer, record.source, record.tools)
+        fidelity.require(prompt, answer, asked, whole, record)
+        found.append((True, whole))
+    return found
+
+
+def _render_by(tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> Render:
+    def by_template(messages: tuple[Message, ...], source: Source | str, tools: str, *, ask: bool = True) -> str:
+        return render(tokenizer, messages, chat, source, tools, ask=ask)
+
+    return by_template
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:

@@ -1,0 +1,209 @@
+"""Whether a rendered conversation says what its record says: no text lost, and the answer where the model writes.
+
+A chat template may drop what it likes: reasoning, tool calls, a system turn, fields that it does not know. Each text
+of a record is looked for in what the template made of it, up to the white space around it; and for each shape of a
+conversation the template is asked once with texts that occur nowhere else, since a short one is found by accident.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from likelier.data.rendering import REASONING_FIELDS, RowRefused, as_given, reasoning_in, without_reasoning
+from likelier.jsontext import BrokenJson, parse_json
+from likelier.options import ChatOptions
+from likelier.records import Message, Record, Source
+
+
+class Render(Protocol):
+    """A conversation with its tools (JSON text) as text, with the generation prompt where the template is to ask."""
+
+    def __call__(self, messages: tuple[Message, ...], source: Source | str, tools: str, *, ask: bool = True) -> str: ...
+
+
+LOSSES = ("text-lost", "reasoning-lost", "answer-elsewhere")  # reasons for which a row's tokens say another thing
+_SHORT = 20  # characters of a text that may stand in a template by accident
+_SHOWN = 80
+
+
+@dataclass
+class Fidelity:
+    """Checks renderings of one template against the records they come from."""
+
+    render: Render
+    chat: ChatOptions
+    _probed: dict[Any, frozenset[int]] = field(default_factory=dict)
+
+    def require(
+        self, prompt: tuple[Message, ...], answer: tuple[Message, ...], asked: str, whole: str, record: Record
+    ) -> None:
+        """Raises `RowRefused` where `asked` (the prompt with its generation prompt) and `whole` (with the answer
+        behind it) do not say what the messages say, or the answer stands where the model is not asked to write.
+        """
+        given, source = as_given(prompt + answer, self.chat), record.source
+        count = len(given) - len(answer)
+        if self.chat.reasoning == "drop":
+            _require_something(given[count:], source)
+        lost = self._lost_marks(prompt, answer, record.tools)
+        own = whole[_common(asked, whole) :]
+        if not all(holds(own, one.content) for one in answer):  # the generation prompt may write its beginning
+            own = whole[_common(self.render(prompt, source, record.tools, ask=False), whole) :]
+        for place in (*range(count, len(given)), *range(count)):  # the answer first: it tells most
+            in_answer, is_lost = place >= count, place - len(given) in lost
+            _require_text(given[place], own if in_answer else asked, source, in_answer=in_answer, mark_lost=is_lost)
+        _require_place(asked, whole, source)
+
+    def _lost_marks(self, prompt: tuple[Message, ...], answer: tuple[Message, ...], tools: str) -> frozenset[int]:
+        """The messages, counted from the end (-1 the last), whose text a conversation of this shape does not show."""
+        messages = prompt + answer
+        shape = (len(prompt), bool(tools), *((one.role, bool(one.content.strip()), *names_in(one)) for one in messages))
+        if shape not in self._probed:
+            self._probed[shape] = self._probe(prompt, answer, tools)
+        return self._probed[shape]
+
+    def _probe(self, prompt: tuple[Message, ...], answer: tuple[Message, ...], tools: str) -> frozenset[int]:
+        marks = [f"zq{place}xk{place * 7919}qz" for place in range(len(prompt) + len(answer))]
+        marked = tuple(
+            replace(message, content=mark) if message.content.strip() else message
+            for message, mark in zip(prompt + answer, marks, strict=True)
+        )
+        try:
+            asked = self.render(marked[: len(prompt)], "the template", tools)
+            whole = self.render(marked, "the template", tools)
+        except RowRefused:  # it wants texts of a certain kind
+            return frozenset()
+        own = whole[_common(asked, whole) :]
+        shown = [asked] * len(prompt) + [own] * len(answer)
+        return frozenset(
+            place - len(marked)
+            for place, message in enumerate(marked)
+            if message.content == marks[place] and marks[place] not in shown[place]
+        )
+
+
+def _common(left: str, right: str) -> int:
+    """How many characters two texts begin with together."""
+    if right.startswith(left):
+        return len(left)
+    return next((place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), len(right))
+
+
+def names_in(message: Message) -> tuple[str, ...]:
+    """What a message holds beyond role and text, by name."""
+    own = tuple(json.loads(message.fields)) if message.fields else ()
+    return (*own, "tool_calls") if message.tool_calls else own
+
+
+def _require_something(answer: tuple[Message, ...], source: Source | str) -> None:
+    if not any(one.content.strip() or one.tool_calls or one.fields for one in answer):
+        raise RowRefused(source, "empty-answer", "nothing of the answer is left without its reasoning")
+
+
+def _require_text(message: Message, text: str, source: Source | str, *, in_answer: bool, mark_lost: bool) -> None:
+    """Raises `RowRefused` unless the message's text stands in the rendered one; of earlier turns reasoning may be left
+    out, which is how a template shows the model its own past.
+    """
+    place = f"the {message.role} turn" if message.role != "assistant" or not in_answer else "the answer"
+    content = message.content if in_answer else without_reasoning(message.content)
+    short_and_lost = mark_lost and len(content.strip()) < _SHORT
+    if content.strip() and (short_and_lost or not holds(text, content)):
+        if in_answer and reasoning_in(content) and holds(text, without_reasoning(content)):
+            raise _reasoning_lost(source, reasoning_in(content), "Training on answers without it is --reasoning drop")
+        missing = content.strip() if short_and_lost else _missing(text, content)
+        raise RowRefused(source, "text-lost", f"the chat template leaves out of {place}: {_shown(missing)}. {_MEND}")
+    if in_answer:
+        _require_fields(message, text, source, place)
+
+
+_MEND = "Name one that keeps it with --chat-template, or take the text out of the row"
+
+
+def _require_fields(message: Message, text: str, source: Source | str, place: str) -> None:
+    """An answer's reasoning and tool calls are what is trained on, so that they must be there too."""
+    held: dict[str, Any] = json.loads(message.fields) if message.fields else {}
+    for name in REASONING_FIELDS & held.keys():
+        lost = next((leaf for leaf in _leaves(held[name]) if not holds(text, leaf)), None)
+        if lost is not None:
+            mend = "--reasoning keep writes it into the text in front of the answer, --reasoning drop leaves it out"
+            raise _reasoning_lost(source, lost, mend, f" ({name})")
+    calls = _parsed(message.tool_calls) if message.tool_calls else None
+    lost = next((leaf for leaf in _leaves(calls) if not holds(text, leaf)), None)
+    if lost is not None:
+        words = f"the chat template leaves out of the tool calls of {place}: {_shown(lost)}"
+        raise RowRefused(source, "text-lost", f"{words}. Name one that writes tool calls with --chat-template")
+
+
+def _reasoning_lost(source: Source | str, text: str, mend: str, name: str = "") -> RowRefused:
+    words = f"the chat template leaves out the reasoning{name} of the answer: {_shown(text)}"
+    return RowRefused(source, "reasoning-lost", f"{words}. Name one that keeps it with --chat-template. {mend}")
+
+
+def _require_place(asked: str, whole: str, source: Source | str) -> None:
+    if whole.startswith(asked):
+        return
+    common = _common(asked, whole)
+    begin = max(0, common - 20)
+    raise RowRefused(
+        source,
+        "answer-elsewhere",
+        f"the chat template asks for an answer behind {asked[begin:][-_SHOWN:]!r}, and writes this one behind "
+        f"{whole[begin:common]!r}: the model would be trained where it never writes. Name a template whose answers "
+        "begin as its generation prompt ends with --chat-template, or say what it is to be given "
+        "(chat_template_kwargs in a run file)",
+    )
+
+
+def holds(text: str, part: str) -> bool:
+    """Whether a text holds another: as it is, as JSON spells it, or with other white space."""
+    part = part.strip()
+    if part in text:
+        return True
+    if any(json.dumps(part, ensure_ascii=ascii_only)[1:-1] in text for ascii_only in (False, True)):
+        return True
+    return _squeezed(part) in _squeezed(text)
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def _missing(text: str, part: str) -> str:
+    """The first line that is not there, else all of it."""
+    lines = (line for line in part.strip().split("\n") if line.strip())
+    return next((line for line in lines if not holds(text, line)), part.strip())
+
+
+def _shown(text: str) -> str:
+    text = text.strip()
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return parse_json(text)
+    except BrokenJson:
+        return text
+
+
+_CALL_PARTS = ("name", "arguments")
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Every text inside a structure, and of tool calls the name and the arguments (which may be JSON text)."""
+    if isinstance(value, str):
+        inner = _parsed(value) if value[:1] in ("{", "[") else value
+        yield from (value,) if isinstance(inner, str) else _leaves(inner)
+    elif isinstance(value, dict):
+        inside = value.get("function")
+        call = inside if isinstance(inside, dict) else value
+        kept = {name: call[name] for name in _CALL_PARTS if name in call} if "arguments" in call else call
+        for one in kept.values():
+            yield from _leaves(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _leaves(one)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield json.dumps(value)
