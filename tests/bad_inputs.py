@@ -183,6 +183,26 @@ COLUMNS = [
         "audit @prefs.jsonl --columns first=chosen second=rejected winner=who",
         {"prefs.jsonl": _lines(PAIR | {"who": 0}, PAIR | {"who": 1})},
     ),
+    Case(
+        "winners that are numbers",
+        "convert @prefs.jsonl @out.jsonl",
+        {"prefs.jsonl": _lines(*({"prompt": "a", "first": "b", "second": "c", "winner": who} for who in (0, 1, 2)))},
+    ),
+    Case(
+        "ranks whose best end is open",
+        "audit @prefs.jsonl",
+        {"prefs.jsonl": _lines({"prompt": "a", "answers": ["b", "c", "d"], "ranks": [2, 3, 1]})},
+    ),
+    Case(
+        "ratings for labels",
+        f"{TRAIN} --method kto --data @prefs.jsonl",
+        {"prefs.jsonl": _lines(*({"prompt": "a", "completion": f"b{stars}", "label": stars} for stars in (1, 3, 5)))},
+    ),
+    Case(
+        "truth in a column that is not called label",
+        "audit @prefs.jsonl --columns label=toxic",
+        {"prefs.jsonl": _lines({"prompt": "a", "completion": "b", "toxic": True})},
+    ),
 ]
 CONFIG = [
     Case("a run file that is not there", "train @run.yaml"),

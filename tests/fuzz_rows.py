@@ -52,7 +52,7 @@ LAYOUTS: dict[str, list[dict[str, Any]]] = {
     ],
     "ranks": [{"prompt": "ask", "answers": ["yes", "no", "it"], "ranks": [1, 3, 2]}],
     "scores": [{"prompt": "ask", "answers": ["yes", "no", "it"], "scores": [8.5, 2, 5]}],
-    "judgements": [{"prompt": "ask", "answers": ["yes", "no", "it"], "judgements": [1, 2, 0]}],
+    "judgements": [{"prompt": "ask", "answers": ["yes", "no", "it"], "judgements": ["a", "b", "tie"]}],
     "labels": [
         {"prompt": "ask", "completion": "yes", "label": True},
         {"prompt": "tell", "completion": "no", "label": False},
@@ -107,6 +107,9 @@ LAYOUTS: dict[str, list[dict[str, Any]]] = {
         {"message_id": "2", "parent_id": "1", "role": "assistant", "text": "yes", "rank": 0},
         {"message_id": "3", "parent_id": "1", "role": "assistant", "text": "no", "rank": 1},
     ],
-    "llmbar": [{"input": "ask", "output_1": "yes", "output_2": "no", "label": 1}],
+    "llmbar": [
+        {"input": "ask", "output_1": "yes", "output_2": "no", "label": 1},
+        {"input": "tell", "output_1": "yes", "output_2": "no", "label": 2},
+    ],
 }
 ROWS: list[list[dict[str, Any]]] = list(LAYOUTS.values())

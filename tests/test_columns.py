@@ -12,6 +12,7 @@ from likelier import Columns, DataSet, load_preferences
 from likelier.config import data_sets, parse
 from likelier.data.columns import columns_of
 from likelier.data.formats import Converted, convert
+from likelier.data.formats.codings import key_of
 from likelier.data.sources import read_rows
 from likelier.errors import ConfigError, DataError
 from likelier.records import Labelled, Message, Pair
@@ -171,7 +172,7 @@ def test_a_single_answer_and_a_conversation_under_other_names() -> None:
     (one,) = converted([{"q": "ask", "a": "yes", "ok": "up"}], prompt="q", completion="a", label="ok").records
     assert one == Labelled("ask", "yes", True, one.source)
     talk = [{"from": "human", "value": "ask"}, {"from": "gpt", "value": "yes"}]
-    (other,) = converted([{"talk": talk, "ok": "no"}], messages="talk", label="ok").records
+    (other,) = converted([{"talk": talk, "ok": "bad"}], messages="talk", label="ok").records
     assert isinstance(other, Labelled) and not other.desirable and other.prompt == (Message("user", "ask"),)
 
 
@@ -189,17 +190,11 @@ def winners(*values: Any, **columns: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([1, 2, 1], ["one", "two", "one"]),
-        (["1", "2", "2.0"], ["one", "two", "two"]),
-        ([0, 1, 2], ["tie", "one", "two"]),
-        ([2, 2], ["two", "two"]),
         (["a", "B", " tie "], ["one", "two", "tie"]),
         (["model_a", "model_b", "tie (bothbad)"], ["one", "two", "tie"]),
         (["first", "second", "neither"], ["one", "two", "tie"]),
         (["Response 1", "Response 2"], ["one", "two"]),
         (["output_1", "output_2"], ["one", "two"]),
-        ([0.9, 0.2, 0.5], ["one", "two", "tie"]),
-        (["0.25", "1"], ["two", "one"]),
     ],
 )
 def test_a_winner_is_understood_from_the_values_of_the_column(values: list[Any], expected: list[str]) -> None:
@@ -212,7 +207,12 @@ def test_a_winner_is_understood_from_the_values_of_the_column(values: list[Any],
         ("1/0", [1, 0], ["one", "two"]),
         ("0/1", [1, 0], ["two", "one"]),
         ("0/1/2", [0, 1, 2], ["one", "two", "tie"]),
+        ("1/2", [1, 2, 1], ["one", "two", "one"]),
+        ("1/2", ["1", "2", "2.0"], ["one", "two", "two"]),
+        ("1/2/0", [0, 1, 2], ["tie", "one", "two"]),
         ("share", [1, 0, 0.5], ["one", "two", "tie"]),
+        ("share", ["0.25", "1"], ["two", "one"]),
+        ("share-second", [0.9, 0.2, 0.5], ["two", "one", "tie"]),
         ("positive-first", [3, -1, 0], ["one", "two", "tie"]),
         ("negative-first", ["3", "-1", "0"], ["two", "one", "tie"]),
         ("left/right/same|unsure", ["left", "Right", "same", "unsure"], ["one", "two", "tie", "tie"]),
@@ -223,12 +223,18 @@ def test_a_winners_coding_can_be_said(coding: str, values: list[Any], expected: 
     assert winners(*values, winner_coding=coding) == expected
 
 
-@pytest.mark.parametrize("values", [[0, 1], [1, 1], [True, False], [-1, 1], [0, 3], ["x", "y"], ["a", 1], [1.5]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        *([0, 1], [1, 1], [True, False], [-1, 1], [0, 3], ["x", "y"], ["a", 1], [1.5]),
+        *([0, 1, 2], ["1", "2"], [1.0, 2.0], [2, 2], [0.9, 0.2, 0.5], ["0.25", "1"], [-1, 0, 1], [1, 2, 3, 4, 5]),
+    ],
+)
 def test_what_can_mean_several_things_is_shown_and_asked_for(values: list[Any]) -> None:
     message = refused([TWO | {"winner": value} for value in values])
     assert message.startswith("rows: the winner is ") and "can mean several things" in message
     assert "--columns winner_coding=1/0" in message
-    assert repr(values[-1] if not isinstance(values[-1], bool) else "false") in message
+    assert repr(key_of(values[-1])) in message
 
 
 def test_a_value_that_a_coding_does_not_know_is_shown_with_its_line() -> None:
@@ -245,15 +251,12 @@ def test_a_coding_that_cannot_be_is_refused(coding: str) -> None:
 
 def test_several_annotators_are_votes() -> None:
     row = {**TWO, "ann": 2, "bob": 2, "eve": 1}
-    pair = pair_of(row, winner=["ann", "bob", "eve"])
+    columns = {"winner": ["ann", "bob", "eve"], "winner_coding": "1/2/0"}
+    pair = pair_of(row, **columns)
     assert (pair.chosen, pair.votes) == ("two", (2, 1, 0))
-    assert pair_of(row | {"bob": 0}, winner=["ann", "bob", "eve"]).votes == (1, 1, 1)
-    assert not pair_of(row | {"bob": 0}, winner=["ann", "bob", "eve"]).is_decided
-    assert pair_of(row | {"ann": 0, "bob": None}, winner=["ann", "bob", "eve"], winner_coding="1/2/0").votes == (
-        1,
-        0,
-        1,
-    )
+    assert pair_of(row | {"bob": 0}, **columns).votes == (1, 1, 1)
+    assert not pair_of(row | {"bob": 0}, **columns).is_decided
+    assert pair_of(row | {"ann": 0, "bob": None}, **columns).votes == (1, 0, 1)
     assert pair_of({**TWO, "winner": ["b", "b", "a", "tie"]}).votes == (2, 1, 1)
 
 
@@ -263,9 +266,9 @@ def test_one_clear_winner_needs_no_votes_and_a_tie_does() -> None:
 
 
 def test_a_share_is_kept_as_the_chance_of_the_other_side() -> None:
-    pair = pair_of({**TWO, "winner": 0.25})
+    pair = pair_of({**TWO, "winner": 0.25}, winner_coding="share")
     assert (pair.chosen, pair.flip_chance, pair.votes) == ("two", 0.25, None)
-    both = pair_of({**TWO, "winner": [0.9, 0.6]})
+    both = pair_of({**TWO, "winner": [0.9, 0.6]}, winner_coding="share")
     assert (both.chosen, both.flip_chance) == ("one", pytest.approx(0.25))
 
 
@@ -294,8 +297,8 @@ def test_conversations_of_two_models_are_compared() -> None:
 
 
 def thumbs(*values: Any, **columns: Any) -> list[bool]:
-    rows = [{"prompt": f"ask {number}", "completion": "yes", "ok": value} for number, value in enumerate(values)]
-    return [record.desirable for record in converted(rows, label="ok", **columns).records]  # type: ignore[union-attr]
+    rows = [{"prompt": f"ask {number}", "completion": "yes", "label": value} for number, value in enumerate(values)]
+    return [record.desirable for record in converted(rows, **columns).records]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +315,7 @@ def test_ratings_need_a_threshold_or_a_coding() -> None:
     found = converted(rows, label="ok", label_coding="4|5/1|2/3")
     assert found.unusable.counts() == {"no-label": 1} and len(found.records) == 4
     message = refused(rows, label="ok")
-    assert "the label is 1 (1 times), 2 (1 times)" in message and "--columns threshold=4" in message
+    assert "the label (column ok) is 1 (1 times), 2 (1 times)" in message and "--columns threshold=4" in message
 
 
 def test_a_column_that_is_called_label_can_have_a_coding_too() -> None:

@@ -137,8 +137,8 @@ def test_200_answers_to_one_prompt_are_a_ranking(train: Callable[..., Outcome], 
     ranked = {"prompt": "say it", "answers": [f"it is {i}" for i in range(200)], "ranks": list(range(200))}
     small = {"prompt": "say no", "answers": ["no", "yes", "it"], "ranks": [1, 2, 3]}
     data = write_rows(tmp_path / "ranked.jsonl", [ranked, small])
-    assert len(load_preferences(data, columns={"pairs_from": "all"}).train) == 19_900 + 3
-    found = train([ranked, small], "--columns", "pairs_from=best", "--group-by", "prompt")
+    assert len(load_preferences(data, columns={"pairs_from": "all", "ranks_best": "smallest"}).train) == 19_900 + 3
+    found = train([ranked, small], "--columns", "pairs_from=best", "ranks_best=smallest", "--group-by", "prompt")
     assert found.code == 0, found
     looked_at(tmp_path / "run")
 

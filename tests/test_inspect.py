@@ -251,7 +251,7 @@ def test_a_row_is_named_as_the_file_counts(runs: SmallRuns, inspect: Callable[..
 def test_a_row_of_another_file_and_a_ranking(runs: SmallRuns, tmp_path: Path, inspect: Callable[..., str]) -> None:
     row = {"prompt": "the cat", "answers": [" sat", " ran", " was bad"], "ranks": [1, 2, 3]}
     data = write_rows(tmp_path / "ranked.jsonl", [row])
-    columns = ["--columns", "answers=answers", "ranks=ranks"]
+    columns = ["--columns", "answers=answers", "ranks=ranks", "ranks_best=smallest"]
     first, third = (
         json.loads(inspect(runs.whole, "--data", data, "--row", 1, "--json", *columns, *more))
         for more in ([], ["--pair", 3])

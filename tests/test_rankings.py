@@ -20,7 +20,11 @@ def converted(*rows: dict[str, Any], **columns: Any) -> Converted:
 
 
 def pairs(*rows: dict[str, Any], **columns: Any) -> list[tuple[str, str]]:
-    found = converted(*rows, **columns).records
+    return texts(converted(*rows, **columns))
+
+
+def texts(data: Converted) -> list[tuple[str, str]]:
+    found = data.records
     return [(text(pair.chosen), text(pair.rejected)) for pair in found if isinstance(pair, Pair)]
 
 
@@ -28,6 +32,7 @@ def text(content: Any) -> str:
     return content if isinstance(content, str) else content[-1].content
 
 
+SMALLEST = {"ranks_best": "smallest"}
 RANKED = {"prompt": "ask", "answers": ["good", "bad", "fair", "poor"], "ranks": [1, 4, 2, 3]}
 
 
@@ -36,9 +41,9 @@ RANKED = {"prompt": "ask", "answers": ["good", "bad", "fair", "poor"], "ranks": 
 
 def test_a_ranking_gives_every_pair_or_those_that_are_asked_for() -> None:
     every = [("good", "fair"), ("good", "poor"), ("good", "bad"), ("fair", "poor"), ("fair", "bad"), ("poor", "bad")]
-    assert pairs(RANKED) == pairs(RANKED, pairs_from="all") == every
-    assert pairs(RANKED, pairs_from="best") == every[:3]
-    assert pairs(RANKED, pairs_from="adjacent") == [("good", "fair"), ("fair", "poor"), ("poor", "bad")]
+    assert pairs(RANKED, **SMALLEST) == pairs(RANKED, pairs_from="all", **SMALLEST) == every
+    assert pairs(RANKED, pairs_from="best", **SMALLEST) == every[:3]
+    assert pairs(RANKED, pairs_from="adjacent", **SMALLEST) == [("good", "fair"), ("fair", "poor"), ("poor", "bad")]
 
 
 def test_scores_rank_the_largest_first_and_are_kept() -> None:
@@ -49,24 +54,24 @@ def test_scores_rank_the_largest_first_and_are_kept() -> None:
 
 def test_answers_of_equal_rank_are_no_pair() -> None:
     row = RANKED | {"ranks": [1, 2, 1, 2]}
-    assert pairs(row) == [("good", "bad"), ("good", "poor"), ("fair", "bad"), ("fair", "poor")]
-    assert pairs(row, pairs_from="adjacent") == [("fair", "bad")]
+    assert pairs(row, **SMALLEST) == [("good", "bad"), ("good", "poor"), ("fair", "bad"), ("fair", "poor")]
+    assert pairs(row, pairs_from="adjacent", **SMALLEST) == [("fair", "bad")]
     with pytest.raises(DataError, match="read as 'ranked answers', none of the 1 rows prefers one answer to another"):
         converted(RANKED | {"ranks": [1, 1, 1, 1]})
 
 
 def test_an_answer_without_a_rank_is_left_aside() -> None:
-    assert pairs(RANKED | {"ranks": [1, None, 2, None]}) == [("good", "fair")]
+    assert pairs(RANKED | {"ranks": [1, None, 2, None]}, **SMALLEST) == [("good", "fair")]
 
 
 def test_an_answer_that_cannot_be_used_spoils_its_own_pairs_only() -> None:
-    found = converted(RANKED | {"answers": ["good", True, "fair", " "]})
+    found = converted(RANKED | {"answers": ["good", True, "fair", " "]}, **SMALLEST)
     assert found.unusable.counts() == {"empty-answer": 2, "not-text": 3}
     assert [(pair.chosen, pair.rejected) for pair in found.records] == [("good", "fair")]  # type: ignore[union-attr]
 
 
 def test_pairs_of_a_ranking_share_their_prompt() -> None:
-    first, *rest = converted(RANKED).records
+    first, *rest = converted(RANKED, **SMALLEST).records
     assert all(pair.prompt is first.prompt for pair in rest)
 
 
@@ -81,7 +86,7 @@ def test_pairs_of_a_ranking_share_their_prompt() -> None:
     ],
 )
 def test_rankings_that_cannot_be_used_are_counted(changes: dict[str, Any], reason: str) -> None:
-    assert converted(RANKED, RANKED | changes).unusable.counts() == {reason: 1}
+    assert converted(RANKED, RANKED | changes, **SMALLEST).unusable.counts() == {reason: 1}
 
 
 def test_answers_may_lie_in_columns_of_their_own_or_inside_objects() -> None:
@@ -104,10 +109,10 @@ def test_a_better_rank_is_always_the_chosen_one(ranks: list[int]) -> None:
     if len(set(ranks)) == 1:
         return
     for pairs_from in ("all", "best", "adjacent"):
-        for chosen, rejected in pairs(row, pairs_from=pairs_from):
+        for chosen, rejected in pairs(row, pairs_from=pairs_from, **SMALLEST):
             assert ranks[int(chosen[-1])] < ranks[int(rejected[-1])]
     unequal = sum(left != right for place, left in enumerate(ranks) for right in ranks[:place])
-    assert len(pairs(row)) == unequal
+    assert len(pairs(row, **SMALLEST)) == unequal
 
 
 # --- a judgement for each two --------------------------------------------------------------------------------------
@@ -115,8 +120,9 @@ def test_a_better_rank_is_always_the_chosen_one(ranks: list[int]) -> None:
 
 def test_judgements_come_in_the_order_of_the_pairs() -> None:
     row = {"prompt": "ask", "answers": ["one", "two", "three", "four"], "judgements": [1, 2, 1, 2, 0, 1]}
-    found = converted(row).records
-    assert pairs(row) == [
+    data = converted(row, winner_coding="1/2/0")
+    found = data.records
+    assert texts(data) == [
         ("one", "two"),
         ("three", "one"),
         ("one", "four"),
@@ -131,7 +137,7 @@ def test_judgements_that_cannot_be_used_are_counted() -> None:
     good = {"prompt": "ask", "answers": ["one", "two", "three"], "judgements": [1, 2, 0]}
     short = good | {"judgements": [1, 2]}
     missing = good | {"judgements": [1, 2, None]}
-    found = converted(good, short, missing)
+    found = converted(good, short, missing, winner_coding="1/2/0")
     assert found.unusable.counts() == {"judgements-not-of-all-pairs": 1, "no-judgement": 1}
     assert "2 for the 3 pairs of 3 answers" in str(found.unusable.rows[0]) and len(found.records) == 5
     with pytest.raises(DataError, match=r"rows, row 1: judgements is 2, which has no meaning .*winner_coding"):
@@ -190,7 +196,7 @@ def test_a_tree_in_one_row_is_the_same() -> None:
     found = converted({"message_tree_id": "a1", "prompt": nested("a1")})
     assert found.format == "OpenAssistant trees"
     assert sorted(pairs({"message_tree_id": "a1", "prompt": nested("a1")})) == sorted(OF_TREE)
-    assert pairs({"conversation": nested("a1")}, tree="conversation", pairs_from="best")
+    assert pairs({"conversation": nested("a1")}, tree="conversation", pairs_from="best", **SMALLEST)
 
 
 def test_users_are_never_ranked() -> None:

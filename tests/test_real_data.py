@@ -111,6 +111,7 @@ def test_a_map_reads_what_is_recognised_by_itself() -> None:
         first="response1",
         second="response2",
         winner=["annotator1", "annotator2", "annotator3"],
+        winner_coding="1/2/0",
         chat=True,
     )
     assert mapped.train == by_itself.train and mapped.format == "two answers and a winner"

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 from likelier.errors import ConfigError, nearest
 
 PairsFrom = Literal["all", "best", "adjacent"]
+RanksBest = Literal["smallest", "largest", "order"]
+ScoresBest = Literal["largest", "smallest"]
 
 
 def _role(text: str, *, many: bool = False) -> Any:
@@ -41,8 +43,12 @@ class Columns:
     second: str | None = _role("the other answer, which `winner` compares")
     winner: str | tuple[str, ...] | None = _role("who is better; several columns are several annotators", many=True)
     answers: str | tuple[str, ...] | None = _role("several answers: a list column, or a column each", many=True)
-    ranks: str | tuple[str, ...] | None = _role("a rank for each of `answers`, the smallest is the best", many=True)
-    scores: str | tuple[str, ...] | None = _role("a score for each of `answers`, the largest is the best", many=True)
+    ranks: str | tuple[str, ...] | None = _role(
+        "a rank for each of `answers`; `ranks_best` says which is the best", many=True
+    )
+    scores: str | tuple[str, ...] | None = _role(
+        "a score for each of `answers`; the largest is the best, unless `scores_best` says otherwise", many=True
+    )
     judgements: str | tuple[str, ...] | None = _role(
         "the winner for each pair of `answers`, in the order 1v2, 1v3, ..., 2v3, ...", many=True
     )
@@ -54,8 +60,10 @@ class Columns:
     parent: str | None = _role("the `id` of the message that this one replies to")
     text: str | None = _role("the text of such a message")
     role: str | None = _role("who wrote such a message")
-    rank: str | None = _role("the rank of such a message among its siblings, the smallest is the best")
-    score: str | None = _role("the score of such a message among its siblings, the largest is the best")
+    rank: str | None = _role("the rank of such a message among its siblings; `ranks_best` says which is the best")
+    score: str | None = _role(
+        "the score of such a message among its siblings; the largest is the best, unless `scores_best` says otherwise"
+    )
     weight: str | None = _role("a weight of the row, used with use_weights")
     margin: str | None = _role("by how much the chosen answer is better, used with use_margins")
     score_chosen: str | None = _role("a score of the chosen answer")
@@ -64,8 +72,8 @@ class Columns:
     score_second: str | None = _role("a score of the answer `second`")
 
     winner_coding: str | None = _setting(
-        "the values that mean first, second and tie, such as 1/2/0 or a/b/tie|both; or share, positive-first, "
-        "negative-first",
+        "the values that mean first, second and tie, such as 1/2/0 or a/b/tie|both; or share, share-second, "
+        "positive-first, negative-first",
         str,
     )
     label_coding: str | None = _setting("the values that mean good, bad and neither, such as up/down", str)
@@ -73,6 +81,10 @@ class Columns:
     pairs_from: PairsFrom | None = _setting(
         "which pairs a ranking gives: all (default), best against the rest, adjacent", str
     )
+    ranks_best: RanksBest | None = _setting(
+        "which rank is the best: smallest, largest, or order (not ranks, but the answers' numbers, the best first)", str
+    )
+    scores_best: ScoresBest | None = _setting("which score is the best: largest (default), smallest", str)
     chat: bool | None = _setting("whether text becomes a user's and an assistant's turn", bool)
 
     def __post_init__(self) -> None:
@@ -80,9 +92,10 @@ class Columns:
             value = getattr(self, item.name)
             if value is not None:
                 object.__setattr__(self, item.name, _checked(item, value))
-        if self.pairs_from not in (None, *get_args(PairsFrom)):
-            known = ", ".join(get_args(PairsFrom))
-            raise ConfigError(f"columns: pairs_from={self.pairs_from!r} is not one of: {known}")
+        for name, kind in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in (None, *get_args(kind)):
+                raise ConfigError(f"columns: {name}={value!r} is not one of: {', '.join(get_args(kind))}")
         if self.threshold is not None and self.label_coding is not None:
             raise ConfigError("columns: threshold and label_coding were both given; keep one of them")
 
@@ -97,6 +110,7 @@ class Columns:
         return {name: value for name, value in self.given.items() if name in ROLES}
 
 
+_CHOICES = {"pairs_from": PairsFrom, "ranks_best": RanksBest, "scores_best": ScoresBest}
 _FIELDS: dict[str, Field[Any]] = {item.name: item for item in fields(Columns)}
 ROLES = frozenset(name for name, item in _FIELDS.items() if item.metadata["kind"] in ("one", "many"))
 

@@ -26,13 +26,17 @@ Source: TypeAlias = "str | Path | DataSet | Sequence[str | Path | DataSet] | Ite
 
 @dataclass
 class PreferenceData:
-    """Training and held-out records, and an account of every row that is in neither."""
+    """Training and held-out records, and an account of every row that is in neither.
+
+    `examples` say in words what the first row of each file prefers, where that follows from values and not from names.
+    """
 
     train: list[Record]
     test: list[Record]
     unusable: UnusableRows = field(default_factory=UnusableRows)
     format: str = ""
     notes: list[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
 
     @property
     def kind(self) -> DataKind:
@@ -84,10 +88,13 @@ def load_preferences(
             raise DataError(f"the training data are {found.kind} and the eval data {held.kind}; use one kind")
         test = held.train
         found.unusable.extend(held.unusable)
+        found.examples.extend(f"held out, {example}" for example in held.examples)
     elif eval_fraction is not None:
         train, test = split_by_prompt(train, eval_fraction, seed)
     train = _weighted(train, sets or [], seed, found.notes)
     data = replace(found, train=train, test=test)
+    for example in data.examples:
+        say(f"data: {example}")
     say(f"data: {data}")  # every row is accounted for before anything is done with them
     return data
 
@@ -120,7 +127,8 @@ def _read(sets: list[DataSet] | None, source: Source, columns: Columns | None) -
     ]
     notes += [f"{one.name}: {note}" for one, part in zip(sets, parts, strict=True) for note in part.notes]
     records = [record for part in parts for record in part.train]
-    return PreferenceData(records, [], unusable, f"{len(sets)} data sets", notes)
+    examples = [f"{one.name}, {example}" for one, part in zip(sets, parts, strict=True) for example in part.examples]
+    return PreferenceData(records, [], unusable, f"{len(sets)} data sets", notes, examples)
 
 
 def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PreferenceData:
@@ -131,7 +139,8 @@ def _converted(rows: NamedRows, name: str, columns: Columns | None) -> Preferenc
         notes.append(f"columns not used: {', '.join(found.unread_columns)}")
     if name:
         records = [replace(record, source=replace(record.source, data_set=name)) for record in records]
-    return PreferenceData(records, [], found.unusable, found.format, notes)
+    examples = [found.example] if found.example else []
+    return PreferenceData(records, [], found.unusable, found.format, notes, examples)
 
 
 _SHOWN_FROM = 5_000

@@ -1,10 +1,10 @@
 """Recognise what a file holds and turn its rows into records.
 
-`layouts` holds what rows can look like, `mapping` brings other column names to these, `codings` says what coded values
-mean, `judged` turns winners, rankings and trees into pairs, and `reading` runs them over a file.
+`layouts` holds what rows can look like, `mapping` brings other column names to these, `codings` and `meanings` say what
+coded values mean, `questions` asks where they can mean several things, `words` says what a row says, `judged` turns
+winners, rankings and trees into pairs, and `reading` runs them over a file.
 """
 
-from likelier.data.formats.codings import label_value
 from likelier.data.formats.content import Unfit, hh_messages
 from likelier.data.formats.layouts import FORMATS, Format
 from likelier.data.formats.mapping import PRESETS
@@ -19,6 +19,5 @@ __all__ = [
     "check_answers",
     "convert",
     "hh_messages",
-    "label_value",
     "recognise",
 ]

@@ -85,15 +85,34 @@ class _Answers:
 
 
 def ranked_pairs(row: Row, source: Source, reading: Reading) -> Iterator[Record | Unusable]:
-    """answers with ranks (the smallest is the best) or scores (the largest is), as pairs by `pairs_from`."""
-    answers = _Answers(row, source)
+    """answers with ranks or scores, as pairs by `pairs_from`; a pair keeps its scores, with the sign turned where the
+    smallest is the best.
+    """
+    answers, columns = _Answers(row, source), reading.columns
     by_rank = row.get("ranks") is not None
     values = _numbers(row, "ranks" if by_rank else "scores", len(answers.contents))
-    heights = {place: -value if by_rank else value for place, value in enumerate(values) if value is not None}
+    best = (columns.ranks_best or "smallest") if by_rank else (columns.scores_best or "largest")
+    if best == "order":
+        values = _ranks_of_order(values)
+    if best != "largest":
+        values = [None if value is None else -value for value in values]
+    heights = {place: value for place, value in enumerate(values) if value is not None}
     if len(heights) < 2:
         raise Unfit("fewer-than-two-ranked", f"{len(heights)} of {len(values)}")
-    for better, worse in _places(heights, reading.columns.pairs_from or "all"):
+    for better, worse in _places(heights, columns.pairs_from or "all"):
         yield answers.pair(better, worse, None if by_rank else values)  # type: ignore[arg-type]
+
+
+def _ranks_of_order(order: Sequence[float | None]) -> list[float | None]:
+    """The rank of each answer where `order` names the answers, counted from 0 or from 1, the best first."""
+    count = len(order)
+    if set(order) not in (set(range(count)), set(range(1, count + 1))):
+        raise Unfit("not-an-order", f"{list(order)!r} does not name each of the {count} answers once"[:120])
+    start = 0 if 0 in order else 1
+    ranks: list[float | None] = [None] * count
+    for rank, place in enumerate(order):
+        ranks[int(place or 0) - start] = rank
+    return ranks
 
 
 def _numbers(row: Row, name: str, count: int) -> list[float | None]:

@@ -34,7 +34,8 @@ _SYSTEM = frozenset({"system"})
 _NODE = frozenset({"id", "parent", "text", "role"})
 _CHAT = frozenset({"chat"})
 _LABELS = frozenset({"label_coding", "threshold"})
-_RANKING = frozenset({"pairs_from"})
+_RANKS = frozenset({"pairs_from", "ranks_best"})
+_SCORES = frozenset({"pairs_from", "scores_best"})
 
 
 def _always(row: Row) -> bool:
@@ -144,21 +145,21 @@ FORMATS = (
     Format(
         "ranked answers",
         _columns("prompt", "answers", "ranks"),
-        '{"prompt": "...", "answers": ["...", "...", "..."], "ranks": [1, 3, 2]}, 1 is the best',
+        '{"prompt": "...", "answers": ["...", "...", "..."], "ranks": [1, 3, 2]}, with ranks_best=smallest',
         ranked_pairs,
-        settings=_CHAT | _RANKING,
+        settings=_CHAT | _RANKS,
     ),
     Format(
         "scored answers",
         _columns("prompt", "answers", "scores"),
         '{"prompt": "...", "answers": ["...", "...", "..."], "scores": [8.5, 2, 5]}, the largest is the best',
         ranked_pairs,
-        settings=_CHAT | _RANKING,
+        settings=_CHAT | _SCORES,
     ),
     Format(
         "answers with a judgement for each two",
         _columns("prompt", "answers", "judgements"),
-        '{"prompt": "...", "answers": ["...", "...", "..."], "judgements": [1, 2, 0]}, for 1 and 2, 1 and 3, 2 and 3',
+        '{"prompt": "...", "answers": ["...", "...", "..."], "judgements": ["a", "b", "tie"]}, of 1 v 2, 1 v 3, 2 v 3',
         judged_pairs,
         settings=_CHAT | {"winner_coding"},
         coded="judgements",
@@ -224,7 +225,7 @@ FORMATS = (
         '{"id": "2", "parent": "1", "role": "assistant", "text": "...", "rank": 0}, also score instead of rank',
         ranked_pairs,
         optional=_columns("rank", "score"),
-        settings=_RANKING,
+        settings=_RANKS | _SCORES,
         expand=rankings_of_messages,
     ),
     Format(
@@ -233,7 +234,7 @@ FORMATS = (
         '{"tree": {"role": "user", "text": "...", "replies": [{"role": "assistant", "text": "...", "rank": 0}, ...]}}',
         ranked_pairs,
         recognises=lambda row: isinstance(row["tree"], dict),
-        settings=_RANKING,
+        settings=_RANKS | _SCORES,
         expand=rankings_of_trees,
     ),
 )

@@ -17,12 +17,17 @@ _FIELD = re.compile(r"\{([^{}]+)\}")
 
 @dataclass(frozen=True)
 class Preset:
-    """A known data set: the columns by which it is recognised, and its column map."""
+    """A known data set: the columns by which it is recognised, and its column map.
+
+    `seen` are values that a file must hold for the map's coding to be believed, where others may use the columns' names
+    too.
+    """
 
     name: str
     columns: frozenset[str]
     example: str
     of: Callable[[Row], Columns]
+    seen: frozenset[int] = frozenset()
 
 
 def _pandalm(row: Row) -> Columns:
@@ -51,6 +56,7 @@ PRESETS = (
         lambda row: Columns(
             prompt="input", first="output_1", second="output_2", winner="label", winner_coding="1/2", chat=True
         ),
+        frozenset({1, 2}),
     ),
     Preset(
         "PandaLM votes",
@@ -107,13 +113,13 @@ PRESETS = (
         "OpenAssistant messages",
         frozenset({"message_id", "parent_id", "text", "role"}),
         '{"message_id": "...", "parent_id": "...", "role": "prompter", "text": "...", "rank": 0}',
-        lambda row: Columns(id="message_id", parent="parent_id"),
+        lambda row: Columns(id="message_id", parent="parent_id", ranks_best="smallest"),
     ),
     Preset(
         "OpenAssistant trees",
         frozenset({"message_tree_id", "prompt"}),
         '{"message_tree_id": "...", "prompt": {"role": "prompter", "text": "...", "replies": [...]}}',
-        lambda row: Columns(tree="prompt"),
+        lambda row: Columns(tree="prompt", ranks_best="smallest"),
     ),
 )
 
@@ -124,10 +130,24 @@ def preset_of(row: Row) -> Preset | None:
 
 
 def merged(preset: Columns, own: Columns) -> Columns:
-    """A known data set's map with what the user says of it."""
-    if own.threshold is not None:
-        preset = replace(preset, label_coding=None)
+    """A known data set's map with what the user says of it. What its values mean is known of its own columns only, and
+    of its two answers in their own order.
+    """
+    if any(_is_other(getattr(own, role), getattr(preset, role)) for role in _CODED_BY):
+        preset = replace(preset, winner_coding=None)
+    if own.rank is not None or own.tree not in (None, preset.tree):
+        preset = replace(preset, ranks_best=None)
     return replace(preset, **own.given)
+
+
+_CODED_BY = ("first", "second", "winner", "answers", "judgements")
+
+
+def _is_other(own: str | tuple[str, ...] | None, known: str | tuple[str, ...] | None) -> bool:
+    """Whether the user names a column that is not the known set's; fewer annotators of it are its own."""
+    if own is None or own == known:
+        return False
+    return isinstance(own, tuple) or not (isinstance(known, tuple) and own in known)
 
 
 class ColumnMap:

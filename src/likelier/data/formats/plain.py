@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import TypeAlias
 
-from likelier.data.formats.codings import Reading, label_value
+from likelier.data.formats.codings import Reading
 from likelier.data.formats.content import (
     Row,
     Unfit,
@@ -110,9 +110,8 @@ def labelled(read: Callable[[Row, Source], Demonstration]) -> Conversion:
     """The same layout with a column `label`."""
 
     def convert(row: Row, source: Source, reading: Reading) -> Iterable[Record]:
-        label = label_value(row["label"], source) if reading.coding is None else _coded(row, source, reading)
         found = read(row, source)
-        return (Labelled(found.prompt, found.answer, label, source),)
+        return (Labelled(found.prompt, found.answer, _coded(row, source, reading), source),)
 
     return convert
 

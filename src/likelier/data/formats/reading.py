@@ -6,15 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
 
 from likelier.data.columns import Columns
 from likelier.data.formats.codings import (
     Coding,
     Key,
     Reading,
-    find_label_coding,
-    find_winner_coding,
     key_of,
     label_coding,
     threshold_coding,
@@ -23,7 +20,10 @@ from likelier.data.formats.codings import (
 from likelier.data.formats.content import Row, Unfit, as_list
 from likelier.data.formats.extras import with_extras
 from likelier.data.formats.layouts import FORMATS, Format
-from likelier.data.formats.mapping import PRESETS, ColumnMap, merged, preset_of
+from likelier.data.formats.mapping import PRESETS, ColumnMap, Preset, merged, preset_of
+from likelier.data.formats.meanings import understood
+from likelier.data.formats.questions import directed, question
+from likelier.data.formats.words import in_words
 from likelier.data.sources import NamedRows
 from likelier.errors import ConfigError, DataError
 from likelier.records import (
@@ -42,22 +42,27 @@ from likelier.records import (
 
 @dataclass
 class Converted:
-    """Records of one file, the rows left out, the layout's name, columns that were present but not read, and notes."""
+    """Records of one file, the rows left out, the layout's name, columns that were present but not read, and notes.
+
+    `example` is the first row in words where values or a known data set's columns say who won; else empty.
+    """
 
     records: list[Record]
     unusable: UnusableRows
     format: str
     unread_columns: list[str]
     notes: list[str] = field(default_factory=list)
+    example: str = ""
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """A layout, what the file calls it, and the map that brings its rows to it."""
+    """A layout, what the file calls it, the map that brings its rows to it, and the known data set whose map it is."""
 
     layout: Format
     name: str
     map: ColumnMap
+    preset: Preset | None = None
 
 
 def recognise(source: Source, row: Row, columns: Columns | None = None) -> Recognised:
@@ -71,7 +76,7 @@ def recognise(source: Source, row: Row, columns: Columns | None = None) -> Recog
     preset = preset_of(row)
     if found is None and preset is not None:
         full = merged(preset.of(row), own)
-        found = _recognise_as(source, row, full, preset.name)
+        found = _recognise_as(source, row, full, preset)
     if found is None:
         raise DataError(_unknown(source, row, own))
     inert = own.given.keys() - own.roles.keys() - found.layout.settings
@@ -81,7 +86,7 @@ def recognise(source: Source, row: Row, columns: Columns | None = None) -> Recog
     return found
 
 
-def _recognise_as(source: Source, row: Row, columns: Columns, name: str = "") -> Recognised | None:
+def _recognise_as(source: Source, row: Row, columns: Columns, preset: Preset | None = None) -> Recognised | None:
     mapping = ColumnMap(columns)
     try:
         mapped = mapping.row(row, source)
@@ -89,7 +94,7 @@ def _recognise_as(source: Source, row: Row, columns: Columns, name: str = "") ->
         mapped = {**row, **dict.fromkeys(columns.roles, "")}
     for layout in FORMATS:
         if layout.fits(mapped) and columns.roles.keys() <= layout.readable:
-            return Recognised(layout, name or layout.name, mapping)
+            return Recognised(layout, preset.name if preset else layout.name, mapping, preset)
     return None
 
 
@@ -136,16 +141,17 @@ def _given_coding(layout: Format, columns: Columns) -> Coding | None:
     return None if columns.winner_coding is None else winner_coding(columns.winner_coding)
 
 
-def _is_coded(layout: Format, columns: Columns) -> bool:
-    """Whether the meaning of a column has to be known. A column that is called label is true or false by itself."""
-    return layout.coded is not None and (layout.coded != "label" or bool(columns.roles.keys() & {"label"}))
-
-
-def _values(rows: Iterable[Any], column: str) -> Counter[Key]:
+def _values(rows: Iterable[tuple[Source, Row]], column: str) -> Counter[Key]:
     found: Counter[Key] = Counter()
     for _, row in rows:
-        found.update(key for value in as_list(row.get(column)) if (key := key_of(value)) is not None)
+        values = [row.get(column)] if column == "label" else as_list(row.get(column))
+        found.update(key for value in values if (key := key_of(value)) is not None)
     return found
+
+
+def _holds(coding: Coding, values: Iterable[Key], preset: Preset) -> bool:
+    """Whether a file's values are those of the known data set that its columns are of."""
+    return set(values) >= preset.seen and all(coding.meaning(value) is not None for value in values)
 
 
 # --- rows to records -----------------------------------------------------------------------------------------------
@@ -158,6 +164,8 @@ class _Account:
         self.found, self.rows = found, 0
         self.columns: set[str] = set()
         self.unusable = UnusableRows()
+        self.example: str | None = None
+        self.ranked_by = ""
 
     def mapped(self, rows: Iterable[tuple[Source, Row]]) -> Iterator[tuple[Source, Row]]:
         """The rows under the layout's column names; one that misses a column raises `DataError`."""
@@ -177,6 +185,15 @@ class _Account:
                     f"'{self.found.name}', this row has {sorted(row.keys())}. Add it, or take the row out"
                 )
             yield source, named
+
+    def first(self, row: Row, record: Record, reading: Reading) -> None:
+        """Note in words what the first row says, unless its columns are named for what they mean."""
+        if self.example is not None:
+            return
+        if "answers" in row and reading.coding is None:
+            self.ranked_by = "ranks" if row.get("ranks") is not None else "scores"
+        told = reading.coding is not None or self.ranked_by or self.found.preset is not None
+        self.example = in_words(row, record, self.found.layout, reading) if told else ""
 
     def unread(self) -> list[str]:
         """Columns that nothing read."""
@@ -207,14 +224,29 @@ def _converted(named: NamedRows, columns: Columns | None) -> Converted:
     found = recognise(*first, columns)
     account = _Account(found)
     places = account.mapped(chain([first], rows))
-    reading, places = _prepared(found, places, named.name)
+    reading, places = _prepared(found, places, named.name, columns or Columns())
     if found.layout.expand is not None:
         places = found.layout.expand(places)
-    records = list(_records(found.layout, places, reading, account.unusable))
+    if found.layout.settings & {"ranks_best", "scores_best"}:
+        places = directed(places, found.layout, reading.columns, named.name)
+    records = list(_records(found.layout, places, reading, account))
     if not records:
         raise DataError(_nothing(named.name, account))
-    notes = [f"{found.layout.coded}: {reading.coding.words}"] if reading.coding is not None else []
-    return Converted(records, account.unusable, found.name, account.unread(), notes)
+    return Converted(
+        records, account.unusable, found.name, account.unread(), _notes(found, reading, account), account.example or ""
+    )
+
+
+def _notes(found: Recognised, reading: Reading, account: _Account) -> list[str]:
+    """What the values were taken to mean."""
+    if reading.coding is not None:
+        return [f"{found.layout.coded}: {reading.coding.words}"]
+    columns, said = reading.columns, {"ranks": "rank", "scores": "score"}.get(account.ranked_by)
+    best = columns.ranks_best if said == "rank" else columns.scores_best or "largest"
+    if said is None or best is None:
+        return []
+    meaning = "the answers' numbers, the best first" if best == "order" else f"the {best} {said} is the best"
+    return [f"{account.ranked_by}: {meaning}"]
 
 
 def _nothing(name: str, account: _Account) -> str:
@@ -225,29 +257,36 @@ def _nothing(name: str, account: _Account) -> str:
 
 
 def _prepared(
-    found: Recognised, places: Iterator[tuple[Source, Row]], name: str
+    found: Recognised, places: Iterator[tuple[Source, Row]], name: str, own: Columns
 ) -> tuple[Reading, Iterator[tuple[Source, Row]]]:
     """What is to be known before the first row is converted; to find a coding, all rows are looked at."""
     layout, columns = found.layout, found.map.columns
     coding = _given_coding(layout, columns) if layout.coded else None
-    if coding is None and _is_coded(layout, columns):
+    assumed = coding is not None and found.preset is not None and _given_coding(layout, own) is None
+    if layout.coded and (coding is None or assumed):
         kept = list(places)
-        values = _values(kept, str(layout.coded))
-        coding = find_label_coding(values, name) if layout.coded == "label" else find_winner_coding(values, name)
+        values = _values(kept, layout.coded)
+        if coding is None or not _holds(coding, values, found.preset):  # type: ignore[arg-type]
+            coding = understood(layout.coded, values, columns)
+        if coding is None:
+            raise question(layout, kept, values, columns, name)
         places = iter(kept)
     return Reading(columns, coding), places
 
 
 def _records(
-    layout: Format, places: Iterable[tuple[Source, Row]], reading: Reading, unusable: UnusableRows
+    layout: Format, places: Iterable[tuple[Source, Row]], reading: Reading, account: _Account
 ) -> Iterator[Record]:
+    unusable = account.unusable
     for source, row in places:
         try:
             for record in layout.convert(row, source, reading):
                 if isinstance(record, Unusable):
                     unusable.add(record)
-                else:
-                    yield from _checked(with_extras(row, record), unusable)
+                    continue
+                for good in _checked(with_extras(row, record), unusable):
+                    account.first(row, good, reading)
+                    yield good
         except Unfit as unfit:
             unusable.add(Unusable(source, unfit.reason, unfit.detail))
 
