@@ -1,13 +1,11 @@
-"""The audit's and the comparison's figures against counts by hand: duplicates, noise, shortcuts, frontier."""
+"""The audit's figures against counts by hand: duplicates, noise, shortcuts."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,6 @@ import pytest
 from likelier.audit import Audit, audit_records
 from likelier.audit.noise import Votes
 from likelier.audit.statistics import chance_above, flip_rate, histogram, share_of, summary
-from likelier.insight.comparison.frontier import Frontier, Place
-from likelier.insight.comparison.measures import MEASURES, Figure, Summary, summaries
-from likelier.insight.comparison.paired import compare_pairs, items_of, sign_test
-from likelier.insight.comparison.subjects import Subject
-from likelier.insight.reading import Run, read_run
 from likelier.records import Labelled, Message, Pair, Record, Source
 from tests.audit_rows import labels, pair, pairs, text
 
@@ -87,6 +80,17 @@ def test_the_first_of_each_stays_and_every_later_one_is_named() -> None:
     assert rows_of([*rows, replace(turned, votes=None)], "exact-duplicates") == ()
 
 
+def test_a_row_goes_only_where_one_that_stays_is_near() -> None:
+    """The first is near the second and the second near the third, but not the first near the third."""
+    words = text(random.Random(7), 80, 80).split()
+    answers = [" ".join(words[cut:] + [f"new{at}" for at in range(cut)]) for cut in (0, 6, 12)]
+    rows = [pair(n, "p", answer, f"{'other ' * 30}{answer}") for n, answer in enumerate(answers, 1)]
+    prompt, rejected = rows[0].prompt, rows[0].rejected
+    rows = [replace(row, prompt=prompt, rejected=rejected) for row in rows]
+    assert rows_of(rows[:2], "near-duplicates") == (1,) == rows_of(rows[1:], "near-duplicates")
+    assert rows_of([rows[0], rows[2]], "near-duplicates") == () and rows_of(rows, "near-duplicates") == (1,)
+
+
 # --- noise ---------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +148,16 @@ def test_the_noise_of_repeated_rows_is_what_counting_them_gives() -> None:
     thumbs = labels(2)
     both = [thumbs[0], replace(thumbs[0], desirable=not thumbs[0].desirable, source=Source("x", 9)), thumbs[1]]
     assert noise_of(both)["ceiling"] == pytest.approx(2 / 3)
+
+
+def test_votes_on_one_case_are_added_up_whichever_way_its_rows_stand() -> None:
+    one = pair(1, "p", "aa", "zz", (3, 1, 1))
+    turned = replace(one, chosen=one.rejected, rejected=one.chosen, votes=(2, 1, 0), source=Source("made.jsonl", 2))
+    for rows in ([one, turned], [turned, one]):
+        found = noise_of(rows)
+        assert (found["cases"], found["judgements"], found["ties"], found["both_ways"]) == (1, 7, 1, 1)
+        assert found["disagreement"] == Votes(3 + 1, 1 + 2).disagreement
+        assert found["ceilings"]["of_single_votes"] == pytest.approx(4 / 7)
 
 
 def test_flips_beyond_one_half_are_coin_tosses() -> None:
@@ -213,6 +227,32 @@ def test_the_length_rule_of_labels_is_the_chance_that_a_good_answer_is_longer() 
     assert found["rows_right"] == sum((size > middle) == up for size, up in zip(sizes, ups, strict=True))
 
 
+@pytest.mark.parametrize("longer", [True, False])
+def test_the_length_rule_of_labels_is_told_the_right_way_round(longer: bool) -> None:
+    """Of 61 answers one is as long as the middle one: it counts as no longer than usual."""
+    rows = [
+        Labelled(
+            (Message("user", f"p{n}"),), (Message("assistant", "x" * (n + 10)),), (n > 40) is longer, Source("m", n)
+        )
+        for n in range(1, 62)
+    ]
+    audit = audit_records(rows)
+    found = length_rule(audit)
+    assert found["rule_accuracy"] == 1.0 and found["longer_wins"]["value"] == float(longer)
+    assert found["rows_right"] == sum(((n > 31) is longer) == ((n > 40) is longer) for n in range(1, 62)) == 52
+    (finding,) = (one for one in audit.findings if one.name == "length-bias")
+    assert f"the {'longer' if longer else 'shorter'} answer by characters is preferred in 100.0%" in finding.summary
+    assert finding.severity == "error" and finding.count == 52
+    assert (found["mean_preferred"] > found["mean_other"]) is longer and (found["rank_correlation"] > 0) is longer
+
+
+def test_the_shorter_answer_is_told_with_its_own_share() -> None:
+    lengths = [(20, 30)] * 70 + [(30, 20)] * 30
+    (finding,) = (one for one in audit_records(of_lengths(lengths)).findings if one.name == "length-bias")
+    assert "the shorter answer by characters is preferred in 70.0%" in finding.summary and finding.count == 70
+    assert finding.severity == "warning"
+
+
 def test_no_rule_is_told_of_few_rows() -> None:
     assert "length-bias" not in names(of_lengths([(30, 20)] * 49)) and "length-bias" in names(
         of_lengths([(30, 20)] * 50)
@@ -228,6 +268,18 @@ def test_words_that_tell_are_held_out_by_prompt() -> None:
     assert figures["sample"] == 60 and figures["words"]["value"] == 1.0 and figures["words"]["cases"] == 60
     few = [replace(row, prompt=rows[n % 2].prompt) for n, row in enumerate(rows)]
     assert "surface_rule" not in audit_records(few).statistics  # two prompts cannot be cut in three
+
+
+def test_words_that_say_nothing_are_ties() -> None:
+    """Both answers of a pair have the same words: neither is told from the other, which is half right."""
+    rng = random.Random(3)
+    rows = []
+    for number in range(60):
+        words = text(rng, 12, 12).split()
+        rows.append(pair(number + 1, f"p{number}", f"so {' '.join(words)}", f"so {' '.join(words[::-1])}"))
+    figures = audit_records(rows).statistics["surface_rule"]
+    assert figures["words"]["value"] == figures["first_word"]["value"] == 0.5
+    assert "surface-bias" not in names(rows)
 
 
 # --- figures -------------------------------------------------------------------------------------------------------
@@ -246,110 +298,3 @@ def test_a_summary_is_numpys_and_a_histogram_counts_each_value_once() -> None:
     for counts, own in zip(bars["counts"], (values, values[:100]), strict=True):
         by_hand = Counter(min(int(value) // edges[1], len(edges) - 2) for value in own)
         assert counts == [by_hand[place] for place in range(len(edges) - 1)]
-
-
-# --- comparison ----------------------------------------------------------------------------------------------------
-
-
-def run_with(folder: Path, items: dict[str, Any], end: dict[str, Any] | None = None, **card: Any) -> Run:
-    (folder / "evaluations").mkdir(parents=True)
-    content = {"status": "done", "method": "dpo", "reward_scale": 0.1, "hyperparameters": {}, "steps": 2} | card
-    (folder / "run.json").write_text(json.dumps(content))
-    rows = [{"step": 0, "eval_loss": 1.0}, {"step": 2, "eval_loss": 1.0} | (end or {})]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    detail = {"step": 2, "when": "end", "items_of": 1, "items": items}
-    (folder / "evaluations" / "step-2.json").write_text(json.dumps(detail))
-    return read_run(folder)
-
-
-def table(rows: list[tuple[str, int, float, int, float, int]]) -> dict[str, Any]:
-    """(source, prompt, chosen logp and length, rejected logp and length) a row."""
-    source, prompt, chosen, longs, rejected, shorts = (list(column) for column in zip(*rows, strict=True))
-    sides = {"chosen": (chosen, longs), "rejected": (rejected, shorts)}
-    found = {side: {"logps": logps, "lengths": lengths, "ref_logps": None} for side, (logps, lengths) in sides.items()}
-    return {"source": source, "prompt": prompt} | found
-
-
-def test_items_are_known_by_place_and_lengths_and_twins_are_left_out(tmp_path: Path) -> None:
-    rows = [
-        ("a:1", 0, -8.0, 8, -3.0, 2),
-        ("a:1", 0, -2.0, 4, -4.0, 4),
-        ("a:2", 1, -4.0, 4, -4.0, 4),
-        ("a:3", 2, -1.0, 3, -2.0, 3),
-        ("a:3", 2, -2.0, 3, -1.0, 3),
-        ("a:3", 2, -2.0, 3, -1.0, 4),
-    ]
-    found = items_of(run_with(tmp_path / "a", table(rows)))
-    assert set(found) == {("a:1", 8, 2), ("a:1", 4, 4), ("a:2", 4, 4), ("a:3", 3, 4)}
-    told = {
-        key: (item.right["ranking_accuracy"], item.right["ranking_accuracy_per_token"]) for key, item in found.items()
-    }
-    assert told[("a:1", 8, 2)] == (False, True) and told[("a:1", 4, 4)] == (True, True)
-    assert told[("a:2", 4, 4)] == (False, False) and found["a:2", 4, 4].prompt == 1  # a tie is wrong
-
-
-def test_a_paired_difference_is_the_mean_over_common_rows(tmp_path: Path) -> None:
-    rng = random.Random(4)
-    prompts = [number // 3 for number in range(30)]
-
-    def run(name: str, places: range) -> tuple[Run, dict[int, bool]]:
-        right = {number: rng.random() < 0.6 for number in places}
-        rows = [(f"a:{n}", prompts[n] - prompts[places[0]], -1.0 - (not right[n]) * 2, 4, -2.0, 4) for n in places]
-        return run_with(tmp_path / name, table(rows)), right
-
-    (one, first), (other, second) = run("one", range(30)), run("other", range(6, 30))
-    found = compare_pairs([Subject("one", (one,)), Subject("other", (other,))], Subject("one", (one,)))
-    common = range(6, 30)
-    by_prompt = Counter({prompts[n]: 0 for n in common})
-    for n in common:
-        by_prompt[prompts[n]] += second[n] - first[n]
-    paired = next(found for found in found if (found.name, found.measure) == ("other", "ranking_accuracy"))
-    assert (paired.items, paired.prompts, paired.runs, paired.against) == (24, 8, 1, "one")
-    assert paired.difference == pytest.approx(sum(by_prompt.values()) / 24)
-    assert paired.better == sum(value > 0 for value in by_prompt.values())
-    assert paired.worse == sum(value < 0 for value in by_prompt.values())
-    assert paired.p == sign_test(paired.better, paired.worse) and paired.low <= paired.difference <= paired.high
-
-
-@pytest.mark.parametrize(("better", "worse"), [(0, 0), (1, 0), (7, 2), (2, 7), (6, 6), (0, 9)])
-def test_the_sign_test_counts_every_way_to_toss(better: int, worse: int) -> None:
-    tosses = list(itertools.product((0, 1), repeat=better + worse))
-    as_far = [abs(2 * sum(one) - len(one)) >= abs(better - worse) for one in tosses]
-    assert sign_test(better, worse) == pytest.approx(float(np.mean(as_far)))
-
-
-def test_the_frontier_is_what_no_other_beats() -> None:
-    rng = random.Random(5)
-    for _ in range(30):
-        places = [Place(str(n), rng.randint(0, 5), rng.randint(0, 5) / 5) for n in range(8)]
-        found = Frontier(MEASURES[0], (), tuple(places)).best
-        by_hand = [
-            one
-            for one in places
-            if not any((b.kl < one.kl and b.gain >= one.gain) or (b.kl <= one.kl and b.gain > one.gain) for b in places)
-        ]
-        assert sorted(found, key=lambda one: one.name) == by_hand and [one.kl for one in found] == sorted(
-            one.kl for one in found
-        )
-
-
-def test_figures_over_seeds_and_of_a_run(tmp_path: Path) -> None:
-    over = Summary(tuple(Figure(value) for value in (0.2, 0.5, 0.8)))
-    assert (
-        over.mean == pytest.approx(0.5)
-        and over.deviation == pytest.approx(0.3)
-        and Summary((Figure(1),)).deviation is None
-    )
-    end = {"eval_ranking_accuracy": 0.75, "eval_ranking_accuracy_low": 0.5, "eval_ranking_accuracy_high": 0.9}
-    end |= {"eval_pair_accuracy": 0.6, "eval_rewards/accuracies": 0.4, "eval_rewards/margins": 0.3, "eval_kl": 2.0}
-    end |= {"eval_kl_standard_error": 0.25}
-    known = summaries(Subject("one", (run_with(tmp_path / "one", {}, end),)))
-    assert known["ranking_accuracy"].figures == (Figure(0.75, 0.5, 0.9),)
-    assert known["pair_accuracy"].mean == 0.6 and "label_accuracy" not in known
-    assert known["margin"].mean == pytest.approx(3.0)  # 0.3 over a scale of 0.1: nats
-    assert known["kl"].figures == (Figure(2.0, error=0.25),)
-    ratios = end | {"eval_logratios/chosen": 1.5, "eval_logratios/rejected": -2.0}
-    assert summaries(Subject("x", (run_with(tmp_path / "x", {}, ratios),)))["margin"].mean == pytest.approx(3.5)
-    labelled = {"eval_rewards/accuracies": 0.4}
-    known = summaries(Subject("two", (run_with(tmp_path / "two", {}, labelled),)))
-    assert known["label_accuracy"].mean == 0.4 and "pair_accuracy" not in known
