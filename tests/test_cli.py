@@ -263,7 +263,7 @@ BAD_DATA: list[tuple[str, str, list[str]]] = [
     ("empty-file", "", ["{data} holds no rows"]),
     ("broken-line", json.dumps(GOOD) + '\n{"prompt": \n', ["{data}:2: broken JSON at column"]),
     ("empty-answers", json.dumps(GOOD | {"chosen": ""}), ["none of the 1 rows can be used", "empty-answer: {data}:1"]),
-    ("wrong-label", json.dumps(LABEL | {"label": "good"}), ["{data}:1: label is 'good' (str)"]),
+    ("wrong-label", json.dumps(LABEL | {"label": "great"}), ["{data}:1: label is 'great' (str)"]),
     ("labels-under-dpo", json.dumps(LABEL), ["dpo learns from pairs", "use --method kto"]),
 ]
 
