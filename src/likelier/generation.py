@@ -18,6 +18,7 @@ from likelier.errors import ConfigError
 from likelier.models import Policy
 from likelier.records import Message
 from likelier.scoring.score import causal_model, frozen
+from likelier.vocabulary import embedding_rows, require_rows_for
 
 WRITE_LARGER = 4  # token budgets written at once: no activations are kept, and more answers share the wait for weights
 
@@ -76,13 +77,17 @@ def write_answers(
     The random state of the process is left as it was.
     """
     decoding, ends = decoding or Decoding(), end_tokens(model, tokenizer)
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
+    rows = embedding_rows(causal_model(model))
+    require_rows_for((token for prompt in prompts for token in prompt), rows, "the prompt", tokenizer)
+    padding = tokenizer.pad_token_id
+    if padding is None or padding >= rows:
+        padding = next((end for end in ends if end < rows), 0)
     longest = max(len(prompt) for prompt in prompts)
-    rows = [[padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    padded = [[padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     with frozen(model), _only_ours(causal_model(model)), _seeded(decoding.seed, model.device):
         written = model.generate(
-            input_ids=torch.tensor(rows, device=model.device),
+            input_ids=torch.tensor(padded, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
             generation_config=_settings(decoding, ends, padding),
         )

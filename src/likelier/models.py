@@ -20,6 +20,7 @@ from likelier.errors import ConfigError, WrongReferenceError, whole_reason
 from likelier.loading import DEMO_MODEL, converted, demo_model_folder, load_whole, quiet
 from likelier.options import ChatOptions, Dtype, LoraOptions
 from likelier.scoring.score import backbone_of, causal_model
+from likelier.vocabulary import embedding_rows, require_rows
 
 
 @dataclass
@@ -118,6 +119,7 @@ def load_policy(
         words += f", its language part; {', '.join(parts)} stay as they are"
     chat = chat or ChatOptions()
     _set_template(tokenizer, chat)
+    require_rows(tokenizer, embedding_rows(causal_model(model)), name, chat)
     again = partial(load_policy, name, dtype=dtype, chat=chat, empty=empty) if lora.lora_r is None else None
     return Policy(model, tokenizer, name, words, autocast, chat, again)
 

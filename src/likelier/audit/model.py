@@ -8,6 +8,7 @@ from typing import Any
 from likelier.durable import read_object
 from likelier.errors import ModelError
 from likelier.safe_loading import read_config, read_tokenizer, reading, say_what_a_file_names, try_out
+from likelier.vocabulary import require_rows
 
 
 def tokenizer_of(name: str) -> tuple[Any, int]:
@@ -25,6 +26,8 @@ def tokenizer_of(name: str) -> tuple[Any, int]:
         tokenizer = read_tokenizer(own or where, {} if own else more)
         config = read_config(where, base, more).get_text_config()
         try_out(tokenizer, config)
+    if own is None:  # an adapter may bring rows for tokens of its own
+        require_rows(tokenizer, getattr(config, "vocab_size", None) or len(tokenizer), name)
     return tokenizer, default_max_length(getattr(config, "max_position_embeddings", None))
 
 

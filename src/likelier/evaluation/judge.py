@@ -16,6 +16,7 @@ from likelier.errors import ConfigError, ModelError
 from likelier.metrics import wilson_interval
 from likelier.options import TrainingOptions
 from likelier.safe_loading import check_model_folder, loading_failed, read_config, read_tokenizer
+from likelier.vocabulary import embedding_rows, require_rows_for
 
 # Prompts and answers in words, one reward an answer: higher is better.
 Judge: TypeAlias = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
@@ -108,6 +109,8 @@ def _classify(name: str, prompts: Sequence[str], answers: Sequence[str]) -> list
                 f"eval_reward={name!r} takes {limit} tokens, and a prompt with its answer has "
                 f"{ids['input_ids'].shape[1]}: a cut answer would be judged as another; lower eval_new_tokens"
             )
+        spelt = ids["input_ids"][0].tolist()
+        require_rows_for(spelt, embedding_rows(model), f"eval_reward={name!r}: an answer", tokenizer)
         with torch.no_grad():
             logits = model(**ids).logits[0].float().tolist()
         rewards.append(logits[-1] - (logits[0] if len(logits) == 2 else 0.0))

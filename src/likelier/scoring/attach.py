@@ -23,6 +23,7 @@ from likelier.scoring.batch import Batch, PromptGroup, collate
 from likelier.scoring.logprobs import HeadTransform
 from likelier.scoring.score import SequenceScores, backbone_of, causal_model, frozen, score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
+from likelier.vocabulary import embedding_rows, require_rows_for
 
 ScorerName = Literal["auto", "shared-prefix", "plain"]
 _SCORERS: dict[str, Callable[[nn.Module, Batch], SequenceScores]] = {
@@ -77,13 +78,24 @@ def attach_scorer(
         groups: what will be scored, so that the trial is as long as it needs to be.
 
     Raises:
-        ModelError: the model's head is not understood, or `scorer="shared-prefix"` was asked for and is not exact here.
+        ModelError: the model's head is not understood, or `scorer="shared-prefix"` was asked for and is not exact here,
+            or a text holds a token that the embedding has no row for.
     """
     if "_likelier_scorer" not in vars(model):  # an adapter around an attached model would hand on its attributes
         verify_head(model, autocast=autocast)
+    _require_known_tokens(causal_model(model), groups)
     model._likelier_autocast = autocast
     model._likelier_scorer = _chosen(model, scorer, groups)
     return scorer_of(model)
+
+
+def _require_known_tokens(causal: Any, groups: Sequence[PromptGroup]) -> None:
+    """Raises `ModelError` where a text spells a token that the tokenizer knows and the model does not."""
+    rows = embedding_rows(causal)
+    for group in groups:
+        for ids in (group.prompt, *group.answers):
+            if len(ids) and int(ids.max()) >= rows:
+                require_rows_for(ids.tolist(), rows, str(getattr(group, "source", "a text")))
 
 
 def _patch(model: Any) -> None:
