@@ -53,7 +53,7 @@ def convert(folder: Path, rows: list[dict[str, Any]], **how: Any) -> list[dict[s
     source = folder / "in.json"
     source.write_text(json.dumps(rows), encoding="utf-8")
     columns = how.pop("columns", None)
-    convert_file(DataSet(str(source), columns=columns), folder / "out.jsonl", **how)
+    convert_file(DataSet(str(source), columns=columns), folder / "out.jsonl", overwrite=True, **how)
     return lines(folder / "out.jsonl")
 
 
@@ -228,7 +228,7 @@ def test_the_command_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out == f"1 pairs written to {out}\n"
     assert lines(out) == [{"prompt": "do {it}", "chosen": "yes ✓", "rejected": "no"}]
     assert "✓" in out.read_text(encoding="utf-8")
-    assert cli.main([*words, "--to", "labels"]) == 0 and len(lines(out)) == 2
+    assert cli.main([*words, "--to", "labels", "--overwrite"]) == 0 and len(lines(out)) == 2
 
 
 @pytest.mark.parametrize(

@@ -463,7 +463,7 @@ def test_the_command_overwrites_nothing_and_says_what_is_wrong(
     source = tmp_path / "source.yaml"
     source.write_text("rl: orpo\nbase_model: m\n", encoding="utf-8")
     assert cli.main(["import-config", str(source), "--output", str(source)]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "would be overwritten" in capsys.readouterr().err
     assert cli.main(["import-config", str(source)]) == 2
     assert "orpo has no counterpart" in capsys.readouterr().err
     good = str(CONFIGS / "trl" / "ipo-minimal.yaml")

@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from likelier.errors import OTHER_RANK_ENDED, LikelierError, OtherRankEndedError, nearest
+from likelier.outputs import add_overwrite_flag
 from likelier.versions import __version__
 
 
@@ -111,6 +112,7 @@ def _score_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="pairs or labelled answers, in any known format")
     add_columns_flag(parser)
     parser.add_argument("--output", required=True, help="JSON lines, one object a row")
+    add_overwrite_flag(parser)
     parser.add_argument("--beta", type=_positive(float), help="reward scale (default: the run's own, else 0.1)")
     parser.add_argument("--per-token", action="store_true", help="add every answer token with its log-ratio")
     parser.add_argument(
@@ -138,6 +140,7 @@ def _score(flags: argparse.Namespace) -> None:
             dtype=flags.dtype,
             token_budget=flags.token_budget,
             columns=flags.columns,
+            overwrite=flags.overwrite,
         )
     )
 
@@ -183,12 +186,13 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
         "--trainer", choices=["dpo", "kto", "cpo"], help="TRL: the trainer it is for (default: found from its options)"
     )
     parser.add_argument("--output", help="the run file to be written (default: standard output)")
+    add_overwrite_flag(parser)
 
 
 def _import(flags: argparse.Namespace) -> None:
     from likelier.importing import write_import
 
-    write_import(flags.file, flags.tool, flags.trainer, flags.output)
+    write_import(flags.file, flags.tool, flags.trainer, flags.output, overwrite=flags.overwrite)
 
 
 def _convert_flags(parser: argparse.ArgumentParser) -> None:
@@ -202,6 +206,7 @@ def _convert_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subset", help="a subset of the hub id, or a sheet of the workbook")
     parser.add_argument("--split", help="a split of the hub id or datasets folder")
     parser.add_argument("--revision", help="a revision of the hub id")
+    add_overwrite_flag(parser)
     add_columns_flag(parser)
 
 
@@ -213,7 +218,7 @@ def _convert(flags: argparse.Namespace) -> None:
 
     choices = {name: getattr(flags, name) for name in ("subset", "split", "revision")}
     source = DataSet(flags.input, **choices, columns=columns_of(flags.columns))
-    put(convert_file(source, flags.output, to=flags.to, keep_undecided=flags.keep_undecided))
+    put(convert_file(source, flags.output, to=flags.to, keep_undecided=flags.keep_undecided, overwrite=flags.overwrite))
 
 
 COMMANDS = {

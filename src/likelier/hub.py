@@ -33,6 +33,7 @@ _AS_THEY_ARE = (
     "merge.json",
     "metrics.jsonl",
 )
+_PAPERS = ("README.md", "merge.json", "config.json", "generation_config.json")
 _PLACE = re.compile(  # a data file, rows in memory, a folder or a hub id; then the line or record
     r"(?P<file>[^\n]*\.(?:jsonl?|ndjson|csv|parquet)(?:\.gz)?|rows|(?:[\w.~-]*[/\\])+[\w.-]+)(?P<rest>:\d+|, \w+ \d+)"
 )
@@ -114,12 +115,29 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {}
     for pattern in _AS_THEY_ARE:
         files |= {str(file.relative_to(run.path)): file for file in run.path.glob(pattern) if _is_own(file, run.path)}
+    files |= _redacted(files)
     if card:
         files["run.json"] = _as_json(base_names({name: part for name, part in card.items() if name != "error"}))
     for name, mend in (("audit.json", _without_texts), ("adapter_config.json", _with_public_base)):
         if (run.path / name).is_file():
             files[name] = _as_json(mend(json.loads((run.path / name).read_text(encoding="utf-8")), card))
     return files
+
+
+def _redacted(files: Mapping[str, Path | bytes]) -> dict[str, bytes]:
+    """The papers among the files that hold a secret after all, without it."""
+    found = {}
+    for name, file in files.items():
+        if name not in _PAPERS or not isinstance(file, Path):
+            continue
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if name.endswith(".json"):
+            content = json.loads(text)
+            if without_secrets(content) != content:
+                found[name] = _as_json(content)
+        elif without_secrets(text) != text:
+            found[name] = without_secrets(text).encode()
+    return found
 
 
 def _is_own(file: Path, folder: Path) -> bool:

@@ -34,6 +34,7 @@ from likelier.models import Policy, load_policy
 from likelier.paths import base_names, cache_folder, sync_files
 from likelier.recorded import card_of, recorded_chat
 from likelier.records import Pair, Record
+from likelier.redaction import without_secrets
 from likelier.reference import Reference, ReferenceScoring, base_reference
 from likelier.reference.identity import BASE_WORDS
 from likelier.rewards import AnswerScore, score_answers
@@ -103,8 +104,8 @@ def merge_run(run: str, output: str, *, dtype: MergedDtype | None = None) -> str
     try:
         temporary.mkdir()  # ours: nobody's link lies in its place
         told, check = _write_checked(policy, card, temporary, wanted)
-        told = {"run": source.resolve().name, **told}
-        _write_papers(temporary, told, card, target.resolve().name)
+        told = {"run": base_names(str(source.resolve())), **told}
+        _write_papers(temporary, told, card, base_names(str(target.resolve())))
         sync_files(temporary)
         os.replace(temporary, target)
     except OSError as error:
@@ -380,6 +381,6 @@ def _save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
 
 
 def _write_papers(folder: Path, told: dict[str, Any], card: dict[str, Any], name: str) -> None:
-    content = {"likelier": __version__, **told}
+    content = without_secrets({"likelier": __version__, **told})
     (folder / "merge.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(card, name, merged=content), encoding="utf-8")

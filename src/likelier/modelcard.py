@@ -49,7 +49,9 @@ model = AutoPeftModelForCausalLM.from_pretrained("{_PLACE}", dtype="auto")  # lo
 
 def write_model_card(folder: RunFolder) -> None:
     """Write README.md from run.json. Raises `RunFolderError` if there is no run.json."""
-    write_whole(folder.path / "README.md", model_card(folder.read_card(), folder.path.resolve().name).encode())
+    write_whole(
+        folder.path / "README.md", model_card(folder.read_card(), base_names(str(folder.path.resolve()))).encode()
+    )
 
 
 def model_card(card: Mapping[str, Any], name: str, *, merged: Mapping[str, Any] | None = None) -> str:
@@ -58,7 +60,7 @@ def model_card(card: Mapping[str, Any], name: str, *, merged: Mapping[str, Any] 
     Raises `RunFolderError` for a card that holds other things than a run writes.
     """
     try:
-        return _page(without_secrets(dict(card)), name, merged)
+        return _page(*without_secrets([dict(card), name, merged]))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{name}: run.json is damaged: {type(error).__name__}: {error}") from error
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from likelier.console import warn
 from likelier.errors import RunFolderError
+from likelier.redaction import without_secrets
 
 _ABSOLUTE = re.compile(r"(?:~?/|[A-Za-z]:[\\/]).")
 _PLAIN_NAME = re.compile(r"[^/\\\0]+")
@@ -51,7 +52,12 @@ def _check_cache(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new one and nothing between."""
+    """Write a file so that a reader, or a crash, sees the old content or the new one and nothing between; into a pipe
+    or a device as it comes.
+    """
+    if is_stream(path):
+        path.write_bytes(content)
+        return
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -66,6 +72,11 @@ def write_whole(path: Path, content: bytes) -> None:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is a pipe or a device, which nothing takes the place of; /dev/stdout also where it is a file."""
+    return path.absolute().is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def below(root: Path, name: object) -> Path:
@@ -134,10 +145,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def base_names(value: Any) -> Any:
-    """JSON in which every absolute local path is cut down to its last part: what may leave this machine.
+    """JSON without secrets, in which every absolute local path is cut to its last part: what may leave this machine.
 
     Paths that are a whole value are found as such, wherever else they stand in a text too; others word by word.
     """
+    value = without_secrets(value)  # first: the last part of a path can be half of one
     whole = sorted(set(_whole_paths(value)), key=len, reverse=True)
     return _with_base_names(value, whole)
 

@@ -24,6 +24,7 @@ from likelier.launching import with_launcher
 from likelier.leftovers import nothing_left
 from likelier.modelcard import write_model_card
 from likelier.models import Dtype, default_token_budget, load_policy
+from likelier.outputs import check_output
 from likelier.paths import cache_folder, write_whole
 from likelier.progress import ProgressDisplay
 from likelier.ranks import join_ranks
@@ -137,9 +138,11 @@ def score_file(
     dtype: Dtype,
     token_budget: int | None,
     columns: Any = None,
+    overwrite: bool = False,
 ) -> str:
     """Write the implicit reward of every answer in `data` to `output`; returns a summary."""
-    _check_writable(output, data)
+    check_output(output, inputs=[data], overwrite=overwrite)
+    _check_writable(output)
     model = final_model(model)
     card = card_of(model)
     scale = beta if beta is not None else float(card.get("reward_scale") or 0.1)
@@ -173,22 +176,17 @@ def score_file(
 
 
 def _write(text: str, output: str) -> None:
-    """Write a file whole or not at all; into a pipe as it comes."""
-    path = Path(output)
     try:
-        if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
-        else:
-            write_whole(path, text.encode())
+        write_whole(Path(output), text.encode())
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror or error}; name another --output") from error
 
 
-def _check_writable(output: str, data: str) -> None:
+def _check_writable(output: str) -> None:
     """Fail before the work, and leave no empty file behind."""
     path, existed = Path(output), Path(output).exists()
-    if existed and Path(data).exists() and path.samefile(data):
-        raise ConfigError(f"{output} is the data itself and would be overwritten; name another output")
+    if path.is_symlink():  # it is replaced, and what it leads to is left
+        return
     try:
         with open(path, "a", encoding="utf-8"):
             pass

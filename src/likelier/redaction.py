@@ -15,10 +15,11 @@ _PATTERNS = (
     (re.compile(r"\bAKIA[0-9A-Z]{16}\b"), HIDDEN),
     (re.compile(r"(?i)\b(bearer )[\w.~+/=-]{16,}"), rf"\1{HIDDEN}"),
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s:/@]*:[^\s]*@"), rf"\1{HIDDEN}@"),  # user:password@host
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s:/@]{16,}@"), rf"\1{HIDDEN}@"),  # a token instead of a user
     (re.compile(r"(?i)([?&](?:[\w-]+[_-])?(?:token|key|sig|signature|password|secret)=)[^&\s]+"), rf"\1{HIDDEN}"),
 )
 _NAMES = ("token", "hub_token", "api_key", "password", "secret")
-_VARIABLE = re.compile(r"(?:TOKEN|API_KEY|SECRET|PASSWORD|SECRET_ACCESS_KEY)$")
+_VARIABLE = re.compile(r"(?:TOKEN|API_KEY|SECRET|PASSWORD|SECRET_ACCESS_KEY)$", re.IGNORECASE)
 _SHORTEST = 8  # characters: a shorter value of such a variable could be any word
 
 

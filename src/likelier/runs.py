@@ -213,7 +213,7 @@ class RunFolder:
             for name, count in unusable.counts().items()
         ]
         content = {"rows": rows, "usable": usable, "findings": findings, "audit": audit}
-        self._write("audit.json", _json(content, indent=2))
+        self._write("audit.json", _json(without_secrets(content), indent=2))
 
     def _write(self, name: str, content: str) -> None:
         with self.writing(name):
@@ -284,7 +284,7 @@ class RunFolder:
     def write_skipped(self, detail: Mapping[str, Any], rank: int = 0) -> str:
         """Write skipped/step-N.json: a step that was not finite, with its rows, those of one rank; gives its name."""
         name = f"skipped/step-{detail['step']}{f'.rank-{rank}' if rank else ''}.json"
-        self._write(name, _json(detail, indent=2))
+        self._write(name, _json(without_secrets(detail), indent=2))
         return name
 
     def skipped_steps(self) -> set[int]:

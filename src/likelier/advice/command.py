@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from likelier.advice.choice import Goal
 from likelier.advice.estimate import add_machine_flags, bytes_of
 from likelier.errors import ConfigError
+from likelier.outputs import add_overwrite_flag, check_output
 
 if TYPE_CHECKING:
     from likelier.advice.recommend import Recommendation
@@ -32,13 +33,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=["text", "json"], default="text", help="of the report (default: text)")
     parser.add_argument("--output", metavar="RUN.yaml", help="write the run file that 'likelier train' takes there")
+    add_overwrite_flag(parser)
 
 
 def run(flags: argparse.Namespace) -> None:
     """Gather evidence, recommend, write."""
     memory = bytes_of(flags.memory) if flags.memory else None
-    if flags.output and Path(flags.output).exists():
-        raise ConfigError(f"{flags.output} exists already; name another output, or remove it")
+    if flags.output:
+        check_output(flags.output, inputs=[*flags.files, flags.model], overwrite=flags.overwrite)
     from likelier.advice.evidence import gather
     from likelier.advice.recommend import recommend
     from likelier.commands import quoted

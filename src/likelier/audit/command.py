@@ -11,6 +11,8 @@ from typing import Any
 
 from likelier.audit.findings import SEVERITIES, Audit
 from likelier.errors import ConfigError
+from likelier.outputs import add_overwrite_flag, check_output
+from likelier.redaction import without_secrets
 
 FOUND = 3  # the exit code for findings at or above the named severity
 SCORED = 200
@@ -52,6 +54,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="findings whose rows to take out; needs --write. 'mend' in the report says which",
     )
     parser.add_argument("--write", metavar="CLEAN", help="JSON lines: the rows as they were, without the dropped ones")
+    add_overwrite_flag(parser)
     parser.add_argument("--show", action="store_true", help="quote the data in the report; else it names places only")
 
 
@@ -99,10 +102,12 @@ def _checked(flags: argparse.Namespace) -> list[str]:
     for name in ("max_length", "score_sample"):
         if getattr(flags, name) is not None and getattr(flags, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; it must be at least 1")
-    for name in ("output", "write"):
-        out = getattr(flags, name)
-        if out and Path(out).exists() and Path(flags.file).exists() and Path(out).samefile(flags.file):
-            raise ConfigError(f"--{name} {out} is the data itself and would be overwritten; name another")
+    inputs = [flags.file, *([flags.eval_data] if flags.eval_data else [])]
+    for out, page in ((flags.output, flags.format == "html"), (flags.write, False)):
+        if out:
+            check_output(out, inputs=inputs, overwrite=flags.overwrite, page=page)
+    if flags.output and flags.write and Path(flags.output).absolute() == Path(flags.write).absolute():
+        raise ConfigError(f"--output and --write are both {flags.output}; name two files")
     return names
 
 
@@ -152,11 +157,11 @@ def _as_text(audit: Audit) -> str:
     from likelier.audit.text import as_text
 
     here = sys.stdout.isatty()
-    return as_text(audit, width=get_terminal_size().columns if here else None, colour=here)
+    return without_secrets(as_text(audit, width=get_terminal_size().columns if here else None, colour=here))
 
 
 def _as_json(audit: Audit) -> str:
-    return json.dumps(audit.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(without_secrets(audit.as_json()), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _as_html(audit: Audit) -> str:

@@ -11,6 +11,7 @@ from likelier.audit.charts import charts_of
 from likelier.audit.figures import figure_tables
 from likelier.audit.findings import SEVERITIES, Audit
 from likelier.console import printable
+from likelier.redaction import without_secrets
 from likelier.versions import __version__
 
 _WITH_VALUE = "method|use-votes|truncation|drop|write|flip-probability|desirable-weight|undesirable-weight"
@@ -49,7 +50,7 @@ def _with_flags(text: str) -> Any:
 
 def _visible(value: Any) -> Any:
     """Text with its control characters marked; what is markup already stays as it is."""
-    return printable(value) if type(value) is str else value
+    return printable(without_secrets(value)) if type(value) is str else value
 
 
 def _tiles(audit: Audit) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from likelier.data.rendering import as_dict
 from likelier.data.split import prompt_key
 from likelier.errors import ConfigError, DataError
 from likelier.options import DataSet
+from likelier.outputs import check_output
 from likelier.records import (
     Content,
     Demonstration,
@@ -37,7 +38,14 @@ from likelier.records import (
 Kind = Literal["pairs", "labels", "answers"]
 
 
-def convert_file(source: DataSet, output: str | Path, *, to: Kind | None = None, keep_undecided: bool = False) -> str:
+def convert_file(
+    source: DataSet,
+    output: str | Path,
+    *,
+    to: Kind | None = None,
+    keep_undecided: bool = False,
+    overwrite: bool = False,
+) -> str:
     """Write `source` as canonical JSON lines: as what it is, or as pairs, labels or answers. Returns a summary.
 
     Raises `ConfigError` for an output that cannot be written, `DataError` for rows that cannot become what is asked.
@@ -45,8 +53,7 @@ def convert_file(source: DataSet, output: str | Path, *, to: Kind | None = None,
     path = Path(output).expanduser()
     if path.suffix not in (".jsonl", ".ndjson"):
         raise ConfigError(f"{output}: JSON lines are written; give a name that ends in .jsonl")
-    if path.exists() and Path(source.path).exists() and path.samefile(source.path):
-        raise ConfigError(f"{output} is the data itself and would be overwritten; name another output")
+    check_output(output, inputs=[source.path], overwrite=overwrite)
     data = load_preferences(source)
     records, left_out = converted(data.train, to or data.kind, keep_undecided=keep_undecided)
     if not records:
@@ -137,7 +144,8 @@ def write_records(records: Sequence[Record], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     _warn_about_mixture(records)
     try:
-        with open(temporary, "w", encoding="utf-8") as stream:
+        temporary.unlink(missing_ok=True)  # of a process that was killed; or a link that somebody put there
+        with open(temporary, "x", encoding="utf-8") as stream:
             for row in _rows(records, extras):
                 stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         os.replace(temporary, path)

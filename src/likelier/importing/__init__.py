@@ -16,6 +16,7 @@ from likelier.errors import ConfigError
 from likelier.importing import axolotl, llamafactory, trl
 from likelier.importing.common import Draft
 from likelier.importing.text import note_lines, read_source, recognise, render
+from likelier.outputs import check_output
 from likelier.paths import write_whole
 
 
@@ -53,10 +54,17 @@ def import_config(path: str, tool: str | None = None, trainer: str | None = None
     return draft
 
 
-def write_import(path: str, tool: str | None = None, trainer: str | None = None, output: str | None = None) -> None:
+def write_import(
+    path: str,
+    tool: str | None = None,
+    trainer: str | None = None,
+    output: str | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Translate a file to `output`, or to standard output, and say the notes."""
-    if output is not None and Path(output).exists():
-        raise ConfigError(f"{output} exists already; name another file with --output")
+    if output is not None:
+        check_output(output, inputs=[path], overwrite=overwrite)
     if output is not None and not Path(output).parent.is_dir():
         raise ConfigError(f"{output} cannot be written: there is no folder {Path(output).parent}; make it first")
     draft = import_config(path, tool, trainer)

@@ -8,6 +8,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from likelier.errors import ConfigError
+from likelier.outputs import add_overwrite_flag, check_output
 
 if TYPE_CHECKING:
     from likelier.insight.comparison.text import Findings
@@ -19,6 +20,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier compare`."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders, or the folder of a sweep")
     parser.add_argument("--output", metavar="FILE.html", help="write a page with the courses and the frontier there")
+    add_overwrite_flag(parser)
     parser.add_argument("--json", action="store_true", help="print every number as JSON instead of the table")
 
 
@@ -31,6 +33,8 @@ def run(flags: argparse.Namespace) -> None:
     from likelier.insight.comparison.subjects import read_comparison
     from likelier.insight.comparison.text import Findings, as_json, as_text
 
+    if flags.output:
+        check_output(flags.output, overwrite=flags.overwrite, page=True)
     found = Findings.of(read_comparison(flags.runs))
     if flags.json:
         put(json.dumps(as_json(found), indent=2, ensure_ascii=False, allow_nan=False), exact=True)

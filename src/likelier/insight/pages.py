@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from likelier.console import printable
 from likelier.insight.charts import number
+from likelier.redaction import without_secrets
 from likelier.versions import __version__
 
 _FLAG = re.compile(r"--(?:(?:method|reference|dtype|scheduler) [a-z][\w-]*|[a-z][a-z0-9-]*(?: \d[\w.-]*\w|(?: \d)?))")
@@ -49,8 +50,8 @@ def _flags(text: str) -> Markup:
 
 
 def _visible(value: Any) -> Any:
-    """Text with its control characters marked, of bounded length; what is markup already stays as it is."""
+    """Text without secrets and with its control characters marked, of bounded length; markup stays as it is."""
     if type(value) is not str:
         return value
     cut = f"… ({len(value) - MOST_TEXT:,} characters more)" if len(value) > MOST_TEXT else ""
-    return printable(value[:MOST_TEXT]) + cut
+    return printable(without_secrets(value[:MOST_TEXT])) + cut

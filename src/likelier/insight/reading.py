@@ -12,6 +12,7 @@ from likelier.errors import RunFolderError
 from likelier.jsontext import BrokenJson, parse_json
 from likelier.ownership import refuse_links
 from likelier.paths import below
+from likelier.redaction import without_secrets
 from likelier.runs import RunFolder, final_folder
 
 Row = Mapping[str, Any]
@@ -34,7 +35,8 @@ class Run:
         """The folder's name; a stage's with that of the whole before it."""
         here = self.folder.resolve()
         staged = (here.parent / "run.json").is_file()
-        return f"{here.parent.name}/{here.name}" if staged else here.name
+        parts = Path(without_secrets(str(here))).parts
+        return "/".join(parts[-2:] if staged else parts[-1:])
 
     @property
     def method(self) -> str:
@@ -109,7 +111,7 @@ class RunReader:
         """The file's content, parsed and checked where it is another one than before."""
         version = _version(path)
         if path not in self._files or self._files[path][0] != version:
-            self._files[path] = (version, check(_json(path), path))
+            self._files[path] = (version, check(without_secrets(_json(path)), path))
         return self._files[path][1]
 
 

@@ -30,6 +30,7 @@ from likelier.insight.heatmap import HEATMAP_CSS
 from likelier.insight.pages import render
 from likelier.insight.reading import Run, read_run
 from likelier.insight.verdicts import Verdict
+from likelier.outputs import add_overwrite_flag, check_output
 from likelier.paths import base_names, write_whole
 from likelier.runs import RunFolder
 
@@ -41,20 +42,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier report`."""
     parser.add_argument("run", metavar="RUN", help="a run folder; of a run in stages the last finished one is told")
     parser.add_argument("--output", metavar="FILE", help="the HTML file (default: report.html in the run folder)")
+    add_overwrite_flag(parser)
 
 
 def run(flags: argparse.Namespace) -> None:
     """Write the report and say where it lies."""
-    put(str(write_report(flags.run, Path(flags.output) if flags.output else None)))
+    output = Path(flags.output) if flags.output else None
+    put(str(write_report(flags.run, output, overwrite=flags.overwrite)))
 
 
-def write_report(folder: str | Path, output: Path | None = None) -> Path:
-    """Write a run's report; gives the file's place.
+def write_report(folder: str | Path, output: Path | None = None, *, overwrite: bool = False) -> Path:
+    """Write a run's report, over an older one but over no other file unless `overwrite`; gives its place.
 
-    Raises `RunFolderError` if there is no run, or the report cannot be written there.
+    Raises `RunFolderError` if there is no run, or the report cannot be written there, `ConfigError` for another file.
     """
-    page = report_page(read_run(folder))
+    run = read_run(folder)
     file = (output or Path(folder) / "report.html").expanduser()
+    check_output(file, overwrite=overwrite, page=True)
+    page = report_page(run)
     try:
         write_whole(file, page.encode("utf-8", "replace"))
     except OSError as error:

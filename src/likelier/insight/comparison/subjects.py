@@ -12,7 +12,8 @@ from likelier.contents import SWEEP, checked
 from likelier.durable import read_object
 from likelier.errors import ConfigError, RunFolderError
 from likelier.insight.reading import Run, read_run
-from likelier.paths import below, refuse_link
+from likelier.paths import base_names, below, refuse_link
+from likelier.redaction import without_secrets
 
 SWEEP_FILE = "sweep.json"
 _NOT_OF_THE_METHOD = ("report_to", "logging_steps", "save_steps", "save_total_limit", "reference_store", "trainer")
@@ -91,7 +92,7 @@ def read_comparison(paths: Sequence[str | Path]) -> Comparison:
         raise RunFolderError(f"{paths[0]}: no run of the sweep is done yet: {_told(lost)}")
     if len(subjects) < 2 and not sweeps:
         raise ConfigError("there is nothing to compare with; name two or more runs, or the folder of a sweep")
-    title = folders[0].resolve().name if len(folders) == 1 else f"{len(subjects)} runs compared"
+    title = base_names(str(folders[0].resolve())) if len(folders) == 1 else f"{len(subjects)} runs compared"
     named = _with_options(_distinct(subjects))
     return Comparison(title, tuple(named), tuple(lost), bool(sweeps))
 
@@ -120,7 +121,7 @@ def _told(lost: Iterable[Lost]) -> str:
 def _distinct(subjects: Sequence[Subject]) -> list[Subject]:
     """Subjects of one name are told apart by the folders that hold them, as few of these as that takes."""
     names = [subject.name for subject in subjects]
-    parts = [subject.runs[0].folder.absolute().parts for subject in subjects]
+    parts = [Path(without_secrets(str(subject.runs[0].folder.absolute()))).parts for subject in subjects]
     for depth in range(2, max(map(len, parts)) + 1):
         found = [
             "/".join(own[-depth:]) if names.count(name) > 1 else name for name, own in zip(names, parts, strict=True)

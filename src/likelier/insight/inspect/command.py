@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelier.errors import ConfigError
+from likelier.outputs import add_overwrite_flag, check_output
 
 if TYPE_CHECKING:
     from likelier.insight.inspect.look import Inspection
@@ -51,6 +52,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--top", type=_count, metavar="N", help="list only the N tokens of each answer that count most")
     out.add_argument("--html", metavar="OUT", help="write a page there instead, on which each token shows its numbers")
+    add_overwrite_flag(out)
     out.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
@@ -80,6 +82,8 @@ _time.__name__ = "time (start, step-N or end)"
 def run(flags: argparse.Namespace) -> None:
     """Inspect one row and show it."""
     _check(flags)
+    if flags.html:
+        check_output(flags.html, inputs=[flags.data] if flags.data else [], overwrite=flags.overwrite, page=True)
     from likelier.insight.inspect.look import Place, look
 
     found = look(Place(flags.run, flags.at, flags.reference, flags.dtype), lambda *seen: _subject(flags, *seen))
