@@ -26,14 +26,12 @@ def add_overwrite_flag(parser: argparse._ActionsContainer) -> None:
 def check_output(
     output: str | Path, *, inputs: Iterable[str | Path] = (), overwrite: bool = False, page: bool = False
 ) -> None:
-    """Raises `ConfigError` for a file that is there, and for a folder; before any work. `page`: one of ours may be
-    written again. Pipes and devices are nobody's files.
+    """Raises `ConfigError` for a file that is there, before any work. `page`: one of ours may be written again. Pipes
+    and devices are nobody's files; of a folder the one who writes tells.
     """
     path = Path(output).expanduser()
-    if path.is_dir():
-        raise ConfigError(f"{output} is a folder; name a file")
     is_link = path.is_symlink()
-    if overwrite or is_stream(path) or not (is_link or path.is_file()):
+    if overwrite or is_stream(path) or path.is_dir() or not (is_link or path.is_file()):
         return
     for one in inputs:
         if _is_same(path, Path(one).expanduser()):
