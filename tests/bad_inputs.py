@@ -54,6 +54,11 @@ def _copied(kind: str, **changes: bytes | str | None) -> Callable[[Path, dict[st
     return prepare
 
 
+def _linked(folder: Path, made: dict[str, Path]) -> None:
+    """A link in the output folder that leads out of it."""
+    (folder / "out" / "metrics.jsonl").symlink_to(folder / "elsewhere")
+
+
 def _card(**changes: Any) -> Callable[[Path, dict[str, Path]], None]:
     """A copy of the run as `copy`, whose card says something else."""
 
@@ -316,6 +321,13 @@ OUTPUTS = [
     ),
     Case("an output below a file", f"{TRAIN.replace('@out', '@file/out')} --data %pairs", {"file": "x"}),
     Case("a conversion onto its own input", "convert @prefs.jsonl @prefs.jsonl", {"prefs.jsonl": GOOD}),
+    Case("a page onto the data", "inspect %run --row 1 --html @prefs.jsonl", {"prefs.jsonl": GOOD}),
+    Case("a report onto a page of somebody else", "report %run --output @page.html", {"page.html": "<p>mine"}),
+    Case(
+        "an imported file onto a file", "import-config @their.yaml --output @b.yaml", {"their.yaml": "", "b.yaml": ""}
+    ),
+    Case("a run over files of the user's", f"{TRAIN} --data %pairs", {"out": None, "out/README.md": "mine"}),
+    Case("a run over a link", f"{TRAIN} --data %pairs", {"out": None}, prepare=_linked),
     Case("a conversion to a name of another kind", "convert @prefs.jsonl @prefs.csv", {"prefs.jsonl": GOOD}),
     Case("scores into a folder that is not there", "score --model %run --data %pairs --output @absent/scores.jsonl"),
     Case("a report into a folder", "report %run --output @folder", {"folder": None}),
