@@ -107,9 +107,12 @@ def _put_on(model: Any, folder: Path, settings: dict[str, Any]) -> Any:
 
     shapes = _shapes(folder / "adapter_model.safetensors")
     init = settings.get("init_lora_weights", True)
-    own = OwnBase(_kept(model, None if init not in _KEEPS_BASE else set(shapes)))
-    rows = _rows(model)
-    own.config = _resized(model, shapes, settings, folder)
+    rows, wanted = _rows(model), _wanted_rows(model, shapes, settings)
+    names = set(shapes) | (_embedding_names(model) if wanted != rows else set())
+    own = OwnBase(_kept(model, None if init not in _KEEPS_BASE else names))
+    if wanted != rows:
+        own.config = deepcopy(model.config)
+        _resize(model, wanted)
     draws = torch.random.fork_rng(devices=[]) if init not in _KEEPS_BASE else nullcontext()
     with draws, warnings.catch_warnings():
         if init not in _KEEPS_BASE:
@@ -186,26 +189,9 @@ def _rows(model: Any) -> int:
     return model.get_input_embeddings().weight.shape[0]
 
 
-def _resized(model: Any, shapes: dict[str, list[int]], settings: dict[str, Any], folder: Path) -> Any:
-    """Give the base as many rows as the adapter's embedding has. Returns its configuration as it was, or None where
-    nothing was to be done. Rows that must come with the adapter hold no number until then.
-    """
-    rows, wanted = _rows(model), _wanted_rows(model, shapes, settings)
-    if wanted in (None, rows):
-        return None
-    before = deepcopy(model.config)
-    with torch.random.fork_rng(devices=[]):
-        model.resize_token_embeddings(wanted, mean_resizing=False)
-    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-        for weight in layer.parameters():
-            weight.data[rows:] = torch.nan
-    return before
-
-
-def _wanted_rows(model: Any, shapes: dict[str, list[int]], settings: dict[str, Any]) -> int | None:
-    """How many tokens the embedding has on which the adapter was trained; None where the adapter does not tell."""
-    layers = (model.get_input_embeddings(), model.get_output_embeddings())
-    names = {name for name, module in model.named_modules() if module in layers}
+def _wanted_rows(model: Any, shapes: dict[str, list[int]], settings: dict[str, Any]) -> int:
+    """The rows of the embedding on which the adapter was trained: the base's, where it does not tell."""
+    names = {name.removesuffix(".weight") for name in _embedding_names(model)}
     told = {shapes[f"{name}.weight"][0] for name in names if f"{name}.weight" in shapes}
     told |= {shapes[f"{name}.lora_embedding_A"][1] for name in names if f"{name}.lora_embedding_A" in shapes}
     if len(told) > 1:
@@ -214,7 +200,25 @@ def _wanted_rows(model: Any, shapes: dict[str, list[int]], settings: dict[str, A
         return told.pop()
     trained = settings.get("trainable_token_indices") or ()
     ids = [token for one in (trained.values() if isinstance(trained, dict) else [trained]) for token in one]
-    return max(ids) + 1 if ids and max(ids) >= _rows(model) else None
+    return max([_rows(model), *(token + 1 for token in ids)])
+
+
+def _embedding_names(model: Any) -> set[str]:
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    own = {id(weight) for layer in layers if layer is not None for weight in layer.parameters(recurse=False)}
+    return {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in own}
+
+
+def _resize(model: Any, wanted: int) -> None:
+    """Give the base as many rows as the adapter's embedding has. The new ones, which must come with the adapter, hold
+    no number until then.
+    """
+    rows = _rows(model)
+    with torch.random.fork_rng(devices=[]):
+        model.resize_token_embeddings(wanted, mean_resizing=False)
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    for name in _embedding_names(model):
+        weights[name].data[rows:] = torch.nan
 
 
 def _require_rows(model: Any, rows: int, folder: Path) -> None:

@@ -29,6 +29,7 @@ from likelier.data.sources import read_rows
 from likelier.data.tokenize import Group, default_max_length, tokenize_records
 from likelier.errors import LikelierError, ModelError, RunFolderError, WrongReferenceError
 from likelier.loading import quiet
+from likelier.merged import merged_model
 from likelier.modelcard import base_model_id, model_card
 from likelier.models import Policy, load_policy
 from likelier.paths import base_names, cache_folder, sync_files
@@ -42,7 +43,6 @@ from likelier.rounding import round_model_
 from likelier.runs import final_folder
 from likelier.scoring import attach_scorer
 from likelier.scoring.attention import restore_attention
-from likelier.scoring.score import causal_model
 from likelier.versions import __version__, versions
 
 MergedDtype = Literal["float32", "bfloat16"]
@@ -191,7 +191,7 @@ def _write_checked(policy: Policy, card: dict[str, Any], folder: Path, dtype: st
     groups, texts = check_texts(card, policy)
     before = _token_logps(policy, groups)
     told, base = _base_facts(policy, card, groups)
-    policy.model = _merged(policy)
+    policy.model = merged_model(policy)
     if dtype != "float32":  # rounding could hide a wrong merge
         _require_same(_compared(before, _token_logps(policy, groups), base, texts, EXACT))
     _save(policy.model, policy.tokenizer, folder, dtype)
@@ -234,8 +234,11 @@ def _base_facts(
         "base": base_model_id(card) or base_names(named),
         "base_weights": reference.weights,
     }
-    with reference.use():
-        return told, _token_logps(policy, groups)
+    try:
+        with reference.use():
+            return told, _token_logps(policy, groups)
+    except WrongReferenceError:  # the texts hold tokens that came with the adapter
+        return told, None
 
 
 def _check_base(named: str, base: Reference, card: dict[str, Any], precision: str) -> None:
@@ -259,8 +262,6 @@ def _require_same(check: Check) -> None:
         return
     raise ModelError(
         f"the merged model is not the one of the run: {check.words()}. Nothing was left behind. Likely causes:\n"
-        "  - the adapter changes input or output embeddings that its base ties together (train with other "
-        "lora_targets)\n"
         "  - 16 bits are too few for this model (--dtype float32 keeps everything)\n"
         "  - the disk, or the files of the base, are damaged"
     )
@@ -351,16 +352,6 @@ def _token_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[
 
 def _largest(values: Iterable[float]) -> float:
     return max(math.inf if math.isnan(value) else value for value in values)
-
-
-def _merged(policy: Policy) -> Any:
-    """The causal model, with the adapter's weights added to its own in float32."""
-    if policy.adapter_settings is None:
-        return causal_model(policy.model)
-    try:
-        return policy.model.merge_and_unload(safe_merge=True)
-    except ValueError as error:  # weights that are not finite
-        raise ModelError(f"{policy.name} cannot be merged: {error}") from error
 
 
 def _save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
