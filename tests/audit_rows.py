@@ -58,9 +58,8 @@ def seeded_rows(count: int = 5000, seed: int = 1) -> tuple[list[Row], dict[str, 
         "not-text": 8,
         "prompts-differ": 6,
         "unknown-role": 4,
-        "prompt-ends-with-assistant": 3,
         "no-prompt": 2,
-        "answer-not-one-assistant-turn": 7,
+        "answer-not-the-assistants": 7,
         "not-unicode": 5,
         "eval-overlap": 11,
     }
@@ -101,20 +100,19 @@ def _broken(rng: random.Random) -> list[Row]:
 
 
 def _no_dialogues(rng: random.Random) -> list[Row]:
-    """Conversations that are none: a strange role, two answers in a row, no question, no answer, half a character."""
+    """Conversations that are none: a strange role, no question, no answer, half a character."""
 
     def beginning(*messages: tuple[str, str]) -> Row:
         turns = [{"role": role, "content": content} for role, content in messages]
         return {side: [*turns, {"role": "assistant", "content": text(rng)}] for side in ("chosen", "rejected")}
 
     rows = [beginning(("robot", text(rng))) for _ in range(4)]
-    rows += [beginning(("user", text(rng)), ("assistant", text(rng))) for _ in range(3)]
     rows += [beginning() for _ in range(2)]
     rows += [{side: one[side][:1] for side in one} for one in clean_rows(7, rng.randrange(10**9))]
     return rows + [row(text(rng), text(rng) + " \ud83d", text(rng)) for _ in range(5)]
 
 
-UNUSABLE = 12 + 9 + 8 + 6 + 4 + 3 + 2 + 7 + 5
+UNUSABLE = 12 + 9 + 8 + 6 + 4 + 2 + 7 + 5
 
 
 def long_rows(apart: int, early: int, seed: int = 3) -> list[Row]:

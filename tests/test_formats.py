@@ -15,7 +15,7 @@ from likelier.data.formats import FORMATS, Converted, convert, hh_messages
 from likelier.data.load import load_preferences
 from likelier.data.sources import read_rows
 from likelier.errors import ConfigError, DataError
-from likelier.records import Labelled, Message, Pair, TokenIds, Unusable, to_labels
+from likelier.records import Labelled, Message, Pair, TokenIds, Unusable, answers_of, to_labels
 from tests.support import SHARED
 
 
@@ -264,11 +264,10 @@ HH = {"chosen": "\n\nHuman: ask\n\nAssistant: yes", "rejected": "\n\nHuman: ask\
     ("rejected", "reason"),
     [
         ("\n\nHuman: other\n\nAssistant: no", "prompts-differ"),
-        ("\n\nHuman: ask\n\nAssistant: hm\n\nHuman: so\n\nAssistant: no", "prompts-differ"),
         ("\n\nHuman: ask\n\nAssistant:", "empty-answer"),
         ("\n\nHuman: ask\n\nAssistant:  \n", "empty-answer"),
         ("\n\nHuman: ask\n\nAssistant: yes", "identical-answers"),
-        ("\n\nHuman: ask", "answer-not-one-assistant-turn"),
+        ("\n\nHuman: ask", "answer-not-the-assistants"),
         ("no markers", "not-a-dialogue"),
         (None, "not-text"),
     ],
@@ -374,14 +373,11 @@ def test_token_rows_that_cannot_be_used_are_counted(changes: dict[str, Any], rea
         ({"prompt": []}, "no-prompt"),
         ({"chosen": "cut \ud83d"}, "not-unicode"),
         ({"prompt": "cut \udc00"}, "not-unicode"),
-        ({"prompt": [user("a"), assistant("b")]}, "prompt-ends-with-assistant"),
-        (
-            {"prompt": [user("a")], "chosen": [assistant("b"), user("c"), assistant("d")]},
-            "answer-not-one-assistant-turn",
-        ),
-        ({"prompt": [user("a")], "chosen": [assistant("b"), assistant("c")]}, "answer-not-one-assistant-turn"),
-        ({"prompt": [user("a")], "chosen": [user("b")]}, "answer-not-one-assistant-turn"),
-        ({"prompt": [user("a")], "chosen": []}, "answer-not-one-assistant-turn"),
+        ({"prompt": [user("a")], "chosen": [assistant("b"), user("c")]}, "answer-not-the-assistants"),
+        ({"prompt": [user("a")], "chosen": [user("c"), assistant("d")]}, "answer-not-the-assistants"),
+        ({"prompt": [user("a")], "chosen": [assistant("b"), user("c"), assistant(" ")]}, "empty-answer"),
+        ({"prompt": [user("a")], "chosen": [user("b")]}, "answer-not-the-assistants"),
+        ({"prompt": [user("a")], "chosen": []}, "answer-not-the-assistants"),
         ({"prompt": [user("a")], "chosen": [{"role": "assistant", "content": None}]}, "not-text"),
         ({"prompt": [user("a")], "chosen": ["b"]}, "not-a-message"),
         ({"prompt": [{"role": ["user"], "content": "a"}]}, "unknown-role"),
@@ -397,7 +393,7 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(changes: dict[str, Any],
     ("row", "reason"),
     [
         ({"prompt": "ask", "completion": " ", "label": True}, "empty-answer"),
-        ({"prompt": [user("a")], "completion": [user("b")], "label": True}, "answer-not-one-assistant-turn"),
+        ({"prompt": [user("a")], "completion": [user("b")], "label": True}, "answer-not-the-assistants"),
     ],
 )
 def test_labelled_rows_that_cannot_be_used_are_counted(row: dict[str, Any], reason: str) -> None:
@@ -510,12 +506,14 @@ real_files = pytest.mark.skipif(not SHARED.exists(), reason=f"the real data file
 def test_hh_rlhf_is_read_whole_and_its_quirks_are_named() -> None:
     path = SHARED / "hh-rlhf" / "harmless-base_test.jsonl.gz"
     found = convert(read_rows(path))
-    assert found.format == "HH-RLHF dialogues" and len(found.records) == 2303
+    assert found.format == "HH-RLHF dialogues" and len(found.records) == 2308
     lines: dict[str, list[int]] = {}
     for row in found.unusable:
         assert row.source.file == str(path)
         lines.setdefault(row.reason, []).append(row.source.number)
-    assert lines == {"prompts-differ": [1255, 1689, 1951, 1953, 2037], "empty-answer": [87, 517, 926, 1104]}
+    assert lines == {"empty-answer": [87, 517, 926, 1104]}
+    early = [row.source.number for row in found.records if any(len(one) > 1 for one in answers_of(row))]  # type: ignore[arg-type]
+    assert early == [1255, 1689, 1951, 1953, 2037]  # they part before the last turn
     for record in found.records:
         assert isinstance(record, Pair) and isinstance(record.prompt, tuple)
         assert record.prompt[-1].role == "user"

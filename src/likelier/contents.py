@@ -61,6 +61,7 @@ CARD: Shape = {
         "reasoning": TEXT,
         "chat_template_kwargs": Every(ANYTHING),
         "fold_system": FLAG,
+        "train_on": TEXT,
     },
     "lora": {"lora_r": WHOLE, "lora_alpha": NUMBER, "lora_dropout": NUMBER, "lora_targets": TEXT, "load_in_4bit": FLAG},
     "fingerprint": {"adapter": {"dropout": NUMBER}, "token_budget": WHOLE},

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from likelier.data.rendering import render
+from likelier.data.turns import begins_answer
 from likelier.errors import ConfigError
 from likelier.models import Policy
 from likelier.records import Message
@@ -48,13 +49,15 @@ class Written:
 
 
 def prompt_ids(policy: Policy, prompt: str | tuple[Message, ...]) -> list[int]:
-    """The token ids that the model goes on from: a conversation by the chat template, plain text with its BOS.
+    """The token ids that the model goes on from: a conversation by the chat template, plain text with its BOS. Where a
+    conversation ends with a turn of the assistant, the model goes on with that turn.
 
     Raises `DataError` where the chat template refuses the conversation.
     """
     tokenizer = policy.tokenizer
     if not isinstance(prompt, str):
-        text = render(tokenizer, prompt, policy.chat, "the prompt")
+        then = "more" if begins_answer(prompt) else "answer"
+        text = render(tokenizer, prompt, policy.chat, "the prompt", then=then)
         return tokenizer(text, add_special_tokens=False)["input_ids"]
     ids = list(tokenizer(prompt)["input_ids"])
     while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:  # a tokenizer that ends every text would end the prompt

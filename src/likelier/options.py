@@ -93,6 +93,11 @@ class ChatOptions:
         "reasoning that messages hold: keep: written into the text in front of the answer, for templates that do not "
         "print its field; drop: left out",
     )
+    train_on: Literal["all", "last"] | None = option(
+        None,
+        "of an answer of several turns (tool calls, a conversation that goes on) all turns of the assistant, or only "
+        "the last one, the others then belong to the prompt (default: all)",
+    )
     fold_system: bool = option(
         False, "put a system turn in front of the first user's text, for chat templates that have no system turn"
     )
@@ -101,6 +106,8 @@ class ChatOptions:
         if self.chat_template_kwargs is not None and not isinstance(self.chat_template_kwargs, dict):
             found = type(self.chat_template_kwargs).__name__
             raise ConfigError(f"chat_template_kwargs: must be a block of names and values, found {found}")
+        if self.train_on not in (None, "all", "last"):
+            raise ConfigError(f"train_on={self.train_on!r} is unknown; known: all, last")
 
     @property
     def given(self) -> list[str]:

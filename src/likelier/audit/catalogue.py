@@ -47,17 +47,31 @@ _UNUSABLE = {
     ),
     "prompts-differ": (
         "Prompts differ",
-        "The two conversations part before the last answer, so the answers belong to different prompts and cannot be "
-        "compared.",
+        "The two conversations part before the assistant speaks (with --train-on last: before its last turn), so the "
+        "answers belong to different prompts and cannot be compared.",
     ),
     "no-prompt": ("No prompt", "There is nothing that the answers answer."),
     "prompt-ends-with-assistant": (
         "Prompt ends with the assistant",
-        "The prompt ends with an assistant's turn, so the answer would be a second one in a row.",
+        "With --train-on last the prompt would end with an assistant's turn, and the answer be a second one in a row.",
     ),
-    "answer-not-one-assistant-turn": (
-        "Answer is not one assistant turn",
-        "An answer must be one turn of the assistant; these are empty, several turns, or somebody else's.",
+    "prompt-ends-with-tool-calls": (
+        "Prompt ends with tool calls",
+        "The prompt ends with a turn of the assistant that has called its tools; nothing can be added to it.",
+    ),
+    "begun-turn-rewritten": (
+        "Begun turn is rewritten",
+        "The prompt begins a turn of the assistant, and the chat template renders it otherwise once the answer goes on "
+        "with it, so the model would be trained in a place where it never writes.",
+    ),
+    "earlier-turns-rewritten": (
+        "Earlier turns are rewritten",
+        "An answer has several turns, and the chat template renders the earlier ones otherwise once more follow "
+        "(reasoning is dropped, most often). --train-on last trains on the last turn only.",
+    ),
+    "answer-not-the-assistants": (
+        "Answer is not the assistant's",
+        "An answer must begin and end with a turn of the assistant; these are empty, or somebody else's.",
     ),
     "unknown-role": ("Unknown role", "A message has a role that no chat template knows."),
     "not-a-message": ("Not a message", "A conversation holds something that is no message."),

@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from likelier.data.rendering import REASONING_FIELDS, RowRefused, as_given, reasoning_in, without_reasoning
+from likelier.data.rendering import REASONING_FIELDS, RowRefused, Then, as_given, reasoning_in, without_reasoning
 from likelier.jsontext import BrokenJson, parse_json
 from likelier.options import ChatOptions
 from likelier.records import Message, Record, Source
 
 
 class Render(Protocol):
-    """A conversation with its tools (JSON text) as text, with the generation prompt where the template is to ask."""
+    """A conversation with its tools (JSON text) as text, with what is to come behind it (see `rendering.render`)."""
 
-    def __call__(self, messages: tuple[Message, ...], source: Source | str, tools: str, *, ask: bool = True) -> str: ...
+    def __call__(
+        self, messages: tuple[Message, ...], source: Source | str, tools: str, *, then: Then | None = None
+    ) -> str: ...
 
 
 LOSSES = ("text-lost", "reasoning-lost", "answer-elsewhere")  # reasons for which a row's tokens say another thing
@@ -50,7 +52,7 @@ class Fidelity:
         lost = self._lost_marks(prompt, answer, record.tools)
         own = whole[_common(asked, whole) :]
         if not all(holds(own, one.content) for one in answer):  # the generation prompt may write its beginning
-            own = whole[_common(self.render(prompt, source, record.tools, ask=False), whole) :]
+            own = whole[_common(self.render(prompt, source, record.tools, then="nothing"), whole) :]
         for place in (*range(count, len(given)), *range(count)):  # the answer first: it tells most
             in_answer, is_lost = place >= count, place - len(given) in lost
             _require_text(given[place], own if in_answer else asked, source, in_answer=in_answer, mark_lost=is_lost)

@@ -61,3 +61,22 @@ def trained_runs(answer: np.ndarray, mask: Mask) -> Iterator[np.ndarray]:
     steps = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     for start, end in zip(steps[::2].tolist(), steps[1::2].tolist(), strict=True):
         yield answer[start:end]
+
+
+def gaps_of(masks: Masks) -> Iterator[tuple[int, int, int]]:
+    """What is not trained on, as (number of the answer, first token, token behind the last)."""
+    for number, mask in enumerate(masks or ()):
+        if mask is not None:
+            steps = np.flatnonzero(np.diff(np.concatenate([[True], mask, [True]]).astype(np.int8))).tolist()
+            yield from ((number, start, end) for start, end in zip(steps[::2], steps[1::2], strict=True))
+
+
+def with_gaps(lengths: Sequence[int], gaps: Iterable[tuple[int, int, int]]) -> Masks:
+    """The masks of answers of these lengths that `gaps_of` told."""
+    masks: list[Mask] = [None] * len(lengths)
+    for number, start, end in gaps:
+        mask = masks[number]
+        mask = np.ones(lengths[number], dtype=bool) if mask is None else mask
+        mask[start:end] = False
+        masks[number] = mask
+    return together(masks)

@@ -12,6 +12,7 @@ from likelier.data.partners import data_hash, with_partners
 from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
 from likelier.data.signals import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
+from likelier.data.turns import check_train_on
 from likelier.errors import DataError
 from likelier.options import ChatOptions
 from likelier.records import (
@@ -154,6 +155,7 @@ def prepare_data(
         "signals": signals,
     }
     refuse_inert_chat_options([*train, *held_out], chat or ChatOptions())
+    check_train_on([*train, *held_out], chat or ChatOptions())
     found = prepare_groups(train, tokenizer, **settings)
     held = Tokenized()
     try:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from likelier.errors import ConfigError, DataError, ModelError
 from likelier.jsontext import BrokenJson, parse_json
@@ -15,6 +15,8 @@ from likelier.records import Message, Record, Source, answers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Then: TypeAlias = Literal["answer", "more", "nothing"]
 
 
 def check_template(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> None:
@@ -57,19 +59,21 @@ def render(
     source: Source | str,
     tools: str = "",
     *,
-    ask: bool = True,
+    then: Then | None = None,
 ) -> str:
-    """A conversation as text, by the tokenizer's chat template. Before an answer, the template's generation prompt,
-    where `ask` wants it.
+    """A conversation as text, by the tokenizer's chat template.
 
+    `then` says what comes behind it: an `answer`, whose generation prompt is rendered as well; `more` of the last
+    message, which is left open; or `nothing`. By default nothing follows the assistant, and an answer anyone else.
     `tools` is the JSON text of the tools that the template is given. Raises `RowRefused`.
     """
     conversation = [as_dict(message, source) for message in as_given(messages, chat)]
-    to_answer = ask and messages[-1].role != "assistant"
+    then = then or ("nothing" if messages[-1].role == "assistant" else "answer")
     given = {"tools": _parsed(tools, "tools", source)} if tools else {}
     given |= chat.chat_template_kwargs or {}
+    given |= {"continue_final_message": True} if then == "more" else {"add_generation_prompt": then == "answer"}
     try:
-        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=to_answer, **given)
+        text = tokenizer.apply_chat_template(conversation, tokenize=False, **given)
     except Exception as error:  # templates raise whatever they like, most often about the order of roles
         roles = " ".join(message["role"] for message in conversation)
         detail = f"the chat template refuses the roles '{roles}': {error}"

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+
+from likelier.data.masks import each_mask, together
 from likelier.data.token_cache import RecordIds, tokenizer_digest
 from likelier.options import ChatOptions
 from likelier.records import Record, answers_of, content_key
@@ -42,17 +45,18 @@ class KnownIds:
         if whole is not None or len(keys) == 1:
             return whole
         parts = [part for key in keys if (part := self._ids.get(key)) is not None and not part.merged]
-        if len(parts) < len(keys):
+        if len(parts) < len(keys) or not all(np.array_equal(part.prompt, parts[0].prompt) for part in parts):
             return None
-        return RecordIds(parts[0].prompt, tuple(part.answers[0] for part in parts), merged=False)
+        masks = together(each_mask(part.masks, 1)[0] for part in parts)
+        return RecordIds(parts[0].prompt, tuple(part.answers[0] for part in parts), merged=False, masks=masks)
 
     def _add(self, keys: tuple[bytes, ...], ids: RecordIds) -> None:
         """Where a token merges across the boundary, it moved for all answers of the record: they are known together."""
         if ids.merged or ids.unfit:
             self._ids[b"".join(keys)] = ids
             return
-        for key, answer in zip(keys, ids.answers, strict=True):
-            self._ids.setdefault(key, RecordIds(ids.prompt, (answer,), merged=False))
+        for key, answer, mask in zip(keys, ids.answers, each_mask(ids.masks, len(keys)), strict=True):
+            self._ids.setdefault(key, RecordIds(ids.prompt, (answer,), merged=False, masks=together((mask,))))
 
 
 def _keys(record: Record) -> tuple[bytes, ...]:

@@ -1,8 +1,8 @@
 """Token ids on disk, found by what was tokenized and by what tokenized it, and mapped into memory.
 
 A folder for each list of records under one tokenizer and template holds `ids.npy`, all ids in a row, `sizes.npy`, how
-they are cut, and `checksum.json`. Truncation comes after it, so that another maximum length finds the same folder. The
-folders can be deleted at any time.
+they are cut, `gaps.npy`, where answers have tokens that are not trained on, if any have, and `checksum.json`.
+Truncation comes after it, so that another maximum length finds the same folder. The folders can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from likelier.console import warn
+from likelier.data.masks import Masks, gaps_of, with_gaps
 from likelier.options import ChatOptions
 from likelier.paths import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
 from likelier.records import Record, answers_of, content_key
@@ -35,7 +36,8 @@ _UNFIT = 2  # where others have 0 or 1, whether the boundary merged
 
 
 class RecordIds(NamedTuple):
-    """A record's token ids: the prompt up to where its answers part from it, and what follows.
+    """A record's token ids: the prompt up to where its answers part from it, and what follows; `masks` say which tokens
+    of the answers are trained on, where that is not all of them.
 
     `merged` says that the prompt alone has other ids at its end than with an answer behind it. `unfit` is
     (reason, detail) of a record that has no ids.
@@ -45,6 +47,7 @@ class RecordIds(NamedTuple):
     answers: tuple[np.ndarray, ...]
     merged: bool
     unfit: tuple[str, str] | None = None
+    masks: Masks = None
 
 
 def no_ids(reason: str, detail: str) -> RecordIds:
@@ -95,11 +98,14 @@ class TokenFolder:
         if not self.path.is_dir():
             return None
         try:
-            ids, sizes = (np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS)
+            names = [name for name in _ARRAYS if name != "gaps" or (self.path / "gaps.npy").exists()]
+            ids, sizes, *gaps = (
+                np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names
+            )
             known = json.loads((self.path / "checksum.json").read_text(encoding="utf-8"))
             unfit = [(str(reason), str(detail)) for reason, detail in known.pop("unfit")]
-            if known == _checksums(ids, sizes) and len(unfit) == int((sizes[:, -1] == _UNFIT).sum()):
-                return _cut(ids, sizes, unfit)
+            if known == _checksums(ids, sizes, *gaps) and len(unfit) == int((sizes[:, -1] == _UNFIT).sum()):
+                return _cut(ids, sizes, unfit, gaps[0] if gaps else np.empty((0, 4)))
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             pass  # as damaged as with a wrong checksum
         warn(f"{self.path}: the cached token ids are damaged; the rows are tokenized again")
@@ -113,18 +119,19 @@ class TokenFolder:
             make_folder(aside.parent)
             refuse_link(aside.parent)
             made_anew(aside)
-            sizes, unfit, total = [], [], 0
+            sizes, unfit, gaps, total = [], [], [], 0
             with open(aside / "flat", "wb") as stream:
-                for row in rows:
+                for number, row in enumerate(rows):
                     for part in (row.prompt, *row.answers):
                         stream.write(part.astype("<i4", copy=False).tobytes())
                         total += len(part)
                     sizes.append(_sizes(row))
                     unfit += [row.unfit] if row.unfit else []
+                    gaps += [(number, *gap) for gap in gaps_of(row.masks)]
             if not total:  # no record has ids: nothing to keep
                 shutil.rmtree(aside, ignore_errors=True)
                 return
-            _finish(aside, np.asarray(sizes, dtype="<i4"), total, unfit)
+            _finish(aside, np.asarray(sizes, dtype="<i4"), total, unfit, np.asarray(gaps, dtype="<i4"))
             os.replace(aside, self.path)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -132,7 +139,7 @@ class TokenFolder:
                 warn(f"{self.path.parent}: token ids cannot be cached: {error.strerror or error}")
 
 
-_ARRAYS = ("ids", "sizes")
+_ARRAYS = ("ids", "sizes", "gaps")
 
 
 def _add(found: Any, text: str) -> None:
@@ -147,19 +154,20 @@ def _sizes(row: RecordIds) -> tuple[int, int, int, int]:
     return (len(row.prompt), len(first), len(second[0]) if second else _NO_ANSWER, state)
 
 
-def _finish(folder: Path, sizes: np.ndarray, total: int, unfit: list[tuple[str, str]]) -> None:
+def _finish(folder: Path, sizes: np.ndarray, total: int, unfit: list[tuple[str, str]], gaps: np.ndarray) -> None:
     """Make arrays of the flat ids and of their sizes, with checksums and why rows have no ids, all of it on disk."""
     ids = np.memmap(folder / "flat", dtype="<i4", mode="r", shape=(total,))
-    np.save(folder / "ids.npy", ids, allow_pickle=False)
-    np.save(folder / "sizes.npy", sizes, allow_pickle=False)
-    (folder / "checksum.json").write_text(json.dumps(_checksums(ids, sizes) | {"unfit": unfit}), encoding="utf-8")
+    arrays = (ids, sizes, gaps) if len(gaps) else (ids, sizes)
+    for name, array in zip(_ARRAYS, arrays, strict=False):
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    (folder / "checksum.json").write_text(json.dumps(_checksums(*arrays) | {"unfit": unfit}), encoding="utf-8")
     (folder / "flat").unlink()
     sync_files(folder)
 
 
 def _checksums(*arrays: np.ndarray) -> dict[str, Any]:
     found = {}
-    for name, array in zip(_ARRAYS, arrays, strict=True):
+    for name, array in zip(_ARRAYS, arrays, strict=False):
         crc = 0
         flat = array.reshape(-1)
         for start in range(0, len(flat), 2**22):
@@ -168,9 +176,12 @@ def _checksums(*arrays: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def _cut(ids: np.ndarray, sizes: np.ndarray, unfit: list[tuple[str, str]]) -> Iterator[RecordIds]:
+def _cut(ids: np.ndarray, sizes: np.ndarray, unfit: list[tuple[str, str]], gaps: np.ndarray) -> Iterator[RecordIds]:
     ids, place, reasons = np.asarray(ids), 0, iter(unfit)
-    for prompt, first, second, merged in np.asarray(sizes).tolist():
+    gaps_in: dict[int, list[tuple[int, int, int]]] = {}
+    for number, *gap in np.asarray(gaps).tolist():
+        gaps_in.setdefault(number, []).append((gap[0], gap[1], gap[2]))
+    for number, (prompt, first, second, merged) in enumerate(np.asarray(sizes).tolist()):
         if merged == _UNFIT:
             yield no_ids(*next(reasons))
             continue
@@ -179,4 +190,4 @@ def _cut(ids: np.ndarray, sizes: np.ndarray, unfit: list[tuple[str, str]]) -> It
         for length in lengths:
             parts.append(ids[place : place + length])
             place += length
-        yield RecordIds(parts[0], tuple(parts[1:]), bool(merged))
+        yield RecordIds(parts[0], tuple(parts[1:]), bool(merged), masks=with_gaps(lengths[1:], gaps_in.get(number, ())))

@@ -14,10 +14,20 @@ import numpy as np
 
 from likelier.console import counting
 from likelier.data.fidelity import LOSSES, Fidelity, Render
-from likelier.data.masks import Mask, Masks, answer_bytes, each_mask, trained_count
-from likelier.data.rendering import RowRefused, check_template, render
+from likelier.data.masks import (
+    Mask,
+    Masks,
+    answer_bytes,
+    cut_right,
+    each_mask,
+    together,
+    trained_count,
+    trained_runs,
+)
+from likelier.data.rendering import RowRefused, Then, check_template, render
 from likelier.data.shared_ids import ids_in_common
 from likelier.data.token_cache import RecordIds, TokenFolder, no_ids
+from likelier.data.turns import as_trained, begins_answer, check_begun, common_prefix, edges, joined, turn_masks
 from likelier.data.unprinted import Unprinted, find_unprinted
 from likelier.errors import DataError
 from likelier.options import ChatOptions
@@ -38,6 +48,7 @@ if TYPE_CHECKING:
 Truncation = Literal["drop", "cut-prompt-left", "cut-answer-right", "error"]
 Ids = np.ndarray
 _BLOCK = 512
+_EOS_WINDOW = 3  # a chat template may write a newline or so after the EOS
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +93,11 @@ class Group:
     def own_masks(self) -> tuple[Mask, ...]:
         """The masks of the answers that the row itself gave."""
         return tuple(each_mask(self.masks, len(self.answers))[: len(self.own_answers)])
+
+    def answers_without(self, eos: Any) -> list[bool]:
+        """Of each answer whether one of the turns that are trained on does not end with this token."""
+        pairs = zip(self.answers, each_mask(self.masks, len(self.answers)), strict=True)
+        return [any(eos not in turn[-_EOS_WINDOW:] for turn in trained_runs(*pair)) for pair in pairs]
 
     @property
     def tokens(self) -> int:
@@ -156,8 +172,7 @@ def tokenize_records(
         if group is not None:
             result.groups.append(group)
             result.kept.append(number)
-            ends = (answer[-_EOS_WINDOW:] for answer in group.answers)
-            result.answers_without_eos += sum(tokenizer.eos_token_id not in end for end in ends)
+            result.answers_without_eos += sum(group.answers_without(tokenizer.eos_token_id))
     if losses == "error":
         _refuse_losses(result.unusable, len(records))
     return result
@@ -198,18 +213,18 @@ def _record_ids(
 ) -> Iterator[RecordIds]:
     for start in range(0, len(records), _BLOCK):
         block = records[start : start + _BLOCK]
-        for ids in _tokenize_block(block, tokenizer, chat):
+        for record, ids in zip(block, _tokenize_block(block, tokenizer, chat), strict=True):
             if isinstance(ids, RowRefused):
                 yield no_ids(ids.reason, ids.detail)
                 continue
-            prompt, *whole = ids
-            boundary = min(_common_prefix(prompt, full) for full in whole)
+            own = answers_of(record)
+            prompt, *rest = ids
+            whole, cuts = rest[: len(own)], rest[len(own) :]
+            boundary = min(common_prefix(prompt, full) for full in whole)
             answers = tuple(np.asarray(full[boundary:], dtype=np.int32) for full in whole)
-            yield RecordIds(np.asarray(prompt[:boundary], dtype=np.int32), answers, boundary < len(prompt))
+            start, masks = np.asarray(prompt[:boundary], dtype=np.int32), turn_masks(own, whole, cuts, boundary)
+            yield RecordIds(start, answers, boundary < len(prompt), masks=masks)
         report(len(block))
-
-
-_EOS_WINDOW = 3  # a chat template may write a newline or so after the EOS
 
 
 def _check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -227,7 +242,9 @@ def _check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) ->
 def _tokenize_block(
     block: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
 ) -> list[list[list[int]] | RowRefused]:
-    """For each record the ids of the prompt and of prompt + each answer, or why it has none."""
+    """For each record the ids of the prompt, of prompt + each answer and of the `edges` of turns in them, or why it has
+    none.
+    """
     fidelity = Fidelity(_render_by(tokenizer, chat), chat)
     texts: dict[bool, list[str]] = {True: [], False: []}
     places: list[list[tuple[bool, int] | list[int]] | RowRefused] = []
@@ -285,7 +302,10 @@ def _endings(text: str, end: str) -> int:
 def _renderings(
     record: Record, tokenizer: PreTrainedTokenizerBase, fidelity: Fidelity
 ) -> list[tuple[bool, str] | list[int]]:
-    """The prompt, then prompt + each answer: as (templated, text), or as ids where the row came tokenized."""
+    """The prompt, then prompt + each answer, then the `edges` of turns: as (templated, text), or as ids where the row
+    came tokenized.
+    """
+    record = as_trained(record, fidelity.chat)
     prompt = record.prompt
     if isinstance(prompt, TokenIds):
         answers = (answer for answer in answers_of(record) if isinstance(answer, TokenIds))
@@ -294,26 +314,23 @@ def _renderings(
         eos = str(tokenizer.eos_token or "")
         whole = (prompt + str(answer) for answer in answers_of(record))
         return [(False, prompt), *((False, text if eos and text.endswith(eos) else text + eos) for text in whole)]
-    asked = fidelity.render(prompt, record.source, record.tools)
-    found: list[tuple[bool, str] | list[int]] = [(True, asked)]
-    for answer in answers_of(record):
-        assert isinstance(answer, tuple)
-        whole = fidelity.render(prompt + answer, record.source, record.tools)
+    asked = fidelity.render(prompt, record.source, record.tools, then="more" if begins_answer(prompt) else "answer")
+    answers = [answer for answer in answers_of(record) if isinstance(answer, tuple)]
+    wholes = [fidelity.render(joined(prompt, answer), record.source, record.tools) for answer in answers]
+    check_begun(record, asked, wholes)
+    found = [asked, *wholes, *edges(record, wholes, fidelity.render)]
+    for answer, whole in zip(answers, wholes, strict=True):
         fidelity.require(prompt, answer, asked, whole, record)
-        found.append((True, whole))
-    return found
+    return [(True, text) for text in found]
 
 
 def _render_by(tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> Render:
-    def by_template(messages: tuple[Message, ...], source: Source | str, tools: str, *, ask: bool = True) -> str:
-        return render(tokenizer, messages, chat, source, tools, ask=ask)
+    def by_template(
+        messages: tuple[Message, ...], source: Source | str, tools: str, *, then: Then | None = None
+    ) -> str:
+        return render(tokenizer, messages, chat, source, tools, then=then)
 
     return by_template
-
-
-def _common_prefix(left: list[int], right: list[int]) -> int:
-    length = min(len(left), len(right))
-    return next((i for i in range(length) if left[i] != right[i]), length)
 
 
 def _to_group(record: Record, ids: RecordIds, result: Tokenized, truncation: Truncation) -> Group | None:
@@ -335,13 +352,13 @@ def _to_group(record: Record, ids: RecordIds, result: Tokenized, truncation: Tru
     is_whole = not (cut_prompt or cut_answers)  # what the file claims is of the whole row
     given = record.ref_logps if isinstance(record, Pair) and is_whole else None
     margin, flip = (record.margin, record.flip_chance) if isinstance(record, Pair) else (None, None)
-    return Group(cut.prompt, cut.answers, record.source, desirable, None, given, record.weight, margin, flip)
+    return Group(cut.prompt, cut.answers, record.source, desirable, None, given, record.weight, margin, flip, cut.masks)
 
 
 def _unfit(ids: RecordIds) -> str:
     if not len(ids.prompt):
         return "no-prompt-tokens"
-    if not all(map(len, ids.answers)):
+    if not all(map(trained_count, ids.answers, each_mask(ids.masks, len(ids.answers)))):
         return "no-answer-tokens"
     return "identical-answers" if len(ids.answers) == 2 and np.array_equal(*ids.answers) else ""
 
@@ -360,7 +377,9 @@ def _truncated(ids: RecordIds, limit: int, truncation: Truncation, source: Sourc
     if truncation == "cut-prompt-left" and longest < limit:
         return ids._replace(prompt=prompt[len(prompt) + longest - limit :])
     if truncation == "cut-answer-right" and len(prompt) < limit:
-        return ids._replace(answers=tuple(answer[: limit - len(prompt)] for answer in answers))
+        masks = each_mask(ids.masks, len(answers))
+        kept = [cut_right(answer, mask, limit - len(prompt)) for answer, mask in zip(answers, masks, strict=True)]
+        return ids._replace(answers=tuple(answer for answer, _ in kept), masks=together(mask for _, mask in kept))
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite, nan
 from typing import Any
 
@@ -129,19 +129,19 @@ def content_of(value: Any, column: str) -> Content:
     raise Unfit("not-text", f"{column} is {type(value).__name__}")
 
 
-def one_answer(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages, if they are one assistant turn."""
-    if len(messages) != 1 or messages[0].role != "assistant":
-        raise Unfit("answer-not-one-assistant-turn", " ".join(message.role for message in messages) or "no message")
+def answer_turns(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages, if they begin and end with a turn of the assistant; tools and users may speak in between."""
+    if not messages or {messages[0].role, messages[-1].role} != {"assistant"}:
+        raise Unfit("answer-not-the-assistants", " ".join(message.role for message in messages) or "no message")
     return messages
 
 
 def check_prompt(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The prompt, if an assistant can go on from it."""
+    """The prompt, if an assistant can go on from it: with a turn of its own, or with one that the prompt begins."""
     if not prompt:
         raise Unfit("no-prompt")
-    if prompt[-1].role == "assistant":
-        raise Unfit("prompt-ends-with-assistant")
+    if prompt[-1].role == "assistant" and prompt[-1].tool_calls:
+        raise Unfit("prompt-ends-with-tool-calls", "nothing can be added to a turn that has called its tools")
     return prompt
 
 
@@ -154,7 +154,7 @@ def prompt_of(row: Row, answer: Any) -> Content:
 
 
 def answer_to(prompt: Content, value: Any, column: str) -> Content:
-    """An answer in the prompt's own kind: plain text to plain text, a message to messages."""
+    """An answer in the prompt's own kind: plain text to plain text, a message or several to messages."""
     if isinstance(prompt, str):
         if isinstance(value, str):
             return value
@@ -163,7 +163,7 @@ def answer_to(prompt: Content, value: Any, column: str) -> Content:
         return (Message("assistant", value),)
     if value is None or isinstance(value, (bool, int, float)):
         raise Unfit("not-text", f"{column} is {type(value).__name__}")
-    return one_answer(read_messages(value))
+    return answer_turns(read_messages(value))
 
 
 def common_start(left: tuple[Message, ...], right: tuple[Message, ...]) -> int:
@@ -179,14 +179,41 @@ def _same(left: tuple[Message, ...], right: tuple[Message, ...]) -> bool:
 
 
 def split_conversations(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> tuple[Content, Content, Content]:
-    """The prompt is what the two conversations share, cut before the last assistant turn; never inside a message."""
+    """The prompt is what the two conversations share, cut before the assistant's turn in which they part, or before the
+    last one in front of that; never inside a message.
+    """
     for messages in (chosen, rejected):
         if not messages or messages[-1].role != "assistant":
-            raise Unfit("answer-not-one-assistant-turn", "the conversation does not end with the assistant")
-    if not _same(chosen[:-1], rejected[:-1]):
-        shared = common_start(chosen, rejected)
-        raise Unfit("prompts-differ", f"the conversations part at message {shared + 1}")
-    return check_prompt(chosen[:-1]), chosen[-1:], rejected[-1:]
+            raise Unfit("answer-not-the-assistants", "the conversation does not end with the assistant")
+    shared = common_start(chosen, rejected)
+    starts = [place for place in _turn_starts(chosen[: shared + 1]) if is_turn(rejected, place)]
+    if is_turn(chosen, 0) and is_turn(rejected, 0) and not starts:
+        raise Unfit("no-prompt")
+    if not starts:
+        raise Unfit("prompts-differ", f"the conversations part at message {shared + 1}, before the assistant speaks")
+    start = starts[-1]
+    return check_prompt(chosen[:start]), chosen[start:], rejected[start:]
+
+
+def is_turn(messages: Sequence[Message], place: int) -> bool:
+    """Whether the assistant speaks at this place."""
+    return place < len(messages) and messages[place].role == "assistant"
+
+
+def _turn_starts(messages: Sequence[Message]) -> list[int]:
+    """Where turns of the assistant begin, the first message aside: several in a row are one."""
+    return [place for place in range(1, len(messages)) if is_turn(messages, place) and not is_turn(messages, place - 1)]
+
+
+def split_conversation(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """Prompt and answer of one conversation: the answer is all that the assistant and its tools said after the last
+    other turn. That is the last turn, or a whole trajectory of tool calls.
+    """
+    others = [place for place, one in enumerate(messages) if one.role not in ("assistant", "tool")]
+    after = others[-1] + 1 if others else 0
+    start = next((place for place in range(after, len(messages)) if is_turn(messages, place)), len(messages))
+    answer = answer_turns(messages[start:] or messages[-1:])
+    return check_prompt(messages[:start]), answer
 
 
 def is_hh(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import isfinite
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from likelier.data.formats.codings import Reading
 from likelier.data.formats.content import (
@@ -13,12 +13,13 @@ from likelier.data.formats.content import (
     answer_to,
     check_prompt,
     hh_messages,
+    is_assistant,
     is_hh,
     is_messages,
-    one_answer,
     prompt_of,
     read_messages,
     read_token_ids,
+    split_conversation,
     split_conversations,
     system_turn,
 )
@@ -35,15 +36,20 @@ def one(read: Callable[[Row, Source], Record]) -> Conversion:
 def pair_with_prompt(row: Row, source: Source) -> Pair:
     """prompt, chosen, rejected: as text, or as messages."""
     prompt = row["prompt"]
-    if isinstance(prompt, str) and is_messages(row["chosen"]) and len(row["chosen"]) > 1:
+    if isinstance(prompt, str) and _are_conversations(row["chosen"]):
         return pair_implicit(row, source)
     content = prompt_of(row, row["chosen"])
     chosen, rejected = (answer_to(content, row[name], name) for name in ("chosen", "rejected"))
     return Pair(content, chosen, rejected, source)
 
 
+def _are_conversations(value: Any) -> bool:
+    """Whether an answer brings its prompt with it; one that the assistant begins does not."""
+    return is_messages(value) and len(value) > 1 and not is_assistant(value[0].get("role", value[0].get("from")))
+
+
 def pair_implicit(row: Row, source: Source) -> Pair:
-    """chosen, rejected: two conversations that part at the last turn."""
+    """chosen, rejected: two conversations that begin alike."""
     return Pair(*split_conversations(read_messages(row["chosen"]), read_messages(row["rejected"])), source)
 
 
@@ -89,9 +95,9 @@ def completion(row: Row, source: Source) -> Demonstration:
 
 
 def last_turn(row: Row, source: Source) -> Demonstration:
-    """messages or conversations, system: the last turn is the answer."""
+    """messages or conversations, system: the answer is what the assistant (and its tools) said at the end."""
     messages = system_turn(row) + read_messages(row["messages" if "messages" in row else "conversations"])
-    return Demonstration(check_prompt(messages[:-1]), one_answer(messages[-1:]), source)
+    return Demonstration(*split_conversation(messages), source)
 
 
 def instruction(row: Row, source: Source) -> Demonstration:

@@ -315,8 +315,9 @@ def check_answers(record: Record) -> None:
 def _is_empty(answer: Content) -> bool:
     if isinstance(answer, TokenIds):
         return not answer.ids
-    if isinstance(answer, tuple) and any(message.tool_calls for message in answer):
-        return False
+    if isinstance(answer, tuple):  # each turn that the model is to write must be some text, or a call of tools
+        own = (one for one in answer if one.role == "assistant")
+        return any(not one.tool_calls and not one.content.strip() for one in own)
     return not (answer_text(answer) or "").strip()
 
 

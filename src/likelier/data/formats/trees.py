@@ -102,8 +102,11 @@ def _ranking(path: list[dict[str, Any]], replies: Sequence[Node]) -> Row | None:
     for name in ("rank", "score"):
         judged = [reply for reply in answers if reply.get(name) not in (None, "")]
         if len(judged) > 1:
-            texts = [_text(reply) for reply in judged]
-            return {"prompt": path, "answers": texts, f"{name}s": [reply[name] for reply in judged]}
+            asked = next((end for end in range(len(path), 0, -1) if not is_assistant(path[end - 1]["role"])), 0)
+            found: list[Any] = [_text(reply) for reply in judged]
+            if path[asked:]:  # a reply of the assistant to itself is a further turn, not the rest of the one before
+                found = [[*path[asked:], {"role": "assistant", "content": text}] for text in found]
+            return {"prompt": path[:asked], "answers": found, f"{name}s": [reply[name] for reply in judged]}
     return None
 
 
