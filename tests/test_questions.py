@@ -328,6 +328,15 @@ def test_what_a_known_sets_first_row_prefers_is_said_first(capsys: pytest.Captur
 # --- elsewhere -----------------------------------------------------------------------------------------------------
 
 
+def test_a_plan_takes_the_answer_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "prefs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in winners(0, 1, 2)))
+    assert cli.main(["estimate", "--model", "demo", "--columns", "winner_coding=0/1/2"]) == 2
+    assert "columns has no effect without --data" in capsys.readouterr().err
+    assert cli.main(["estimate", "--model", "demo", "--data", str(path)]) == 2
+    assert "reading 2 (winner_coding=0/1/2)" in capsys.readouterr().err
+
+
 def test_held_out_rows_and_several_sets_say_theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, word in (("a", "a"), ("b", "b"), ("held", "b")):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(TWO | {"winner": word}) + "\n")

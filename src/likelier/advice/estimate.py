@@ -30,6 +30,8 @@ def bytes_of(text: str) -> int:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier estimate`: those of a run that change its memory, with the run's names."""
+    from likelier.data.columns import add_columns_flag
+
     parser.add_argument("--model", required=True, help="a hub id, a folder, an adapter folder, a .gguf file, or demo")
     parser.add_argument("--method", default="dpo", help="the objective (default: dpo)")
     add_machine_flags(parser)
@@ -45,6 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--reference-scores", choices=["stored", "live"], default="stored", help="as in a run (default: stored)"
     )
     parser.add_argument("--data", metavar="FILE", help="plan for its lengths, instead of rows at --max-length")
+    add_columns_flag(parser)
     parser.add_argument("--format", choices=["text", "json"], default="text", help="of the plan (default: text)")
 
 
@@ -126,7 +129,9 @@ def make_estimate(flags: argparse.Namespace) -> Estimate:
         if value is not None and value < 1:
             raise ConfigError(f"{name}={value} is out of range; it must be at least 1")
     asked = LoraOptions(flags.lora_r, lora_targets=flags.lora_targets, load_in_4bit=flags.load_in_4bit)
-    rows = rows_of_file(flags.data, flags.model, flags.method, flags.max_length) if flags.data else None
+    if flags.columns and not flags.data:
+        raise ConfigError("columns has no effect without --data; drop it")
+    rows = rows_of_file(flags.data, flags.model, flags.method, flags.max_length, flags.columns) if flags.data else None
     planners = {
         words: planner_for(
             flags.model,
