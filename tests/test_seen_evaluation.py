@@ -16,7 +16,7 @@ import torch
 from likelier import DPO, IPO, KTO, SFT, PreferenceTrainer, RobustDPO, SimPO
 from likelier.data.tokenize import Group, tokenize_records
 from likelier.evaluation import Evaluator
-from likelier.evaluation.heldout import Evaluation, evaluate_groups, item_table
+from likelier.evaluation.heldout import Evaluation, evaluate_groups, item_table, pairs_of_rows
 from likelier.evaluation.schedule import some_of
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import fresh_accuracies
@@ -173,6 +173,33 @@ def test_a_label_is_right_on_its_own_side_and_never_on_the_line() -> None:
     rewards = torch.tensor([2.0, 1.0, 0.0, 2.0, 1.0, 0.0])
     right = label_is_right(rewards, torch.tensor([True] * 3 + [False] * 3), 1.0)
     assert right.tolist() == [True, False, False, False, False, True]
+
+
+def test_a_pair_of_equal_answers_is_not_right(policy: Any) -> None:
+    groups = groups_of(policy, chat_pairs(4))
+    groups = [replace(group, answers=group.answers[:1] * 2, ref_logps=(-9.0, -9.0)) for group in groups]
+    found = evaluated(policy, DPO(), groups).metrics
+    names = ("rewards/accuracies", "pair_accuracy", "ranking_accuracy", "ranking_accuracy_per_token")
+    assert [found[name] for name in names] == [0.0] * 4
+
+
+def test_a_pair_read_as_two_labels_stands_good_against_bad(policy: Any) -> None:
+    """Two of one row and prompt, one good and one bad, in either order; nothing else is a pair."""
+    good, bad, alone = labelled_rows(3)
+    good, bad = replace(good, desirable=True), replace(bad, prompt=good.prompt, source=good.source, desirable=False)
+
+    def found(*rows: Any) -> list[list[int]] | None:
+        groups = groups_of(policy, rows)
+        numbers = torch.arange(len(rows))
+        up = torch.tensor([row.desirable for row in rows])
+        pairs = pairs_of_rows(Scored(-numbers.double(), numbers + 1, rows=numbers, desirable=up), groups)
+        return None if pairs is None else pairs.tolist()
+
+    assert found(good, bad, alone) == [[0, 1]] and found(alone, bad, good) == [[2, 1]]
+    assert found(good, alone) is None and found(good, replace(bad, desirable=True)) is None
+    assert found(replace(good, desirable=False), bad) is None  # two bad ones
+    assert found(good, bad, replace(bad, answer=alone.answer)) is None  # a ranking
+    assert found(good, replace(bad, prompt=alone.prompt)) is None
 
 
 # --- the items' table ----------------------------------------------------------------------------------------------
