@@ -77,6 +77,12 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
     (folder / "run.json").write_text(json.dumps(card), encoding="utf-8")
 
 
+def forget_files(folder: Path) -> Path:
+    """A run as versions wrote it that recorded no lengths and hashes of its files: it may be changed by hand."""
+    write_card(folder, {name: part for name, part in read_card(folder).items() if name != "files"})
+    return folder
+
+
 def staged(root: Path, *stages: tuple[str, Path]) -> Path:
     """A run in stages whose stages are copies of these runs."""
     import shutil

@@ -18,6 +18,7 @@ import yaml
 from likelier import __version__, cli
 from likelier.data.load import load_preferences
 from likelier.data.tokenize import tokenize_records
+from likelier.errors import ConfigError
 from likelier.models import load_policy
 from likelier.records import Pair
 from tests.support import chat_pairs, labelled_rows, naive_logp, tiny_policy
@@ -471,10 +472,20 @@ def train_raising(error: BaseException, run: Run, monkeypatch: pytest.MonkeyPatc
     return run("train", "--model", "m", "--data", "d", "--output", "o")
 
 
-def test_a_fault_of_ours_ends_with_1_and_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_ends_with_1_and_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = train_raising(RuntimeError("boom"), run, monkeypatch)
-    assert code == 1
-    assert "Traceback" in err and "RuntimeError: boom" in err and "this is a fault of likelier" in err
+    assert code == 1 and "Traceback" not in err
+    first, second = err.splitlines()
+    assert first == "error: RuntimeError: boom" and second.startswith("this is a fault of likelier")
+    kept = Path(second.partition("The traceback is in ")[2].partition(";")[0])
+    assert "Traceback" in kept.read_text() and kept.stat().st_mode & 0o077 == 0
+    kept.unlink()
+
+
+def test_a_traceback_is_shown_where_it_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIKELIER_TRACEBACK", "1")
+    code, _, err = train_raising(ConfigError("mend it"), run, monkeypatch)
+    assert code == 2 and "Traceback" in err and err.endswith("error: mend it\n")
 
 
 def test_an_interruption_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -423,7 +423,7 @@ def interrupted(run: Path, event: str, step: int, number: int = signal.SIGTERM, 
     return caught.value
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_step_and_writes_a_checkpoint(
     tmp_path: Path, number: int, code: int, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ from likelier.insight.report import report_page
 from likelier.jsontext import BrokenJson, parse_json
 from likelier.models import load_policy
 from tests.fuzzing import command, files_below
-from tests.small_runs import SmallRuns, pair_rows, read_card, train, write_card, write_rows
+from tests.small_runs import SmallRuns, forget_files, pair_rows, read_card, train, write_card, write_rows
 
 GOOD: dict[str, Any] = {"model": "demo", "data": "x.jsonl", "output": "runs/x"}
 PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
@@ -272,7 +272,7 @@ def test_what_is_null_on_a_card_is_not_there(runs: SmallRuns, tmp_path: Path) ->
     ],
 )
 def test_an_evaluation_of_another_shape_is_damaged(runs: SmallRuns, tmp_path: Path, change: Any, place: str) -> None:
-    run = copied(runs.adapter, tmp_path)
+    run = forget_files(copied(runs.adapter, tmp_path))
     changed(run / "evaluations" / "step-2.json", change)
     with pytest.raises(RunFolderError, match=rf"step-2.json is damaged: .*{place}"):
         diagnose(read_run(run))

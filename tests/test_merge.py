@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from likelier import cli, merge
+from likelier import cli, merge, unfinished
 from likelier.data.load import load_preferences
 from likelier.data.tokenize import tokenize_records
 from likelier.errors import ModelError, RunFolderError
@@ -177,7 +177,7 @@ def test_a_failed_write_leaves_nothing(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(merge.os, "replace", full)
+    monkeypatch.setattr(unfinished.os, "replace", full)
     assert "No space left on device" in refused(runs.whole, tmp_path / "merged")
 
 

@@ -17,7 +17,7 @@ from likelier.errors import RunFolderError
 from likelier.insight.report import write_report
 from likelier.objectives import METHODS
 from tests.report_runs import EVIL, SECTIONS, hostile_data, huge_run, write_run
-from tests.small_runs import SmallRuns, read_card, save_tiny, staged, train, write_card
+from tests.small_runs import SmallRuns, forget_files, read_card, save_tiny, staged, train, write_card
 
 MOST_BYTES = 3_000_000
 _VOID = {"meta", "br", "img", "input"}
@@ -160,7 +160,7 @@ def test_a_run_that_goes_on_or_has_failed_says_so(runs: SmallRuns, tmp_path: Pat
     metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8")
     (folder / "metrics.jsonl").write_text(metrics + '{"step": 3, "lo', encoding="utf-8")  # being written
     shutil.rmtree(folder / "evaluations")
-    for name in ("evaluation_end", "training_seconds", "steps"):
+    for name in ("evaluation_end", "training_seconds", "steps", "files"):
         del card[name]
     write_card(folder, card | {"status": "training", "total_steps": 9})
     assert "This run has not ended: 2 steps of 9 so far." in report_of(folder).text
@@ -196,7 +196,7 @@ def test_an_older_run_has_a_report_too(runs: SmallRuns, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(runs.simpo, folder)
     card = read_card(folder)
-    for name in ("total_steps", "parameters", "evaluation", "peak_memory_gib", "versions"):
+    for name in ("total_steps", "parameters", "evaluation", "peak_memory_gib", "versions", "files"):
         card.pop(name, None)
     write_card(folder, card)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -218,7 +218,7 @@ def test_a_run_in_stages_tells_its_last_stage_and_the_whole(runs: SmallRuns, tmp
 
 def test_rows_that_were_left_out_are_named_by_file_and_line(trained: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    shutil.copytree(trained["dpo"], folder)
+    forget_files(shutil.copytree(trained["dpo"], folder))
     audit = {
         "rows": 9,
         "usable": 7,

@@ -60,7 +60,7 @@ def template(root: Path) -> None:
 
 def rendered_otherwise(root: Path) -> None:
     path = root / "model" / "chat_template.jinja"
-    path.write_text(path.read_text().replace("message['content']", "message['content'] | upper"))
+    path.write_text(path.read_text().replace("<|im_end|>", "<|im_end|> "))
 
 
 def merges(root: Path) -> None:

@@ -23,8 +23,8 @@ from likelier import cli, console, progress
 from likelier.console import Display, counting
 from likelier.errors import RunFolderError
 from likelier.insight import follow, watch
-from likelier.insight.follow import Follower, is_held
-from likelier.insight.reading import RunReader
+from likelier.insight.follow import Follower
+from likelier.insight.reading import RunReader, is_held
 from likelier.insight.verdicts import Verdict
 from likelier.insight.view import Pace, pace_of, seconds_left, sparkline, view_of
 from likelier.runs import RunFolder

@@ -1,8 +1,8 @@
 """The command line: subcommands of a few lines each, over the library.
 
-Exit codes: 0 done, 1 a fault of ours, 2 bad input (one message, no traceback), 3 something was found: by an audit, in a
-diagnosis that is an error, in a watched run or runs of a sweep that failed; 4 another process of the run has ended; 130
-interrupted (143 by SIGTERM).
+Exit codes: 0 done, 1 a fault of ours (see `faults`), 2 bad input (one message, no traceback), 3 something was found: by
+an audit, in a diagnosis that is an error, in a watched run or runs of a sweep that failed; 4 another process of the run
+has ended; 130 interrupted (129 by SIGHUP, 143 by SIGTERM).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn
 
-from likelier.errors import OTHER_RANK_ENDED, LikelierError, OtherRankEndedError, nearest
+from likelier.errors import nearest
 from likelier.outputs import add_overwrite_flag
 from likelier.versions import __version__
 
@@ -330,60 +330,35 @@ def _top_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command; returns the exit code. Nothing but `SystemExit` of a wrong or helping word leaves it."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = words[0] if words and words[0] in COMMANDS else None
-    if command is None:
-        _parser(None).parse_args(words or ["--help"])
-        return 2
-    flags = _parser(command).parse_args(words[1:])
-    from likelier.console import plain_warnings, say, say_error
-
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    plain_warnings()
     try:
-        code = COMMANDS[command].run(flags)
-    except OtherRankEndedError as error:
-        say_error(f"error: {error}")
-        return OTHER_RANK_ENDED
-    except LikelierError as error:
-        say_error(f"error: {error}")
-        return 2
-    except KeyboardInterrupt as error:
-        say("interrupted")
-        return getattr(error, "exit_code", 130)  # 143 after a SIGTERM
-    except BrokenPipeError:
-        return 0
-    except OSError as error:
-        return _machine_fault(error)
-    except Exception as error:
-        return _our_fault(error)
-    return code or 0
+        if command is None:
+            _parser(None).parse_args(words or ["--help"])
+            return 2
+        flags = _parser(command).parse_args(words[1:])
+        from likelier.console import plain_warnings
 
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        plain_warnings()
+        return COMMANDS[command].run(flags) or 0
+    except (KeyboardInterrupt, Exception) as error:
+        from likelier.faults import told
 
-def _machine_fault(error: OSError) -> int:
-    """What no command expected of the machine: no room, no permission, a file that vanished, a name too long."""
-    if error.errno is None or error.strerror is None:  # of a library, which says nothing about the machine by it
-        return _our_fault(error)
-    from likelier.console import say_error
-
-    say_error(f"error: {error.strerror}" if error.filename is None else f"error: {error.filename}: {error.strerror}")
-    return 2
-
-
-def _our_fault(error: BaseException) -> int:
-    import traceback
-
-    from likelier.console import say_error
-
-    say_error("".join(traceback.format_exception(error)).rstrip())
-    say_error("this is a fault of likelier, not of your input; please report it with the lines above")
-    return 1
+        return told(error)
 
 
 def run(argv: Any = None) -> None:
     """The console script."""
-    sys.exit(main(argv))
+    from likelier.streams import end_streams, prepare_streams
+
+    prepare_streams()
+    try:
+        code = main(argv)
+    except SystemExit as ended:  # of argparse
+        code = ended.code if isinstance(ended.code, int) else 2
+    sys.exit(end_streams(code))
 
 
 if __name__ == "__main__":

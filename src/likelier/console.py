@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from likelier.errors import LikelierWarning
+from likelier.errors import ConfigError, LikelierWarning
 
 
 def say(text: str) -> None:
@@ -20,12 +20,18 @@ def say(text: str) -> None:
     processes of a run the first one speaks.
     """
     if speaks():
-        print(printable(text), file=sys.stderr, flush=True)
+        _print_aside(printable(text))
 
 
 def say_error(text: str) -> None:
     """Print why this process ends; of several processes every one does, with its number."""
-    print(printable(text if speaks() else f"rank {os.environ['RANK']}: {text}"), file=sys.stderr, flush=True)
+    _print_aside(printable(text if speaks() else f"rank {os.environ['RANK']}: {text}"))
+
+
+def _print_aside(text: str) -> None:
+    """A standard error that is full, closed or was a terminal that is gone ends no run."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def speaks() -> bool:
@@ -38,7 +44,12 @@ def put(text: str, *, end: str = "\n", exact: bool = False) -> None:
 
     `exact` is for what programs read (JSON, YAML): as it is into a pipe or a file, `printable` on a terminal only.
     """
-    print(text if exact and not sys.stdout.isatty() else printable(text), end=end, flush=True)
+    try:
+        print(text if exact and not sys.stdout.isatty() else printable(text), end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"standard output cannot be written: {error.strerror or error}") from error
 
 
 def warn(text: str) -> None:

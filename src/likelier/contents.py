@@ -94,6 +94,7 @@ CARD: Shape = {
         "eval": _COUNTS,
     },
     "versions": Every(TEXT),
+    "files": Every({"bytes!": WHOLE, "hash!": TEXT}),
     "unusable_rows": Every(WHOLE),
     "reference": {
         **dict.fromkeys(("words", "identity", "weights", "scores"), TEXT),

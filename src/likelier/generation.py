@@ -23,6 +23,9 @@ from likelier.vocabulary import embedding_rows, require_rows_for
 
 WRITE_LARGER = 4  # token budgets written at once: no activations are kept, and more answers share the wait for weights
 
+MOST_TOKENS = 2**20  # of one answer
+TEMPERATURES = (1e-3, 1e3)
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -33,10 +36,18 @@ class Decoding:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens={self.max_new_tokens} is out of range; it must be at least 1")
-        if not 0 <= self.temperature < float("inf"):
-            raise ConfigError(f"temperature={self.temperature} is out of range; it must be 0 or above")
+        if not 1 <= self.max_new_tokens <= MOST_TOKENS:
+            raise ConfigError(
+                f"max_new_tokens={self.max_new_tokens} is out of range; it must lie between 1 and {MOST_TOKENS}"
+            )
+        low, high = TEMPERATURES
+        if self.temperature != 0 and not low <= self.temperature <= high:  # beyond, logits overflow or all are equal
+            raise ConfigError(
+                f"temperature={self.temperature:g} is out of range; it must be 0 (the likeliest token), or lie between "
+                f"{low:g} and {high:g}"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed={self.seed} is out of range; it must lie between 0 and 2**32 - 1")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from likelier.errors import HubError, RunFolderError, whole_reason
+from likelier.jsontext import encodable
 from likelier.modelcard import base_model_id, write_model_card
 from likelier.paths import base_names
 from likelier.redaction import without_secrets
@@ -117,7 +118,8 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
         files |= {str(file.relative_to(run.path)): file for file in run.path.glob(pattern) if _is_own(file, run.path)}
     files |= _redacted(files)
     if card:
-        files["run.json"] = _as_json(base_names({name: part for name, part in card.items() if name != "error"}))
+        told = {name: part for name, part in card.items() if name not in ("error", "files")}  # which are not all sent
+        files["run.json"] = _as_json(base_names(told))
     for name, mend in (("audit.json", _without_texts), ("adapter_config.json", _with_public_base)):
         if (run.path / name).is_file():
             files[name] = _as_json(mend(json.loads((run.path / name).read_text(encoding="utf-8")), card))
@@ -150,7 +152,7 @@ def _is_own(file: Path, folder: Path) -> bool:
 
 
 def _as_json(content: Any) -> bytes:
-    return (json.dumps(without_secrets(content), indent=2, ensure_ascii=False) + "\n").encode()
+    return (encodable(json.dumps(without_secrets(content), indent=2, ensure_ascii=False)) + "\n").encode()
 
 
 def _without_texts(audit: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:

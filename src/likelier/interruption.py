@@ -1,4 +1,5 @@
-"""Signals that ask a run to end: SIGTERM of a cluster that takes the machine back, SIGINT of a Ctrl-C.
+"""Signals that ask a run to end: SIGTERM of a cluster that takes the machine back, SIGINT of a Ctrl-C, SIGHUP of a
+terminal or connection that is gone (`nohup` has it ignored).
 
 The first one while steps are made lets the step end, has a checkpoint written and then ends the run; a second one, or
 one before the first step or after the last, ends it at once.
@@ -16,11 +17,12 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked a run to end. `exit_code` is the one that shells expect: 130 for SIGINT, 143 for SIGTERM."""
+    """A signal asked a run to end. `exit_code` is the one that shells expect: 129 for SIGHUP, 130 for SIGINT, 143
+    for SIGTERM."""
 
     def __init__(self, number: int, words: str = "") -> None:
         super().__init__(words or f"{signal.Signals(number).name}: ended at once")

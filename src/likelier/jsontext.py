@@ -45,6 +45,13 @@ def parse_json(text: str | bytes) -> Any:
         raise BrokenJson(f"a number is too long to be read ({_digits(error)} digits)") from error
 
 
+def encodable(text: str) -> str:
+    """JSON that UTF-8 can hold: what cannot (a byte of a file's name that is not UTF-8) becomes its escape, which reads
+    as the same again.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _digits(error: ValueError) -> str:
     found = re.search(r"value has (\d+) digits", str(error))
     return found.group(1) if found else "thousands of"

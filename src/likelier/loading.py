@@ -16,7 +16,7 @@ import torch
 
 from likelier.architectures import auto_class
 from likelier.errors import ConfigError, ModelError
-from likelier.paths import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
+from likelier.paths import cache_folder, local, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
 from likelier.safe_loading import (
     check_model_folder,
     read_config,
@@ -79,7 +79,7 @@ def _without_weights(kind: Any, config: Any, where: str, dtype: torch.dtype) -> 
 
 def locate(name: str) -> tuple[str, dict[str, Any]]:
     """Where a model lies, a folder or a hub id, and what transformers must be told besides. Raises `ModelError`."""
-    path = Path(name).expanduser()
+    path = local(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"no such file: {name}")
@@ -130,9 +130,9 @@ def demo_model_folder() -> Path:
 
 def converted(source: Path) -> Path:
     """A GGUF file as a model folder in the user's cache, made once per file."""
-    if not source.expanduser().is_file():
+    if not local(source).is_file():
         raise ModelError(f"no such file: {source}")
-    source = source.expanduser().resolve()
+    source = local(source).resolve()
     known = f"{source}|{source.stat().st_size}|{source.stat().st_mtime_ns}"
     folder = cache_folder() / "models" / f"{source.stem}-{hashlib.blake2b(known.encode(), digest_size=6).hexdigest()}"
     if not _is_cached(folder):

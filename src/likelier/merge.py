@@ -10,9 +10,6 @@ from __future__ import annotations
 import gc
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,11 +25,12 @@ from likelier.data.formats import convert
 from likelier.data.sources import read_rows
 from likelier.data.tokenize import Group, default_max_length, tokenize_records
 from likelier.errors import LikelierError, ModelError, RunFolderError, WrongReferenceError
+from likelier.jsontext import encodable
 from likelier.loading import quiet
 from likelier.merged import merged_model
 from likelier.modelcard import base_model_id, model_card
 from likelier.models import Policy, load_policy
-from likelier.paths import base_names, cache_folder, sync_files
+from likelier.paths import base_names, cache_folder, local, require_utf8
 from likelier.recorded import card_of, recorded_chat
 from likelier.records import Pair, Record
 from likelier.redaction import without_secrets
@@ -43,6 +41,7 @@ from likelier.rounding import round_model_
 from likelier.runs import final_folder
 from likelier.scoring import attach_scorer
 from likelier.scoring.attention import restore_attention
+from likelier.unfinished import check_writable, clear_killed, folder_when_whole
 from likelier.versions import __version__, versions
 
 MergedDtype = Literal["float32", "bfloat16"]
@@ -92,7 +91,7 @@ def merge_run(run: str, output: str, *, dtype: MergedDtype | None = None) -> str
         WrongReferenceError: the base is not the one that the run recorded.
         RunFolderError: `output` is not free or cannot be written.
     """
-    source, target = final_folder(run), Path(output).expanduser()
+    source, target = final_folder(run), local(output)
     if not source.is_dir():
         raise ModelError(f"no such run folder: {run}; give a run's folder, or an adapter's")
     _check_free(target)
@@ -100,24 +99,20 @@ def merge_run(run: str, output: str, *, dtype: MergedDtype | None = None) -> str
     _refuse_quantized(source, card)
     policy = load_policy(str(source), dtype="float32", chat=recorded_chat(card))
     wanted = dtype or _stored_dtype(_base_folder(source)) or "float32"
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir()  # ours: nobody's link lies in its place
-        told, check = _write_checked(policy, card, temporary, wanted)
-        told = {"run": base_names(str(source.resolve())), **told}
-        _write_papers(temporary, told, card, base_names(str(target.resolve())))
-        sync_files(temporary)
-        os.replace(temporary, target)
+        with folder_when_whole(target) as temporary:
+            told, check = _write_checked(policy, card, temporary, wanted)
+            told = {"run": base_names(str(source.resolve())), **told}
+            _write_papers(temporary, told, card, base_names(str(target.resolve())))
     except OSError as error:
         raise RunFolderError(f"{target} cannot be written: {error.strerror or error}; name another output") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     what = "merged into its base" if told["adapter"] else "no adapter, nothing to merge: the model as one folder"
     return f"{source}: {what}, {wanted}\n{check.words()}\nwritten to {target}"
 
 
 def _check_free(target: Path) -> None:
     """Fail before anything slow."""
+    require_utf8(target, "the output")
     if target.exists() and not target.is_dir():
         raise RunFolderError(f"{target} is a file; name a folder")
     held = sorted(entry.name for entry in target.iterdir()) if target.exists() else []
@@ -125,7 +120,8 @@ def _check_free(target: Path) -> None:
         raise RunFolderError(f"{target} is not empty (it holds {held[0]}); name another output")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryDirectory(dir=target.parent).cleanup()
+        clear_killed(target)
+        check_writable(target)
     except OSError as error:
         raise RunFolderError(f"{target} cannot be written: {error.strerror or error}; name another output") from error
 
@@ -157,8 +153,8 @@ def _base_folder(source: Path) -> Path | None:
     if not (source / "adapter_config.json").is_file():
         return source
     name = str(_json(source / "adapter_config.json").get("base_model_name_or_path") or "")
-    if name and Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
+    if name and local(name).is_dir():
+        return local(name)
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.utils import HFValidationError
 
@@ -373,5 +369,6 @@ def _save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
 
 def _write_papers(folder: Path, told: dict[str, Any], card: dict[str, Any], name: str) -> None:
     content = without_secrets({"likelier": __version__, **told})
-    (folder / "merge.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(card, name, merged=content), encoding="utf-8")
+    text = encodable(json.dumps(content, indent=2, ensure_ascii=False))
+    (folder / "merge.json").write_text(f"{text}\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(card, name, merged=content), encoding="utf-8", errors="replace")

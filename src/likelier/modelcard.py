@@ -50,7 +50,8 @@ model = AutoPeftModelForCausalLM.from_pretrained("{_PLACE}", dtype="auto")  # lo
 def write_model_card(folder: RunFolder) -> None:
     """Write README.md from run.json. Raises `RunFolderError` if there is no run.json."""
     write_whole(
-        folder.path / "README.md", model_card(folder.read_card(), base_names(str(folder.path.resolve()))).encode()
+        folder.path / "README.md",
+        model_card(folder.read_card(), base_names(str(folder.path.resolve()))).encode("utf-8", "replace"),
     )
 
 

@@ -19,6 +19,7 @@ from likelier.console import warn
 from likelier.errors import ConfigError, WrongReferenceError, whole_reason
 from likelier.loading import DEMO_MODEL, converted, demo_model_folder, load_whole, quiet
 from likelier.options import ChatOptions, Dtype, LoraOptions
+from likelier.paths import local, require_utf8
 from likelier.scoring.score import backbone_of, causal_model
 from likelier.vocabulary import embedding_rows, require_rows
 
@@ -89,6 +90,7 @@ def load_policy(
         ModelError: the model cannot be found or read.
     """
     name = str(name)
+    require_utf8(name, "the model")
     lora = lora or LoraOptions()
     autocast, pure = use_bfloat16(dtype), dtype == "pure-bfloat16"
     if pure and lora.lora_r is not None:
@@ -128,7 +130,7 @@ def _set_template(tokenizer: Any, chat: ChatOptions) -> None:
     """Take the template that was named. Raises `ConfigError` for one that cannot be read, or arguments it ignores."""
     if chat.chat_template is not None:
         try:
-            tokenizer.chat_template = Path(chat.chat_template).expanduser().read_text(encoding="utf-8")
+            tokenizer.chat_template = local(chat.chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"chat_template={chat.chat_template!r}: give a file with a Jinja template: {error}"

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from likelier.errors import ConfigError
-from likelier.paths import is_stream
+from likelier.paths import is_stream, local
 
 MARK = '<meta name="generator" content="likelier">'  # stands in the head of every page
 _HEAD = 2048  # bytes in which it is looked for
@@ -29,12 +29,12 @@ def check_output(
     """Raises `ConfigError` for a file that is there, before any work. `page`: one of ours may be written again. Pipes
     and devices are nobody's files; of a folder the one who writes tells.
     """
-    path = Path(output).expanduser()
+    path = local(output)
     is_link = path.is_symlink()
     if overwrite or is_stream(path) or path.is_dir() or not (is_link or path.is_file()):
         return
     for one in inputs:
-        if _is_same(path, Path(one).expanduser()):
+        if _is_same(path, local(one)):
             raise ConfigError(
                 f"{output} is the data itself and would be overwritten; name another output"
                 if str(one) == str(output)

@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from likelier.console import warn
-from likelier.errors import RunFolderError
+from likelier.errors import ConfigError, RunFolderError
 from likelier.redaction import without_secrets
 
 _ABSOLUTE = re.compile(r"(?:~?/|[A-Za-z]:[\\/]).")
@@ -21,12 +21,34 @@ _PLAIN_NAME = re.compile(r"[^/\\\0]+")
 _ABSOLUTE_WORD = re.compile(r"(?<![^\s('\"=])(?:~?/|[A-Za-z]:[\\/])[^\s()'\"]+")
 
 
+def local(name: str | os.PathLike[str]) -> Path:
+    """The path that a user names, `~` resolved. Raises `ConfigError` where there is no such home, or no such name."""
+    text = os.fspath(name)
+    if "\0" in text:
+        raise ConfigError(f"{text!r} holds a null byte, which no path can; name another")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{text!r}: {text.split('/')[0]} leads to no home folder on this machine; write the whole path, or ./~name "
+            "for a folder that is called so"
+        ) from error
+
+
+def require_utf8(name: str | os.PathLike[str], what: str) -> None:
+    """Raises `ConfigError` for a name that is not UTF-8: the libraries that read and write models cannot take it."""
+    try:
+        os.fspath(name).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{what} {os.fspath(name)!r} is not a name in UTF-8; rename it, or name another") from error
+
+
 def cache_folder() -> Path:
     """`LIKELIER_CACHE`, or `likelier` under the user's cache folder; it need not be there. Warns where anybody on the
     machine could put scores or models into it.
     """
     named = os.environ.get("LIKELIER_CACHE")
-    folder = Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "likelier").expanduser()
+    folder = local(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "likelier")
     with suppress(OSError):  # not there yet; who writes there says what else is wrong with it
         _check_cache(folder)
     return folder

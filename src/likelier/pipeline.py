@@ -25,7 +25,7 @@ from likelier.leftovers import nothing_left
 from likelier.modelcard import write_model_card
 from likelier.models import Dtype, default_token_budget, load_policy
 from likelier.outputs import check_output
-from likelier.paths import cache_folder, write_whole
+from likelier.paths import cache_folder, local, write_whole
 from likelier.progress import ProgressDisplay
 from likelier.ranks import join_ranks
 from likelier.recorded import card_of, final_model, recorded_chat, reference_for
@@ -114,11 +114,7 @@ def _absolute(value: Any) -> Any:
         return [_absolute(one) for one in value]
     if isinstance(value, dict):
         return value | {"path": _absolute(value["path"])} if "path" in value else value
-    return (
-        str(Path(value).expanduser().resolve())
-        if isinstance(value, str) and Path(value).expanduser().exists()
-        else value
-    )
+    return str(local(value).resolve()) if isinstance(value, str) and local(value).exists() else value
 
 
 def named_reference(name: str, dtype: Dtype, *, empty: bool = False) -> Any:

@@ -66,7 +66,7 @@ class ResilientTrainer(SavingTrainer):
         if self._begun:  # else the card is that of a run before, which a refused resume leaves alone
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             with suppress(RunFolderError):  # the error to tell is the first one, also where nothing can be written
-                self.folder.update_card({"status": status, "error": f"{type(error).__name__}: {error}"})
+                self.folder.end_card({"status": status, "error": f"{type(error).__name__}: {error}"})
 
     def _watch_steps(self, objective: Objective) -> None:
         """Before anything else is done with them."""

@@ -22,24 +22,26 @@ from likelier.console import warn
 from likelier.contents import checked_card
 from likelier.durable import append_line, cause_of_failed_write, moved_when_whole, read_object
 from likelier.errors import RunFolderError
+from likelier.jsontext import encodable
 from likelier.ownership import refuse_links, stranger_in, take_away_temporary, was_begun
-from likelier.paths import below, refuse_link, sync_file, write_whole
+from likelier.paths import below, local, refuse_link, require_utf8, sync_file, write_whole
 from likelier.records import UnusableRows
 from likelier.redaction import without_secrets
+from likelier.written import written_in
 
 _MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "*.bin")
 
 
 def _json(value: object, *, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False, default=str, allow_nan=False)
+    return encodable(json.dumps(value, indent=indent, ensure_ascii=False, default=str, allow_nan=False))
 
 
 class RunFolder:
     """A folder that holds one run."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
-        self._lock: int | None = None
+        self._lock: int | None = None  # first, for `__del__`
+        self.path = local(path)
         self.checkpoints = Checkpoints(self.path / "checkpoints")
 
     @property
@@ -106,6 +108,7 @@ class RunFolder:
 
     def lock(self) -> None:
         """Create the folder and lock it. Raises `RunFolderError` if it cannot be written, or is in use."""
+        require_utf8(self.path, "the output")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -203,6 +206,12 @@ class RunFolder:
         card = {name: value for name, value in {**before, **changes}.items() if value is not None}
         self._write("run.json", _json(without_secrets(card), indent=2))
 
+    def end_card(self, changes: Mapping[str, Any]) -> None:
+        """The last `changes` of a run that ends, with what it wrote (see `written`)."""
+        with self.writing("run.json"):
+            files = written_in(self.path)
+        self.update_card({**changes, "files": files})
+
     def write_audit(self, rows: int, unusable: UnusableRows, audit: Mapping[str, Any]) -> None:
         """Write audit.json: how many of the rows were used, and which were not, by reason, with their places; and the
         audit of those that were.
@@ -271,6 +280,8 @@ class RunFolder:
             kept = [row for row in kept if "eval_loss" not in row or row.get("step", 0) < step]
         if unlogged:
             kept = [row for row in kept if "eval_loss" in row or row.get("step", 0) < step]
+        if self.card_file.exists():
+            self.update_card({"files": None})  # they are written again from here on
         with self.writing(self.metrics_file.name):
             write_whole(self.metrics_file, "".join(f"{_json(row)}\n" for row in kept).encode())
             for path in (*self.evaluations.glob("step-*.json"), *self.skipped.glob("step-*.json")):
@@ -310,10 +321,6 @@ class RunFolder:
         if found is None and self.card_file.exists():
             found = self.read_card().get("fingerprint")
         return dict(found or {})
-
-    def read_versions(self) -> dict[str, str]:
-        """The versions that the run began with; none where its card does not tell."""
-        return dict(self.read_card().get("versions") or {}) if self.card_file.exists() else {}
 
     def check_fingerprint(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Raises `RunFolderError` naming what differs between the run `before` and this one; see `differences`."""
@@ -358,6 +365,9 @@ class OtherRanksFolder(RunFolder):
         """Left to the first rank."""
 
     def update_card(self, changes: Mapping[str, Any]) -> None:
+        """Left to the first rank."""
+
+    def end_card(self, changes: Mapping[str, Any]) -> None:
         """Left to the first rank."""
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:

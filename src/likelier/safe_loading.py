@@ -18,6 +18,7 @@ from typing import Any
 from likelier.commands import quoted
 from likelier.console import say
 from likelier.errors import LikelierError, ModelError, whole_reason
+from likelier.paths import local
 
 _SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 _HUB_ID = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
@@ -164,7 +165,7 @@ def loading_failed(name: str, what: str, error: BaseException) -> str:
     first = whole_reason(error)
     if isinstance(error, KeyError):
         first = f"an entry {first} is missing in its files"
-    if Path(name).expanduser().exists():
+    if local(name).exists():
         return f"{name} cannot be loaded as {what}: {first}. If it is damaged, save it or get it again"
     return f"{name} cannot be loaded as {what}: no folder {name} here, and as a hub id: {first}"
 

@@ -302,7 +302,7 @@ class PreferenceTrainer(ResilientTrainer):
                 self.folder.update_card({"evaluation_end": self._last_evaluation or self._evaluate_at_end()})
             else:
                 self.save_model()
-        self.folder.update_card(
+        self.folder.end_card(
             {
                 "status": "done",
                 "training_seconds": round(self._clock.seconds, 3),
@@ -322,8 +322,8 @@ class PreferenceTrainer(ResilientTrainer):
         before = self.folder.read_fingerprint() if self.resume else {}
         self._origin = origin_of(self.policy)
         self.folder.check_fingerprint(before, self.fingerprint())
-        if self.resume:
-            warn_of_other_versions(self.folder.read_versions())
+        if self.resume and self.folder.card_file.exists():
+            warn_of_other_versions(self.folder.read_card().get("versions") or {})
         checkpoint = self.folder.latest_checkpoint() if self.resume else None
         if checkpoint is None:
             self._write_card()

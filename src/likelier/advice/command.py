@@ -38,7 +38,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Gather evidence, recommend, write."""
-    memory = bytes_of(flags.memory) if flags.memory else None
+    memory = None if flags.memory is None else bytes_of(flags.memory)
     if flags.output:
         check_output(flags.output, inputs=[*flags.files, flags.model], overwrite=flags.overwrite)
     from likelier.advice.evidence import gather

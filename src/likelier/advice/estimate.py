@@ -13,6 +13,7 @@ from typing import Any
 from likelier.errors import ConfigError
 
 DEFAULT_RANK = 16  # of the adapters that are shown beside a full plan
+_LARGEST = 2.0**60  # bytes: beyond any machine
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -20,12 +21,12 @@ def bytes_of(text: str) -> int:
     """A size such as 24GB, 80GiB or 7.5e9 in bytes. Raises `ConfigError` for anything else."""
     found = re.fullmatch(r"\s*([\d.]+(?:[eE]\d+)?)\s*([KMGT]I?|)B?\s*", text, re.IGNORECASE)
     try:
-        size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+        size = float(found[1]) * _UNITS[found[2].upper()] if found else 0.0
     except ValueError:
-        size = 0
-    if size < 1:
+        size = 0.0
+    if not 1 <= size < _LARGEST:
         raise ConfigError(f"memory={text!r} is no size; write it as 24GB (10^9 bytes) or 24GiB (2^30)")
-    return size
+    return int(size)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +141,7 @@ def make_estimate(flags: argparse.Namespace) -> Estimate:
             dtype="bfloat16" if flags.dtype == "pure-bfloat16" and lora.lora_r and not asked.lora_r else flags.dtype,
             device=flags.device,
             max_length=flags.max_length,
-            memory=bytes_of(flags.memory) if flags.memory else None,
+            memory=None if flags.memory is None else bytes_of(flags.memory),
             activation_checkpointing=flags.activation_checkpointing,
             reference_scores=flags.reference_scores,
             batch_size=flags.batch_size,

@@ -15,6 +15,7 @@ from likelier.durable import read_object
 from likelier.errors import ConfigError, ModelError
 from likelier.loading import DEMO_MODEL, demo_model_folder, locate
 from likelier.options import LoraOptions
+from likelier.paths import local
 from likelier.safe_loading import read_config, reading, say_what_a_file_names
 from likelier.scoring.score import causal_model
 
@@ -60,7 +61,7 @@ def find_model(name: str | Path, lora: LoraOptions) -> Known:
     Raises `ModelError` for a model that cannot be found, `ConfigError` for a new adapter on an adapter.
     """
     folder = str(demo_model_folder()) if str(name) == DEMO_MODEL else str(name)
-    settings = Path(folder).expanduser() / "adapter_config.json"
+    settings = local(folder) / "adapter_config.json"
     if not settings.is_file():
         return Known(_config(folder), lora, adapter_loaded=False)
     if lora.lora_r is not None:
@@ -77,8 +78,8 @@ def find_model(name: str | Path, lora: LoraOptions) -> Known:
 
 
 def _config(name: str) -> Any:
-    whole = (Path(name).expanduser() / "config.json").is_file()  # a configuration is enough, where one lies here
-    where, more = (str(Path(name).expanduser()), {}) if whole else locate(name)
+    whole = (local(name) / "config.json").is_file()  # a configuration is enough, where one lies here
+    where, more = (str(local(name)), {}) if whole else locate(name)
     with reading(name, "the configuration of a model"):
         config = read_config(where, name, more)
         auto_class(config, name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from likelier.durable import read_object
 from likelier.errors import ModelError
+from likelier.paths import local
 from likelier.safe_loading import read_config, read_tokenizer, reading, say_what_a_file_names, try_out
 from likelier.vocabulary import require_rows
 
@@ -33,7 +33,7 @@ def tokenizer_of(name: str) -> tuple[Any, int]:
 
 def _base_of(name: str) -> tuple[str, str | None]:
     """(the model, its adapter's folder if that has a tokenizer of its own)."""
-    folder = Path(name).expanduser()
+    folder = local(name)
     settings = folder / "adapter_config.json"
     if not settings.is_file():
         return name, None

@@ -21,6 +21,7 @@ from likelier.data.split import prompt_key
 from likelier.errors import ConfigError, DataError
 from likelier.options import DataSet
 from likelier.outputs import check_output
+from likelier.paths import local
 from likelier.records import (
     Content,
     Demonstration,
@@ -50,7 +51,7 @@ def convert_file(
 
     Raises `ConfigError` for an output that cannot be written, `DataError` for rows that cannot become what is asked.
     """
-    path = Path(output).expanduser()
+    path = local(output)
     if path.suffix not in (".jsonl", ".ndjson"):
         raise ConfigError(f"{output}: JSON lines are written; give a name that ends in .jsonl")
     check_output(output, inputs=[source.path], overwrite=overwrite)

@@ -52,7 +52,9 @@ def stream_rows(source: str | Path | DataSet | Iterable[Mapping[str, Any]]) -> N
     if isinstance(source, DataSet):
         name, found = source.path, _read_named(source)
     else:
-        name, found = "rows", ((Source("rows", number, "row"), row) for number, row in enumerate(source, 1))
+        plain = getattr(source, "with_format", None)  # of `datasets`
+        rows: Any = source if plain is None else plain(None)
+        name, found = "rows", ((Source("rows", number, "row"), row) for number, row in enumerate(rows, 1))
     return NamedRows(name, ((place, _as_row(place, row)) for place, row in found))
 
 
@@ -287,5 +289,6 @@ def _dataset_rows(name: str, loaded: Any, split: str | None) -> Rows:
         loaded = loaded[wanted]
     elif split is not None:
         raise DataError(f"{name} holds no splits; drop split={split!r}")
-    rows = enumerate(without_decoding(loaded), 1)
+    # A format that was set and saved hides columns, and turns lists into arrays
+    rows = enumerate(without_decoding(loaded.with_format(None)), 1)
     yield from ((Source(name, number, "row"), row) for number, row in rows)

@@ -15,6 +15,7 @@ import torch
 from likelier.errors import ConfigError, ModelError
 from likelier.metrics import wilson_interval
 from likelier.options import TrainingOptions
+from likelier.paths import local
 from likelier.safe_loading import check_model_folder, loading_failed, read_config, read_tokenizer
 from likelier.vocabulary import embedding_rows, require_rows_for
 
@@ -40,7 +41,7 @@ def load_judge(name: str) -> Judge:
     """
     path, _, function = name.rpartition(":")
     if path.endswith(".py"):
-        return checked(_function(name, Path(path).expanduser(), function), name)
+        return checked(_function(name, local(path), function), name)
     return checked(lambda prompts, answers: _classify(name, prompts, answers), name)
 
 
@@ -83,8 +84,8 @@ def _classify(name: str, prompts: Sequence[str], answers: Sequence[str]) -> list
     from transformers import AutoModelForSequenceClassification
 
     try:
-        if Path(name).expanduser().is_dir():
-            check_model_folder(Path(name).expanduser(), name)
+        if local(name).is_dir():
+            check_model_folder(local(name), name)
         read_config(name, name)
         tokenizer = read_tokenizer(name)
         model, found = AutoModelForSequenceClassification.from_pretrained(

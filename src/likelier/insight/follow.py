@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,15 +53,3 @@ def last_written(folder: Path) -> float:
     """When the run last wrote something, as `time.time` counts."""
     files = [folder / name for name in ("run.json", "metrics.jsonl", "evaluations", "checkpoints")]
     return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a process of this machine holds the folder's lock: it trains there."""
-    try:
-        with open(folder / ".lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

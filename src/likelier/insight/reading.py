@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from likelier.console import warn
 from likelier.contents import checked_account, checked_card, checked_evaluation, checked_line, checked_skipped
 from likelier.errors import RunFolderError
 from likelier.jsontext import BrokenJson, parse_json
 from likelier.ownership import refuse_links
-from likelier.paths import below
+from likelier.paths import below, local
 from likelier.redaction import without_secrets
 from likelier.runs import RunFolder, final_folder
+from likelier.written import Written, what_changed, written_files, written_in
 
 Row = Mapping[str, Any]
+_QUIET = 60.0  # seconds in which the end of a line may still come
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,10 @@ class Run:
         return sorted((checked_skipped(_json(path), path) for path in paths), key=lambda content: content["step"])
 
 
+class ChangedRunError(RunFolderError):
+    """A run that has ended, and whose files are not as it left them."""
+
+
 class RunReader:
     """Reads a run again and again, each time only what is new since the last time.
 
@@ -80,9 +89,11 @@ class RunReader:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = local(path)
         self._rows = _Lines(self.path / "metrics.jsonl")
         self._files: dict[Path, tuple[object, dict[str, Any]]] = {}
+        self._checked: object = None
+        self._is_told = False
 
     def read(self) -> Run:
         """The run as it is now.
@@ -99,13 +110,41 @@ class RunReader:
             self._rows = _Lines(folder.metrics_file)
         refuse_links(folder.path)
         rows, audit = self._rows.read(), folder.path / "audit.json"
-        return Run(
+        run = Run(
             folder.path,
             self._json(folder.card_file, checked_card),
             [row for row in rows if "loss" in row],
             [without_prefix(row) for row in rows if "eval_loss" in row],
             self._json(audit, checked_account) if audit.is_file() else {},
         )
+        self._check_end(folder, run)
+        return run
+
+    def _check_end(self, folder: RunFolder, run: Run) -> None:
+        """Of a run that has ended: that its files are as it left them. Raises `RunFolderError` where they are not."""
+        if self._rows.is_torn and not is_held(folder.path):
+            self._tell_of_torn_line(run)
+        recorded = run.card.get("files")
+        versions = _versions(folder.path)
+        if recorded is None or self._checked == (recorded, versions):
+            return
+        found = what_changed(recorded, _written_in(folder.path))
+        if found is not None and folder.read_card().get("files") == recorded:  # else it goes on at this moment
+            raise ChangedRunError(
+                f"{folder.path} is not as its run left it: {found}. Its numbers would not be those of the run: bring "
+                "the file back. To read it as it is all the same, take `files` out of its run.json"
+            )
+        self._checked = (recorded, versions)
+
+    def _tell_of_torn_line(self, run: Run) -> None:
+        """A last line that nobody is about to end."""
+        where = f"{self._rows.path} ends in the midst of a line, which is not read"
+        if run.card.get("status") == "done":
+            raise ChangedRunError(f"{where}: the file of a run that is done was cut; bring it back")
+        is_old = time.time() - self._rows.path.stat().st_mtime > _QUIET  # else another machine may be writing
+        if is_old and not self._is_told and "files" not in run.card:
+            self._is_told = True
+            warn(f"{where}: the run was cut off there; --resume goes on before it")
 
     def _json(self, path: Path, check: Callable[[Any, object], dict[str, Any]]) -> dict[str, Any]:
         """The file's content, parsed and checked where it is another one than before."""
@@ -128,11 +167,12 @@ class _Lines:
         self._file: object = None
         self._read = 0
         self._rows: list[dict[str, Any]] = []
+        self.is_torn = False  # whether the last line has no end
 
     def read(self) -> list[dict[str, Any]]:
         """Every line so far. Raises `RunFolderError` for one that is damaged."""
         if not self.path.is_file():
-            self._file, self._read, self._rows = None, 0, []
+            self._file, self._read, self._rows, self.is_torn = None, 0, [], False
             return []
         file = self.path.stat().st_ino
         if file != self._file or self.path.stat().st_size < self._read:  # a resumed run drops lines
@@ -141,6 +181,7 @@ class _Lines:
             stream.seek(self._read)
             new = stream.read()
         whole = new[: new.rfind(b"\n") + 1]
+        self.is_torn = len(whole) < len(new)
         before = len(self._rows)
         self._rows += [_row(self.path, before + number, line) for number, line in enumerate(whole.splitlines(), 1)]
         self._read += len(whole)
@@ -161,6 +202,18 @@ def _version(path: Path) -> object:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _written_in(folder: Path) -> Written:
+    try:
+        return written_in(folder)
+    except OSError as error:
+        raise RunFolderError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from error
+
+
+def _versions(folder: Path) -> object:
+    """What changes where any of the run's files is written anew."""
+    return [(file, _version(file)) for file in written_files(folder)]
 
 
 def _stage(path: Path) -> Path:
@@ -190,3 +243,15 @@ def without_prefix(row: Row) -> dict[str, Any]:
 def _column(rows: Iterable[Row], name: str) -> tuple[list[int], list[float]]:
     known = [(row.get("step", 0), row[name]) for row in rows if isinstance(row.get(name), (int, float))]
     return [step for step, _ in known], [float(value) for _, value in known]
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process of this machine holds the folder's lock: it trains there."""
+    try:
+        with open(folder / ".lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

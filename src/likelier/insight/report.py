@@ -31,7 +31,7 @@ from likelier.insight.pages import render
 from likelier.insight.reading import Run, read_run
 from likelier.insight.verdicts import Verdict
 from likelier.outputs import add_overwrite_flag, check_output
-from likelier.paths import base_names, write_whole
+from likelier.paths import base_names, local, write_whole
 from likelier.runs import RunFolder
 
 MOST_FINDINGS = 20
@@ -57,7 +57,7 @@ def write_report(folder: str | Path, output: Path | None = None, *, overwrite: b
     Raises `RunFolderError` if there is no run, or the report cannot be written there, `ConfigError` for another file.
     """
     run = read_run(folder)
-    file = (output or Path(folder) / "report.html").expanduser()
+    file = local(output or Path(folder) / "report.html")
     check_output(file, overwrite=overwrite, page=True)
     page = report_page(run)
     try:

@@ -12,9 +12,10 @@ from typing import Any
 from likelier.console import put, say
 from likelier.errors import ConfigError, RunFolderError
 from likelier.insight.account import duration, unit
-from likelier.insight.follow import Follower, is_held, last_written
-from likelier.insight.reading import Run
+from likelier.insight.follow import Follower, last_written
+from likelier.insight.reading import ChangedRunError, Run, is_held
 from likelier.insight.view import evaluation_line, pace_of, status_words, step_line, view_of, warning_line
+from likelier.paths import local
 
 ENDED_BADLY = 3
 PATIENCE = 30.0  # seconds in which a run that is not there may appear
@@ -35,7 +36,7 @@ def run(flags: argparse.Namespace) -> int:
     interval = 2.0 if flags.interval is None else flags.interval
     if not 0.1 <= interval <= 3600:
         raise ConfigError(f"--interval {interval:g} is out of range; it must lie between 0.1 and 3600 seconds")
-    path = Path(flags.run).expanduser()
+    path = local(flags.run)
     follower = Follower(path)
     try:
         if flags.once:
@@ -65,6 +66,8 @@ def _wait_for(path: Path, follower: Follower) -> None:
         try:
             follower.read()
             return
+        except ChangedRunError:
+            raise
         except RunFolderError:
             if time.monotonic() - began > PATIENCE and not is_held(path):
                 raise

@@ -17,6 +17,7 @@ from likelier.commands import quoted
 from likelier.config import RIVALS, RunConfig, hyperparameter_fields, parse
 from likelier.errors import ConfigError, nearest
 from likelier.objectives import METHODS
+from likelier.paths import local
 
 MOST_SEEDS = 20
 _OF_THE_WHOLE = {
@@ -75,7 +76,7 @@ def plan_sweep(values: Values, vary: Sequence[str], seeds: Sequence[int]) -> Swe
     numbers = seeds_of(seeds, base.training.seed)
     runs = [_with_seed(setting, seed) for seed in numbers for setting in settings]
     _refuse_twice(settings)
-    output = Path(base.run.output).expanduser()
+    output = local(base.run.output)
     return SweepPlan(output, bool(shared.get("resume", False)), tuple(vary), numbers, base, tuple(runs))
 
 

@@ -13,6 +13,7 @@ from likelier.config import RunConfig
 from likelier.contents import SWEEP_TO_GO_ON, checked
 from likelier.durable import read_object
 from likelier.errors import RunFolderError
+from likelier.jsontext import encodable
 from likelier.paths import refuse_link, write_whole
 from likelier.redaction import without_secrets
 from likelier.sweep.plan import SweepPlan
@@ -105,7 +106,7 @@ class SweepRecord:
         """Write the file, whole. Raises `RunFolderError` where that is not possible."""
         text = json.dumps(without_secrets(self.content), indent=2, ensure_ascii=False, default=str, allow_nan=False)
         try:
-            write_whole(self.path, (text + "\n").encode())
+            write_whole(self.path, (encodable(text) + "\n").encode())
         except OSError as error:
             raise RunFolderError(f"{self.path} cannot be written: {error.strerror or error}") from error
 

@@ -12,7 +12,7 @@ from likelier.contents import SWEEP, checked
 from likelier.durable import read_object
 from likelier.errors import ConfigError, RunFolderError
 from likelier.insight.reading import Run, read_run
-from likelier.paths import base_names, below, refuse_link
+from likelier.paths import base_names, below, local, refuse_link
 from likelier.redaction import without_secrets
 
 SWEEP_FILE = "sweep.json"
@@ -73,7 +73,7 @@ def read_comparison(paths: Sequence[str | Path]) -> Comparison:
 
     Raises `RunFolderError` for what is no run, `ConfigError` where there is nothing to compare.
     """
-    folders = [Path(path).expanduser() for path in paths]
+    folders = [local(path) for path in paths]
     twice = next((path for at, path in enumerate(folders) if path.resolve() in map(Path.resolve, folders[:at])), None)
     if twice is not None:
         raise ConfigError(f"{twice} was named twice; name each run once")
