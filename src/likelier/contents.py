@@ -122,7 +122,7 @@ ACCOUNT: Shape = {
 
 SKIPPED: Shape = {"step!": WHOLE, "cause!": TEXT, "rows!": [{"source!": TEXT}]}
 _SIDE = {"logps!": [NUMBER], "ref_logps": [NUMBER], "lengths": [WHOLE]}
-_TOKEN = {"id": WHOLE, "text": TEXT, "logp": NUMBER, "ref_logp": NUMBER, "logratio": NUMBER}
+_TOKEN = {"id": WHOLE, "text": TEXT, "trained": FLAG, "logp": NUMBER, "ref_logp": NUMBER, "logratio": NUMBER}
 _SCORED = {
     **dict.fromkeys(("reward", "logp", "ref_logp", "logratio"), NUMBER),
     **dict.fromkeys(("logp_per_token", "ref_logp_per_token", "logratio_per_token"), NUMBER),

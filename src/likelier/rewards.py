@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from likelier.data.masks import Mask, trained_count
 from likelier.data.tokenize import Group
 from likelier.engine import prompt_numbers, score_groups
 from likelier.metrics import accuracy_interval
@@ -55,8 +56,10 @@ def implicit_rewards(
     rows = []
     for number, group in enumerate(groups):
         answers = [
-            _answer(policy.tokenizer, ids, mine, theirs, beta, per_token)
-            for ids, mine, theirs in zip(group.own_answers, own[number], refs[number], strict=True)
+            _answer(policy.tokenizer, ids, mask, mine, theirs, beta, per_token)
+            for ids, mask, mine, theirs in zip(
+                group.own_answers, group.own_masks, own[number], refs[number], strict=True
+            )
         ]
         row: dict[str, Any] = {"source": str(group.source)}
         if group.is_pair:
@@ -69,9 +72,9 @@ def implicit_rewards(
 
 
 def _answer(
-    tokenizer: Any, ids: Any, mine: AnswerScore, theirs: AnswerScore, beta: float, per_token: bool
+    tokenizer: Any, ids: Any, mask: Mask, mine: AnswerScore, theirs: AnswerScore, beta: float, per_token: bool
 ) -> dict[str, Any]:
-    length, logratio = len(ids), mine.logp - theirs.logp
+    length, logratio = trained_count(ids, mask), mine.logp - theirs.logp
     found: dict[str, Any] = {
         "reward": beta * logratio,
         "logp": mine.logp,
@@ -83,12 +86,23 @@ def _answer(
         "logratio_per_token": logratio / length,
     }
     if per_token:
-        columns = zip(ids.tolist(), token_texts(tokenizer, ids), mine.token_logps, theirs.token_logps, strict=True)
-        found["tokens"] = [
-            {"id": token, "text": text, "logp": own, "ref_logp": ref, "logratio": own - ref}
-            for token, text, own, ref in columns
-        ]
+        columns = zip(mine.token_logps, theirs.token_logps, strict=True)
+        figures = [{"logp": own, "ref_logp": ref, "logratio": own - ref} for own, ref in columns]
+        found["tokens"] = token_rows(tokenizer, ids, mask, figures)
     return found
+
+
+def token_rows(tokenizer: Any, ids: Any, mask: Mask, figures: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+    """An answer's tokens with their texts, and the figures of those that are trained on, one after the other; a token
+    that is not says so.
+    """
+    trained = [True] * len(ids) if mask is None else mask.tolist()
+    left = iter(figures)
+    rows = zip(ids.tolist(), token_texts(tokenizer, ids), trained, strict=True)
+    return [
+        {"id": token, "text": text} | (next(left) if is_trained else {"trained": False})
+        for token, text, is_trained in rows
+    ]
 
 
 def token_texts(tokenizer: Any, ids: Any) -> list[str]:

@@ -19,7 +19,6 @@ from likelier.records import Record, answers_of
 
 _BLOCK = 512
 _NO_LIMIT = 1 << 30
-_EOS_WINDOW = 3  # as in training: a chat template may write a newline or so after the end
 _SCRIPT_SAMPLE = 20_000
 
 
@@ -84,7 +83,7 @@ def _note(table: TokenTable, group: Group, eos: int | None) -> None:
     table.tokens[at, 0] = len(group.prompt)
     for place, answer in enumerate(group.own_answers, 1):
         table.tokens[at, place] = len(answer)
-        table.endless[at] |= eos not in answer[-_EOS_WINDOW:].tolist()
+    table.endless[at] = any(group.answers_without(eos)[: len(group.own_answers)])
     if len(group.own_answers) == 2:
         one, other = group.own_answers
         size = min(len(one), len(other))

@@ -2,7 +2,8 @@
 
 An `answer` is what `rewards` writes per token: `tokens`, each with `text`, `logp` and, where there is a reference,
 `ref_logp` and `logratio`. A token's share is its log-ratio (times the reward scale); without a reference, its
-log-probability. The depth of the colour is the share's size beside the largest of the pair.
+log-probability. The depth of the colour is the share's size beside the largest of the pair. A token that is not trained
+on (`trained` is false: a tool's or a user's, between turns) has none of these and is shown dim.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _STYLES = {
 HEATMAP_CSS = """
 .tokens { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.75; }
 .tok { border-radius: 2px; border-bottom: 2px solid transparent; }
+.tok-fed { opacity: .5; }
 .tok-up-1 { background: rgba(0, 114, 178, .12); }
 .tok-up-2 { background: rgba(0, 114, 178, .24); }
 .tok-up-3 { background: rgba(0, 114, 178, .38); }
@@ -70,6 +72,11 @@ class Piece:
     tokens: tuple[Mapping[str, Any], ...]
 
     @property
+    def is_trained(self) -> bool:
+        """Whether any of its tokens is trained on."""
+        return any(map(_is_trained, self.tokens))
+
+    @property
     def share(self) -> float:
         """The sum of its tokens' shares, in nats."""
         return sum(map(share_of, self.tokens))
@@ -92,9 +99,17 @@ class Piece:
 
 
 def share_of(token: Mapping[str, Any]) -> float:
-    """What a token adds to the reward, before its scale: the log-ratio; without a reference the log-probability."""
+    """What a token adds to the reward, before its scale: the log-ratio; without a reference the log-probability; one
+    that is not trained on, nothing.
+    """
+    if not _is_trained(token):
+        return 0.0
     logratio = token.get("logratio")
     return float(token["logp"] if logratio is None else logratio)
+
+
+def _is_trained(token: Mapping[str, Any]) -> bool:
+    return bool(token.get("trained", True))
 
 
 def pieces_of(answer: Mapping[str, Any]) -> list[Piece]:
@@ -106,7 +121,8 @@ def pieces_of(answer: Mapping[str, Any]) -> list[Piece]:
     pieces: list[tuple[str, list[Mapping[str, Any]]]] = []
     for token in answer["tokens"]:
         text = str(token["text"])
-        if pieces and (not pieces[-1][0] or (_is_broken(pieces[-1][0]) and _is_broken(text))):
+        alike = bool(pieces) and _is_trained(pieces[-1][1][-1]) == _is_trained(token)
+        if alike and (not pieces[-1][0] or (_is_broken(pieces[-1][0]) and _is_broken(text))):
             before, tokens = pieces[-1]
             pieces[-1] = (before or text, [*tokens, token])
         else:
@@ -134,6 +150,8 @@ def level_of(share: float, scale: float) -> int:
 
 def numbers_of(piece: Piece) -> str:
     """One line: what a piece adds, for who hovers over it."""
+    if not piece.is_trained:
+        return "not trained on"
     named = (("policy", "logp"), ("reference", "ref_logp"), ("log-ratio", "logratio"), ("reward", "reward"))
     found = [(words, piece.total(name)) for words, name in named]
     parts = [f"{words} {signed(value)}" for words, value in found if value is not None]
@@ -156,11 +174,16 @@ def token_spans(answer: Mapping[str, Any], scale: float | None = None) -> Markup
     limit = scale_of(answer) if scale is None else scale
     spans = [
         Markup('<span class="{}" title="{}">{}</span>').format(
-            class_of(level_of(piece.share, limit)), numbers_of(piece), piece.shown
+            class_of_piece(piece, limit), numbers_of(piece), piece.shown
         )
         for piece in pieces_of(answer)
     ]
     return Markup('<span class="tokens">{}</span>').format(Markup("").join(spans))
+
+
+def class_of_piece(piece: Piece, scale: float) -> str:
+    """A piece's CSS classes."""
+    return class_of(level_of(piece.share, scale)) if piece.is_trained else "tok tok-fed"
 
 
 def class_of(level: int) -> str:
@@ -177,8 +200,13 @@ def token_text(answer: Mapping[str, Any], scale: float | None = None) -> Text:
     limit = scale_of(answer) if scale is None else scale
     text = Text()
     for piece in pieces_of(answer):
-        text.append(piece.shown, style=style_of(level_of(piece.share, limit)))
+        text.append(piece.shown, style=style_of_piece(piece, limit))
     return text
+
+
+def style_of_piece(piece: Piece, scale: float) -> str:
+    """A piece's rich style."""
+    return style_of(level_of(piece.share, scale)) if piece.is_trained else "dim"
 
 
 def style_of(level: int) -> str:
@@ -187,7 +215,8 @@ def style_of(level: int) -> str:
 
 
 def _has_reference(answers: Iterable[Mapping[str, Any]]) -> bool:
-    return all(token.get("logratio") is not None for answer in answers for token in answer["tokens"])
+    trained = (token for answer in answers for token in answer["tokens"] if _is_trained(token))
+    return all(token.get("logratio") is not None for token in trained)
 
 
 def _ends(answers: Sequence[Mapping[str, Any]]) -> tuple[str, str]:

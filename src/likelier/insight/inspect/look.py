@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from likelier.data.masks import trained_count
 from likelier.data.tokenize import Group
 from likelier.errors import RunFolderError
 from likelier.insight.inspect.chain import Chain, chain_of
@@ -20,7 +21,7 @@ from likelier.objectives import Objective
 from likelier.paths import cache_folder
 from likelier.recorded import card_of, final_model, policy_at, recorded_objective, reference_at_start, reference_for
 from likelier.reference import Reference, ReferenceScoring
-from likelier.rewards import implicit_rewards, score_answers, token_texts
+from likelier.rewards import implicit_rewards, score_answers, token_rows
 from likelier.scoring import attach_scorer
 
 
@@ -129,13 +130,13 @@ def _sides(group: Group) -> tuple[str, ...]:
 def _without_reference(policy: Policy, group: Group, how: ReferenceScoring) -> dict[str, dict[str, Any]]:
     found = {}
     scores = score_answers(policy.model, [group], how, per_token=True)[0]
-    for side, ids, score in zip(_sides(group), group.own_answers, scores, strict=True):
-        columns = zip(ids.tolist(), token_texts(policy.tokenizer, ids), score.token_logps, strict=True)
+    for side, ids, mask, score in zip(_sides(group), group.own_answers, group.own_masks, scores, strict=True):
+        length, figures = trained_count(ids, mask), [{"logp": logp} for logp in score.token_logps]
         found[side] = {
             "logp": score.logp,
-            "length": len(ids),
-            "logp_per_token": score.logp / len(ids),
-            "tokens": [{"id": token, "text": text, "logp": logp} for token, text, logp in columns],
+            "length": length,
+            "logp_per_token": score.logp / length,
+            "tokens": token_rows(policy.tokenizer, ids, mask, figures),
         }
     return found
 
@@ -146,7 +147,7 @@ def _with_reward(answer: dict[str, Any], reward: float, scale: float | None) -> 
     `scale` multiplies log-ratios; without one the reward is a multiple of the summed log-probability.
     """
     of, factor = ("logp", reward / (answer["logp"] or 1.0)) if scale is None else ("logratio", scale)
-    tokens = [token | {"reward": factor * token[of]} for token in answer["tokens"]]
+    tokens = [token | {"reward": factor * token[of]} if of in token else token for token in answer["tokens"]]
     return answer | {"reward": reward, "tokens": tokens}
 
 

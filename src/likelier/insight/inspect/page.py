@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from likelier.insight.heatmap import HEATMAP_CSS, class_of, legend, level_of, pieces_of, scale_of, token_spans
+from likelier.insight.heatmap import HEATMAP_CSS, class_of_piece, legend, pieces_of, scale_of, token_spans
 from likelier.insight.inspect.figures import TOKEN_NUMBERS, decimals, figure_text, notes_of, table_of
 from likelier.insight.inspect.look import Inspection
 from likelier.insight.pages import render
@@ -35,11 +35,12 @@ def as_html(found: Inspection) -> str:
 
 def _rows(answer: dict[str, Any], scale: float) -> list[dict[str, Any]]:
     """For each readable piece its text, its colour and its numbers."""
+    names = [name for _, name in TOKEN_NUMBERS if name in answer["tokens"][0]]
     return [
         {
             "text": piece.cell,
-            "style": class_of(level_of(piece.share, scale)),
-            "numbers": [decimals(total) for _, name in TOKEN_NUMBERS if (total := piece.total(name)) is not None],
+            "style": class_of_piece(piece, scale),
+            "numbers": [decimals(piece.total(name) or 0.0) if piece.is_trained else "" for name in names],
         }
         for piece in pieces_of(answer)
     ]

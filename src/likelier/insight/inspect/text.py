@@ -12,7 +12,7 @@ from likelier.insight.heatmap import (
     level_of,
     pieces_of,
     scale_of,
-    style_of,
+    style_of_piece,
     token_text,
 )
 from likelier.insight.inspect.figures import TOKEN_NUMBERS, decimals, notes_of, table_of
@@ -70,9 +70,10 @@ def _token_table(answer: dict[str, Any], scale: float, top: int | None) -> Any:
         table.add_column(words, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for piece in _largest(pieces_of(answer), top):
-        level = level_of(piece.share, scale)
-        numbers = [decimals(piece.total(name) or 0.0) for _, name in names]
-        table.add_row(Text(piece.cell, style=style_of(level)), *numbers, Text(_bar(level), style=style_of(level)))
+        style, level = style_of_piece(piece, scale), level_of(piece.share, scale)
+        numbers = [decimals(piece.total(name) or 0.0) if piece.is_trained else "" for _, name in names]
+        bar = _bar(level) if piece.is_trained else "not trained on"
+        table.add_row(Text(piece.cell, style=style), *numbers, Text(bar, style=style))
     return table
 
 
