@@ -70,6 +70,16 @@ def _card(**changes: Any) -> Callable[[Path, dict[str, Path]], None]:
     return prepare
 
 
+def _spoilt_evaluation(folder: Path, made: dict[str, Path]) -> None:
+    """In a run as versions wrote it that recorded no lengths and hashes."""
+    shutil.copytree(made["run"], folder / "copy")
+    path = folder / "copy" / "run.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({name: part for name, part in card.items() if name != "files"}), encoding="utf-8")
+    content = '{"step": 2, "items": {"chosen": [1]}}'
+    (folder / "copy" / "evaluations" / "step-2.json").write_text(content, encoding="utf-8")
+
+
 def _without_base(folder: Path, made: dict[str, Path]) -> None:
     shutil.copytree(made["adapter"], folder / "copy")
     path = folder / "copy" / "adapter_config.json"
@@ -240,6 +250,8 @@ CONFIG = [
     Case("two options that exclude each other", f"{TRAIN} --data %pairs --epochs 2"),
     Case("an option without effect", f"{TRAIN} --data %pairs --eval-steps 5"),
     Case("no data at all", TRAIN),
+    Case("a memory that no machine has", "estimate --model %model --memory 1e999GB"),
+    Case("a temperature that is no number", "chat %run --prompt Ask --temperature nan"),
     Case("a learning rate that is no number", f"{TRAIN} --data %pairs --learning-rate nan"),
 ]
 MODELS = [
@@ -299,11 +311,18 @@ RUNS = [
         "watch @copy --once",
         prepare=_copied("run", **{"metrics.jsonl": '{"step": 1, "loss": "low"}\n'}),
     ),
+    Case("an evaluation of another shape", "report @copy", prepare=_spoilt_evaluation),
     Case(
-        "an evaluation of another shape",
-        "report @copy",
-        prepare=_copied("run", **{"evaluations/step-2.json": '{"step": 2, "items": {"chosen": [1]}}'}),
+        "an evaluation that is missing",
+        "compare @copy %run",
+        prepare=_copied("run", **{"evaluations/step-2.json": None}),
     ),
+    Case(
+        "a log that lost its lines",
+        "diagnose @copy",
+        prepare=_copied("run", **{"metrics.jsonl": '{"step": 1, "loss": 0.5}\n'}),
+    ),
+    Case("a home that nobody has", "diagnose ~nosuchuser/run"),
     Case("a run compared with itself alone", "compare %run"),
     Case("a row that the run did not train on", "inspect %run --row 999"),
 ]
