@@ -158,6 +158,16 @@ DATA = [
         {"prefs.jsonl": _lines({"prompt": "a", "chosen": 1, "rejected": 2})},
     ),
     Case(
+        "the last of several turns, where no answer has several",
+        f"{TRAIN} --data @prefs.jsonl --train-on last",
+        {"prefs.jsonl": _lines({"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"})},
+    ),
+    Case(
+        "answers that the user ends",
+        "audit @prefs.jsonl",
+        {"prefs.jsonl": _lines({"prompt": "a", "completion": [{"role": "user", "content": "b"}], "label": True})},
+    ),
+    Case(
         "a message with an unknown role",
         "audit @prefs.jsonl",
         {
