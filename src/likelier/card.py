@@ -85,6 +85,7 @@ class RunFacts:
         options = self.options
         return {
             **{name: self.origin.get(name) for name in ORIGIN},
+            "date": self.policy.chat.date,
             "data_hash": self.data.hash,
             "method": self.objective.method,
             "hyperparameters": self.objective.hyperparameters(),

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from likelier.console import printable, put, say
+from likelier.data.dates import dated
 from likelier.data.rendering import render
 from likelier.data.tokenize import Group
 from likelier.errors import ConfigError, LikelierError
@@ -107,6 +108,7 @@ def pair_up(
     card = card_of(name)
     chat = recorded_chat(card)
     policy = load_policy(name, chat=replace(chat, system_prompt=system) if system else chat)
+    policy.chat = dated(policy.chat, policy.tokenizer.chat_template)
     if system and not policy.tokenizer.chat_template:
         raise ConfigError(f"system has no effect: the tokenizer of {model} has no chat template; drop it")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

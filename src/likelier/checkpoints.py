@@ -21,6 +21,7 @@ ORIGIN = {
     "chat": "the chat template, its arguments or the system prompt",
 }
 _OF_THE_DATA = {"data_hash": "the training data", "eval_hash": "the evaluation data"}
+_DATE = {"date": "the date that the chat template is told"}
 _KNOWN_LATER = ("reference", *ORIGIN)
 
 
@@ -94,12 +95,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
     compared = [
         name for name in now if before and (name not in _KNOWN_LATER or None not in (before.get(name), now[name]))
     ]
-    names = [name for name in compared if before.get(name) != now[name]]
+    names = [name for name in compared if before.get(name) != now[name] and (name in before or name not in _DATE)]
     if not names:
         return None
-    changed = [what for name, what in ORIGIN.items() if name in names]
+    changed = [what for name, what in {**ORIGIN, **_DATE}.items() if name in names]
     if not changed:  # whose token ids would be others as well
         changed = [what for name, what in _OF_THE_DATA.items() if name in names]
+    if "date" in names:
+        names = [name for name in names if name not in _OF_THE_DATA]
     said = f"{' and '.join(changed)} changed since the run began. " if changed else ""
     listed = "; ".join(f"{name}: was {before.get(name)!r}, is {now[name]!r}" for name in names)
     return f"{said}These differ from the interrupted run: {listed}. Give the same options and data, or start a new run"

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from datetime import date
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -182,6 +183,8 @@ def coerce(name: str, value: Any, hint: Any) -> Any:
         return _number(name, value, hint)
     if typing.get_origin(hint) is dict:
         return value
+    if hint is str and isinstance(value, date):  # which YAML makes of one without quotation marks
+        value = value.isoformat()
     if not isinstance(value, hint):
         raise ConfigError(f"{name}={value!r} is {type(value).__name__}; it must be {hint.__name__}")
     if isinstance(value, str) and "\0" in value:

@@ -53,7 +53,9 @@ _HELD_OUT = {"named": TEXT, "seed": WHOLE, "from_own_data": FLAG}
 _COUNTS = {"groups": WHOLE, "unusable": WHOLE, "cut_prompts": WHOLE, "cut_answers": WHOLE, "answers_without_eos": WHOLE}
 STAGE = {"name!": TEXT, "folder!": TEXT, "method": TEXT, "status": TEXT, "options": Every(ANYTHING)}
 CARD: Shape = {
-    **dict.fromkeys(("status", "started", "error", "method", "explained", "policy", "precision", "device"), TEXT),
+    **dict.fromkeys(
+        ("status", "started", "began", "error", "method", "explained", "policy", "precision", "device"), TEXT
+    ),
     **dict.fromkeys(("reward_scale", "training_seconds", "peak_memory_gib"), NUMBER),
     "chat": {
         "system_prompt": TEXT,
@@ -62,6 +64,7 @@ CARD: Shape = {
         "chat_template_kwargs": Every(ANYTHING),
         "fold_system": FLAG,
         "train_on": TEXT,
+        "date": TEXT,
     },
     "lora": {"lora_r": WHOLE, "lora_alpha": NUMBER, "lora_dropout": NUMBER, "lora_targets": TEXT, "load_in_4bit": FLAG},
     "fingerprint": {"adapter": {"dropout": NUMBER}, "token_budget": WHOLE},
@@ -163,6 +166,7 @@ EVALUATION: Shape = {
 _ENTRY = {"name!": TEXT, "status!": TEXT, "setting!": TEXT, "folder!": TEXT, "error": TEXT}
 SWEEP: Shape = {"runs!": [{**_ENTRY, "varied!": Every(ANYTHING)}]}
 SWEEP_TO_GO_ON: Shape = {
+    "began": TEXT,
     "runs!": [{**_ENTRY, "options!": Every(ANYTHING)}],
     "held_out!": _HELD_OUT,
     "data!": ANYTHING,

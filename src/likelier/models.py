@@ -16,6 +16,7 @@ from likelier.adapter_loading import load_adapter
 from likelier.adapter_parts import adapters_own_modules, base_named, has_adapter, settings_of
 from likelier.architectures import freeze_other_parts, outside_language
 from likelier.console import warn
+from likelier.data.dates import check_date
 from likelier.errors import ConfigError, WrongReferenceError, whole_reason
 from likelier.loading import DEMO_MODEL, converted, demo_model_folder, load_whole, quiet
 from likelier.options import ChatOptions, Dtype, LoraOptions
@@ -136,6 +137,7 @@ def _set_template(tokenizer: Any, chat: ChatOptions) -> None:
                 f"chat_template={chat.chat_template!r}: give a file with a Jinja template: {error}"
             ) from error
     template = tokenizer.chat_template
+    check_date(template, chat)
     for name in chat.chat_template_kwargs or {}:
         if name not in str(template or ""):
             raise ConfigError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from likelier.data.columns import Columns, columns_of
+from likelier.data.dates import parsed_date
 from likelier.errors import ConfigError, nearest
 from likelier.trainer_block import DDP_ARGUMENTS, check_trainer_block
 
@@ -101,6 +102,11 @@ class ChatOptions:
     fold_system: bool = option(
         False, "put a system turn in front of the first user's text, for chat templates that have no system turn"
     )
+    date: str | None = option(
+        None,
+        "what a chat template that asks for the date is told: 2026-11-29, or with a time 2026-11-29T13:45:00 (default: "
+        "the moment at which the run began)",
+    )
 
     def __post_init__(self) -> None:
         if self.chat_template_kwargs is not None and not isinstance(self.chat_template_kwargs, dict):
@@ -108,6 +114,8 @@ class ChatOptions:
             raise ConfigError(f"chat_template_kwargs: must be a block of names and values, found {found}")
         if self.train_on not in (None, "all", "last"):
             raise ConfigError(f"train_on={self.train_on!r} is unknown; known: all, last")
+        if self.date is not None:
+            parsed_date(self.date)
 
     @property
     def given(self) -> list[str]:

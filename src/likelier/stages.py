@@ -17,6 +17,7 @@ from typing import Any
 
 from likelier.config import RunConfig, hyperparameter_fields, parse
 from likelier.console import say
+from likelier.data.dates import as_of, now
 from likelier.errors import ConfigError, RunFolderError
 from likelier.leftovers import nothing_left
 from likelier.objectives import METHODS
@@ -145,11 +146,13 @@ def _train_in(root: RunFolder, staged: StagedConfig, ranks: Ranks) -> None:
     if refusal:
         raise RunFolderError(refusal)
     try:
-        root.update_card({"status": "training", "model": staged.model, "versions": versions()})
+        began = (root.read_card() if root.card_file.exists() else {}).get("began") or now()
+        root.update_card({"status": "training", "model": staged.model, "versions": versions(), "began": began})
         try:
             for number in range(1, len(staged.stages) + 1):
                 _write_lineage(root, staged, begun=number)
-                _train_stage(root, staged, number, ranks)
+                with as_of(began):  # the date of all stages
+                    _train_stage(root, staged, number, ranks)
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             with suppress(RunFolderError):  # the error to tell is the first one, also where nothing can be written

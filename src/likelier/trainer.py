@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from likelier.audit.run import run_audit
 from likelier.card import RunFacts, say_what_does_not_fit
 from likelier.clock import peak_memory
 from likelier.console import say, warn
+from likelier.data.dates import asks_for_date, now
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.signals import Signals
@@ -126,6 +128,7 @@ class PreferenceTrainer(ResilientTrainer):
         self, objective: Objective, train: Sequence[Record], eval_data: Sequence[Record], left_out: UnusableRows
     ) -> None:
         """Tokens of the rows, their account and audit, and what of the objective depends on them."""
+        self._take_date([*train, *eval_data])
         with self.ranks.first_before_others():  # who then find its cached token ids
             self.prepared = self._prepare(objective, train, eval_data)
         self.ranks.require_same("data", self.prepared.hash + self.prepared.held_out_hash)
@@ -138,6 +141,14 @@ class PreferenceTrainer(ResilientTrainer):
         say_what_does_not_fit(self.objective, self.train_groups, self.options.batch_size)
         self._eval_words = {str(record.source): words for record in eval_data if (words := last_turn(record.prompt))}
         self.eval_interval = self._planned_interval()
+
+    def _take_date(self, records: Sequence[Record]) -> None:
+        """What a template that asks the clock is told, for all of the run: a run that goes on has its own moment."""
+        policy = self.policy
+        if asks_for_date(policy.tokenizer.chat_template) and any(isinstance(one.prompt, tuple) for one in records):
+            before = self.folder.read_fingerprint().get("date") if self.resume else None
+            date = self.ranks.text_of_first(policy.chat.date or before or now())
+            policy.chat = replace(policy.chat, date=date)
 
     def _start(self, callbacks: Sequence[TrainerCallback]) -> None:
         """Trainer's own beginning, and the model with its scorer."""

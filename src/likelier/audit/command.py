@@ -138,6 +138,7 @@ def _audit(flags: argparse.Namespace) -> tuple[Audit, list[Any]]:
 def _model(flags: argparse.Namespace) -> dict[str, Any]:
     """What `audit_records` is given of a model."""
     from likelier.audit.model import tokenizer_of
+    from likelier.data.dates import dated
     from likelier.models import load_policy
     from likelier.recorded import card_of, final_model, recorded_chat
 
@@ -145,10 +146,12 @@ def _model(flags: argparse.Namespace) -> dict[str, Any]:
     chat = recorded_chat(card_of(name))
     if not flags.score:
         tokenizer, max_length = tokenizer_of(name)
+        chat = dated(chat, tokenizer.chat_template)
         return {"tokenizer": tokenizer, "max_length": flags.max_length or max_length, "chat": chat}
     from likelier.data.tokenize import default_max_length
 
     policy = load_policy(name, dtype=flags.dtype or "auto")
+    chat = dated(chat, policy.tokenizer.chat_template)
     max_length = flags.max_length or default_max_length(policy.context)
     return {"policy": policy, "max_length": max_length, "chat": chat, "score_sample": flags.score_sample or SCORED}
 

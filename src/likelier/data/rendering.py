@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from likelier.data.dates import date_arguments
 from likelier.errors import ConfigError, DataError, ModelError
 from likelier.jsontext import BrokenJson, parse_json
 from likelier.options import ChatOptions
@@ -71,6 +72,8 @@ def render(
     then = then or ("nothing" if messages[-1].role == "assistant" else "answer")
     given = {"tools": _parsed(tools, "tools", source)} if tools else {}
     given |= chat.chat_template_kwargs or {}
+    if chat.date is not None:
+        given |= date_arguments(tokenizer.get_chat_template(tools=given.get("tools")), chat)
     given |= {"continue_final_message": True} if then == "more" else {"add_generation_prompt": then == "answer"}
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False, **given)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from likelier.console import warn
+from likelier.data.dates import asks_for_date, dates_written
 from likelier.data.masks import Masks, gaps_of, with_gaps
 from likelier.options import ChatOptions
 from likelier.paths import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
@@ -62,12 +63,14 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> A
     """A hash of all that decides a record's ids besides the record, to be added to; None where more decides."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     template = str(chat.chat_template or tokenizer.chat_template or "")
-    if backend is None or "strftime_now" in template:  # the text holds the day on which it was made
+    if backend is None or (asks_for_date(template) and chat.date is None):
         return None
     found = hashlib.blake2b(digest_size=16)
     special = json.dumps({name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())})
     versions = f"{VERSION} {version('tokenizers')} {version('transformers')}"
-    for part in (versions, backend.to_str(), template, special, json.dumps(asdict(chat), sort_keys=True)):
+    own = {name: value for name, value in asdict(chat).items() if name != "date"}
+    parts = (versions, backend.to_str(), template, special, json.dumps(own, sort_keys=True))
+    for part in parts if chat.date is None else (*parts, dates_written(template, chat.date)):
         _add(found, part)
     return found
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from likelier.console import counting
+from likelier.data.dates import dated
 from likelier.data.fidelity import LOSSES, Fidelity, Render
 from likelier.data.masks import (
     Mask,
@@ -211,6 +212,7 @@ def _record_ids(
     chat: ChatOptions,
     report: Callable[[int], None] = lambda done: None,
 ) -> Iterator[RecordIds]:
+    chat = dated(chat, tokenizer.chat_template)  # for all rows alike, if a minute or a day ends meanwhile
     for start in range(0, len(records), _BLOCK):
         block = records[start : start + _BLOCK]
         for record, ids in zip(block, _tokenize_block(block, tokenizer, chat), strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 
 from likelier.config import RunConfig
 from likelier.contents import SWEEP_TO_GO_ON, checked
+from likelier.data.dates import now
 from likelier.durable import read_object
 from likelier.errors import RunFolderError
 from likelier.jsontext import encodable
@@ -49,6 +50,7 @@ class SweepRecord:
         content = {
             "status": "training",
             "started": _now(),
+            "began": now(),
             "words": list(plan.words),
             "seeds": list(plan.seeds),
             "model": base.run.model,

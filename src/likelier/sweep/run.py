@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from likelier.console import say
+from likelier.data.dates import as_of, now
 from likelier.data.shared_ids import sharing_ids
 from likelier.errors import ConfigError, LikelierError, RunFolderError
 from likelier.leftovers import nothing_left
@@ -86,7 +87,7 @@ def _opened(plan: SweepPlan, shared: SharedData) -> SweepRecord:
 
 def _train_all(plan: SweepPlan, shared: SharedData, record: SweepRecord) -> None:
     try:
-        with sharing_ids():
+        with sharing_ids(), as_of(record.content.get("began") or now()):  # the date of all runs
             for number, run in enumerate(plan.runs, 1):
                 _train_one(run, f"run {number} of {len(plan.runs)}, {run.name}", shared, record)
     except BaseException as error:
