@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test soak fuzz check lint types format docs bench bench-quick audit-dependencies clean
+.PHONY: demo test soak fuzz mutants check lint types format docs bench bench-quick audit-dependencies clean
 .DEFAULT_GOAL := check
 
 # torch first and pinned: on a machine without CUDA an unpinned torch brings gigabytes of CUDA packages.
@@ -34,6 +34,14 @@ soak: $(VENV)/.installed-dev
 # Files, options and run folders that are harmed in thousands of new ways: twenty minutes.
 fuzz: $(VENV)/.installed-dev
 	LIKELIER_FUZZ=thorough $(BIN)/python -m pytest -n 2 tests/test_fuzz.py tests/test_fuzz_runs.py
+
+$(VENV)/.installed-mutants: $(VENV)/.installed-dev
+	$(INSTALL) --no-build-isolation --editable '.[demo,dev,docs,mutants]'
+	touch $@
+
+# Small mistakes planted one at a time, and how many of them the tests see: ARGUMENTS='--only losses --seed 2'.
+mutants: $(VENV)/.installed-mutants
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(ARGUMENTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,0 +1,131 @@
+"""Small mistakes of one source text, one at a time: mutmut's operators and three of our own."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+from libcst.metadata import MetadataWrapper, PositionProvider
+from mutmut.mutation import mutators
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake: the file's whole text with it, and the lines that differ, without their indentation."""
+
+    path: str
+    line: int
+    kind: str
+    text: str
+    before: str
+    after: str
+
+
+def skipped_check(node: cst.If) -> Iterator[cst.If]:
+    yield node.with_changes(test=cst.Name("False"))
+
+
+def missing_statement(node: cst.Expr) -> Iterator[cst.Pass]:
+    if isinstance(node.value, cst.Call):
+        yield cst.Pass()
+
+
+def missing_term(node: cst.BinaryOperation) -> Iterator[cst.BaseExpression]:
+    if isinstance(node.operator, cst.Add | cst.Subtract | cst.Multiply | cst.Divide):
+        yield node.left
+
+
+def missing_keyword(node: cst.Call) -> Iterator[cst.Call]:
+    for at, argument in enumerate(node.args):
+        if argument.keyword is not None:
+            yield node.with_changes(args=[*node.args[:at], *node.args[at + 1 :]])
+
+
+def swapped_arguments(node: cst.Call) -> Iterator[cst.Call]:
+    named = node.func.value if isinstance(node.func, cst.Name) else ""
+    if len(node.args) > 1 and not any(a.keyword or a.star for a in node.args[:2]) and named not in _ANY_ORDER:
+        first, second = node.args[:2]
+        swapped = [first.with_changes(value=second.value), second.with_changes(value=first.value)]
+        yield node.with_changes(args=[*swapped, *node.args[2:]])
+
+
+_ANY_ORDER = ("isinstance", "max", "min")
+
+# Left out of mutmut's: what becomes None, loses a positional argument or gets a name that nothing has. Such a mutant
+# ends in a TypeError wherever it is run, so it says little about the tests and would only raise their share.
+OPERATORS: list[tuple[type, Callable[..., Iterable[cst.CSTNode]]]] = [
+    (cst.BaseNumber, mutators.operator_number),
+    (cst.SimpleString, mutators.operator_string),
+    (cst.Name, mutators.operator_name),
+    (cst.AugAssign, mutators.operator_augmented_assignment),
+    (cst.UnaryOperation, mutators.operator_remove_unary_ops),
+    (cst.Call, mutators.operator_symmetric_string_methods_swap),
+    (cst.CSTNode, mutators.operator_keywords),
+    (cst.CSTNode, mutators.operator_swap_op),
+    (cst.IfExp, mutators.operator_if_exp),
+    (cst.Call, missing_keyword),
+    (cst.Call, swapped_arguments),
+    (cst.BinaryOperation, missing_term),
+    (cst.If, skipped_check),
+    (cst.Expr, missing_statement),
+]
+
+# Types, imports and what is said when something is raised: nothing is computed there.
+_NOT_COMPUTED = (cst.Annotation, cst.Decorator, cst.Raise, cst.Import, cst.ImportFrom)
+
+
+def _words(node: cst.CSTNode) -> bool:
+    """Text for people, and the type in a cast."""
+    if isinstance(node, cst.SimpleString):
+        return " " in node.value
+    return isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value in ("cast", "TypeVar")
+
+
+class _Finder(cst.CSTVisitor):
+    METADATA_DEPENDENCIES = (PositionProvider,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # line -> kind -> the nodes and what takes their place
+        self.found: dict[int, dict[str, list[tuple[cst.CSTNode, cst.CSTNode]]]] = defaultdict(lambda: defaultdict(list))
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        if isinstance(node, _NOT_COMPUTED) or _words(node):
+            return False
+        position = self.get_metadata(PositionProvider, node, None)
+        for kind, operator in OPERATORS:
+            if position is not None and isinstance(node, kind):
+                name = operator.__name__.removeprefix("operator_")
+                self.found[position.start.line][name] += [(node, made) for made in operator(node)]
+        return True
+
+
+def mutants(path: str, source: str, seed: str) -> Iterator[Mutant]:
+    """Every line's mutants, in an order drawn by the seed: first one of each line, then a second, and so on.
+
+    Which of a line's mutants comes first is drawn by kind, so that the many of one kind do not crowd out the rest.
+    """
+    wrapper = MetadataWrapper(cst.parse_module(source))
+    finder = _Finder()
+    wrapper.visit(finder)
+    draw = random.Random(seed)
+    rounds: dict[int, list[tuple[int, str, cst.CSTNode, cst.CSTNode]]] = defaultdict(list)
+    for line, kinds in sorted(finder.found.items()):
+        left = {kind: draw.sample(pairs, len(pairs)) for kind, pairs in kinds.items() if pairs}
+        for turn in range(sum(map(len, left.values()))):
+            kind = draw.choice([kind for kind in left if left[kind]])
+            rounds[turn].append((line, kind, *left[kind].pop()))
+    for turn in sorted(rounds):
+        for line, kind, old, new in draw.sample(rounds[turn], len(rounds[turn])):
+            text = cst.ensure_type(wrapper.module.deep_replace(old, new), cst.Module).code
+            yield Mutant(path, line, kind, text, *_changed(source, text))
+
+
+def _changed(old: str, new: str) -> tuple[str, str]:
+    lines = list(difflib.ndiff(old.splitlines(), new.splitlines()))
+    taken = [" ".join(line[2:].strip() for line in lines if line.startswith(sign)) for sign in "-+"]
+    return taken[0], taken[1]
