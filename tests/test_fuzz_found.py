@@ -333,10 +333,13 @@ def test_weights_that_are_missing_are_not_drawn_at_random(runs: SmallRuns, tmp_p
 
 
 def test_settings_of_an_adapter_that_peft_cannot_read_are_refused(runs: SmallRuns, tmp_path: Path) -> None:
-    run = copied(runs.adapter, tmp_path)
-    changed(run / "adapter_config.json", lambda found: found.update(velora_config=3))
+    run, config = copied(runs.adapter, tmp_path), "adapter_config.json"
+    changed(run / config, lambda found: found.update(rank_pattern=3))
     with pytest.raises(ModelError, match="does not fit its base model"):
         load_policy(run)
-    changed(run / "adapter_config.json", lambda found: found.update(velora_config=None, alora_invocation_tokens=["x"]))
+    changed(run / config, lambda found: found.update(rank_pattern={}, velora_config=3))  # read as what it names
+    with pytest.raises(ModelError, match="a LoRA adapter with velora_config, which is not known here"):
+        load_policy(run)
+    changed(run / config, lambda found: found.update(velora_config=None, alora_invocation_tokens=["x"]))
     with pytest.raises(ModelError, match="aLoRA"):
         load_policy(run)

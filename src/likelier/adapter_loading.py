@@ -22,7 +22,7 @@ from likelier.safe_loading import check_adapter_folder, read_tokenizer, reading,
 _PREFIX = "base_model.model."  # of names in an adapter's file
 _WRAPPERS = {"base_layer", "original_module", "token_adapter"}  # peft's own, within the names of weights of the base
 _KEEPS_BASE = (True, False, "gaussian", "orthogonal", "eva")  # initialisations that leave the base as it is
-_ROWS_MEND = (
+ROWS_MEND = (
     "save it again with its rows (peft: modules_to_save with the embedding and the head, or save_pretrained with "
     "save_embedding_layers=True), or merge it where it was trained"
 )
@@ -230,7 +230,7 @@ def _require_rows(model: Any, rows: int, folder: Path) -> None:
         if any(bool(weight[rows:].isnan().any()) for weight in weights if weight is not None and not weight.is_meta):
             raise ModelError(
                 f"{folder} was trained with a vocabulary of {len(layer.weight)} tokens, its base model has {rows}, and "
-                f"the adapter does not bring the rows of the others for {names[layer]}; {_ROWS_MEND}"
+                f"the adapter does not bring the rows of the others for {names[layer]}; {ROWS_MEND}"
             )
     for part in parts_of(model):  # what the adapter's own rows stand for is never used, and must not be saved so
         if part.kind != "adapter" and part.tensor.is_floating_point() and len(part.tensor) == len(layer.weight):
@@ -238,16 +238,8 @@ def _require_rows(model: Any, rows: int, folder: Path) -> None:
 
 
 def _own_tokenizer(folder: Path, model: Any) -> Any:
-    """The adapter's tokenizer. Raises `ModelError` for one with tokens that the model has no rows for."""
+    """The adapter's tokenizer; whether the model has rows for what it writes is `vocabulary.require_rows`' question."""
     with reading(str(folder), "a tokenizer"):
         tokenizer = read_tokenizer(str(folder))
         try_out(tokenizer, model.config)
-    rows = _rows(model.get_base_model())
-    beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
-    if beyond:
-        some = ", ".join(f"{token!r} ({number})" for number, token in beyond[:3])
-        raise ModelError(
-            f"{folder}: its tokenizer has {len(beyond)} tokens for which neither the adapter nor its base has rows "
-            f"(there are {rows}): {some}{', ...' if len(beyond) > 3 else ''}; {_ROWS_MEND}"
-        )
     return tokenizer

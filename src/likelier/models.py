@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from likelier.adapter_loading import load_adapter
+from likelier.adapter_loading import ROWS_MEND, load_adapter
 from likelier.adapter_parts import adapters_own_modules, base_named, has_adapter, settings_of
 from likelier.architectures import freeze_other_parts, outside_language
 from likelier.console import warn
@@ -99,8 +99,9 @@ def load_policy(
     if (autocast or pure) and not torch.cuda.is_available():
         warn("bfloat16 arithmetic on a CPU is often many times slower than float32; --dtype auto takes float32 here")
     folder = str(demo_model_folder()) if name == DEMO_MODEL else name
+    is_adapter = (Path(folder) / "adapter_config.json").is_file()
     with quiet():
-        if (Path(folder) / "adapter_config.json").is_file():
+        if is_adapter:
             if pure:
                 raise ConfigError(f"{name} is an adapter, and dtype=pure-bfloat16 is for all weights; take bfloat16")
             if lora.lora_r is not None:
@@ -122,7 +123,8 @@ def load_policy(
         words += f", its language part; {', '.join(parts)} stay as they are"
     chat = chat or ChatOptions()
     _set_template(tokenizer, chat)
-    require_rows(tokenizer, embedding_rows(causal_model(model)), name, chat)
+    mend = {"mend": ROWS_MEND} if is_adapter else {}
+    require_rows(tokenizer, embedding_rows(causal_model(model)), name, chat, **mend)
     again = partial(load_policy, name, dtype=dtype, chat=chat, empty=empty) if lora.lora_r is None else None
     return Policy(model, tokenizer, name, words, autocast, chat, again)
 

@@ -27,7 +27,7 @@ def embedding_rows(causal: Any) -> int:
     return int(causal.get_input_embeddings().weight.shape[0])
 
 
-def require_rows(tokenizer: Any, rows: int, name: str, chat: ChatOptions | None = None) -> None:
+def require_rows(tokenizer: Any, rows: int, name: str, chat: ChatOptions | None = None, *, mend: str = _MEND) -> None:
     """Raises `ModelError` where the model has no row for what every text needs: the end of sequence, what the tokenizer
     puts around texts, what the chat template writes. A padding token without a row is replaced.
     """
@@ -37,7 +37,7 @@ def require_rows(tokenizer: Any, rows: int, name: str, chat: ChatOptions | None 
     if beyond:
         raise ModelError(
             f"{name}: the tokenizer writes {tokens_in_words(tokenizer, beyond)}, and the model's embedding has {rows} "
-            f"rows (ids 0 to {rows - 1}); {_MEND}"
+            f"rows (ids 0 to {rows - 1}); {mend}"
         )
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= rows:
         other = tokenizer.eos_token if tokenizer.eos_token is not None else tokenizer.convert_ids_to_tokens(0)
