@@ -15,6 +15,7 @@ import torch
 
 from likelier import cli
 from likelier.data.load import load_preferences
+from likelier.data.token_text import token_texts
 from likelier.data.tokenize import tokenize_records
 from likelier.insight.heatmap import (
     legend,
@@ -31,7 +32,6 @@ from likelier.insight.inspect.subject import RowName, row_of_file
 from likelier.models import load_policy
 from likelier.objectives import METHODS
 from likelier.recorded import recorded_data, times_of
-from likelier.rewards import token_texts
 from tests.small_runs import SmallRuns, pair_rows, read_card, staged, train, write_card, write_rows
 from tests.support import tiny_tokenizer
 

@@ -231,6 +231,11 @@ COMMANDS = {
     "audit": Command(
         "what is in a preference file, and what is wrong with it", "FILE [options]", *_module("likelier.audit.command")
     ),
+    "preview": Command(
+        "what each row trains on, token by token, before anything is trained",
+        "FILE --model M [options]",
+        *_module("likelier.insight.preview.command"),
+    ),
     "convert": Command(
         "write a preference file as the JSON lines that every tool reads", "IN OUT [options]", _convert_flags, _convert
     ),

@@ -95,6 +95,7 @@ CARD: Shape = {
         "max_length": WHOLE,
         "train": _COUNTS,
         "eval": _COUNTS,
+        "first_row": Every(TEXT),
     },
     "versions": Every(TEXT),
     "files": Every({"bytes!": WHOLE, "hash!": TEXT}),

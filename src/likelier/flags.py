@@ -27,7 +27,7 @@ _HYPERPARAMETER_HELP = {
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add every option as a flag. A flag that is not given leaves no trace in the namespace."""
-    _add(parser.add_argument_group("the run"), RunOptions)
+    add_section_flags(parser.add_argument_group("the run"), RunOptions)
     group = parser.add_argument_group("the method's hyperparameters")
     for name, owners in hyperparameter_fields().items():
         defaults = ", ".join(f"{method} {_shown(item.default)}" for method, item in owners.items())
@@ -37,16 +37,17 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
             f"{_HYPERPARAMETER_HELP[name]} ({defaults})",
             isinstance(next(iter(owners.values())).default, bool),
         )
-    _add(parser.add_argument_group("conversations"), ChatOptions)
-    _add(parser.add_argument_group("adapter"), LoraOptions)
-    _add(parser.add_argument_group("training"), TrainingOptions)
+    add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
+    add_section_flags(parser.add_argument_group("adapter"), LoraOptions)
+    add_section_flags(parser.add_argument_group("training"), TrainingOptions)
 
 
 def _shown(default: object) -> str:
     return "from the data" if default is None else f"{default}"
 
 
-def _add(group: Any, section: type) -> None:
+def add_section_flags(group: Any, section: type) -> None:
+    """Add the options of one dataclass. A flag that is not given leaves no trace in the namespace."""
     hints = typing.get_type_hints(section)
     for item in fields(section):
         if item.metadata.get("flag", True):

@@ -118,8 +118,7 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
         files |= {str(file.relative_to(run.path)): file for file in run.path.glob(pattern) if _is_own(file, run.path)}
     files |= _redacted(files)
     if card:
-        told = {name: part for name, part in card.items() if name not in ("error", "files")}  # which are not all sent
-        files["run.json"] = _as_json(base_names(told))
+        files["run.json"] = _as_json(base_names(_without_a_row(card)))
     for name, mend in (("audit.json", _without_texts), ("adapter_config.json", _with_public_base)):
         if (run.path / name).is_file():
             files[name] = _as_json(mend(json.loads((run.path / name).read_text(encoding="utf-8")), card))
@@ -153,6 +152,14 @@ def _is_own(file: Path, folder: Path) -> bool:
 
 def _as_json(content: Any) -> bytes:
     return (encodable(json.dumps(without_secrets(content), indent=2, ensure_ascii=False)) + "\n").encode()
+
+
+def _without_a_row(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The card without what quotes the data (a row as it was trained on, an error's message), and without the lengths
+    and hashes of files, which are not all sent.
+    """
+    data = {name: part for name, part in card.get("data", {}).items() if name != "first_row"}
+    return {name: data if name == "data" else part for name, part in card.items() if name not in ("error", "files")}
 
 
 def _without_texts(audit: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,14 +122,14 @@ def load_policy(
     if parts:
         words += f", its language part; {', '.join(parts)} stay as they are"
     chat = chat or ChatOptions()
-    _set_template(tokenizer, chat)
+    set_template(tokenizer, chat)
     mend = {"mend": ROWS_MEND} if is_adapter else {}
     require_rows(tokenizer, embedding_rows(causal_model(model)), name, chat, **mend)
     again = partial(load_policy, name, dtype=dtype, chat=chat, empty=empty) if lora.lora_r is None else None
     return Policy(model, tokenizer, name, words, autocast, chat, again)
 
 
-def _set_template(tokenizer: Any, chat: ChatOptions) -> None:
+def set_template(tokenizer: Any, chat: ChatOptions) -> None:
     """Take the template that was named. Raises `ConfigError` for one that cannot be read, or arguments it ignores."""
     if chat.chat_template is not None:
         try:

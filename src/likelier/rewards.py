@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from likelier.data.masks import Mask, trained_count
+from likelier.data.token_text import token_texts
 from likelier.data.tokenize import Group
 from likelier.engine import prompt_numbers, score_groups
 from likelier.metrics import accuracy_interval
@@ -103,24 +104,6 @@ def token_rows(tokenizer: Any, ids: Any, mask: Mask, figures: Sequence[dict[str,
         {"id": token, "text": text} | (next(left) if is_trained else {"trained": False})
         for token, text, is_trained in rows
     ]
-
-
-def token_texts(tokenizer: Any, ids: Any) -> list[str]:
-    """What each token adds to the text; joined they are the text.
-
-    A token that is only a part of a character adds nothing: the one that completes it adds the character.
-    """
-    ids = [int(token) for token in ids]
-    texts: list[str] = []
-    begin = done = 0  # the text before is decoded again, since a token may read otherwise at the beginning
-    for end in range(1, len(ids) + 1):
-        before, whole = tokenizer.decode(ids[begin:done]), tokenizer.decode(ids[begin:end])
-        if whole.endswith("\ufffd") and end < len(ids):
-            texts.append("")
-            continue
-        texts.append(whole[len(before) :])
-        begin, done = done, end
-    return texts
 
 
 def summarize(rows: Sequence[dict[str, Any]], groups: Sequence[Group], beta: float) -> str:

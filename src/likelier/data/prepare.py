@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelier.console import say, warn
 from likelier.data.partners import data_hash, with_partners
+from likelier.data.preview import RowPreview, in_brief, in_card, preview_rows
 from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
 from likelier.data.signals import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
@@ -112,6 +113,7 @@ class PreparedData:
     median_length: float
     max_length: int
     signals: Signals
+    first: RowPreview
 
     def account(self, left_out_before: UnusableRows) -> tuple[int, UnusableRows]:
         """How many rows there were at first, and all that were left out since, by the loader or here."""
@@ -127,6 +129,7 @@ class PreparedData:
             "max_length": self.max_length,
             "train": self.train.counts(),
             "eval": self.held_out.counts(),
+            "first_row": in_card(self.first),
             **self.signals.words(),
         }
 
@@ -167,6 +170,11 @@ def prepare_data(
     _say_what_is_left_out("training", found)
     _say_what_is_left_out("evaluation", held)
     median_length = float(median(found.answer_lengths()))
+    first = next(record for record in train if record.source == found.groups[0].source)
+    limits: dict[str, Any] = {"max_length": max_length, "truncation": truncation, "chat": chat}
+    (shown,) = preview_rows([first], tokenizer, **limits)
+    for line in in_brief(shown):
+        say(line)
     return PreparedData(
         train=found,
         held_out=held,
@@ -176,6 +184,7 @@ def prepare_data(
         median_length=median_length,
         max_length=max_length,
         signals=signals or Signals(),
+        first=shown,
     )
 
 

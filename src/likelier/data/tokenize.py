@@ -151,7 +151,7 @@ def tokenize_records(
     truncation: Truncation = "drop",
     chat: ChatOptions | None = None,
     cached: bool = False,
-    losses: Literal["error", "collect"] = "error",
+    losses: Literal["error", "collect", "ignore"] = "error",
 ) -> Tokenized:
     """Tokenize every record, conversations by the chat template as `chat` asks for; `cached` keeps the ids on disk.
 

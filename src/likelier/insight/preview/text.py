@@ -1,0 +1,52 @@
+"""A preview for the terminal: context dim, trained tokens green, and in brackets where there is no colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from likelier.console import printable
+from likelier.data.preview import RowPreview, ShownToken, bracketed, visible
+
+_STYLES = {"context": "dim", "trained": "green", "fed": "dim"}
+
+
+def show(rows: Sequence[RowPreview], console: Any) -> None:
+    """Print the rows to a rich console: what is to be known of each first, its tokens at the end."""
+    from rich.text import Text
+
+    colour = console.is_terminal and not console.no_color
+    trained = "green" if colour else "what stands in [brackets]"
+    console.print(Text(f"trained on: {trained}; \u21b5 is the end of a line"), soft_wrap=True)
+    for row in rows:
+        console.print()
+        console.print(Text(printable(row.source), style="bold"), soft_wrap=True)
+        for name, words in facts(row):
+            console.print(Text(f"  {name:<10} {printable(words)}"), soft_wrap=True)
+        for name, tokens in (("prompt", row.prompt), *((one.name, one.tokens) for one in row.answers)):
+            if tokens:
+                console.print(Text(f"  {name:<10} ").append_text(_text(tokens, colour)), soft_wrap=True)
+
+
+def facts(row: RowPreview) -> list[tuple[str, str]]:
+    """What is to be known of a row, by name."""
+    found = [("problem", row.problem)] if row.problem else []
+    for answer in row.answers:
+        lengths = f"{answer.trained} of {len(answer.tokens)} tokens trained on, behind {len(row.prompt)} of context"
+        found.append((answer.name, f"{lengths}; {answer.ends}"))
+    found += [("starts", row.starts)] if row.starts else []
+    found += [("cut", ", ".join(row.cut))] if row.cut else []
+    found += [("left out", f"not in the tokens: {', '.join(row.missing)}")] if row.missing else []
+    return found
+
+
+def _text(tokens: Sequence[ShownToken], colour: bool) -> Any:
+    from rich.text import Text
+
+    if not colour:
+        return Text(printable(bracketed(tokens)))
+    text = Text()
+    for token in tokens:
+        style = _STYLES[token.kind] + (" reverse" if token.special else "")
+        text.append(printable(visible((token,))), style=style)
+    return text
