@@ -11,6 +11,7 @@ from typing import Any
 
 from likelier.audit.findings import SEVERITIES, Audit
 from likelier.errors import ConfigError
+from likelier.options import ChatOptions
 from likelier.outputs import add_overwrite_flag, check_output
 from likelier.redaction import without_secrets
 
@@ -21,6 +22,8 @@ _NEEDS_MODEL = ("max_length", "score", "score_sample", "dtype")
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier audit`."""
+    from likelier.flags import add_section_flags
+
     parser.add_argument("file", help="preferences in any known format")
     parser.add_argument(
         "--columns",
@@ -40,6 +43,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=["auto", "float32", "bfloat16"], help="arithmetic of --score (default: auto)"
     )
+    add_section_flags(parser.add_argument_group("conversations, with --model"), ChatOptions)
     parser.add_argument("--format", choices=list(FORMATS), default="text", help="of the report (default: text)")
     parser.add_argument("--output", metavar="OUT", help="write the report there instead of printing it")
     parser.add_argument(
@@ -88,6 +92,7 @@ def _print(report: str, kind: str) -> None:
 def _checked(flags: argparse.Namespace) -> list[str]:
     """The findings to drop. Raises `ConfigError` for flags without an effect or out of range."""
     from likelier.audit.clean import check_names
+    from likelier.audit.model import given_chat_options
 
     names = [name.strip() for name in (flags.drop or "").split(",") if name.strip()]
     if bool(names) != bool(flags.write):
@@ -96,6 +101,9 @@ def _checked(flags: argparse.Namespace) -> list[str]:
     for name in _NEEDS_MODEL:
         if getattr(flags, name) and not flags.model:
             raise ConfigError(f"--{name.replace('_', '-')} has no effect without --model")
+    chat = given_chat_options(flags)
+    if chat and not flags.model:
+        raise ConfigError(f"--{next(iter(chat)).replace('_', '-')} has no effect without --model")
     for name in ("score_sample", "dtype"):
         if getattr(flags, name) is not None and not flags.score:
             raise ConfigError(f"--{name.replace('_', '-')} has no effect without --score")
@@ -137,21 +145,16 @@ def _audit(flags: argparse.Namespace) -> tuple[Audit, list[Any]]:
 
 def _model(flags: argparse.Namespace) -> dict[str, Any]:
     """What `audit_records` is given of a model."""
-    from likelier.audit.model import tokenizer_of
-    from likelier.data.dates import dated
+    from likelier.audit.model import given_chat_options, tokenizer_with
     from likelier.models import load_policy
-    from likelier.recorded import card_of, final_model, recorded_chat
+    from likelier.recorded import final_model
 
-    name = final_model(flags.model)
-    chat = recorded_chat(card_of(name))
+    tokenizer, max_length, chat = tokenizer_with(flags.model, given_chat_options(flags))
     if not flags.score:
-        tokenizer, max_length = tokenizer_of(name)
-        chat = dated(chat, tokenizer.chat_template)
         return {"tokenizer": tokenizer, "max_length": flags.max_length or max_length, "chat": chat}
     from likelier.data.tokenize import default_max_length
 
-    policy = load_policy(name, dtype=flags.dtype or "auto")
-    chat = dated(chat, policy.tokenizer.chat_template)
+    policy = load_policy(final_model(flags.model), dtype=flags.dtype or "auto", chat=chat)
     max_length = flags.max_length or default_max_length(policy.context)
     return {"policy": policy, "max_length": max_length, "chat": chat, "score_sample": flags.score_sample or SCORED}
 

@@ -33,10 +33,11 @@ _SHOWN = 80
 
 @dataclass
 class Fidelity:
-    """Checks renderings of one template against the records they come from."""
+    """Checks renderings of one template against the records they come from, unless it is told not to."""
 
     render: Render
     chat: ChatOptions
+    checks: bool = True
     _probed: dict[Any, frozenset[int]] = field(default_factory=dict)
 
     def require(
@@ -45,6 +46,8 @@ class Fidelity:
         """Raises `RowRefused` where `asked` (the prompt with its generation prompt) and `whole` (with the answer
         behind it) do not say what the messages say, or the answer stands where the model is not asked to write.
         """
+        if not self.checks:
+            return
         given, source = as_given(prompt + answer, self.chat), record.source
         count = len(given) - len(answer)
         if self.chat.reasoning == "drop":

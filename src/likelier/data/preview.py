@@ -174,7 +174,10 @@ _CONTEXT_SHOWN, _ANSWER_SHOWN = 40, 90
 
 def in_brief(row: RowPreview) -> list[str]:
     """At most three lines: the end of the context, and each answer in brackets."""
-    lines = [f"{row.source} trains on what stands in brackets" + (f", but {row.problem.split(':')[0]}" if row.problem else ":")]
+    lines = [
+        f"{row.source} trains on what stands in brackets"
+        + (f", but {row.problem.split(':')[0]}" if row.problem else ":")
+    ]
     for answer in row.answers:
         context, text = visible(row.prompt), bracketed(answer.tokens)
         before = context if len(context) <= _CONTEXT_SHOWN else "..." + context[-_CONTEXT_SHOWN:]

@@ -160,14 +160,18 @@ def tokenize_records(
     `drop` leaves the row out and counts it; `cut-prompt-left` removes the beginning of the prompt; `cut-answer-right`
     removes the end of the answer, which then has no EOS; `error` raises. Raises `ModelError` if conversations are given
     and the tokenizer has no chat template, and `DataError` for rows of which the template loses text, but where
-    `losses` asks for them among the unusable ones.
+    `losses` asks for them among the unusable ones (`collect`) or does not look for them (`ignore`).
     """
     chat = chat or ChatOptions()
     check_template(records, tokenizer, chat)
     _check_ids(records, tokenizer)
     result = Tokenized(max_length=max_length)
     result.unprinted = find_unprinted(records, _render_by(tokenizer, chat))
-    rows = _cached_ids(records, tokenizer, chat) if cached else _record_ids(records, tokenizer, chat)
+    rows: Iterable[RecordIds]
+    if cached:
+        rows = _cached_ids(records, tokenizer, chat)
+    else:
+        rows = _record_ids(records, tokenizer, chat, checked=losses != "ignore")
     for number, (record, ids) in enumerate(zip(records, rows, strict=True)):
         group = _to_group(record, ids, result, truncation)
         if group is not None:
@@ -211,11 +215,14 @@ def _record_ids(
     tokenizer: PreTrainedTokenizerBase,
     chat: ChatOptions,
     report: Callable[[int], None] = lambda done: None,
+    *,
+    checked: bool = True,
 ) -> Iterator[RecordIds]:
     chat = dated(chat, tokenizer.chat_template)  # for all rows alike, if a minute or a day ends meanwhile
+    fidelity = Fidelity(_render_by(tokenizer, chat), chat, checked)
     for start in range(0, len(records), _BLOCK):
         block = records[start : start + _BLOCK]
-        for record, ids in zip(block, _tokenize_block(block, tokenizer, chat), strict=True):
+        for record, ids in zip(block, _tokenize_block(block, tokenizer, fidelity), strict=True):
             if isinstance(ids, RowRefused):
                 yield no_ids(ids.reason, ids.detail)
                 continue
@@ -242,12 +249,11 @@ def _check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) ->
 
 
 def _tokenize_block(
-    block: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
+    block: Sequence[Record], tokenizer: PreTrainedTokenizerBase, fidelity: Fidelity
 ) -> list[list[list[int]] | RowRefused]:
     """For each record the ids of the prompt, of prompt + each answer and of the `edges` of turns in them, or why it has
     none.
     """
-    fidelity = Fidelity(_render_by(tokenizer, chat), chat)
     texts: dict[bool, list[str]] = {True: [], False: []}
     places: list[list[tuple[bool, int] | list[int]] | RowRefused] = []
     for record in block:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelier.errors import ConfigError, DataError
 from likelier.options import ChatOptions, TrainingOptions
+from likelier.outputs import add_overwrite_flag, check_output
 
 if TYPE_CHECKING:
     from likelier.data.load import PreferenceData
@@ -38,6 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--format", choices=["text", "json"], default="text", help="of what is printed (default: text)")
     out.add_argument("--html", metavar="OUT", help="write a page there instead")
+    add_overwrite_flag(out)
 
 
 _TRUNCATIONS = ("drop", "cut-prompt-left", "cut-answer-right", "error")
@@ -62,6 +64,8 @@ def run(flags: argparse.Namespace) -> None:
         raise ConfigError("--rows and --row were both given; keep one of them")
     if flags.html and flags.format != "text":
         raise ConfigError("--format has no effect with --html, which writes a page; drop it")
+    if flags.html:
+        check_output(flags.html, inputs=[flags.file], overwrite=flags.overwrite, page=True)
     from likelier.data.columns import columns_of
     from likelier.data.load import load_preferences
 
@@ -116,10 +120,10 @@ def _of_unusable(row: Unusable) -> RowPreview:
 
 
 def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowPreview]:
+    from likelier.audit.model import given_chat_options, tokenizer_with
     from likelier.data.preview import preview_rows
-    from likelier.insight.preview.model import tokenizer_with
 
-    given = {item.name: value for item in fields(ChatOptions) if (value := getattr(flags, item.name, None))}
+    given = given_chat_options(flags)
     tokenizer, max_length, chat = tokenizer_with(flags.model, given)
     if given and not any(isinstance(record.prompt, tuple) for record in records):
         raise ConfigError(f"{next(iter(given))} has no effect: no row is a conversation; drop it")
