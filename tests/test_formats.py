@@ -422,9 +422,9 @@ def test_a_file_of_which_no_row_can_be_used_is_refused() -> None:
 
 
 def test_columns_that_are_not_read_are_reported() -> None:
-    rows = [GOOD | {"score": 1, "system": "be kind"}, GOOD | {"notes": ""}]
-    assert converted(*rows).unread_columns == ["notes", "score", "system"]
-    assert "columns not used: notes, score, system" in str(load_preferences(rows))
+    rows = [GOOD | {"score": 1, "topic": "kindness"}, GOOD | {"notes": ""}]
+    assert converted(*rows).unread_columns == ["notes", "score", "topic"]
+    assert "columns not used: notes, score, topic" in str(load_preferences(rows))
 
 
 # --- columns that are missing --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from likelier.errors import ConfigError, nearest
 PairsFrom = Literal["all", "best", "adjacent"]
 RanksBest = Literal["smallest", "largest", "order"]
 ScoresBest = Literal["largest", "smallest"]
+PromptIs = Literal["system", "context", "unused"]
 
 
 def _role(text: str, *, many: bool = False) -> Any:
@@ -85,6 +86,11 @@ class Columns:
         "which rank is the best: smallest, largest, or order (not ranks, but the answers' numbers, the best first)", str
     )
     scores_best: ScoresBest | None = _setting("which score is the best: largest (default), smallest", str)
+    prompt_is: PromptIs | None = _setting(
+        "what a text in `prompt` is beside whole conversations that do not say it: system (a system turn), context "
+        "(text in front of the first user's turn), unused",
+        str,
+    )
     chat: bool | None = _setting("whether text becomes a user's and an assistant's turn", bool)
 
     def __post_init__(self) -> None:
@@ -110,7 +116,7 @@ class Columns:
         return {name: value for name, value in self.given.items() if name in ROLES}
 
 
-_CHOICES = {"pairs_from": PairsFrom, "ranks_best": RanksBest, "scores_best": ScoresBest}
+_CHOICES = {"pairs_from": PairsFrom, "ranks_best": RanksBest, "scores_best": ScoresBest, "prompt_is": PromptIs}
 _FIELDS: dict[str, Field[Any]] = {item.name: item for item in fields(Columns)}
 ROLES = frozenset(name for name, item in _FIELDS.items() if item.metadata["kind"] in ("one", "many"))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite, nan
 from typing import Any
 
-from likelier.jsontext import BrokenJson, parse_json
+from likelier.data.formats.spelled import NotSpelled, parse_spelled
 from likelier.records import Content, Message, TokenIds, spoken_key
 
 Row = Mapping[str, Any]
@@ -52,11 +52,42 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def plain(value: Any) -> Any:
+    """Lists for tuples and for arrays of numpy."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def as_objects(value: Any) -> Any:
+    """An object of lists that are equally long, as `datasets` has sequences of objects, as a list of objects."""
+    if not isinstance(value, Mapping) or not value:
+        return value
+    columns = [plain(as_objects(one)) for one in value.values()]
+    if not all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns):
+        return value
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def speaker(message: Mapping[Any, Any]) -> Any:
+    """Who speaks, as the message says it."""
+    return _either(message, "role", "from")
+
+
+def _either(message: Mapping[Any, Any], name: str, other: str) -> Any:
+    return message.get(other) if message.get(name) is None else message[name]
+
+
 def role_of(value: Any) -> str:
     """The usual name of a role: system, user, assistant or tool."""
     if not isinstance(value, str) or value not in _ROLES:
         raise Unfit("unknown-role", repr(value)[:60])
     return _ROLES[value]
+
+
+def is_role(value: Any) -> bool:
+    """Whether this is the name of a role that is known."""
+    return isinstance(value, str) and value in _ROLES
 
 
 def is_assistant(value: Any) -> bool:
@@ -66,20 +97,62 @@ def is_assistant(value: Any) -> bool:
 
 def read_messages(value: Any) -> tuple[Message, ...]:
     """A message list in the OpenAI style (role, content) or in ShareGPT's (from, value)."""
+    value = as_objects(value)
     items = value if isinstance(value, (list, tuple)) else [value]
-    return tuple(_message(item) for item in items)
+    return tuple(item if isinstance(item, Message) else _message(item) for item in items)
 
 
 def _message(item: Any) -> Message:
     if not isinstance(item, Mapping):
         raise Unfit("not-a-message", repr(item)[:60])
-    role = role_of(item.get("role", item.get("from")))
-    text, calls = item.get("content", item.get("value")), json_text(item.get("tool_calls"))
+    role = role_of(speaker(item))
+    text, calls = _either(item, "content", "value"), json_text(item.get("tool_calls"))
     if text is None and calls:
         text = ""
-    if not isinstance(text, str):
-        raise Unfit("not-text", f"content of a {role} message is {type(text).__name__}")
-    return Message(role, text, calls, _fields(item))
+    return Message(role, _spoken(text, role), calls, _fields(item))
+
+
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_PARTS = re.compile(r"""\s*\[\s*\{\s*['"](?:type['"]\s*:\s*['"](?:in|out)?(?:put_)?text['"]|text['"]\s*:)""")
+
+
+def _spoken(content: Any, role: str) -> str:
+    """The text of a message: a text, or text parts, which follow each other without anything between."""
+    if isinstance(content, str):
+        return _spelled_parts(content, role)
+    parts = as_objects(plain(content))
+    if not isinstance(parts, list):
+        raise Unfit("not-text", f"content of a {role} message is {type(content).__name__}")
+    return "".join(_part(part, role) for part in parts)
+
+
+def _part(part: Any, role: str) -> str:
+    if isinstance(part, str):
+        return part
+    held = {name: value for name, value in part.items() if value is not None} if isinstance(part, Mapping) else {}
+    kind = held.pop("type", "text")
+    text = held.pop("text", None)
+    if kind not in _TEXT_PARTS or not isinstance(text, str):
+        what = f"{kind!r}" if isinstance(part, Mapping) else type(part).__name__
+        raise Unfit("not-text", f"content of a {role} message has a part that is no text: {what}"[:100])
+    unread = [str(name) for name, value in held.items() if value not in ([], {}, "")]
+    if unread:
+        raise Unfit("not-text", f"a text part of a {role} message holds more: {', '.join(unread)}"[:100])
+    return text
+
+
+def _spelled_parts(text: str, role: str) -> str:
+    """A text that spells a list of text parts is read as these; any other is itself."""
+    if not _PARTS.match(text):
+        return text
+    try:
+        found = parse_spelled(text)
+    except NotSpelled as error:
+        if error.is_prose or "type" not in text[:200]:
+            return text
+        raise Unfit("broken-structure", f"content of a {role} message begins {text[:40]!r}: {error}") from error
+    parts = [one for one in found if isinstance(one, Mapping) and one.get("type") in _TEXT_PARTS and "text" in one]
+    return _spoken(found, role) if len(parts) == len(found) else text
 
 
 _READ = frozenset({"role", "from", "content", "value", "tool_calls"})
@@ -88,19 +161,35 @@ _READ = frozenset({"role", "from", "content", "value", "tool_calls"})
 def _fields(item: Mapping[Any, Any]) -> str:
     """What a message holds besides, for the chat template: a null says nothing, as padding of a table does."""
     more = {str(name): value for name, value in item.items() if name not in _READ and value is not None}
-    return json_text(more)
+    return as_json(more)
 
 
 def json_text(value: Any) -> str:
     """Tools or tool calls as JSON text, whether they came as text or as objects; empty where there are none."""
-    if isinstance(value, str):
+    text = value if isinstance(value, str) else ""
+    while isinstance(value, str):
         try:
-            value = parse_json(value) if value.strip() else None
-        except BrokenJson:
-            return value  # whoever renders it says so
-    if not value:
-        return ""
-    return json.dumps(as_written(value), ensure_ascii=False, sort_keys=True, default=str)
+            value = parse_spelled(value) if value.strip() else None
+        except NotSpelled:
+            return text  # whoever renders it says so
+    value = as_objects(plain(value))
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        value = [_unspelled(one) for one in value]
+    return as_json(value)
+
+
+def _unspelled(text: str) -> Any:
+    """The object that a text spells, if it does."""
+    try:
+        found = parse_spelled(text)
+    except NotSpelled:
+        return text
+    return found if isinstance(found, Mapping) else text
+
+
+def as_json(value: Any) -> str:
+    """A structure as JSON text; empty where there is none."""
+    return json.dumps(as_written(value), ensure_ascii=False, sort_keys=True, default=str) if value else ""
 
 
 def as_written(value: Any) -> Any:
@@ -110,7 +199,8 @@ def as_written(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {name: as_written(one) for name, one in value.items() if one is not None}
-    if isinstance(value, (list, tuple)):
+    value = plain(value)
+    if isinstance(value, list):
         return [as_written(one) for one in value]
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
@@ -146,11 +236,11 @@ def check_prompt(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def prompt_of(row: Row, answer: Any) -> Content:
-    """The row's prompt; text becomes a user's turn where `answer` is a message list."""
+    """The row's prompt; text becomes a user's turn where `answer` is a message list, or the row has a system prompt."""
     content = content_of(row["prompt"], "prompt")
-    if isinstance(content, str) and is_messages(answer):
+    if isinstance(content, str) and (is_messages(answer) or "system" in row):
         content = (Message("user", content),)
-    return check_prompt(content) if isinstance(content, tuple) else content
+    return with_system(row, check_prompt(content)) if isinstance(content, tuple) else content
 
 
 def answer_to(prompt: Content, value: Any, column: str) -> Content:
@@ -163,7 +253,31 @@ def answer_to(prompt: Content, value: Any, column: str) -> Content:
         return (Message("assistant", value),)
     if value is None or isinstance(value, (bool, int, float)):
         raise Unfit("not-text", f"{column} is {type(value).__name__}")
-    return answer_turns(read_messages(value))
+    messages = read_messages(value)
+    return answer_turns(messages[_repeated(prompt, messages) :])
+
+
+def is_answer(value: Any) -> bool:
+    """Whether this is one turn of the assistant alone, which no prompt can be found in."""
+    return is_messages(value) and len(value) == 1 and is_assistant(speaker(value[0]))
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether an answer brings its prompt with it; one that the assistant begins does not."""
+    return is_messages(value) and len(value) > 1 and not is_assistant(speaker(value[0]))
+
+
+def _repeated(prompt: Content, messages: tuple[Message, ...]) -> int:
+    """How many messages in front of an answer are the prompt over again, its system turn perhaps left out."""
+    if not isinstance(prompt, tuple) or messages[:1] == () or messages[0].role == "assistant":
+        return 0
+    start = 1 if prompt[0].role == "system" and messages[0].role != "system" else 0
+    return len(prompt) - start if starts_with(messages, prompt[start:]) else 0
+
+
+def starts_with(messages: tuple[Message, ...], start: tuple[Message, ...]) -> bool:
+    """Whether a conversation begins with these messages."""
+    return bool(start) and common_start(messages, start) == len(start)
 
 
 def common_start(left: tuple[Message, ...], right: tuple[Message, ...]) -> int:
@@ -233,10 +347,22 @@ def hh_messages(text: Any) -> tuple[Message, ...]:
     return tuple(Message(roles[who], text.removeprefix(" ")) for who, text in turns)
 
 
-def system_turn(row: Row) -> tuple[Message, ...]:
-    """The row's system prompt as a message, if it has one."""
+def with_system(row: Row, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation behind the row's system prompt, which it may already begin with."""
     system = row.get("system")
-    return (Message("system", system),) if isinstance(system, str) and system else ()
+    if is_messages(system):
+        read = read_messages(system)
+        system = read[0].content if len(read) == 1 and read[0].role == "system" else system
+    if system is None or system == "":
+        return messages
+    if not isinstance(system, str):
+        raise Unfit("not-text", f"system is {type(system).__name__}")
+    if messages and messages[0].role == "system":
+        if messages[0].content.strip() == system.strip():
+            return messages
+        other = messages[0].content
+        raise Unfit("two-system-prompts", f"{system[:40]!r}, and the conversation begins with {other[:40]!r}")
+    return (Message("system", system), *messages)
 
 
 def read_token_ids(row: Row, column: str) -> TokenIds:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
+from likelier.data.columns import Columns
+from likelier.data.formats.beside import settled
 from likelier.data.formats.codings import Reading
-from likelier.data.formats.content import Row, Unfit, answer_to, as_list, as_number, prompt_of
+from likelier.data.formats.content import Row, Unfit, answer_to, as_list, as_number
 from likelier.data.formats.plain import any_pair
 from likelier.records import Content, Pair, Record, Source, Unusable
 
@@ -22,9 +24,10 @@ def winner_pair(row: Row, source: Source, reading: Reading) -> Iterable[Record]:
     shares = [share for value in raw if (share := reading.coding.read(value, source, "winner")) is not None]
     if not shares:
         raise Unfit("no-judgement", "the winner is missing")
-    pair = any_pair({**row, "chosen": row["first"], "rejected": row["second"]}, source)
-    if row.get("score_first") is not None and row.get("score_second") is not None:
-        pair = replace(pair, scores=(as_number(row["score_first"]), as_number(row["score_second"])))
+    pair = any_pair({**row, "chosen": row["first"], "rejected": row["second"]}, source, reading)
+    scores = row.get("score_first"), row.get("score_second")
+    if any(score not in (None, "") for score in scores):
+        pair = replace(pair, scores=(as_number(scores[0]), as_number(scores[1])))
     return (_judged(pair, shares, several=len(raw) > 1),)
 
 
@@ -58,14 +61,14 @@ def flipped(pair: Pair) -> Pair:
 class _Answers:
     """The prompt and the answers of a row, read once; an answer that cannot be used spoils its own pairs only."""
 
-    def __init__(self, row: Row, source: Source) -> None:
+    def __init__(self, row: Row, source: Source, columns: Columns) -> None:
         values = row["answers"]
         if not isinstance(values, (list, tuple)):
             raise Unfit("not-a-list", f"answers is {type(values).__name__}")
         if len(values) < 2:
             raise Unfit("fewer-than-two-answers", f"{len(values)}")
         self.source = source
-        self.prompt = prompt_of(row, values[0])
+        self.prompt, values = settled(row, values, source, columns)
         self.contents = [self._read(value, number) for number, value in enumerate(values, 1)]
 
     def _read(self, value: Any, number: int) -> Content | Unfit:
@@ -88,8 +91,8 @@ def ranked_pairs(row: Row, source: Source, reading: Reading) -> Iterator[Record 
     """answers with ranks or scores, as pairs by `pairs_from`; a pair keeps its scores, with the sign turned where the
     smallest is the best.
     """
-    answers, columns = _Answers(row, source), reading.columns
-    by_rank = row.get("ranks") is not None
+    answers, columns = _Answers(row, source, reading.columns), reading.columns
+    by_rank = "ranks" in row
     values = _numbers(row, "ranks" if by_rank else "scores", len(answers.contents))
     best = (columns.ranks_best or "smallest") if by_rank else (columns.scores_best or "largest")
     if best == "order":
@@ -117,11 +120,13 @@ def _ranks_of_order(order: Sequence[float | None]) -> list[float | None]:
 
 def _numbers(row: Row, name: str, count: int) -> list[float | None]:
     values = as_list(row[name])
+    if row[name] in (None, "") or not values:
+        raise Unfit("fewer-than-two-ranked", f"no {name}")
     if len(values) != count:
         raise Unfit("ranks-not-one-an-answer", f"{len(values)} {name} for {count} answers")
     found: list[float | None] = []
     for value in values:
-        number = None if value is None else as_number(value)
+        number = None if value in (None, "") else as_number(value)
         if number is not None and number != number:
             raise Unfit("rank-not-a-number", f"{value!r} in {name}")
         found.append(number)
@@ -142,7 +147,7 @@ def _places(heights: dict[int, float], pairs_from: str) -> Iterator[tuple[int, i
 def judged_pairs(row: Row, source: Source, reading: Reading) -> Iterator[Record | Unusable]:
     """answers with a judgement for each two of them, in the order 1v2, 1v3, ..., 2v3, ...; ties are undecided pairs."""
     assert reading.coding is not None
-    answers, values = _Answers(row, source), as_list(row["judgements"])
+    answers, values = _Answers(row, source, reading.columns), as_list(row["judgements"])
     places = list(combinations(range(len(answers.contents)), 2))
     if len(values) != len(places):
         count = len(answers.contents)

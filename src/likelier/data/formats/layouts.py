@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from likelier.data.formats.content import Row, is_hh, is_messages
+from likelier.data.formats.content import Row, is_answer, is_hh, is_messages
 from likelier.data.formats.judged import judged_pairs, ranked_pairs, winner_pair
 from likelier.data.formats.plain import (
     Conversion,
@@ -28,11 +28,11 @@ Expansion: TypeAlias = "Callable[[Iterable[tuple[Source, Row]]], Iterator[tuple[
 
 _OF_PAIRS = frozenset({"votes", "flip_chance", "margin", "score_chosen", "score_rejected"})
 _OF_WINNERS = frozenset({"margin", "score_first", "score_second", "prompt"})
-OF_ALL = frozenset({"weight", "tools"})
+OF_CHATS = frozenset({"system", "tools"})
+OF_ALL = OF_CHATS | {"weight"}
 _REFS = frozenset({"ref_chosen_logps", "ref_rejected_logps"})
-_SYSTEM = frozenset({"system"})
 _NODE = frozenset({"id", "parent", "text", "role"})
-_CHAT = frozenset({"chat"})
+_CHAT = frozenset({"chat", "prompt_is"})
 _LABELS = frozenset({"label_coding", "threshold"})
 _RANKS = frozenset({"pairs_from", "ranks_best"})
 _SCORES = frozenset({"pairs_from", "scores_best"})
@@ -68,13 +68,10 @@ class Format:
 
     @property
     def read(self) -> frozenset[str]:
-        """Every column that it reads."""
-        return self.columns | self.optional | OF_ALL
-
-    @property
-    def readable(self) -> frozenset[str]:
-        """Every role that a column map may name for it; a system prompt goes before a prompt."""
-        return self.read | _SYSTEM if "prompt" in self.read else self.read
+        """Every column that it reads. The rows of a tree become others, and token ids are past a chat template."""
+        if self.expand is not None:
+            return self.columns | self.optional
+        return self.columns | self.optional | (OF_ALL - OF_CHATS if "prompt_ids" in self.columns else OF_ALL)
 
     def fits(self, row: Row) -> bool:
         """Whether a row has this layout."""
@@ -109,7 +106,6 @@ FORMATS = (
         '{"conversations": [{"from": "human", "value": "..."}], "chosen": {"from": "gpt", "value": "..."}, ...}',
         one(pair_sharegpt),
         recognises=lambda row: is_messages(row["conversations"]),
-        optional=_SYSTEM,
     ),
     _pairs(
         "prompt, chosen, rejected",
@@ -130,7 +126,7 @@ FORMATS = (
         _columns("chosen", "rejected"),
         '{"chosen": [{"role": "user", ...}, {"role": "assistant", ...}], "rejected": [...]}',
         one(pair_implicit),
-        recognises=lambda row: is_messages(row["chosen"]),
+        recognises=lambda row: is_messages(row["chosen"]) and not is_answer(row["chosen"]),
     ),
     Format(
         "two answers and a winner",
@@ -177,7 +173,6 @@ FORMATS = (
         '{"messages": [{"role": "user", ...}, {"role": "assistant", ...}], "label": true}',
         labelled(last_turn),
         recognises=lambda row: is_messages(row["messages"]),
-        optional=_SYSTEM,
     ),
     _labels(
         "ShareGPT conversations, label",
@@ -185,7 +180,6 @@ FORMATS = (
         '{"conversations": [{"from": "human", ...}, {"from": "gpt", ...}], "label": true}',
         labelled(last_turn),
         recognises=lambda row: is_messages(row["conversations"]),
-        optional=_SYSTEM,
     ),
     Format(
         "prompt, completion",
@@ -201,7 +195,6 @@ FORMATS = (
         '{"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}, for sft on the last turn',
         one(last_turn),
         recognises=lambda row: is_messages(row["messages"]) and _has_no_judgement(row),
-        optional=_SYSTEM,
     ),
     Format(
         "ShareGPT conversations",
@@ -209,7 +202,6 @@ FORMATS = (
         '{"conversations": [{"from": "human", ...}, {"from": "gpt", ...}]}, for sft on the last turn',
         one(last_turn),
         recognises=lambda row: is_messages(row["conversations"]) and _has_no_judgement(row),
-        optional=_SYSTEM,
     ),
     Format(
         "instruction, output",
@@ -217,7 +209,7 @@ FORMATS = (
         '{"instruction": "...", "input": "...", "output": "..."}, for sft',
         one(instruction),
         recognises=lambda row: isinstance(row["output"], str) and _has_no_judgement(row),
-        optional=_columns("input", "system"),
+        optional=_columns("input"),
     ),
     Format(
         "conversation tree, a message a row",

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from likelier.data.columns import Columns
-from likelier.data.formats.content import Row, Unfit, as_number, is_messages, json_text
+from likelier.data.formats.content import Row, Unfit, as_json, as_number, is_conversation, is_messages
+from likelier.data.formats.structured import shape_of, structure, structured
 from likelier.errors import DataError, nearest
 from likelier.records import Source
 
@@ -151,16 +152,37 @@ def _is_other(own: str | tuple[str, ...] | None, known: str | tuple[str, ...] | 
 
 
 class ColumnMap:
-    """Brings rows to the layouts' column names by a `Columns`, and keeps account of the columns that it read."""
+    """Brings rows to the layouts' column names by a `Columns`, and keeps account of the columns that it read.
 
-    def __init__(self, columns: Columns) -> None:
+    `first` is the file's first row: a column `system` in it makes every row a conversation. `spelled` is the first row
+    of which a text was read as messages.
+    """
+
+    def __init__(self, columns: Columns, first: Row) -> None:
         self.columns = columns
         self.used = frozenset(_named_columns(columns))
-        self._changes = bool(columns.roles) or columns.chat is not None
+        self.has_system = columns.system is not None or "system" in first.keys() - self.used
+        self.spelled: Source | None = None
 
     def row(self, row: Row, source: Source) -> Row:
-        """The row under the layouts' names. Raises `DataError` for a missing column, `Unfit` for a missing prompt."""
-        if not self._changes:
+        """The row under the layouts' names, structures as such. Raises `DataError` for a missing column, `Unfit` for a
+        missing prompt and for text that cannot be read as what it begins.
+        """
+        named, spelled = structured(self._named(row, source))
+        if spelled and self.spelled is None:
+            self.spelled = source
+        return self._as_chat(named)
+
+    def shape(self, row: Row, source: Source) -> Row:
+        """The row as far as its layout can be seen, also where it cannot be used."""
+        try:
+            named = self._named(row, source)
+        except Unfit:  # it may have no prompt and yet show its layout
+            named = {**row, **dict.fromkeys(self.columns.roles, "")}
+        return self._as_chat(shape_of(named))
+
+    def _named(self, row: Row, source: Source) -> Row:
+        if not self.columns.roles:
             return row
         found = {name: value for name, value in row.items() if name not in self.used}
         for role, name in self.columns.roles.items():
@@ -170,19 +192,23 @@ class ColumnMap:
         prompt = found.get("prompt")
         if self.columns.prompt is not None and (prompt is None or (isinstance(prompt, str) and not prompt.strip())):
             raise Unfit("no-prompt")
-        return self._as_chat(found)
+        return found
 
-    def _as_chat(self, row: dict[str, Any]) -> Row:
-        """The prompt as a user's turn, after the system prompt, where the map asks for that."""
-        system = row.pop("system", None) if self.columns.system is not None and "prompt" in row else None
-        prompt = row.get("prompt")
-        if isinstance(prompt, str) and (system or self.columns.chat):
-            prompt = [{"role": "user", "content": prompt}]
-        if isinstance(system, str) and system and isinstance(prompt, list):
-            prompt = [{"role": "system", "content": system}, *prompt]
-        if "prompt" in row:
-            row["prompt"] = prompt
-        return row
+    def _as_chat(self, row: Row) -> Row:
+        """The prompt as a user's turn where the map asks for that; a system prompt in each row or in none."""
+        changed: dict[str, Any] = {}
+        if self.columns.chat and isinstance(row.get("prompt"), str) and not is_conversation(first_answer(row)):
+            changed["prompt"] = [{"role": "user", "content": row["prompt"]}]
+        if self.has_system and "system" not in row:
+            changed["system"] = None
+        return {**row, **changed} if changed else row
+
+
+def first_answer(row: Row) -> Any:
+    """An answer of the row, to see whether answers bring their prompt with them."""
+    answers = row.get("answers")
+    several = answers[0] if isinstance(answers, (list, tuple)) and answers else None
+    return next((row[name] for name in ("chosen", "first", "completion") if name in row), several)
 
 
 def _named_columns(columns: Columns) -> Iterable[str]:
@@ -202,7 +228,7 @@ def _value(row: Row, name: str | tuple[str, ...], source: Source) -> Any:
         return row[name]
     column, dot, inner = name.partition(".")
     if dot and column in row:
-        return _inside(row[column], inner, f"{source}: {column}")
+        return _inside(structure(row[column], column), inner, f"{source}: {column}")
     close = nearest(name, row.keys())
     raise DataError(f"{source}: no column {name!r}, which the column map names{close}; there are {sorted(row.keys())}")
 
@@ -212,6 +238,7 @@ def _inside(value: Any, name: str, place: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [_inside(one, name, place) for one in value]
     head, dot, rest = name.partition(".")
+    value = structure(value, place)
     if not isinstance(value, Mapping) or head not in value:
         raise DataError(f"{place} has no {head!r} inside, which the column map names")
     return _inside(value[head], rest, place) if dot else value[head]
@@ -242,5 +269,5 @@ def _as_text(value: Any) -> str:
         nested = any(isinstance(one, (list, tuple)) for one in value)
         return ("\n\n" if nested else " ").join(map(_as_text, value))
     if isinstance(value, (Mapping, list, tuple)):
-        return json_text(value)
+        return as_json(value)
     return str(value)

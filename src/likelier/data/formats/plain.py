@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from likelier.data.formats.beside import joined, settled
 from likelier.data.formats.codings import Reading
 from likelier.data.formats.content import (
     Row,
@@ -13,66 +14,63 @@ from likelier.data.formats.content import (
     answer_to,
     check_prompt,
     hh_messages,
-    is_assistant,
+    is_conversation,
     is_hh,
-    is_messages,
-    prompt_of,
     read_messages,
     read_token_ids,
     split_conversation,
     split_conversations,
-    system_turn,
+    with_system,
 )
 from likelier.records import Demonstration, Labelled, Message, Pair, Record, Source, Unusable
 
 Conversion: TypeAlias = "Callable[[Row, Source, Reading], Iterable[Record | Unusable]]"
 
 
-def one(read: Callable[[Row, Source], Record]) -> Conversion:
+def one(read: Callable[[Row, Source, Reading], Record]) -> Conversion:
     """A conversion that gives one record a row."""
-    return lambda row, source, reading: (read(row, source),)
+    return lambda row, source, reading: (read(row, source, reading),)
 
 
-def pair_with_prompt(row: Row, source: Source) -> Pair:
-    """prompt, chosen, rejected: as text, or as messages."""
-    prompt = row["prompt"]
-    if isinstance(prompt, str) and _are_conversations(row["chosen"]):
-        return pair_implicit(row, source)
-    content = prompt_of(row, row["chosen"])
-    chosen, rejected = (answer_to(content, row[name], name) for name in ("chosen", "rejected"))
+def pair_with_prompt(row: Row, source: Source, reading: Reading) -> Pair:
+    """prompt, chosen, rejected: as text, or as messages; these may be whole conversations."""
+    answers = [row["chosen"], row["rejected"]]
+    if isinstance(row["prompt"], str) and is_conversation(answers[0]):
+        chosen, rejected = joined(row, answers, source, reading.columns)
+        return Pair(*split_conversations(chosen, rejected), source)
+    content, answers = settled(row, answers, source, reading.columns)
+    chosen, rejected = map(answer_to, (content, content), answers, ("chosen", "rejected"))
     return Pair(content, chosen, rejected, source)
 
 
-def _are_conversations(value: Any) -> bool:
-    """Whether an answer brings its prompt with it; one that the assistant begins does not."""
-    return is_messages(value) and len(value) > 1 and not is_assistant(value[0].get("role", value[0].get("from")))
-
-
-def pair_implicit(row: Row, source: Source) -> Pair:
+def pair_implicit(row: Row, source: Source, reading: Reading) -> Pair:
     """chosen, rejected: two conversations that begin alike."""
-    return Pair(*split_conversations(read_messages(row["chosen"]), read_messages(row["rejected"])), source)
+    chosen, rejected = (with_system(row, read_messages(row[name])) for name in ("chosen", "rejected"))
+    return Pair(*split_conversations(chosen, rejected), source)
 
 
-def pair_hh(row: Row, source: Source) -> Pair:
+def pair_hh(row: Row, source: Source, reading: Reading) -> Pair:
     """chosen, rejected: two HH-RLHF dialogue strings."""
-    return Pair(*split_conversations(hh_messages(row["chosen"]), hh_messages(row["rejected"])), source)
+    chosen, rejected = (with_system(row, hh_messages(row[name])) for name in ("chosen", "rejected"))
+    return Pair(*split_conversations(chosen, rejected), source)
 
 
-def pair_sharegpt(row: Row, source: Source) -> Pair:
+def pair_sharegpt(row: Row, source: Source, reading: Reading) -> Pair:
     """conversations, chosen, rejected, system: as ShareGPT and LLaMA-Factory have them."""
-    prompt = check_prompt(system_turn(row) + read_messages(row["conversations"]))
+    prompt = check_prompt(with_system(row, read_messages(row["conversations"])))
     chosen, rejected = (answer_to(prompt, row[name], name) for name in ("chosen", "rejected"))
     return Pair(prompt, chosen, rejected, source)
 
 
-def any_pair(row: Row, source: Source) -> Pair:
+def any_pair(row: Row, source: Source, reading: Reading) -> Pair:
     """chosen, rejected, with a prompt or with one that both share."""
     if "prompt" in row:
-        return pair_with_prompt(row, source)
-    return pair_hh(row, source) if is_hh(row["chosen"]) else pair_implicit(row, source)
+        return pair_with_prompt(row, source, reading)
+    read = pair_hh if is_hh(row["chosen"]) else pair_implicit
+    return read(row, source, reading)
 
 
-def pair_tokenized(row: Row, source: Source) -> Pair:
+def pair_tokenized(row: Row, source: Source, reading: Reading) -> Pair:
     """prompt_ids, chosen_ids, rejected_ids, and what the reference gives them."""
     prompt, chosen, rejected = (read_token_ids(row, f"{name}_ids") for name in ("prompt", "chosen", "rejected"))
     return Pair(prompt, chosen, rejected, source, _ref_logps(row))
@@ -88,19 +86,19 @@ def _ref_logps(row: Row) -> tuple[float, float] | None:
     return float(chosen), float(rejected)  # type: ignore[arg-type]
 
 
-def completion(row: Row, source: Source) -> Demonstration:
+def completion(row: Row, source: Source, reading: Reading) -> Demonstration:
     """prompt, completion."""
-    content = prompt_of(row, row["completion"])
-    return Demonstration(content, answer_to(content, row["completion"], "completion"), source)
+    content, (answer,) = settled(row, [row["completion"]], source, reading.columns)
+    return Demonstration(content, answer_to(content, answer, "completion"), source)
 
 
-def last_turn(row: Row, source: Source) -> Demonstration:
+def last_turn(row: Row, source: Source, reading: Reading) -> Demonstration:
     """messages or conversations, system: the answer is what the assistant (and its tools) said at the end."""
-    messages = system_turn(row) + read_messages(row["messages" if "messages" in row else "conversations"])
+    messages = with_system(row, read_messages(row["messages" if "messages" in row else "conversations"]))
     return Demonstration(*split_conversation(messages), source)
 
 
-def instruction(row: Row, source: Source) -> Demonstration:
+def instruction(row: Row, source: Source, reading: Reading) -> Demonstration:
     """instruction, input, output, system: as Alpaca has them."""
     task, more, answer = (row.get(name) or "" for name in ("instruction", "input", "output"))
     for name, value in (("instruction", task), ("input", more), ("output", answer)):
@@ -109,14 +107,14 @@ def instruction(row: Row, source: Source) -> Demonstration:
     if not task.strip():
         raise Unfit("no-prompt")
     asked = Message("user", f"{task}\n{more}" if more else task)
-    return Demonstration((*system_turn(row), asked), (Message("assistant", answer),), source)
+    return Demonstration(with_system(row, (asked,)), (Message("assistant", answer),), source)
 
 
-def labelled(read: Callable[[Row, Source], Demonstration]) -> Conversion:
+def labelled(read: Callable[[Row, Source, Reading], Demonstration]) -> Conversion:
     """The same layout with a column `label`."""
 
     def convert(row: Row, source: Source, reading: Reading) -> Iterable[Record]:
-        found = read(row, source)
+        found = read(row, source, reading)
         return (Labelled(found.prompt, found.answer, _coded(row, source, reading), source),)
 
     return convert

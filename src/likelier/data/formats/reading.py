@@ -17,10 +17,10 @@ from likelier.data.formats.codings import (
     threshold_coding,
     winner_coding,
 )
-from likelier.data.formats.content import Row, Unfit, as_list
-from likelier.data.formats.extras import with_extras
+from likelier.data.formats.content import Row, Unfit, as_list, is_answer
+from likelier.data.formats.extras import ignored_extras, with_extras
 from likelier.data.formats.layouts import FORMATS, Format
-from likelier.data.formats.mapping import PRESETS, ColumnMap, Preset, merged, preset_of
+from likelier.data.formats.mapping import PRESETS, ColumnMap, Preset, first_answer, merged, preset_of
 from likelier.data.formats.meanings import understood
 from likelier.data.formats.questions import directed, question
 from likelier.data.formats.words import in_words
@@ -87,13 +87,10 @@ def recognise(source: Source, row: Row, columns: Columns | None = None) -> Recog
 
 
 def _recognise_as(source: Source, row: Row, columns: Columns, preset: Preset | None = None) -> Recognised | None:
-    mapping = ColumnMap(columns)
-    try:
-        mapped = mapping.row(row, source)
-    except Unfit:  # the first row may have no prompt and yet show its layout
-        mapped = {**row, **dict.fromkeys(columns.roles, "")}
+    mapping = ColumnMap(columns, row)
+    mapped = mapping.shape(row, source)
     for layout in FORMATS:
-        if layout.fits(mapped) and columns.roles.keys() <= layout.readable:
+        if layout.fits(mapped) and columns.roles.keys() <= layout.read:
             return Recognised(layout, preset.name if preset else layout.name, mapping, preset)
     return None
 
@@ -111,7 +108,8 @@ def _unknown(source: Source, row: Row, columns: Columns) -> str:
 def _what_is_missing(row: Row) -> str:
     columns = f"the columns are {sorted(row.keys())}"
     if {"chosen", "rejected"} <= row.keys():
-        kind = "plain text" if isinstance(row["chosen"], str) else "no list of messages"
+        kind = "the assistant's turn alone" if is_answer(row["chosen"]) else "no list of messages"
+        kind = "plain text" if isinstance(row["chosen"], str) else kind
         return (
             f"{columns}, without a prompt, and chosen is {kind}: a prompt is never guessed inside a text. "
             "Add a prompt column"
@@ -166,6 +164,11 @@ class _Account:
         self.unusable = UnusableRows()
         self.example: str | None = None
         self.ranked_by = ""
+        self.talks = False  # whether texts became conversations since there is a column `system`
+        self.judged: set[str] = set()  # ranks, scores: what rankings were made by
+        self.kept: Counter[str] = Counter()  # rows in which a column said something of use
+        self.ignored: Counter[str] = Counter()  # and of none
+        self.prompts: dict[type[Content], Source] = {}  # the first of each kind
 
     def mapped(self, rows: Iterable[tuple[Source, Row]]) -> Iterator[tuple[Source, Row]]:
         """The rows under the layout's column names; one that misses a column raises `DataError`."""
@@ -195,9 +198,35 @@ class _Account:
         told = reading.coding is not None or self.ranked_by or self.found.preset is not None
         self.example = in_words(row, record, self.found.layout, reading) if told else ""
 
+    def note(self, row: Row, record: Record) -> None:
+        """Note what was made of a row."""
+        self.prompts.setdefault(type(record.prompt), record.source)
+        self.judged |= {"ranks", "scores"} & row.keys()
+        self.ignored.update(ignored_extras(row, record, self.found.layout.read))
+        if "system" in row and self.found.map.columns.system is None and isinstance(record.prompt, tuple):
+            self.talks |= isinstance(row.get("prompt"), str) and isinstance(first_answer(row), str)
+        self.kept["tools"] += bool(record.tools) and isinstance(record.prompt, tuple)
+        self.kept["votes"] += isinstance(row.get("votes"), (list, tuple))
+
+    def mixture(self) -> str:
+        """Why some prompts are text and some messages, where that follows from how cells were read; else empty."""
+        places = " and ".join(map(str, self.prompts.values()))
+        if len(self.prompts) < 2:
+            return ""
+        if self.found.map.spelled is not None:
+            return f"some cells spell messages and others are plain text ({places})"
+        return f"some rows have a system prompt and others no column for it ({places})" if self._half_system else ""
+
+    @property
+    def _half_system(self) -> bool:
+        return "system" in self.columns & self.found.layout.read and not self.found.map.has_system
+
     def unread(self) -> list[str]:
         """Columns that nothing read."""
         read = self.found.layout.read | self.found.map.used
+        read -= {name for name in self.ignored if not self.kept[name]}
+        if self.found.layout.expand is not None:
+            read -= {name for name in ("rank", "score") if f"{name}s" not in self.judged}
         for pair in (("score_chosen", "score_rejected"), ("score_first", "score_second")):
             if not set(pair) <= self.columns | self.found.map.columns.roles.keys():
                 read -= set(pair)  # half a pair of scores says nothing
@@ -232,13 +261,29 @@ def _converted(named: NamedRows, columns: Columns | None) -> Converted:
     records = list(_records(found.layout, places, reading, account))
     if not records:
         raise DataError(_nothing(named.name, account))
+    if mixture := account.mixture():
+        raise DataError(
+            f"{named.name}: {mixture}: text goes to the model as it is, messages through its chat template. Write all "
+            "rows in one way, or take the others out"
+        )
     return Converted(
         records, account.unusable, found.name, account.unread(), _notes(found, reading, account), account.example or ""
     )
 
 
 def _notes(found: Recognised, reading: Reading, account: _Account) -> list[str]:
-    """What the values were taken to mean."""
+    """What columns and values were taken to mean."""
+    partly = [(name, count) for name, count in account.ignored.items() if account.kept[name]]
+    notes = [f"{name}: of no use in {count} rows ({_PLACELESS[name]})" for name, count in partly]
+    if account.talks:
+        notes.append("system: the column makes every row a conversation, for the chat template")
+    return notes + _meanings(found, reading, account)
+
+
+_PLACELESS = {"tools": "text goes past the chat template", "votes": "no list of three counts"}
+
+
+def _meanings(found: Recognised, reading: Reading, account: _Account) -> list[str]:
     if reading.coding is not None:
         return [f"{found.layout.coded}: {reading.coding.words}"]
     columns, said = reading.columns, {"ranks": "rank", "scores": "score"}.get(account.ranked_by)
@@ -284,8 +329,9 @@ def _records(
                 if isinstance(record, Unusable):
                     unusable.add(record)
                     continue
-                for good in _checked(with_extras(row, record), unusable):
+                for good in _checked(with_extras(row, record, layout.read), unusable):
                     account.first(row, good, reading)
+                    account.note(row, good)
                     yield good
         except Unfit as unfit:
             unusable.add(Unusable(source, unfit.reason, unfit.detail))
