@@ -36,8 +36,8 @@ def find_unprinted(records: Iterable[Record], render: Render) -> list[Unprinted]
     return [Unprinted(name, tuple(sources)) for name, sources in found.items()]
 
 
-def _unprinted_in(record: Record, render: Render, known: dict[Any, bool]) -> set[str]:
-    names: set[str] = set()
+def _unprinted_in(record: Record, render: Render, known: dict[Any, bool]) -> dict[str, None]:
+    names: dict[str, None] = {}  # in the order in which they are found
     for answer in answers_of(record):
         if not isinstance(record.prompt, tuple) or not isinstance(answer, tuple):
             return names
@@ -50,7 +50,7 @@ def _unprinted_in(record: Record, render: Render, known: dict[Any, bool]) -> set
             if key not in known:
                 known[key] = _same_text(render, messages, record, without, tools)
             if known[key]:
-                names.add(name)
+                names[name] = None
     return names
 
 
