@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from likelier.data.plain import plain_ids
 from likelier.data.rendering import render
 from likelier.data.turns import begins_answer
+from likelier.ends import Ends, named_ends
 from likelier.errors import ConfigError
 from likelier.models import Policy
 from likelier.records import Message
@@ -70,17 +72,13 @@ def prompt_ids(policy: Policy, prompt: str | tuple[Message, ...]) -> list[int]:
         then = "more" if begins_answer(prompt) else "answer"
         text = render(tokenizer, prompt, policy.chat, "the prompt", then=then)
         return tokenizer(text, add_special_tokens=False)["input_ids"]
-    ids = list(tokenizer(prompt)["input_ids"])
-    while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:  # a tokenizer that ends every text would end the prompt
-        ids.pop()
-    return ids
+    return plain_ids(tokenizer, prompt)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Every token that ends an answer: those of the model's generation config, one or several, and the tokenizer's."""
-    named = causal_model(model).generation_config.eos_token_id
-    several = named if isinstance(named, (list, tuple)) else [named]
-    return sorted({token for token in (*several, tokenizer.eos_token_id) if token is not None})
+    """Every token that ends an answer: those of `ends`, by what the model says now."""
+    causal = causal_model(model)
+    return sorted({*Ends(tokenizer).ids, *named_ends(tokenizer, causal.generation_config, causal.config)})
 
 
 def write_answers(

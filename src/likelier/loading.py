@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from likelier.paths import cache_folder, local, made_anew, make_folder, refuse_l
 from likelier.safe_loading import (
     check_model_folder,
     read_config,
+    read_generation,
     read_tokenizer,
     reading,
     require_every_weight,
@@ -52,10 +53,11 @@ def load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False, empty: bool
     safe: dict[str, Any] = {"trust_remote_code": False, **more}
     with reading(name, "a causal language model"):
         config = read_config(where, name, more)
+        generation = read_generation(where, config)  # a damaged one ends the loading
         kind = auto_class(config, name)
         tokenizer = read_tokenizer(where, more)
         if empty:
-            model = _without_weights(kind, config, where, dtype)
+            model = _without_weights(kind, config, generation, dtype)
         else:
             how = {"dtype": dtype, "output_loading_info": True, **quantization}
             model, found = kind.from_pretrained(where, use_safetensors=True, **safe, **how)
@@ -66,14 +68,11 @@ def load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False, empty: bool
     return model, tokenizer
 
 
-def _without_weights(kind: Any, config: Any, where: str, dtype: torch.dtype) -> Any:
+def _without_weights(kind: Any, config: Any, generation: Any, dtype: torch.dtype) -> Any:
     """The model as its config has it, with weights that hold nothing and take no memory (torch's meta device)."""
-    from transformers import GenerationConfig
-
     with torch.device("meta"):
         model = kind.from_config(config, dtype=dtype, trust_remote_code=False)
-    with suppress(OSError):  # a model need not have one
-        model.generation_config = GenerationConfig.from_pretrained(where)
+    model.generation_config = generation
     return model.eval()
 
 

@@ -17,6 +17,7 @@ from likelier.adapter_parts import adapters_own_modules, base_named, has_adapter
 from likelier.architectures import freeze_other_parts, outside_language
 from likelier.console import warn
 from likelier.data.dates import check_date
+from likelier.ends import know_ends
 from likelier.errors import ConfigError, WrongReferenceError, whole_reason
 from likelier.loading import DEMO_MODEL, converted, demo_model_folder, load_whole, quiet
 from likelier.options import ChatOptions, Dtype, LoraOptions
@@ -36,6 +37,10 @@ class Policy:
     autocast: bool = False
     chat: ChatOptions = field(default_factory=ChatOptions)
     again: Callable[[], Policy] | None = None
+
+    def __post_init__(self) -> None:
+        causal = causal_model(self.model)
+        know_ends(self.tokenizer, causal.generation_config, causal.config)
 
     @property
     def context(self) -> int | None:

@@ -136,6 +136,20 @@ def read_config(where: str, name: str, more: Mapping[str, Any] | None = None) ->
     return AutoConfig.from_pretrained(where, trust_remote_code=False, **(more or {}))
 
 
+def read_generation(where: str, config: Any) -> Any:
+    """A model's generation config, or what transformers makes of its config where it has none. To be called within
+    `reading`: a damaged file is an error, which transformers passes over.
+    """
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(where)
+    except OSError:
+        if (Path(where) / "generation_config.json").is_file():
+            raise
+        return GenerationConfig.from_model_config(config)
+
+
 def read_tokenizer(where: str, more: Mapping[str, Any] | None = None) -> Any:
     """A tokenizer without code of its own: every command reads tokenizers here. To be called within `reading`."""
     from transformers import AutoTokenizer

@@ -249,6 +249,17 @@ _ENTRIES = [
         error_above=0.01,
     ),
     Entry(
+        "unnamed-end",
+        "Ends with a token that nothing names as an end",
+        "rows",
+        "The chat template ends an answer with a token that neither the tokenizer (eos_token) nor the model's "
+        "generation_config.json or config.json (eos_token_id) names. The model learns to write it, but what samples "
+        "from the model does not stop there.",
+        "Add the token's id to eos_token_id in the model's generation_config.json; the rows are as they should be.",
+        error_above=NEVER,
+        droppable=False,
+    ),
+    Entry(
         "not-printed",
         "Not printed by the chat template",
         "rows",

@@ -8,10 +8,11 @@ from dataclasses import fields, replace
 from typing import Any
 
 from likelier.durable import read_object
+from likelier.ends import know_ends
 from likelier.errors import ModelError
 from likelier.options import ChatOptions
 from likelier.paths import local
-from likelier.safe_loading import read_config, read_tokenizer, reading, say_what_a_file_names, try_out
+from likelier.safe_loading import read_config, read_generation, read_tokenizer, reading, say_what_a_file_names, try_out
 from likelier.vocabulary import require_rows
 
 
@@ -28,7 +29,9 @@ def tokenizer_of(name: str) -> tuple[Any, int]:
     where, more = locate(base)
     with reading(base, "a tokenizer"):
         tokenizer = read_tokenizer(own or where, {} if own else more)
-        config = read_config(where, base, more).get_text_config()
+        whole = read_config(where, base, more)
+        know_ends(tokenizer, read_generation(where, whole), whole)
+        config = whole.get_text_config()
         try_out(tokenizer, config)
     if own is None:  # an adapter may bring rows for tokens of its own
         require_rows(tokenizer, getattr(config, "vocab_size", None) or len(tokenizer), name)

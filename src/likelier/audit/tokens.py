@@ -15,6 +15,7 @@ from likelier.audit.scripts import main_script
 from likelier.audit.shortcuts import length_rule
 from likelier.audit.statistics import histogram, summary
 from likelier.data.tokenize import Group, Tokenized, tokenize_records
+from likelier.ends import NOT_NAMED, Ends
 from likelier.records import Record, answers_of
 
 _BLOCK = 512
@@ -25,7 +26,8 @@ _SCRIPT_SAMPLE = 20_000
 @dataclass
 class TokenTable:
     """Per record, -1 where there is nothing: tokens (n, 3) of the prompt and up to two answers; the first place at
-    which two answers differ; whether an answer lacks the end token. Then what only single rows are named for: `refused`
+    which two answers differ; whether an answer lacks an end (`endless`), and which rows end with a token that nothing
+    names as one (`unnamed`, by token). Then what only single rows are named for: `refused`
     holds, by reason, what is wrong with each row that has no tokens for another reason than that it has no text,
     `unprinted` which rows hold something that the chat template does not print.
     """
@@ -33,6 +35,7 @@ class TokenTable:
     tokens: np.ndarray
     parting: np.ndarray
     endless: np.ndarray
+    unnamed: dict[str, list[int]]
     merged: int
     merged_rows: list[int]
     without_tokens: list[int]
@@ -48,12 +51,13 @@ class TokenTable:
 def token_table(material: Material) -> TokenTable:
     """Tokenize everything, a block at a time, and keep a few numbers a row."""
     count = len(material.records)
-    table = TokenTable(np.full((count, 3), -1), np.full(count, -1), np.zeros(count, dtype=bool), 0, [], [], {}, {})
+    table = TokenTable(np.full((count, 3), -1), np.full(count, -1), np.zeros(count, dtype=bool), {}, 0, [], [], {}, {})
+    ends = Ends(material.tokenizer)
     for start in range(0, count, _BLOCK):
         block = [_marked(row, at) for at, row in enumerate(material.records[start : start + _BLOCK], start)]
         found = _tokenize(material, block)
         for group in found.groups:
-            _note(table, group, material.tokenizer.eos_token_id)
+            _note(table, group, ends)
         _note_unusable(table, found)
         for one in found.unprinted:
             table.unprinted.setdefault(one.name, []).extend(int(source.data_set) for source in one.sources)
@@ -78,12 +82,16 @@ def _tokenize(material: Material, block: Sequence[Record]) -> Tokenized:
     )
 
 
-def _note(table: TokenTable, group: Group, eos: int | None) -> None:
+def _note(table: TokenTable, group: Group, ends: Ends) -> None:
     at = int(group.source.data_set)
     table.tokens[at, 0] = len(group.prompt)
     for place, answer in enumerate(group.own_answers, 1):
         table.tokens[at, place] = len(answer)
-    table.endless[at] = any(group.answers_without(eos)[: len(group.own_answers)])
+    unended = [turn for turn in group.unended(ends)[: len(group.own_answers)] if turn is not None]
+    unnamed = {end for turn in unended if (end := ends.unnamed(turn)) is not None}
+    table.endless[at] = any(ends.unnamed(turn) is None for turn in unended)
+    for end in unnamed:
+        table.unnamed.setdefault(ends.name(end), []).append(at)
     if len(group.own_answers) == 2:
         one, other = group.own_answers
         size = min(len(one), len(other))
@@ -178,6 +186,11 @@ def _cut_apart(material: Material, table: TokenTable) -> list[Finding]:
 def _ends(material: Material, table: TokenTable) -> list[Finding]:
     endless = np.flatnonzero(table.endless).tolist()
     found = _finding(material, "missing-eos", endless, "with an answer that has no end-of-sequence token")
+    rows = sorted({at for several in table.unnamed.values() for at in several})
+    words = f"with an answer that ends with {' or '.join(table.unnamed)}, {NOT_NAMED}"
+    found += _finding(
+        material, "unnamed-end", rows, words, {"ends_with": {name: len(at) for name, at in table.unnamed.items()}}
+    )
     found += _finding(
         material, "no-tokens", table.without_tokens, "with a prompt or an answer without tokens, or with twins"
     )

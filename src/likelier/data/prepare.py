@@ -14,6 +14,7 @@ from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
 from likelier.data.signals import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.data.turns import check_train_on
+from likelier.ends import NOT_NAMED
 from likelier.errors import DataError
 from likelier.options import ChatOptions
 from likelier.records import (
@@ -201,6 +202,20 @@ def _say_what_is_not_printed(tokenized: Tokenized) -> None:
         say(f"the chat template does not print of messages: {'; '.join(map(str, rest))}")
 
 
+def _warn_of_ends(name: str, tokenized: Tokenized) -> None:
+    for end, count in tokenized.unnamed_ends.items():
+        warn(
+            f"{count} answers of the {name} rows end with {end}, {NOT_NAMED}; add its id to eos_token_id in the "
+            "model's generation_config.json"
+        )
+    without = tokenized.answers_without_eos - tokenized.unnamed_ends.total()
+    if without > tokenized.cut_answers:
+        warn(
+            f"{without} answers of the {name} rows hold no end-of-sequence token, so the model would not learn to "
+            "stop; look at the chat template, or at the token ids that the file brings"
+        )
+
+
 _CUT_TO_NOTHING = ("over-max-length", "no-answer-tokens", "no-prompt-tokens")
 
 
@@ -212,11 +227,7 @@ def _say_what_is_left_out(name: str, tokenized: Tokenized) -> None:
     if refused is not None:
         warn(f"{name} rows are left out, since {refused.detail} (first {refused.source})")
     _say_what_is_not_printed(tokenized)
-    if tokenized.answers_without_eos > tokenized.cut_answers:
-        warn(
-            f"{tokenized.answers_without_eos} answers of the {name} rows hold no end-of-sequence token, so the model "
-            "would not learn to stop; look at the chat template, or at the token ids that the file brings"
-        )
+    _warn_of_ends(name, tokenized)
     if tokenized.boundary_merges:
         say(
             f"{tokenized.boundary_merges} {name} rows: the prompt alone is tokenized or rendered otherwise than with "

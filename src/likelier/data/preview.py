@@ -11,6 +11,7 @@ import numpy as np
 from likelier.data.masks import Mask
 from likelier.data.token_text import token_texts
 from likelier.data.tokenize import Group, Tokenized, Truncation, tokenize_records
+from likelier.ends import Ends, control_tokens
 from likelier.options import ChatOptions
 from likelier.records import Pair, Record, TokenIds
 
@@ -118,27 +119,20 @@ class _Look:
 
     def _answers(self, record: Record, group: Group) -> tuple[ShownAnswer, ...]:
         names = ("chosen", "rejected") if isinstance(record, Pair) else ("answer",)
-        found = []
+        found, ends = [], Ends(self.tokenizer)
         for name, ids, mask in zip(names, group.own_answers, group.own_masks, strict=True):
             tokens = self._tokens(ids, _kinds(ids, mask))
-            found.append(ShownAnswer(name, tokens, self._ends(tokens)))
+            found.append(ShownAnswer(name, tokens, ends.in_words(ids)))
         return tuple(found)
 
     def _tokens(self, ids: np.ndarray, kinds: Sequence[Kind]) -> tuple[ShownToken, ...]:
-        added = getattr(self.tokenizer, "added_tokens_decoder", {})
-        special = {*self.tokenizer.all_special_ids, *(number for number, one in added.items() if one.special)}
+        special = control_tokens(self.tokenizer)
         numbers = [int(token) for token in ids]
         texts = token_texts(self.tokenizer, numbers)
         return tuple(
             ShownToken(number, text, kind, number in special)
             for number, text, kind in zip(numbers, texts, kinds, strict=True)
         )
-
-    def _ends(self, tokens: Sequence[ShownToken]) -> str:
-        last = next((token for token in reversed(tokens) if token.text.strip()), None)
-        if last is not None and last.special:
-            return f"ends with {last.text.strip()}"
-        return "has no end-of-sequence token, so the model would not learn to stop here"
 
     def _starts(self, record: Record, group: Group, *, merged: bool) -> str:
         if isinstance(record.prompt, TokenIds):

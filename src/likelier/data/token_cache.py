@@ -23,6 +23,7 @@ import numpy as np
 from likelier.console import warn
 from likelier.data.dates import asks_for_date, dates_written
 from likelier.data.masks import Masks, gaps_of, with_gaps
+from likelier.ends import Ends
 from likelier.options import ChatOptions
 from likelier.paths import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
 from likelier.records import Record, answers_of, content_key
@@ -30,7 +31,7 @@ from likelier.records import Record, answers_of, content_key
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 2  # rises when the ids of a record change
+VERSION = 3  # rises when the ids of a record change
 WORTH_CACHING = 1000  # records; fewer are tokenized in a second
 _NO_ANSWER = -1
 _UNFIT = 2  # where others have 0 or 1, whether the boundary merged
@@ -69,7 +70,8 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> A
     special = json.dumps({name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())})
     versions = f"{VERSION} {version('tokenizers')} {version('transformers')}"
     own = {name: value for name, value in asdict(chat).items() if name != "date"}
-    parts = (versions, backend.to_str(), template, special, json.dumps(own, sort_keys=True))
+    ends = str(Ends(tokenizer).ids)
+    parts = (versions, backend.to_str(), template, special, ends, json.dumps(own, sort_keys=True))
     for part in parts if chat.date is None else (*parts, dates_written(template, chat.date)):
         _add(found, part)
     return found

@@ -6,9 +6,10 @@ token merges across the boundary, it belongs to the answer. The boundary is neve
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -25,11 +26,13 @@ from likelier.data.masks import (
     trained_count,
     trained_runs,
 )
+from likelier.data.plain import TextKind, encode, kind_of_answer
 from likelier.data.rendering import RowRefused, Then, check_template, render
 from likelier.data.shared_ids import ids_in_common
 from likelier.data.token_cache import RecordIds, TokenFolder, no_ids
 from likelier.data.turns import as_trained, begins_answer, check_begun, common_prefix, edges, joined, turn_masks
 from likelier.data.unprinted import Unprinted, find_unprinted
+from likelier.ends import Ends
 from likelier.errors import DataError
 from likelier.options import ChatOptions
 from likelier.records import (
@@ -49,7 +52,6 @@ if TYPE_CHECKING:
 Truncation = Literal["drop", "cut-prompt-left", "cut-answer-right", "error"]
 Ids = np.ndarray
 _BLOCK = 512
-_EOS_WINDOW = 3  # a chat template may write a newline or so after the EOS
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +97,10 @@ class Group:
         """The masks of the answers that the row itself gave."""
         return tuple(each_mask(self.masks, len(self.answers))[: len(self.own_answers)])
 
-    def answers_without(self, eos: Any) -> list[bool]:
-        """Of each answer whether one of the turns that are trained on does not end with this token."""
+    def unended(self, ends: Ends) -> list[np.ndarray | None]:
+        """Of each answer the first turn that is trained on and holds no end; None where there is none such."""
         pairs = zip(self.answers, each_mask(self.masks, len(self.answers)), strict=True)
-        return [any(eos not in turn[-_EOS_WINDOW:] for turn in trained_runs(*pair)) for pair in pairs]
+        return [next((turn for turn in trained_runs(*pair) if not ends.close(turn)), None) for pair in pairs]
 
     @property
     def tokens(self) -> int:
@@ -125,6 +127,7 @@ class Tokenized:
     cut_prompts: int = 0
     cut_answers: int = 0
     answers_without_eos: int = 0
+    unnamed_ends: Counter[str] = field(default_factory=Counter)  # of those answers, by the token they end with
     unprinted: list[Unprinted] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
@@ -165,7 +168,7 @@ def tokenize_records(
     chat = chat or ChatOptions()
     check_template(records, tokenizer, chat)
     _check_ids(records, tokenizer)
-    result = Tokenized(max_length=max_length)
+    result, ends = Tokenized(max_length=max_length), Ends(tokenizer)
     result.unprinted = find_unprinted(records, _render_by(tokenizer, chat))
     rows: Iterable[RecordIds]
     if cached:
@@ -177,7 +180,9 @@ def tokenize_records(
         if group is not None:
             result.groups.append(group)
             result.kept.append(number)
-            result.answers_without_eos += sum(group.answers_without(tokenizer.eos_token_id))
+            unended = [turn for turn in group.unended(ends) if turn is not None]
+            result.answers_without_eos += len(unended)
+            result.unnamed_ends.update(ends.name(end) for turn in unended if (end := ends.unnamed(turn)) is not None)
     if losses == "error":
         _refuse_losses(result.unusable, len(records))
     return result
@@ -254,64 +259,35 @@ def _tokenize_block(
     """For each record the ids of the prompt, of prompt + each answer and of the `edges` of turns in them, or why it has
     none.
     """
-    texts: dict[bool, list[str]] = {True: [], False: []}
-    places: list[list[tuple[bool, int] | list[int]] | RowRefused] = []
+    ends = Ends(tokenizer)
+    texts: dict[TextKind, list[str]] = {}
+    places: list[list[tuple[TextKind, int] | list[int]] | RowRefused] = []
     for record in block:
         try:
-            places.append([_placed(part, texts) for part in _renderings(record, tokenizer, fidelity)])
+            places.append([_placed(part, texts) for part in _renderings(record, ends, fidelity)])
         except RowRefused as refused:
             places.append(refused)
-    ids = {templated: _encode(tokenizer, some, not templated) for templated, some in texts.items()}
+    ids = {kind: encode(tokenizer, kind, some, ends) for kind, some in texts.items()}
     return [
         record if isinstance(record, RowRefused) else [ids[p[0]][p[1]] if isinstance(p, tuple) else p for p in record]
         for record in places
     ]
 
 
-def _placed(part: tuple[bool, str] | list[int], texts: dict[bool, list[str]]) -> tuple[bool, int] | list[int]:
+def _placed(
+    part: tuple[TextKind, str] | list[int], texts: dict[TextKind, list[str]]
+) -> tuple[TextKind, int] | list[int]:
     """Ids as they are; a text is put to the others of its kind, and its place told."""
     if isinstance(part, list):
         return part
-    templated, text = part
-    texts[templated].append(text)
-    return templated, len(texts[templated]) - 1
+    kind, text = part
+    texts.setdefault(kind, []).append(text)
+    return kind, len(texts[kind]) - 1
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool) -> list[list[int]]:
-    if not texts:
-        return []
-    encoded: Any = tokenizer(texts, add_special_tokens=special, return_attention_mask=False)
-    ids = encoded["input_ids"]
-    return [_once(text, own, tokenizer) for text, own in zip(texts, ids, strict=True)] if special else ids
-
-
-def _once(text: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Plain text with no special token doubled: a BOS that the text has itself, an EOS that the tokenizer appends.
-
-    (A tokenizer that appends EOS would also end the prompt with one, and double ours behind the answer.)
-    """
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if bos is not None and ids[:2] == [bos, bos]:
-        ids = ids[1:]
-    if eos is not None and len(ids) > 1:
-        more = _endings(text, str(tokenizer.eos_token)) + 1
-        ids = ids[:-1] if ids[-more:] == [eos] * more else ids
-    return ids
-
-
-def _endings(text: str, end: str) -> int:
-    """How many times the text ends with `end`."""
-    count = 0
-    while end and text.endswith(end):
-        text, count = text[: -len(end)], count + 1
-    return count
-
-
-def _renderings(
-    record: Record, tokenizer: PreTrainedTokenizerBase, fidelity: Fidelity
-) -> list[tuple[bool, str] | list[int]]:
-    """The prompt, then prompt + each answer, then the `edges` of turns: as (templated, text), or as ids where the row
-    came tokenized.
+def _renderings(record: Record, ends: Ends, fidelity: Fidelity) -> list[tuple[TextKind, str] | list[int]]:
+    """The prompt, then prompt + each answer, then the `edges` of turns: as (kind, text), or as ids where the row came
+    tokenized.
     """
     record = as_trained(record, fidelity.chat)
     prompt = record.prompt
@@ -319,9 +295,8 @@ def _renderings(
         answers = (answer for answer in answers_of(record) if isinstance(answer, TokenIds))
         return [list(prompt.ids), *(list(prompt.ids + answer.ids) for answer in answers)]
     if isinstance(prompt, str):
-        eos = str(tokenizer.eos_token or "")
-        whole = (prompt + str(answer) for answer in answers_of(record))
-        return [(False, prompt), *((False, text if eos and text.endswith(eos) else text + eos) for text in whole)]
+        texts = [str(answer) for answer in answers_of(record)]
+        return [("plain", prompt), *((kind_of_answer(prompt, text, ends), prompt + text) for text in texts)]
     asked = fidelity.render(prompt, record.source, record.tools, then="more" if begins_answer(prompt) else "answer")
     answers = [answer for answer in answers_of(record) if isinstance(answer, tuple)]
     wholes = [fidelity.render(joined(prompt, answer), record.source, record.tools) for answer in answers]
@@ -329,7 +304,7 @@ def _renderings(
     found = [asked, *wholes, *edges(record, wholes, fidelity.render)]
     for answer, whole in zip(answers, wholes, strict=True):
         fidelity.require(prompt, answer, asked, whole, record)
-    return [(True, text) for text in found]
+    return [("templated", text) for text in found]
 
 
 def _render_by(tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> Render:
