@@ -204,7 +204,7 @@ def _convert_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=kinds, help="what to write (default: what the file holds)")
     parser.add_argument("--keep-undecided", action="store_true", help="write pairs with as many votes for as against")
     parser.add_argument("--subset", help="a subset of the hub id, or a sheet of the workbook")
-    parser.add_argument("--split", help="a split of the hub id or datasets folder")
+    parser.add_argument("--split", help="a split of the hub id or datasets folder, or a slice: train[:50%%]")
     parser.add_argument("--revision", help="a revision of the hub id")
     add_overwrite_flag(parser)
     add_columns_flag(parser)

@@ -57,9 +57,9 @@ class DataSet:
 
     `path` is a file, a folder or a hub id; `weight` says how often its rows are seen in an epoch (0.5: a seeded half of
     them, 2: each twice); `subset`, `split` and `revision` choose within a hub id (`subset`, `revision`) or a `datasets`
-    folder (`split`), or the sheet of a workbook (`subset`). `columns` says which column is what (a `Columns`, or a
-    mapping of its fields). `name` stands in the account and in the evaluation's metrics (default: the path's last
-    part).
+    folder (`split`, also slices such as `train[:50%]`, `train[10:20]`, `train+test`), or the sheet of a workbook
+    (`subset`). `columns` says which column is what (a `Columns`, or a mapping of its fields). `name` stands in the
+    account and in the evaluation's metrics (default: the path's last part).
     """
 
     path: str

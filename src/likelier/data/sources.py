@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from likelier.data.archives import open_gzip
-from likelier.data.media import without_decoding
+from likelier.data.slices import is_slice, split_rows
 from likelier.data.workbook import read_workbook
 from likelier.errors import ConfigError, DataError, whole_reason
 from likelier.jsontext import BrokenJson, parse_json
@@ -265,7 +265,7 @@ def _read_dataset_folder(path: Path, split: str | None) -> Rows:
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:  # a damaged folder raises errors of JSON, of Arrow and of the library alike
         raise DataError(f"{path}: not a folder written by datasets' save_to_disk: {whole_reason(error)}") from error
-    return _dataset_rows(str(path), loaded, split)
+    return split_rows(str(path), loaded, split)
 
 
 def _read_hub(source: DataSet) -> Rows:
@@ -273,22 +273,8 @@ def _read_hub(source: DataSet) -> Rows:
 
     name = source.path
     try:
-        loaded = datasets.load_dataset(name, source.subset, split=source.split, revision=source.revision)
+        whole = None if is_slice(source.split) else source.split
+        loaded = datasets.load_dataset(name, source.subset, split=whole, revision=source.revision)
     except Exception as error:  # the hub client raises many kinds; all mean that the named set cannot be had
         raise DataError(f"{name}: no such file, and the hub did not give a data set of that name: {error}") from error
-    return _dataset_rows(name, loaded, None)
-
-
-def _dataset_rows(name: str, loaded: Any, split: str | None) -> Rows:
-    if hasattr(loaded, "keys"):
-        splits = list(loaded.keys())
-        wanted = split or ("train" if "train" in splits else splits[0])
-        if wanted not in splits or (split is None and len(splits) > 1 and "train" not in splits):
-            wish = f"none is called {split or 'train'}"
-            raise DataError(f"{name} holds the splits {splits} and {wish}; name one with split (under data, in YAML)")
-        loaded = loaded[wanted]
-    elif split is not None:
-        raise DataError(f"{name} holds no splits; drop split={split!r}")
-    # A format that was set and saved hides columns, and turns lists into arrays
-    rows = enumerate(without_decoding(loaded.with_format(None)), 1)
-    yield from ((Source(name, number, "row"), row) for number, row in rows)
+    return split_rows(name, loaded, source.split if is_slice(source.split) else None)
