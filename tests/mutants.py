@@ -8,9 +8,9 @@ for each: so a mutant is imported afresh, and only the seconds that the librarie
 from __future__ import annotations
 
 import argparse
-import compileall
 import importlib
 import os
+import random
 import resource
 import shutil
 import signal
@@ -32,7 +32,7 @@ from tests.mutations import Mutant, mutants
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("src") / "likelier"
 COPIED = ("src", "tests", "docs", "examples", "benchmarks", "pyproject.toml", "README.md", "SECURITY.md")
-LIBRARIES = ("torch", "transformers.models.llama.modeling_llama", "peft", "datasets", "accelerate", "safetensors.torch")
+LIBRARIES = ("torch", "transformers.models.llama.modeling_llama", "peft", "datasets", "accelerate", "hypothesis")
 NEEDED = 0.85
 MEMORY = 16 << 30  # bytes that a mutant may ask for: one that wants endlessly many ends alone
 
@@ -64,17 +64,20 @@ class Running:
     source: str  # of the mutant's file, without the mistake
     pid: int
     started: float
+    seconds: float = 0.0  # of a processor
 
     def ended(self) -> str:
         """`survived`, `killed` or `timed out`; empty while it runs."""
-        done, status = os.waitpid(self.pid, os.WNOHANG)
+        done, status, used = os.wait4(self.pid, os.WNOHANG)
         limit = 60 + 4 * self.module.seconds if self.mutant else 1800
         if not done and time.monotonic() - self.started < limit:
             return ""
         if not done:
             os.killpg(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
+            self.seconds = limit
             return "timed out"
+        self.seconds = used.ru_utime + used.ru_stime
         code = os.waitstatus_to_exitcode(status)
         if code in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             raise SystemExit(f"pytest itself ended with {code}:\n{_output(self.tree)}")
@@ -87,20 +90,35 @@ def main() -> int:
     modules = [Module(name, **row) for name, row in table["modules"].items() if name in (options.only or [name])]
     known = {(row["file"], row["before"], row["after"]) for row in table["equivalent"] or []}
     planned = [(module, mutant) for module in modules for mutant in _sample(module, modules, known, options)]
+    random.Random(options.seed).shuffle(planned)  # what an interrupted run has tried is a fair sample too
     for library in LIBRARIES:
         importlib.import_module(library)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        trees = [_copy(Path(folder) / str(number) / "tree", modules) for number in range(options.jobs)]
-        for done, outcome in _run([(module, None) for module in modules], trees):
+        trees = [Path(folder) / str(number) / "tree" for number in range(options.jobs)]
+        _copy(trees[0])
+        for done, outcome in _run([(module, None) for module in modules], trees[:1]):
             done.module.seconds = time.monotonic() - done.started
             print(f"{done.module.name}: its tests take {done.module.seconds:.0f} s", flush=True)
             if outcome != "survived":
                 raise SystemExit(f"without a mistake the tests {outcome}:\n{_output(done.tree)}")
-        began = time.monotonic()
+        _forget_compiled(trees[0], modules)
+        for tree in trees[1:]:
+            shutil.copytree(trees[0].parent, tree.parent, symlinks=True)
+        seconds = _try(planned, trees)
+    return _summary(modules, seconds)
+
+
+def _try(planned: list[tuple[Module, Mutant]], trees: list[Path]) -> float:
+    """Plant each and count what comes of it, until all are done or Ctrl-C; the processor's seconds."""
+    began, seconds = time.monotonic(), 0.0
+    try:
         for number, (done, outcome) in enumerate(_run(planned, trees), start=1):
             done.module.counts[outcome] += 1
+            seconds += done.seconds
             _tell(f"{number}/{len(planned)} {time.monotonic() - began:.0f} s", done, outcome)
-    return _summary(modules)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    return seconds
 
 
 def _options() -> argparse.Namespace:
@@ -142,18 +160,19 @@ def _drawn(module: Module, seed: str) -> Iterator[Mutant]:
             yield mutant
 
 
-def _copy(tree: Path, modules: list[Module]) -> Path:
-    """The tree, compiled but for the modules that get mistakes: what is compiled of them would be out of date."""
+def _copy(tree: Path) -> None:
     tree.mkdir(parents=True)
     for name in COPIED:
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tree / name)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy2)(ROOT / name, tree / name)
     if (ROOT.parent / "shared").is_dir():
         (tree.parent / "shared").symlink_to(ROOT.parent / "shared")
-    compileall.compile_dir(tree / "src", quiet=2)
+
+
+def _forget_compiled(tree: Path, modules: list[Module]) -> None:
+    """What the runs without a mistake have compiled of the modules that get one: it would be out of date."""
     for file in (tree / PACKAGE / file for module in modules for file in module.files):
         for compiled in file.parent.glob(f"__pycache__/{file.stem}.*"):
             compiled.unlink()
-    return tree
 
 
 def _run(items: Iterable[tuple[Module, Mutant | None]], trees: list[Path]) -> Iterator[tuple[Running, str]]:
@@ -185,7 +204,7 @@ def _start(module: Module, mutant: Mutant | None, tree: Path) -> Running:
         return Running(module, mutant, tree, source, child, time.monotonic())
     code = int(pytest.ExitCode.INTERNAL_ERROR)
     try:
-        code = _tests(module, tree)
+        code = _tests(module, tree, compiling=mutant is None)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -193,7 +212,7 @@ def _start(module: Module, mutant: Mutant | None, tree: Path) -> Running:
         os._exit(code)
 
 
-def _tests(module: Module, tree: Path) -> int:
+def _tests(module: Module, tree: Path, *, compiling: bool) -> int:
     """In the child: this module's tests in this tree, until one fails."""
     os.setpgid(0, 0)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
@@ -201,12 +220,12 @@ def _tests(module: Module, tree: Path) -> int:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     os.chdir(tree)
-    os.environ |= {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    sys.dont_write_bytecode = True
+    os.environ |= {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "" if compiling else "1"}
+    sys.dont_write_bytecode = not compiling
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "likelier")]:
         del sys.modules[name]
     sys.path[:0] = [str(tree / "src"), str(tree)]
-    files = [f"tests/{name}.py" for name in module.tests]
+    files = [f"tests/{file}.py{mark}{test}" for file, mark, test in (name.partition("::") for name in module.tests)]
     known = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"  # plugins among the libraries
     flags = ["-x", "-q", "-p", "no:cacheprovider", "-W", known, f"--basetemp={tree.parent / 'tmp'}"]
     return int(pytest.main([*flags, *files]))
@@ -225,7 +244,7 @@ def _tell(when: str, done: Running, outcome: str) -> None:
         print(f"{when} {done.module.name} {done.mutant.path}:{done.mutant.line} {outcome}", flush=True)
 
 
-def _summary(modules: list[Module]) -> int:
+def _summary(modules: list[Module], seconds: float) -> int:
     total = sum((module.counts for module in modules), Counter[str]())
     print(f"{'':<12}{'planted':>9}{'killed':>9}{'timed out':>11}{'survived':>10}{'equivalent':>12}")
     for name, counts in [*((module.name, module.counts) for module in modules), ("all", total)]:
@@ -233,8 +252,11 @@ def _summary(modules: list[Module]) -> int:
         shown = f"{counts['killed']:>9}{counts['timed out']:>11}{counts['survived']:>10}{counts['equivalent']:>12}"
         print(f"{name:<12}{planted:>9}{shown}")
     seen = total["killed"] + total["timed out"]
-    share = seen / max(1, seen + total["survived"])
-    print(f"{share:.1%} are seen, of {seen + total['survived']} (at least {NEEDED:.0%} are to be)")
+    planted = seen + total["survived"]
+    share = seen / max(1, planted)
+    print(
+        f"{share:.1%} are seen, of {planted} (at least {NEEDED:.0%} are to be), {seconds / max(1, planted):.1f} s each"
+    )
     return int(share < NEEDED)
 
 

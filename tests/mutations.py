@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -41,7 +40,7 @@ def missing_term(node: cst.BinaryOperation) -> Iterator[cst.BaseExpression]:
 
 def missing_keyword(node: cst.Call) -> Iterator[cst.Call]:
     for at, argument in enumerate(node.args):
-        if argument.keyword is not None:
+        if argument.keyword is not None and argument.keyword.value not in _GUARDS:
             yield node.with_changes(args=[*node.args[:at], *node.args[at + 1 :]])
 
 
@@ -54,6 +53,7 @@ def swapped_arguments(node: cst.Call) -> Iterator[cst.Call]:
 
 
 _ANY_ORDER = ("isinstance", "max", "min")
+_GUARDS = ("strict", "device")  # of lists made side by side, and of what a CPU does not tell apart
 
 # Left out of mutmut's: what becomes None, loses a positional argument or gets a name that nothing has. Such a mutant
 # ends in a TypeError wherever it is run, so it says little about the tests and would only raise their share.
@@ -78,10 +78,14 @@ OPERATORS: list[tuple[type, Callable[..., Iterable[cst.CSTNode]]]] = [
 _NOT_COMPUTED = (cst.Annotation, cst.Decorator, cst.Raise, cst.Import, cst.ImportFrom)
 
 
-def _words(node: cst.CSTNode) -> bool:
-    """Text for people, and the type in a cast."""
+def _not_computed(node: cst.CSTNode) -> bool:
+    """Text for people, types, and what only guards."""
     if isinstance(node, cst.SimpleString):
         return " " in node.value
+    if isinstance(node, cst.Arg) and node.keyword is not None:
+        return node.keyword.value in _GUARDS
+    if isinstance(node, cst.Subscript):
+        return isinstance(node.value, cst.Name) and node.value.value == "Literal"
     return isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value in ("cast", "TypeVar")
 
 
@@ -94,7 +98,7 @@ class _Finder(cst.CSTVisitor):
         self.found: dict[int, dict[str, list[tuple[cst.CSTNode, cst.CSTNode]]]] = defaultdict(lambda: defaultdict(list))
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if isinstance(node, _NOT_COMPUTED) or _words(node):
+        if isinstance(node, _NOT_COMPUTED) or _not_computed(node):
             return False
         position = self.get_metadata(PositionProvider, node, None)
         for kind, operator in OPERATORS:
@@ -126,6 +130,9 @@ def mutants(path: str, source: str, seed: str) -> Iterator[Mutant]:
 
 
 def _changed(old: str, new: str) -> tuple[str, str]:
-    lines = list(difflib.ndiff(old.splitlines(), new.splitlines()))
-    taken = [" ".join(line[2:].strip() for line in lines if line.startswith(sign)) for sign in "-+"]
-    return taken[0], taken[1]
+    before, after = old.splitlines(), new.splitlines()
+    while before and after and before[0] == after[0]:
+        del before[0], after[0]
+    while before and after and before[-1] == after[-1]:
+        del before[-1], after[-1]
+    return " ".join(line.strip() for line in before), " ".join(line.strip() for line in after)
