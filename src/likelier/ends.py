@@ -20,7 +20,7 @@ Ids: TypeAlias = "Sequence[int] | np.ndarray"
 
 # How chat templates spell their marks: those of ChatML and Llama 3, DeepSeek, Mistral and Llama 2, Gemma.
 USUAL_MARKS = (
-    r"<\|[^\s<>|]{1,40}\|>|<\|turn>|<turn\|>|<｜[^\s<>｜]{1,40}｜>"
+    r"<\|[\w.▁-]{1,40}\|>|<\|turn>|<turn\|>|<｜[\w.▁-]{1,40}｜>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT)\]|<</?SYS>>"
     r"|</?s>|<(?:bos|eos|start_of_turn|end_of_turn|end_of_utterance)>"
 )

@@ -249,6 +249,20 @@ _ENTRIES = [
         error_above=0.01,
     ),
     Entry(
+        "chat-markup",
+        "Chat markup inside texts",
+        "rows",
+        "A text spells what chat templates write around turns. Where the tokenizer has such a token, the model sees a "
+        "turn begin or end inside the text (which somebody else's text can be made for); where it has none, it learns "
+        "to write the letters. Texts that went through a template already would go through it twice as messages.",
+        _drop(
+            "chat-markup",
+            "Give conversations as messages, without their markup; take it out of what users wrote. Plain text whose "
+            "markup is this model's own may stay as it is.",
+        ),
+        error_above=NEVER,
+    ),
+    Entry(
         "unnamed-end",
         "Ends with a token that nothing names as an end",
         "rows",

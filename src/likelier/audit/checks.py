@@ -10,6 +10,7 @@ from likelier.audit.balance import eval_overlap, label_balance, prompt_statistic
 from likelier.audit.contradictions import contradictory_labels, contradictory_pairs, intransitive_cycles
 from likelier.audit.duplicates import exact_duplicates, near_duplicates
 from likelier.audit.findings import SEVERITIES, Audit, Finding
+from likelier.audit.markup import chat_markup
 from likelier.audit.material import Material
 from likelier.audit.noise import noise, undecided_pairs
 from likelier.audit.rows import length_statistics, unusable_rows
@@ -61,6 +62,7 @@ CHECKS = (
     Check("surface bias", "judgements", surface_bias),
     Check("label balance", "labels", label_balance),
     Check("evaluation file", "evaluation data", eval_overlap),
+    Check("chat markup", "records", chat_markup),
     Check("tokens", "tokenizer", token_checks),
     Check("reference", "model", reference_checks),
 )

@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from likelier.console import say, warn
+from likelier.data.markup import find_markup
 from likelier.data.partners import data_hash, with_partners
 from likelier.data.preview import RowPreview, in_brief, in_card, preview_rows
 from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
@@ -168,6 +169,7 @@ def prepare_data(
     except DataError as error:
         raise DataError(f"evaluation data: {error}") from error
     say_signals(found.groups, signals or Signals())
+    _say_markup([*train, *held_out], tokenizer)
     _say_what_is_left_out("training", found)
     _say_what_is_left_out("evaluation", held)
     median_length = float(median(found.answer_lengths()))
@@ -200,6 +202,12 @@ def _say_what_is_not_printed(tokenized: Tokenized) -> None:
     rest = [one for one in tokenized.unprinted if one not in heard]
     if rest:
         say(f"the chat template does not print of messages: {'; '.join(map(str, rest))}")
+
+
+def _say_markup(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+    found = find_markup(records, tokenizer)
+    if found.rows:
+        say(f"{len(found.rows)} of {len(records)} rows hold chat markup in their texts: {found.in_words()}")
 
 
 def _warn_of_ends(name: str, tokenized: Tokenized) -> None:
