@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.bad_inputs import PARTS, Case
+from tests.bad_structures import STRUCTURES
 from tests.fuzzing import command, files_below
 from tests.small_runs import pair_rows, save_tiny, train, write_rows
 
@@ -22,6 +23,7 @@ HEAD = """# What is said of bad input
 Every case with what the file holds or what is typed, and the message. Each ends with exit code 2, without a traceback,
 and leaves no output behind. Written by `UPDATE_GOLDEN=1 pytest tests/test_bad_input.py`, and held by that test.
 """
+EVERY = {**PARTS, "Structures": STRUCTURES}
 LONGEST = 200  # characters of a file that are shown
 
 
@@ -96,7 +98,7 @@ def texts(made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> di
         patch.setenv("LIKELIER_CACHE", str(made["model"].parent / "cache"))
         return {
             part: "\n".join(told(case, tmp_path_factory.mktemp("case"), made) for case in cases)
-            for part, cases in PARTS.items()
+            for part, cases in EVERY.items()
         }
 
 
@@ -111,4 +113,4 @@ def test_every_message_is_the_one_in_the_list(texts: dict[str, str]) -> None:
 def test_the_list_has_forty_messages_that_differ(texts: dict[str, str]) -> None:
     messages = re.findall(r"^    error: .*", "".join(texts.values()), re.MULTILINE)
     assert len(set(messages)) >= 40
-    assert len(messages) == sum(map(len, PARTS.values()))
+    assert len(messages) == sum(map(len, EVERY.values()))
