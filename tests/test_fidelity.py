@@ -86,6 +86,14 @@ def test_an_answer_behind_another_text_than_the_generation_prompt_is_told() -> N
     assert problem(late, pair("Sure: it is 6.", "Sure: a cat.")) == ""
 
 
+@pytest.mark.parametrize("end", ["\n", " ", "\n\n"])
+def test_white_space_alone_ends_no_run_and_is_counted(end: str) -> None:
+    spaced = CHATML.replace("assistant\n", f"assistant\n{end}")
+    (group,) = found(spaced, pair("It is 6.")).groups
+    assert tiny_tokenizer().decode(group.answers[0]) == "It is 6.<|im_end|>\n"
+    assert found(spaced, pair("It is 6.")).boundary_merges == 1
+
+
 LOSING = {
     "the last line": "{{ m.content.split('\n')[0] }}",
     "all that is long": "{{ m.content[:9] }}",
@@ -151,6 +159,13 @@ def test_an_answers_tool_call_must_be_in_its_tokens(arguments: dict[str, Any]) -
     assert problem(QWEN3, row) == problem(MISTRAL, row) == problem(LLAMA3, row) == ""
     nameless = QWEN3.replace("{{ c.function | tojson }}", "{{ c.function.name }}")
     assert "leaves out of the tool calls of the answer" in problem(nameless, row)
+
+
+@pytest.mark.parametrize("thought", ["a", "{}", "[1]", "end", "null"])
+def test_short_reasoning_is_not_found_by_accident(thought: str) -> None:
+    row = pair([{"role": "assistant", "content": "and a [1] {} null end", "reasoning_content": thought}])
+    assert problem(PHI, row).startswith("reasoning-lost")
+    assert problem(QWEN3, row) == ""
 
 
 # --- what is named -------------------------------------------------------------------------------------------------

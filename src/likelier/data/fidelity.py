@@ -8,7 +8,7 @@ conversation the template is asked once with texts that occur nowhere else, sinc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -38,7 +38,7 @@ class Fidelity:
     render: Render
     chat: ChatOptions
     checks: bool = True
-    _probed: dict[Any, frozenset[int]] = field(default_factory=dict)
+    _probed: dict[Any, frozenset[tuple[int, str]]] = field(default_factory=dict)
 
     def require(
         self, prompt: tuple[Message, ...], answer: tuple[Message, ...], asked: str, whole: str, record: Record
@@ -57,24 +57,26 @@ class Fidelity:
         if not all(holds(own, one.content) for one in answer):  # the generation prompt may write its beginning
             own = whole[_common(self.render(prompt, source, record.tools, then="nothing"), whole) :]
         for place in (*range(count, len(given)), *range(count)):  # the answer first: it tells most
-            in_answer, is_lost = place >= count, place - len(given) in lost
-            _require_text(given[place], own if in_answer else asked, source, in_answer=in_answer, mark_lost=is_lost)
+            in_answer, parts = place >= count, {part for at, part in lost if at == place - len(given)}
+            _require_text(given[place], own if in_answer else asked, source, in_answer=in_answer, lost=parts)
         _require_place(asked, whole, source)
 
-    def _lost_marks(self, prompt: tuple[Message, ...], answer: tuple[Message, ...], tools: str) -> frozenset[int]:
-        """The messages, counted from the end (-1 the last), whose text a conversation of this shape does not show."""
+    def _lost_marks(
+        self, prompt: tuple[Message, ...], answer: tuple[Message, ...], tools: str
+    ) -> frozenset[tuple[int, str]]:
+        """What a conversation of this shape does not show: messages, counted from the end (-1 the last), and of each
+        its `text` or its `reasoning`.
+        """
         messages = prompt + answer
         shape = (len(prompt), bool(tools), *((one.role, bool(one.content.strip()), *names_in(one)) for one in messages))
         if shape not in self._probed:
             self._probed[shape] = self._probe(prompt, answer, tools)
         return self._probed[shape]
 
-    def _probe(self, prompt: tuple[Message, ...], answer: tuple[Message, ...], tools: str) -> frozenset[int]:
-        marks = [f"zq{place}xk{place * 7919}qz" for place in range(len(prompt) + len(answer))]
-        marked = tuple(
-            replace(message, content=mark) if message.content.strip() else message
-            for message, mark in zip(prompt + answer, marks, strict=True)
-        )
+    def _probe(
+        self, prompt: tuple[Message, ...], answer: tuple[Message, ...], tools: str
+    ) -> frozenset[tuple[int, str]]:
+        marked = tuple(_marked(message, place) for place, message in enumerate(prompt + answer))
         try:
             asked = self.render(marked[: len(prompt)], "the template", tools)
             whole = self.render(marked, "the template", tools)
@@ -83,10 +85,25 @@ class Fidelity:
         own = whole[_common(asked, whole) :]
         shown = [asked] * len(prompt) + [own] * len(answer)
         return frozenset(
-            place - len(marked)
+            (place - len(marked), part)
             for place, message in enumerate(marked)
-            if message.content == marks[place] and marks[place] not in shown[place]
+            for part in ("text", "reasoning")
+            if (mark := _mark(place, part)) in message.content + message.fields and mark not in shown[place]
         )
+
+
+def _mark(place: int, part: str) -> str:
+    return f"zq{place}xk{place * 7919}{part}qz"
+
+
+def _marked(message: Message, place: int) -> Message:
+    """The message with texts that occur nowhere else."""
+    held: dict[str, Any] = json.loads(message.fields) if message.fields else {}
+    for name in REASONING_FIELDS & held.keys():
+        if isinstance(held[name], str) and held[name].strip():
+            held[name] = _mark(place, "reasoning")
+    content = _mark(place, "text") if message.content.strip() else message.content
+    return replace(message, content=content, fields=json.dumps(held) if held else "")
 
 
 def _common(left: str, right: str) -> int:
@@ -107,38 +124,46 @@ def _require_something(answer: tuple[Message, ...], source: Source | str) -> Non
         raise RowRefused(source, "empty-answer", "nothing of the answer is left without its reasoning")
 
 
-def _require_text(message: Message, text: str, source: Source | str, *, in_answer: bool, mark_lost: bool) -> None:
+def _require_text(message: Message, text: str, source: Source | str, *, in_answer: bool, lost: Set[str]) -> None:
     """Raises `RowRefused` unless the message's text stands in the rendered one; of earlier turns reasoning may be left
     out, which is how a template shows the model its own past.
     """
     place = f"the {message.role} turn" if message.role != "assistant" or not in_answer else "the answer"
     content = message.content if in_answer else without_reasoning(message.content)
-    short_and_lost = mark_lost and len(content.strip()) < _SHORT
+    short_and_lost = "text" in lost and len(content.strip()) < _SHORT
     if content.strip() and (short_and_lost or not holds(text, content)):
         if in_answer and reasoning_in(content) and holds(text, without_reasoning(content)):
             raise _reasoning_lost(source, reasoning_in(content), "Training on answers without it is --reasoning drop")
         missing = content.strip() if short_and_lost else _missing(text, content)
         raise RowRefused(source, "text-lost", f"the chat template leaves out of {place}: {_shown(missing)}. {_MEND}")
     if in_answer:
-        _require_fields(message, text, source, place)
+        _require_fields(message, text, source, place, lost)
 
 
 _MEND = "Name one that keeps it with --chat-template, or take the text out of the row"
 
 
-def _require_fields(message: Message, text: str, source: Source | str, place: str) -> None:
+def _require_fields(message: Message, text: str, source: Source | str, place: str, lost: Set[str]) -> None:
     """An answer's reasoning and tool calls are what is trained on, so that they must be there too."""
     held: dict[str, Any] = json.loads(message.fields) if message.fields else {}
     for name in REASONING_FIELDS & held.keys():
-        lost = next((leaf for leaf in _leaves(held[name]) if not holds(text, leaf)), None)
-        if lost is not None:
+        missing = _missing_part(held[name], text, "reasoning" in lost)
+        if missing is not None:
             mend = "--reasoning keep writes it into the text in front of the answer, --reasoning drop leaves it out"
-            raise _reasoning_lost(source, lost, mend, f" ({name})")
+            raise _reasoning_lost(source, missing, mend, f" ({name})")
     calls = _parsed(message.tool_calls) if message.tool_calls else None
-    lost = next((leaf for leaf in _leaves(calls) if not holds(text, leaf)), None)
-    if lost is not None:
-        words = f"the chat template leaves out of the tool calls of {place}: {_shown(lost)}"
+    missing = next((leaf for leaf in _leaves(calls) if not holds(text, leaf)), None)
+    if missing is not None:
+        words = f"the chat template leaves out of the tool calls of {place}: {_shown(missing)}"
         raise RowRefused(source, "text-lost", f"{words}. Name one that writes tool calls with --chat-template")
+
+
+def _missing_part(value: Any, text: str, mark_lost: bool) -> str | None:
+    """What of a field's value the text does not hold; a short text is believed only where its mark was not lost."""
+    if isinstance(value, str):
+        short_and_lost = mark_lost and 0 < len(value.strip()) < _SHORT
+        return value if short_and_lost or not holds(text, value) else None
+    return next((leaf for leaf in _leaves(value) if not holds(text, leaf)), None)
 
 
 def _reasoning_lost(source: Source | str, text: str, mend: str, name: str = "") -> RowRefused:
@@ -147,9 +172,9 @@ def _reasoning_lost(source: Source | str, text: str, mend: str, name: str = "") 
 
 
 def _require_place(asked: str, whole: str, source: Source | str) -> None:
-    if whole.startswith(asked):
-        return
     common = _common(asked, whole)
+    if not asked[common:].strip():  # at most white space apart, which is counted with the boundary's merges
+        return
     begin = max(0, common - 20)
     raise RowRefused(
         source,
