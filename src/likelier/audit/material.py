@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 # For each case the records that say one thing and those that say the other.
 Cases: TypeAlias = "dict[tuple[int, ...], tuple[list[int], list[int]]]"
-_SPACE = re.compile(r"\s+")
+_TO_SPACE = dict.fromkeys((code for code in range(0x3001) if chr(code).isspace()), " ")
 
 
 @dataclass
@@ -151,7 +150,7 @@ class Material:
         if not self.show:
             return ""
         record = self.records[number]
-        parts = (_SPACE.sub(" ", text_of(content)).strip() for content in (record.prompt, *answers_of(record)))
+        parts = (_evenly_spaced(text_of(content)) for content in (record.prompt, *answers_of(record)))
         return " | ".join(text if len(text) <= limit else text[: limit - 1] + "…" for text in parts)
 
 
@@ -172,11 +171,19 @@ def text_of(content: Content) -> str:
     return "\n".join(message.content + message.tool_calls for message in content)
 
 
+def _evenly_spaced(text: str) -> str:
+    """With one space for all white space between words: in place of a list of words, which takes many times a text."""
+    text = text.translate(_TO_SPACE).strip()
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return text
+
+
 def plain_prompt(content: Content) -> str:
     """A prompt by which it is recognised in another file and layout: letter case and white space do not count."""
     if isinstance(content, TokenIds):
         return spoken_key(content)
-    return _SPACE.sub(" ", text_of(content)).strip().casefold()
+    return _evenly_spaced(text_of(content)).casefold()
 
 
 def sampled(numbers: Sequence[int], limit: int) -> list[int]:

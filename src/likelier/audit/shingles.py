@@ -15,6 +15,7 @@ import numpy as np
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 _INVERSE = pow(_BASE, -1, 2**64)
 _KNOWN = 0x20000
+_PIECE = (1 << 18) - 1  # characters
 _WORD, _SIGN = 1, 2
 _SIGNS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF))
 
@@ -32,20 +33,42 @@ def _kinds() -> np.ndarray:
 def word_pairs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(hashes (n,) uint64, offsets (texts + 1,)): the word pairs of text i are hashes[offsets[i]:offsets[i + 1]]."""
     lower = [text.lower() for text in texts]
-    codes = np.frombuffer("\n".join(lower).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    starts, ends = _words(codes)
     begins = np.cumsum([0, *(len(text) + 1 for text in lower)])
-    offsets = np.searchsorted(starts, begins)
-    words = _hashes(codes, starts, ends)
+    words, offsets = _joined_pieces("\n".join(lower), begins)
+    del lower  # large where a text is
     before = np.empty_like(words)
     before[1:] = words[:-1]
     before[offsets[:-1][offsets[:-1] < len(words)]] = 1
-    return _mixed(_mixed(before) + words), offsets
+    pairs = _mix_(before)
+    pairs += words
+    return _mix_(pairs), offsets
 
 
-def _words(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _joined_pieces(text: str, begins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(hashes of the words of a text, how many words lie before each of the places `begins`): a piece at a time, since
+    they take many times its size in between. The hash of a word that goes on in the next piece is put together.
+    """
+    hashes = [np.empty(0, np.uint64)]
+    offsets = np.zeros(len(begins), np.int64)
+    goes_on, latest = False, 0
+    for at in range(0, len(text), _PIECE):
+        codes = np.frombuffer(text[at : at + _PIECE].encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        kinds = _kinds()[np.minimum(codes, _KNOWN - 1)]
+        starts, ends = _words(kinds)
+        own = _hashes(codes, starts, ends)
+        if goes_on and kinds[0] == _WORD:
+            hashes[-1][-1:] += own[:1] * np.uint64(pow(_BASE, at - latest, 2**64))
+            starts, own = starts[1:], own[1:]
+        offsets += np.searchsorted(starts + at, begins)
+        if len(own):
+            hashes.append(own)
+            latest = at + int(starts[-1])
+        goes_on = kinds[-1] == _WORD
+    return np.concatenate(hashes), offsets
+
+
+def _words(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where words start and where they end (the place behind)."""
-    kinds = _kinds()[np.minimum(codes, _KNOWN - 1)]
     inside = kinds == _WORD
     before, behind = np.zeros_like(inside), np.zeros_like(inside)
     before[1:], behind[:-1] = inside[:-1], inside[1:]
@@ -72,11 +95,13 @@ def _powers(base: int, count: int) -> np.ndarray:
     return _some_powers(base, 1 << max(16, (count - 1).bit_length()))[:count]
 
 
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finish: every bit depends on every bit."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+def _mix_(values: np.ndarray) -> np.ndarray:
+    """SplitMix64's finish, in place: every bit depends on every bit."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        values ^= values >> np.uint64(shift)
+        values *= np.uint64(factor)
+    values ^= values >> np.uint64(31)
+    return values
 
 
 def shingles(text: str) -> np.ndarray:

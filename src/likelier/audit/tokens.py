@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ class TokenTable:
     which two answers differ; whether an answer lacks an end (`endless`), and which rows end with a token that nothing
     names as one (`unnamed`, by token). Then what only single rows are named for: `refused`
     holds, by reason, what is wrong with each row that has no tokens for another reason than that it has no text,
-    `unprinted` which rows hold something that the chat template does not print.
+    `unprinted` which rows hold something that the chat template does not print. `beyond` are rows that are too large to
+    be tokenized: over the limit whatever their tokens are.
     """
 
     tokens: np.ndarray
@@ -41,6 +42,7 @@ class TokenTable:
     without_tokens: list[int]
     refused: dict[str, dict[int, str]]
     unprinted: dict[str, list[int]]
+    beyond: list[int] = field(default_factory=list)
 
     @property
     def longest(self) -> np.ndarray:
@@ -77,9 +79,8 @@ def _marked(record: Record, number: int) -> Record:
 def _tokenize(material: Material, block: Sequence[Record]) -> Tokenized:
     talks = any(isinstance(row.prompt, tuple) for row in block)
     chat = material.chat if talks else None
-    return tokenize_records(
-        block, material.tokenizer, max_length=_NO_LIMIT, truncation="drop", chat=chat, losses="collect"
-    )
+    how: dict[str, Any] = {"chat": chat, "losses": "collect", "too_long": material.max_length}
+    return tokenize_records(block, material.tokenizer, max_length=_NO_LIMIT, truncation="drop", **how)
 
 
 def _note(table: TokenTable, group: Group, ends: Ends) -> None:
@@ -107,6 +108,8 @@ def _note_unusable(table: TokenTable, found: Tokenized) -> None:
         at = int(row.source.data_set)
         if row.reason in _EMPTY_OR_TWINS:
             table.without_tokens.append(at)
+        elif row.reason == "over-max-length":
+            table.beyond.append(at)
         else:
             table.refused.setdefault(row.reason, {})[at] = row.detail
 
@@ -169,9 +172,11 @@ def _finding(
 def _over_limit(material: Material, table: TokenTable) -> list[Finding]:
     limit = material.max_length or 0
     longest = table.longest
-    rows = np.flatnonzero(longest > limit).tolist()
+    rows = sorted([*np.flatnonzero(longest > limit).tolist(), *table.beyond])
     fits = {f"{share:.0%}": int(np.quantile(longest, share, method="higher")) for share in (0.9, 0.95, 0.99, 1.0)}
     details = {"max_length": limit, "longest": int(longest.max()), "length_that_keeps": fits}
+    if table.beyond:
+        details["too_large_to_count"] = len(table.beyond)
     return _finding(material, "over-max-length", rows, f"of more than {limit:,} tokens", details)
 
 

@@ -13,6 +13,7 @@ _FOLDS = 3
 _STEPS = 50
 _PRIOR_VARIANCE = 0.1
 _RARE = 5
+_LOOKED_AT = 1 << 18  # characters
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class WordTable:
 
 
 def word_table(texts: Sequence[str]) -> WordTable:
-    """Words in lower case that stand in at least 5 texts, and the first word of each text as `^word`."""
+    """Words in lower case that stand in at least 5 texts (in the first 2**18 characters of each: every word of a larger
+    one would take many times its size), and the first word of each text as `^word`.
+    """
     numbers: dict[str, int] = {}
     rows = []
     for text in texts:
-        found = _WORDS.findall(text.lower())
+        found = _WORDS.findall(text[:_LOOKED_AT].lower())
         own = {numbers.setdefault(word, len(numbers)) for word in found}
         own.update(numbers.setdefault(f"^{word}", len(numbers)) for word in found[:1])
         rows.append(np.fromiter(sorted(own), dtype=np.int64, count=len(own)))

@@ -29,6 +29,8 @@ class Render(Protocol):
 LOSSES = ("text-lost", "reasoning-lost", "answer-elsewhere")  # reasons for which a row's tokens say another thing
 _SHORT = 20  # characters of a text that may stand in a template by accident
 _SHOWN = 80
+_STRIDE = 1 << 12
+_NO_SPACE = dict.fromkeys(code for code in range(0x3001) if chr(code).isspace())  # as `str.split` has it
 
 
 @dataclass
@@ -110,7 +112,11 @@ def _common(left: str, right: str) -> int:
     """How many characters two texts begin with together."""
     if right.startswith(left):
         return len(left)
-    return next((place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), len(right))
+    at = 0
+    while left[at : at + _STRIDE] == right[at : at + _STRIDE] and at < len(right):
+        at += _STRIDE  # by large strides where a text is large
+    ends = zip(left[at : at + _STRIDE], right[at : at + _STRIDE], strict=False)
+    return next((at + place for place, (a, b) in enumerate(ends) if a != b), min(len(left), len(right)))
 
 
 def names_in(message: Message) -> tuple[str, ...]:
@@ -197,7 +203,7 @@ def holds(text: str, part: str) -> bool:
 
 
 def _squeezed(text: str) -> str:
-    return "".join(text.split())
+    return text.translate(_NO_SPACE)
 
 
 def _missing(text: str, part: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -102,18 +102,36 @@ def as_given(messages: tuple[Message, ...], chat: ChatOptions) -> tuple[Message,
 
 # What reasoning models write before their answer, as fields of a message and as marked parts of its text.
 REASONING_FIELDS = frozenset({"reasoning_content", "reasoning", "thinking"})
-_MARKED = re.compile(r"<(think|thinking|thought|reasoning)>(.*?)</\1>|\[THINK\](.*?)\[/THINK\]", re.DOTALL)
+_OPENING = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]")
+
+
+def _marked(text: str) -> Iterator[tuple[int, int, str]]:
+    """(begin, end, text inside) of each part that is marked as reasoning. An opening mark without its end is text."""
+    behind, without_end = 0, set[str]()
+    for mark in _OPENING.finditer(text):
+        closing = f"{mark[0][0]}/{mark[0][1:]}"
+        if mark.start() < behind or closing in without_end:
+            continue
+        end = text.find(closing, mark.end())
+        if end < 0:
+            without_end.add(closing)
+            continue
+        behind = end + len(closing)
+        yield mark.start(), behind, text[mark.end() : end]
 
 
 def reasoning_in(text: str) -> str:
     """The reasoning that stands in a message's text, empty without any."""
-    found = _MARKED.search(text)
-    return next(filter(None, found.groups()[1:]), "") if found else ""
+    return next((inside for _, _, inside in _marked(text)), "")
 
 
 def without_reasoning(text: str) -> str:
     """A message's text without the reasoning in it."""
-    return _MARKED.sub("", text).lstrip() if _MARKED.search(text) else text
+    kept, behind = [], 0
+    for begin, end, _ in _marked(text):
+        kept.append(text[behind:begin])
+        behind = end
+    return "".join((*kept, text[behind:])).lstrip() if behind else text
 
 
 def _reasoning_kept(message: Message) -> Message:

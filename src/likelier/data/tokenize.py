@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from likelier.data.plain import TextKind, encode, kind_of_answer
 from likelier.data.rendering import RowRefused, Then, check_template, render
 from likelier.data.shared_ids import ids_in_common
 from likelier.data.token_cache import RecordIds, TokenFolder, no_ids
+from likelier.data.too_long import over_limit, surely_too_long
 from likelier.data.turns import as_trained, begins_answer, check_begun, common_prefix, edges, joined, turn_masks
 from likelier.data.unprinted import Unprinted, find_unprinted
 from likelier.ends import Ends
@@ -155,8 +157,10 @@ def tokenize_records(
     chat: ChatOptions | None = None,
     cached: bool = False,
     losses: Literal["error", "collect", "ignore"] = "error",
+    too_long: int | None = None,
 ) -> Tokenized:
     """Tokenize every record, conversations by the chat template as `chat` asks for; `cached` keeps the ids on disk.
+    Very large rows that surely have more than `too_long` tokens (by default `max_length`) are only counted.
 
     Rows over `max_length` (prompt + longest answer) are treated by `truncation`:
 
@@ -170,13 +174,15 @@ def tokenize_records(
     _check_ids(records, tokenizer)
     result, ends = Tokenized(max_length=max_length), Ends(tokenizer)
     result.unprinted = find_unprinted(records, _render_by(tokenizer, chat))
-    rows: Iterable[RecordIds]
-    if cached:
-        rows = _cached_ids(records, tokenizer, chat)
-    else:
-        rows = _record_ids(records, tokenizer, chat, checked=losses != "ignore")
-    for number, (record, ids) in enumerate(zip(records, rows, strict=True)):
-        group = _to_group(record, ids, result, truncation)
+    checked = losses != "ignore"
+    fidelity = Fidelity(_render_by(tokenizer, chat), chat, checked)
+    as_text = partial(_renderings, ends=ends, fidelity=fidelity)
+    beyond = surely_too_long(records, tokenizer, too_long or max_length, truncation, as_text)
+    fitting = [record for number, record in enumerate(records) if number not in beyond] if beyond else records
+    rows = _cached_ids(fitting, tokenizer, chat) if cached else _record_ids(fitting, tokenizer, chat, checked=checked)
+    left = iter(rows)
+    for number, record in enumerate(records):
+        group = _to_group(record, beyond.get(number) or next(left), result, truncation)
         if group is not None:
             result.groups.append(group)
             result.kept.append(number)
@@ -353,10 +359,7 @@ def _truncated(ids: RecordIds, limit: int, truncation: Truncation, source: Sourc
     if len(prompt) + longest <= limit:
         return ids
     if truncation == "error":
-        raise DataError(
-            f"{source}: {len(prompt) + longest} tokens, the limit is {limit}; raise --max-length, or choose "
-            "--truncation drop, cut-prompt-left or cut-answer-right"
-        )
+        raise over_limit(source, str(len(prompt) + longest), limit)
     if truncation == "cut-prompt-left" and longest < limit:
         return ids._replace(prompt=prompt[len(prompt) + longest - limit :])
     if truncation == "cut-answer-right" and len(prompt) < limit:
