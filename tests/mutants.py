@@ -44,6 +44,7 @@ class Module:
     name: str
     files: list[str]
     tests: list[str]
+    without: list[str] = field(default_factory=list)  # of these tests, those that take long and see nothing more
     seconds: float = 0.0  # what the tests take without a mistake
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -225,10 +226,15 @@ def _tests(module: Module, tree: Path, *, compiling: bool) -> int:
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "likelier")]:
         del sys.modules[name]
     sys.path[:0] = [str(tree / "src"), str(tree)]
-    files = [f"tests/{file}.py{mark}{test}" for file, mark, test in (name.partition("::") for name in module.tests)]
     known = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"  # plugins among the libraries
     flags = ["-x", "-q", "-p", "no:cacheprovider", "-W", known, f"--basetemp={tree.parent / 'tmp'}"]
-    return int(pytest.main([*flags, *files]))
+    left_out = [f"--deselect={_node(name)}" for name in module.without]
+    return int(pytest.main([*flags, *left_out, *map(_node, module.tests)]))
+
+
+def _node(name: str) -> str:
+    file, mark, test = name.partition("::")
+    return f"tests/{file}.py{mark}{test}"
 
 
 def _output(tree: Path) -> str:
