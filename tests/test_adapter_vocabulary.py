@@ -101,7 +101,19 @@ def test_rows_that_were_written_over_in_a_padded_base_are_kept_by_a_run(tmp_path
     assert len(rows) == 2 and "frozen copy" in start_reference(model, precision="x", keep_adapter=True).words
     data = tmp_path / "pairs.jsonl"
     _write_pairs(data, "hello")
-    run = ["train", "--method", "dpo", "--model", str(tmp_path / "adapter"), "--data", str(data), "--max-steps", "1"]
+    run = [
+        "train",
+        "--method",
+        "dpo",
+        "--model",
+        str(tmp_path / "adapter"),
+        "--data",
+        str(data),
+        "--max-steps",
+        "1",
+        "--warmup",
+        "0",
+    ]
     assert cli.main([*run, "--warmup", "0", "--batch-size", "2", "--output", str(tmp_path / "run")]) == 0
     again = _loaded(tmp_path / "run").model
     assert torch.equal(again.get_base_model().get_input_embeddings().weight[340:], weights[rows[0]][340:])

@@ -387,7 +387,7 @@ def test_an_unknown_option_in_yaml_names_the_nearest(refused: Callable[..., str]
 def test_an_option_that_cannot_be_is_refused(
     refused: Callable[..., str], tmp_path: Path, model: Path, pairs: Path, words: list[str], expected: str
 ) -> None:
-    given = ["--model", model, "--data", pairs, "--output", tmp_path / "run", "--max-steps", "1"]
+    given = ["--model", model, "--data", pairs, "--output", tmp_path / "run", "--max-steps", "1", "--warmup", "0"]
     assert expected in refused("train", *given, *words)
 
 
@@ -561,5 +561,5 @@ def test_score_refuses_a_reference_that_was_replaced(
 def test_a_flag_wins_over_its_rival_in_the_file(tmp_path: Path, model: Path, pairs: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(f"model: {model}\ndata: {pairs}\noutput: {tmp_path / 'run'}\nepochs: 3\nbatch_size: 4\n")
-    assert cli.main(["train", str(file), "--max-steps", "1"]) == 0
+    assert cli.main(["train", str(file), "--max-steps", "1", "--warmup", "0"]) == 0
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1

@@ -51,7 +51,14 @@ def test_held_out_prompts_are_no_part_of_any_weight(files: tuple[Path, Path]) ->
 def test_evaluation_tells_each_data_set_apart(files: tuple[Path, Path], tmp_path: Path) -> None:
     data = load_preferences(files[0], eval_data=list(files))
     trainer = PreferenceTrainer(
-        tiny_policy(), DPO(), data.train, eval_data=data.test, output_dir=tmp_path / "run", batch_size=8, max_steps=1
+        tiny_policy(),
+        DPO(),
+        data.train,
+        eval_data=data.test,
+        output_dir=tmp_path / "run",
+        batch_size=8,
+        max_steps=1,
+        warmup=0,
     )
     trainer.train()
     end = trainer.folder.read_card()["evaluation_end"]
@@ -181,7 +188,13 @@ def test_the_card_keeps_them_and_scoring_takes_them_up(tmp_path: Path, files: tu
     policy.model.float().save_pretrained(tmp_path / "model")
     policy.tokenizer.save_pretrained(tmp_path / "model")
     run = tmp_path / "run.yaml"
-    options = {"model": str(tmp_path / "model"), "data": str(files[0]), "output": str(tmp_path / "run"), "max_steps": 1}
+    options = {
+        "model": str(tmp_path / "model"),
+        "data": str(files[0]),
+        "output": str(tmp_path / "run"),
+        "max_steps": 1,
+        "warmup": 0,
+    }
     run.write_text(json.dumps({**options, "system_prompt": "x", "chat_template_kwargs": {"enable_thinking": True}}))
     assert cli.main(["train", str(run)]) == 0
     card = json.loads((tmp_path / "run" / "run.json").read_text())

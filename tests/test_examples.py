@@ -175,7 +175,7 @@ def test_thumbs_of_a_log_become_rows_for_kto(as_demo: Path, tmp_path: Path, caps
     data = load_preferences(rows_file)
     assert len(data.train) == len(rows) and data.kind == "labels" and not data.unusable.rows
     words = ["--method", "kto", "--model", "demo", "--data", str(rows_file), "--output", str(tmp_path / "run")]
-    assert main(["train", *words, "--max-steps", "1", "--batch-size", "12"]) == 0
+    assert main(["train", *words, "--max-steps", "1", "--warmup", "0", "--batch-size", "12"]) == 0
 
 
 @pytest.mark.parametrize("adapter", [[], ["--lora-r", "2"]], ids=["whole model", "adapter"])
@@ -194,6 +194,6 @@ def test_sampled_answers_are_ordered_by_reward(
 def test_a_run_without_a_reference_has_no_rewards(as_demo: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["--method", "sft", "--model", "demo", "--data", str(write_pairs(tmp_path / "pairs.jsonl"))]
-    assert main(["train", *words, "--output", str(run), "--max-steps", "1"]) == 0
+    assert main(["train", *words, "--output", str(run), "--max-steps", "1", "--warmup", "0"]) == 0
     with pytest.raises(SystemExit, match="no reward scale"):
         score_answers.main(str(run), "the cat", 2)

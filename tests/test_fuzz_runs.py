@@ -31,7 +31,21 @@ WITH_MODEL = (
     ["chat", "RUN", "--prompt", "the cat", "--max-new-tokens", "3"],
     ["merge", "RUN", "OUT"],
     ["audit", "DATA", "--model", "RUN"],
-    ["train", "--model", "RUN", "--data", "DATA", "--output", "OUT", "--max-steps", "1", "--batch-size", "2"],
+    [
+        "train",
+        "--model",
+        "RUN",
+        "--data",
+        "DATA",
+        "--output",
+        "OUT",
+        "--max-steps",
+        "1",
+        "--warmup",
+        "0",
+        "--batch-size",
+        "2",
+    ],
     ["score", "--model", "MODEL", "--reference", "RUN", "--data", "DATA", "--output", "OUT.jsonl"],
 )
 RESUME = ["train", "--model", "MODEL", "--data", "DATA", "--output", "RUN", "--resume", "--batch-size", "4"]

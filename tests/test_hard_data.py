@@ -22,7 +22,7 @@ from tests.small_runs import save_tiny, write_rows
 from tests.support import WORDS, tiny_tokenizer
 
 Row = dict[str, Any]
-STEP = ["--max-steps", "1", "--learning-rate", "1e-3", "--eval-new-tokens", "4"]
+STEP = ["--max-steps", "1", "--warmup", "0", "--learning-rate", "1e-3", "--eval-new-tokens", "4"]
 
 
 @pytest.fixture(scope="module")

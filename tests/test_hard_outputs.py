@@ -12,7 +12,7 @@ import pytest
 from tests.fuzzing import command, files_below
 from tests.small_runs import SmallRuns
 
-HELD = ["--max-steps", "1", "--eval-fraction", "0.3"]
+HELD = ["--max-steps", "1", "--warmup", "0", "--eval-fraction", "0.3"]
 
 
 def read_only_refuses() -> bool:

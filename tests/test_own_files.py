@@ -24,7 +24,20 @@ BEGUN = {"status": "training", "versions": {"likelier": "0.1.0"}, "fingerprint":
 
 
 def words(runs: SmallRuns, output: Path, command: str = "train", *more: str) -> list[str]:
-    given = [command, "--model", runs.model, "--data", runs.pairs, "--output", output, "--max-steps", "1", *more]
+    given = [
+        command,
+        "--model",
+        runs.model,
+        "--data",
+        runs.pairs,
+        "--output",
+        output,
+        "--max-steps",
+        "1",
+        "--warmup",
+        "0",
+        *more,
+    ]
     return [*map(str, given), "--batch-size", "4"]
 
 

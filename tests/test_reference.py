@@ -110,7 +110,7 @@ def test_base_without_an_adapter_is_refused() -> None:
 
 
 def test_a_method_without_reference_loads_none_and_refuses_one(tmp_path: Path) -> None:
-    trainer = PreferenceTrainer(tiny_policy(), SimPO(), chat_pairs(8), output_dir=tmp_path / "a", max_steps=1)
+    trainer = PreferenceTrainer(tiny_policy(), SimPO(), chat_pairs(8), output_dir=tmp_path / "a", max_steps=1, warmup=0)
     trainer.train()
     assert RunFolder(tmp_path / "a").read_card()["reference"] == {"words": "none: this method needs no reference"}
     assert not (tmp_path / "cache" / "reference").exists()
@@ -180,7 +180,9 @@ def test_edited_store_is_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("objective", [DPO(), IPO(tau=0.1), KTO()], ids=lambda objective: objective.method)
 def test_the_first_logged_step_has_the_known_loss(tmp_path: Path, objective: object) -> None:
     data = labelled_rows(16) if objective.method == "kto" else chat_pairs(16)  # type: ignore[attr-defined]
-    trainer = PreferenceTrainer(tiny_policy(), objective, data, output_dir=tmp_path / "run", batch_size=8, max_steps=1)  # type: ignore[arg-type]
+    trainer = PreferenceTrainer(
+        tiny_policy(), objective, data, output_dir=tmp_path / "run", batch_size=8, max_steps=1, warmup=0
+    )  # type: ignore[arg-type]
     trainer.train()
     known = {"dpo": np.log(2), "ipo": 25.0, "kto": 0.5}[objective.method]  # type: ignore[attr-defined]
     assert trainer.folder.read_metrics()[0]["loss"] == pytest.approx(known, abs=1e-9)
@@ -209,11 +211,13 @@ def _with_given(trainer: PreferenceTrainer, shift: float) -> list:
 def test_given_reference_scores_are_checked_on_a_sample(tmp_path: Path) -> None:
     first = _trainer(tmp_path / "a")
     given = _with_given(first, 0.0)
-    trainer = PreferenceTrainer(tiny_policy(), DPO(), given, output_dir=tmp_path / "b", batch_size=8, max_steps=1)
+    trainer = PreferenceTrainer(
+        tiny_policy(), DPO(), given, output_dir=tmp_path / "b", batch_size=8, max_steps=1, warmup=0
+    )
     trainer.train()
     assert "taken from the data file" in RunFolder(tmp_path / "b").read_card()["reference"]["scores"]
     wrong = PreferenceTrainer(
-        tiny_policy(), DPO(), _with_given(first, 3.0), output_dir=tmp_path / "c", batch_size=8, max_steps=1
+        tiny_policy(), DPO(), _with_given(first, 3.0), output_dir=tmp_path / "c", batch_size=8, max_steps=1, warmup=0
     )
     with pytest.raises(WrongReferenceError, match="differ by"):
         wrong.train()
@@ -287,7 +291,7 @@ def test_a_changed_row_is_scored_anew_and_no_other(tmp_path: Path) -> None:
     _trainer(tmp_path / "first").train()
     changed = chat_pairs(16)
     changed[3] = replace(changed[3], chosen=chat_pairs(1, seed=9)[0].chosen)
-    trainer = PreferenceTrainer(tiny_policy(), IPO(), changed, output_dir=tmp_path / "second", max_steps=1)
+    trainer = PreferenceTrainer(tiny_policy(), IPO(), changed, output_dir=tmp_path / "second", max_steps=1, warmup=0)
     trainer.train()
     assert RunFolder(tmp_path / "second").read_card()["reference"]["scores"] == "1 computed, 31 found in the store"
 
@@ -355,7 +359,7 @@ def test_given_scores_of_held_out_rows_are_checked_too(tmp_path: Path) -> None:
     first = _trainer(tmp_path / "a")
     right, wrong = _with_given(first, 0.0), _with_given(first, 3.0)
     trainer = PreferenceTrainer(
-        tiny_policy(), DPO(), right, eval_data=wrong, output_dir=tmp_path / "b", batch_size=8, max_steps=1
+        tiny_policy(), DPO(), right, eval_data=wrong, output_dir=tmp_path / "b", batch_size=8, max_steps=1, warmup=0
     )
     with pytest.raises(WrongReferenceError, match="reference scores from the data file"):
         trainer.train()
@@ -370,6 +374,7 @@ def test_given_scores_of_a_cut_row_are_not_believed(tmp_path: Path) -> None:
         output_dir=tmp_path / "b",
         batch_size=8,
         max_steps=1,
+        warmup=0,
         max_length=30,
         truncation="cut-answer-right",
     )

@@ -40,7 +40,7 @@ def state_bytes(trainer: PreferenceTrainer) -> int:
 
 
 def after_a_step(folder: Path, policy: Policy) -> PreferenceTrainer:
-    trainer = PreferenceTrainer(policy, DPO(), chat_pairs(4), output_dir=folder, batch_size=4, max_steps=1)
+    trainer = PreferenceTrainer(policy, DPO(), chat_pairs(4), output_dir=folder, batch_size=4, max_steps=1, warmup=0)
     trainer.train()
     return trainer
 
@@ -244,7 +244,7 @@ def steps_taken(items: int, batch_size: int, steps: int) -> int:
         ({"epochs": 0.5}, 3),
         ({"epochs": 1.5}, 8),
         ({"epochs": 3}, 15),
-        ({"max_steps": 1}, 1),
+        ({"max_steps": 1, "warmup": 0}, 1),
         ({"max_steps": 5}, 5),
         ({"max_steps": 13}, 13),
     ],

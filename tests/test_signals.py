@@ -328,7 +328,7 @@ def test_micro_batches_change_nothing(tmp_path: Path, objective: Objective, opti
 def test_a_step_is_the_sum_of_weight_times_loss_over_its_items(tmp_path: Path) -> None:
     """Weights have mean 1 over the data set; a step divides by its items, not by its weights."""
     pairs = [one for one in rich_pairs(COUNT) if one.is_decided]
-    _, metrics = trained(tmp_path / "run", DPO(), pairs, use_weights="column", max_steps=1)
+    _, metrics = trained(tmp_path / "run", DPO(), pairs, use_weights="column", max_steps=1, warmup=0)
     mean = sum(one.weight for one in pairs) / len(pairs)
     first = [one.weight / mean for one in pairs[:8]]
     assert metrics[0]["loss"] == pytest.approx(math.log(2) * sum(first) / 8, abs=1e-9)
@@ -481,7 +481,7 @@ def test_the_command_reads_votes_by_a_map_and_trains_on_them(tmp_path: Path) -> 
         "--output",
         str(tmp_path / "run"),
     ]
-    assert cli.main(["train", *paths, *columns, "--use-votes", "soft", "--max-steps", "1"]) == 0
+    assert cli.main(["train", *paths, *columns, "--use-votes", "soft", "--max-steps", "1", "--warmup", "0"]) == 0
     card = RunFolder(tmp_path / "run").read_card()
     assert card["data"]["train"]["groups"] == 6 and card["data"]["use_votes"] == "soft"
     assert card["run"]["columns"]["winner"] == "w" and card["run"]["data"].endswith("votes.json")

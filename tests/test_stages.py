@@ -199,7 +199,7 @@ def test_a_flag_that_a_stage_sets_itself_is_refused(
 ) -> None:
     file = tmp_path / "stages.yaml"
     file.write_text(yaml.safe_dump(values(given, tmp_path / "run")))
-    assert cli.main(["train", str(file), "--max-steps", "1"]) == 2
+    assert cli.main(["train", str(file), "--max-steps", "1", "--warmup", "0"]) == 2
     assert "max_steps was given as a flag, and stage 1 has its own" in capsys.readouterr().err
 
 

@@ -428,7 +428,7 @@ def test_other_rows_in_the_same_file_are_another_sweep(given: dict[str, str], tm
     """As many rows as before, and of the same prompts: what the answers say is looked at, and in their order."""
     data, rows = tmp_path / "pairs.jsonl", pair_rows(16)
     write_rows(data, rows)
-    own: dict[str, Any] = {"data": str(data), "output": tmp_path / "out", "max_steps": 1}
+    own: dict[str, Any] = {"data": str(data), "output": tmp_path / "out", "max_steps": 1, "warmup": 0}
     run_sweep(plan(given, **own))
     trained = load_shared(plan(given, **own)).of(plan(given, **own).base).train[0].source.number - 1
     edited = [{**row, "rejected": [{"role": "assistant", "content": "no more"}]} for row in rows]
@@ -481,7 +481,7 @@ def test_a_fault_of_a_run_s_own_does_not_end_the_sweep_either(
     judge = tmp_path / "judge.py"
     judge.write_text("def score(prompts, answers):\n    raise KeyError('spelling')\n", encoding="utf-8")
     words = (f"dpo.eval_reward='{judge}:score',null",)
-    record = run_sweep(plan(given, *words, output=tmp_path / "out", max_steps=1))
+    record = run_sweep(plan(given, *words, output=tmp_path / "out", max_steps=1, warmup=0))
     failed, done = record.content["runs"]
     assert (failed["status"], done["status"], record.content["status"]) == ("failed", "done", "failed")
     told = capsys.readouterr().err

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from likelier.clock import TrainingClock
 from likelier.console import say, say_error, warn
-from likelier.errors import OTHER_RANK_ENDED, OtherRankEndedError, RunFolderError
+from likelier.errors import OTHER_RANK_ENDED, OtherRankEndedError, RunFolderError, TrainingError
 from likelier.interruption import EndWhenAsked, Interrupted, Interruption
+from likelier.movement import UNMOVED, Movement
 from likelier.objectives import Objective
 from likelier.saving import SavingTrainer, read_progress
 from likelier.sharding import whole
@@ -74,6 +75,8 @@ class ResilientTrainer(SavingTrainer):
         self._clock = TrainingClock(self.args.device)
         self._interruption = Interruption(self.ranks.highest)
         self.add_callback(EndWhenAsked(self._interruption))
+        self._movement = Movement(self.policy.model, self.ranks)
+        self.add_callback(self._movement)
         decode = self.policy.tokenizer.decode
         self._step_judge = StepJudge(self.folder, decode, self.ranks.all, self.ranks.rank)
         self._step: StepResult | None = None  # the one that is being made; None if it is skipped
@@ -89,7 +92,7 @@ class ResilientTrainer(SavingTrainer):
         return 0
 
     def progress(self) -> dict[str, Any]:
-        return {**self._clock.read(), "window": self._window.state()}
+        return {**self._clock.read(), "window": self._window.state(), "moved": self._movement.anywhere()}
 
     def _go_on_from(self, checkpoint: Path | None, planned_steps: int) -> None:
         """Take over what an interrupted run had done; without a checkpoint it begins again."""
@@ -101,6 +104,7 @@ class ResilientTrainer(SavingTrainer):
             progress = read_progress(checkpoint)
             self._clock.go_on_from(progress)
             self._window.load(progress["window"])
+            self._movement.moved = progress.get("moved", True)
             self._saved_step = step
         self.folder.go_back_to(step, again=step >= planned_steps, unlogged=bool(self._window))
         self.ranks.wait()
@@ -116,6 +120,11 @@ class ResilientTrainer(SavingTrainer):
         words = f"ended after step {self.state.global_step}, with a checkpoint"
         say(f"the run {words}; the same command with --resume goes on from there")
         raise Interrupted(self._interruption.agreed or 0, words)
+
+    def _require_movement(self) -> None:
+        """Raises `TrainingError` where the weights are those that training began with."""
+        if not self._movement.anywhere():
+            raise TrainingError(f"{UNMOVED} in {self.state.global_step} steps: {self._movement.why_not()}")
 
     def _judge_step(self, done: StepResult, rows: int, model: nn.Module) -> Tensor | None:
         """None if a step that was computed may go on to the optimizer; else the loss of 0 that stands in its place.
@@ -140,6 +149,7 @@ class ResilientTrainer(SavingTrainer):
         if not self._step_judge.accepts_gradient(self.state.global_step + 1, self._step, float(norm)):
             self._skip_step(model)
             return None
+        self._movement.saw_gradient(float(norm))
         for part in self._step.parts:
             self._window.add(part, self._step.statistics)
         self._window.end_step(self._step.statistics)

@@ -33,6 +33,7 @@ from likelier.errors import ConfigError, TrainingError
 from likelier.evaluation import Evaluator, Judge, When, judge_of, planned_interval
 from likelier.launching import take_over_precision, with_launcher
 from likelier.models import Policy, checkpoint_activations, compile_layers, default_token_budget
+from likelier.movement import check_schedule
 from likelier.objectives import Objective
 from likelier.options import (
     TrainingOptions,
@@ -312,6 +313,7 @@ class PreferenceTrainer(ResilientTrainer):
             if self.eval_groups:
                 self.folder.update_card({"evaluation_end": self._last_evaluation or self._evaluate_at_end()})
             else:
+                self._require_movement()
                 self.save_model()
         self.folder.end_card(
             {
@@ -344,6 +346,7 @@ class PreferenceTrainer(ResilientTrainer):
             )
         reference_card = self._prepare_reference()
         self.folder.check_fingerprint(before, self.fingerprint())  # now with the reference
+        check_schedule(self.args, self.options, self._planned_steps(), len(self.train_groups))
         return checkpoint, reference_card
 
     def _write_card(self, reference: dict[str, Any] | None = None) -> None:
@@ -403,6 +406,7 @@ class PreferenceTrainer(ResilientTrainer):
 
     def _evaluate_at_end(self) -> dict[str, float]:
         self._log_last_window()
+        self._require_movement()
         self.save_model()  # first: a fault of an evaluation must not cost the training
         return self._evaluate_now("end")
 

@@ -59,6 +59,12 @@ _ENTRIES = [
         "that was saved is the one that was loaded.",
     ),
     Entry(
+        "not-learning/unchanged-weights",
+        "Nothing is trained: no weight has changed",
+        "The gradient is there, and no step let it move a weight: the learning rate was 0, or so small that every "
+        "update was rounded away. The model is the one that was loaded.",
+    ),
+    Entry(
         "not-learning/beta",
         "The loss is satisfied before the policy has moved",
         "The loss of a pair is as good as 0 as soon as its two answers are a hair's breadth apart, because every nat "

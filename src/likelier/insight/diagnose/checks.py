@@ -11,7 +11,7 @@ from likelier.insight.diagnose.ending import ending
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import leakage, noisy_data, overfitting
 from likelier.insight.diagnose.health import health
-from likelier.insight.diagnose.learning import no_gradient, not_learning
+from likelier.insight.diagnose.learning import no_gradient, not_learning, unchanged
 from likelier.insight.diagnose.length import length_exploitation
 from likelier.insight.diagnose.likelihood import displacement, drift
 from likelier.insight.diagnose.stability import skipped_step, unstable
@@ -32,6 +32,7 @@ CHECKS = (
     Check(ending, while_training=False),
     Check(wrong_reference),
     Check(no_gradient),
+    Check(unchanged),
     Check(unstable),
     Check(skipped_step),
     Check(leakage),

@@ -14,7 +14,8 @@ IN_A_STEP = ("the loss is not finite", "the gradient norm is")  # found before t
 NOT_FINITE = ("is not finite", *IN_A_STEP)
 # The trainer's, where no weight may be trained; torch's, where none that may be reaches the loss.
 NO_GRADIENT = ("no weight is trained", "does not require grad")
-EXPLAINED = (*WRONG_REFERENCE, *NOT_FINITE, *NO_GRADIENT)
+UNCHANGED = ("no weight has changed",)  # `movement.UNMOVED`
+EXPLAINED = (*WRONG_REFERENCE, *NOT_FINITE, *NO_GRADIENT, *UNCHANGED)
 
 
 def ending(facts: Facts) -> Iterator[Verdict]:

@@ -79,9 +79,27 @@ class Facts:
 
     @cached_property
     def peak_rate(self) -> float | None:
-        """The highest learning rate that was reached, else the one of the card."""
+        """The highest learning rate that was logged; the one of the card where none was."""
         logged = self.trend("learning_rate").values
-        return max(logged) if logged and max(logged) > 0 else (self.card.get("learning_rate") or {}).get("value")
+        return max(logged) if logged else (self.card.get("learning_rate") or {}).get("value")
+
+    @cached_property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate of every step; empty where that of one is unknown. A warm-up begins at 0."""
+        logged = self.trend("learning_rate").values
+        return logged if len(logged) == self.steps else ()
+
+    @property
+    def could_not_move(self) -> bool:
+        """Whether every step had learning rate 0."""
+        return bool(self.rates) and max(self.rates) == 0
+
+    @property
+    def shows_movement(self) -> bool:
+        """Whether a step that could move the weights lies before the last figures: those of a training step are
+        computed before it moves them.
+        """
+        return not self.rates or max(self.rates[:-1], default=0.0) > 0 or any(map(self.on_held_out, SIDES))
 
     def trend(self, name: str) -> Trend:
         """A metric over the training steps."""

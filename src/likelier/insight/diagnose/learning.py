@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import ceil, log10
 
 from likelier.insight.diagnose.catalogue import verdict
-from likelier.insight.diagnose.ending import NO_GRADIENT, ended_with, first_lines
+from likelier.insight.diagnose.ending import NO_GRADIENT, UNCHANGED, ended_with, first_lines
 from likelier.insight.diagnose.facts import MOVED, SIDES, Facts
 from likelier.insight.diagnose.statistics import SURE, Level
 from likelier.insight.diagnose.words import from_to, nats, number, rate
@@ -51,6 +51,35 @@ _FROZEN = (
 )
 
 
+def unchanged(facts: Facts) -> Iterator[Verdict]:
+    """A run that ended with the weights that it began with, although there was a gradient."""
+    gradients = facts.trend("grad_norm")
+    if not _is_unchanged(facts) or (gradients and max(gradients.values) == 0):
+        return
+    evidence = [
+        ("error", first_lines(str(facts.card["error"]))) if ended_with(facts, UNCHANGED) else None,
+        ("learning rate", f"0 in all of {len(facts.rates)} steps") if facts.could_not_move else None,
+        ("highest learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
+        _change(facts, "grad_norm"),
+    ]
+    yield verdict("not-learning/unchanged-weights", "error", evidence, _STILL if facts.could_not_move else _TOO_SMALL)
+
+
+def _is_unchanged(facts: Facts) -> bool:
+    is_over = facts.card.get("status") in ("done", "failed")
+    return ended_with(facts, UNCHANGED) or (is_over and facts.could_not_move)
+
+
+_STILL = (
+    "--warmup 0: the first step of a warm-up has learning rate 0, as in transformers",
+    "or more steps: a smaller --batch-size, more --epochs",
+)
+_TOO_SMALL = (
+    "a higher --learning-rate: an update below the last digit of a weight is rounded away",
+    "--dtype bfloat16 or float32, which keep trained weights in 32 bits",
+)
+
+
 def _parameters(facts: Facts) -> tuple[str, str] | None:
     known = facts.card.get("parameters")
     if not known:
@@ -61,7 +90,7 @@ def _parameters(facts: Facts) -> tuple[str, str] | None:
 def not_learning(facts: Facts) -> Iterator[Verdict]:
     """Log-ratios that stay near 0 although there is a gradient: beta, learning rate or number of steps."""
     moved, gradients = facts.moved, facts.trend("grad_norm")
-    if moved is None or not facts.run.steps or (gradients and max(gradients.values) == 0):
+    if moved is None or not facts.run.steps or (gradients and max(gradients.values) == 0) or _is_unchanged(facts):
         return
     if _satisfied_at_once(facts, moved):
         yield _beta(facts, moved)
@@ -116,16 +145,30 @@ def _steps_or_rate(facts: Facts, moved: Level) -> Verdict:
     evidence = [
         *_movement(facts),
         ("steps", f"{facts.steps}, {facts.batch_size} rows each" if facts.batch_size else str(facts.steps)),
+        _standing_steps(facts),
         ("highest learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
         _change(facts, "loss"),
         _change(facts, "grad_norm"),
         _parameters(facts),
     ]
+    if not facts.shows_movement:
+        return verdict("not-learning/too-few-steps", "warning", evidence, _more_steps(facts), meaning=_UNSEEN)
     at_this_pace = moved.value / max(facts.steps, 1) * MANY_STEPS
     if facts.steps <= TOO_FEW or (facts.steps < FEW_STEPS and at_this_pace >= MOVED):
         pace = ("at this pace", f"{MANY_STEPS} steps would move an answer by {nats(at_this_pace)}")
         return verdict("not-learning/too-few-steps", "warning", [*evidence, pace], _more_steps(facts))
     return verdict("not-learning/learning-rate", "warning", evidence, _faster(facts, moved))
+
+
+_UNSEEN = (
+    "Only the last step had a learning rate above 0, since a warm-up begins there, and the figures of a step are those "
+    "before it moves the weights: whether the policy has moved stands in none of them."
+)
+
+
+def _standing_steps(facts: Facts) -> tuple[str, str] | None:
+    standing = sum(value == 0 for value in facts.rates)
+    return ("steps at learning rate 0", f"{standing} of {len(facts.rates)}") if standing else None
 
 
 def _more_steps(facts: Facts) -> list[str | None]:
