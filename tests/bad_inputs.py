@@ -262,6 +262,9 @@ CONFIG = [
     Case("no data at all", TRAIN),
     Case("a memory that no machine has", "estimate --model %model --memory 1e999GB"),
     Case("a temperature that is no number", "chat %run --prompt Ask --temperature nan"),
+    Case("a single step, which the warm-up takes", f"{TRAIN} --data %pairs"),
+    Case("a date that the template does not write", f"{TRAIN} --data %chat --date 2026-11-29"),
+    Case("a date that is none", f"{TRAIN} --data %chat --date 29.11.2026"),
     Case("a learning rate that is no number", f"{TRAIN} --data %pairs --learning-rate nan"),
 ]
 MODELS = [
