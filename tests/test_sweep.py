@@ -525,7 +525,7 @@ def test_a_sweep_of_four_methods_survives_a_kill_and_ends_with_the_frontier(
     given: dict[str, str], tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, out = tmp_path / "run.yaml", tmp_path / "out"
-    own = values(given, out, data=str(DEMO), batch_size=64, epochs=0.3, eval_prompts=2)
+    own = values(given, out, data=str(DEMO), batch_size=64, epochs=0.3, warmup=0, eval_prompts=2)
     config.write_text(yaml.safe_dump(own), encoding="utf-8")
     vary = ["dpo.beta=0.05,0.5", "ipo.tau=2,5", "kto.beta=0.1,0.5", "simpo.beta=2,4"]
     words = ["sweep", str(config), "--vary", *vary, "--seeds", "2"]
