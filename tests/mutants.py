@@ -34,6 +34,7 @@ PACKAGE = Path("src") / "likelier"
 COPIED = ("src", "tests", "docs", "examples", "benchmarks", "pyproject.toml", "README.md", "SECURITY.md")
 LIBRARIES = ("torch", "transformers.models.llama.modeling_llama", "peft", "datasets", "accelerate", "hypothesis")
 NEEDED = 0.85
+STUCK = 1800  # seconds after which one that uses no processor any more counts as killed
 MEMORY = 16 << 30  # bytes that a mutant may ask for: one that wants endlessly many ends alone
 
 
@@ -45,7 +46,7 @@ class Module:
     files: list[str]
     tests: list[str]
     without: list[str] = field(default_factory=list)  # of these tests, those that take long and see nothing more
-    seconds: float = 0.0  # what the tests take without a mistake
+    seconds: float = 0.0  # of a processor, that the tests take without a mistake
     counts: Counter[str] = field(default_factory=Counter)
 
     def sources(self) -> dict[str, str]:
@@ -70,18 +71,18 @@ class Running:
     def ended(self) -> str:
         """`survived`, `killed` or `timed out`; empty while it runs."""
         done, status, used = os.wait4(self.pid, os.WNOHANG)
-        limit = 60 + 4 * self.module.seconds if self.mutant else 1800
-        if not done and time.monotonic() - self.started < limit:
+        if not done and time.monotonic() - self.started < STUCK:
             return ""
         if not done:
             os.killpg(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-            self.seconds = limit
             return "timed out"
         self.seconds = used.ru_utime + used.ru_stime
         code = os.waitstatus_to_exitcode(status)
         if code in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             raise SystemExit(f"pytest itself ended with {code}:\n{_output(self.tree)}")
+        if code == -signal.SIGXCPU:
+            return "timed out"
         return "killed" if code else "survived"
 
 
@@ -98,7 +99,7 @@ def main() -> int:
         trees = [Path(folder) / str(number) / "tree" for number in range(options.jobs)]
         _copy(trees[0])
         for done, outcome in _run([(module, None) for module in modules], trees[:1]):
-            done.module.seconds = time.monotonic() - done.started
+            done.module.seconds = done.seconds
             print(f"{done.module.name}: its tests take {done.module.seconds:.0f} s", flush=True)
             if outcome != "survived":
                 raise SystemExit(f"without a mistake the tests {outcome}:\n{_output(done.tree)}")
@@ -217,6 +218,8 @@ def _tests(module: Module, tree: Path, *, compiling: bool) -> int:
     """In the child: this module's tests in this tree, until one fails."""
     os.setpgid(0, 0)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    if not compiling:  # by its own seconds, not by the clock: the machine may be busy with something else
+        resource.setrlimit(resource.RLIMIT_CPU, (limit := int(30 + 4 * module.seconds), limit + 5))
     with open(tree / "output.txt", "wb") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
