@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from likelier.audit.checks import audit_records
 from likelier.audit.model import tokenizer_of
+from likelier.cli import main
 from likelier.data.prepare import prepare_data
 from likelier.data.tokenize import Tokenized, tokenize_records
 from likelier.ends import Ends, know_ends
 from likelier.errors import LikelierWarning, ModelError
 from likelier.generation import end_tokens, prompt_ids
 from likelier.models import load_policy
+from likelier.recorded import final_model
 from likelier.records import Message, Pair, Source, TokenIds
+from tests.small_runs import pair_rows, write_rows
 from tests.support import CHATML, chat_pairs, tiny_model, tiny_policy, tiny_tokenizer
 
 TURNS = "{{% for m in messages %}}{{{{ '{0}' + m.role + '\n' + m.content + '{1}' }}}}{{% endfor %}}" + (
@@ -270,3 +273,27 @@ def test_rows_of_token_ids_end_with_any_end() -> None:
     rows = [Pair(TokenIds((5,)), TokenIds((6, end)), TokenIds((7, end)), Source("ids", end)) for end in (335, 337, 9)]
     finding = audit_records(rows, tokenizer=tokenizer, max_length=9).finding("missing-eos")
     assert finding and finding.records == (2,)
+
+
+# --- what is written -----------------------------------------------------------------------------------------------
+
+ALONE = replace(GEMMA, name="gemma-alone", generation=("<end_of_turn>",))  # the tokenizer's own is not among them
+
+
+@pytest.mark.parametrize("family", [ALONE, PHI], ids=lambda family: family.name)
+def test_runs_adapters_and_merges_lead_to_the_same_ends_again(
+    family: Family, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model_like(family, tmp_path / "model")
+    expected = sorted(Ends(tokenizer_of(str(folder))[0]).ids)
+    data = write_rows(tmp_path / "pairs.jsonl", pair_rows(4))
+    shared = ["train", "--method", "dpo", "--model", str(folder), "--data", str(data), "--max-steps", "1", "--warmup", "0"]
+    for more in ([], ["--lora-r", "2"]):
+        out = tmp_path / f"run{len(more)}"
+        assert main([*shared, *more, "--output", str(out)]) == 0
+        assert "end-of-sequence" not in capsys.readouterr().err
+        assert sorted(Ends(tokenizer_of(final_model(str(out)))[0]).ids) == expected
+        policy = load_policy(final_model(str(out)))
+        assert end_tokens(policy.model, policy.tokenizer) == expected
+    assert main(["merge", str(tmp_path / "run2"), str(tmp_path / "merged")]) == 0
+    assert sorted(Ends(tokenizer_of(str(tmp_path / "merged"))[0]).ids) == expected
