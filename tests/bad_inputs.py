@@ -290,6 +290,16 @@ MODELS = [
         "train --model @copy --data %pairs --output @out",
         prepare=_copied("model", tokenizer_json="{}"),
     ),
+    Case(
+        "a damaged generation config",
+        "audit %pairs --model @copy",
+        prepare=_copied("model", **{"generation_config.json": "{"}),
+    ),
+    Case(
+        "an end of sequence that is no token id",
+        "audit %pairs --model @copy",
+        prepare=_copied("model", **{"generation_config.json": '{"eos_token_id": ["</s>"]}'}),
+    ),
     Case("an adapter whose base was moved", "train --model @copy --data %pairs --output @out", prepare=_without_base),
     Case(
         "an adapter whose settings are broken",

@@ -287,7 +287,19 @@ def test_runs_adapters_and_merges_lead_to_the_same_ends_again(
     folder = model_like(family, tmp_path / "model")
     expected = sorted(Ends(tokenizer_of(str(folder))[0]).ids)
     data = write_rows(tmp_path / "pairs.jsonl", pair_rows(4))
-    shared = ["train", "--method", "dpo", "--model", str(folder), "--data", str(data), "--max-steps", "1", "--warmup", "0"]
+    shared = [
+        "train",
+        "--method",
+        "dpo",
+        "--model",
+        str(folder),
+        "--data",
+        str(data),
+        "--max-steps",
+        "1",
+        "--warmup",
+        "0",
+    ]
     for more in ([], ["--lora-r", "2"]):
         out = tmp_path / f"run{len(more)}"
         assert main([*shared, *more, "--output", str(out)]) == 0

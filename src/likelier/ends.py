@@ -50,23 +50,28 @@ def named_ends(tokenizer: Any, generation: Any, config: Any) -> tuple[int, ...]:
     word there: such an id is an end only if it is a control token, or generation_config.json names it as well.
     """
     control, size = control_tokens(tokenizer), len(tokenizer)
-    chosen = () if getattr(generation, "_from_model_config", True) else _ids(generation)
+    name = getattr(config, "_name_or_path", "")
+    chosen = () if getattr(generation, "_from_model_config", True) else _ids(generation, name)
     parts = (generation, config, config.get_text_config())
-    usual = {token for part in parts for token in _ids(type(part))} - set(chosen)
-    found = dict.fromkeys(token for part in parts for token in _ids(part))
-    return tuple(token for token in found if 0 <= token < size and (token in control or token not in usual))
+    usual = [token for part in parts for token in _several(getattr(type(part), "eos_token_id", None))]
+    found = dict.fromkeys(token for part in parts for token in _ids(part, name))
+    is_end = {token: token in control or token in chosen or token not in usual for token in found}
+    return tuple(token for token in found if 0 <= token < size and is_end[token])
 
 
-def _ids(config: Any) -> Sequence[int]:
+def _ids(config: Any, name: str) -> Sequence[int]:
     named = getattr(config, "eos_token_id", None)
-    several = [] if named is None else list(named) if isinstance(named, (list, tuple)) else [named]
-    wrong = next((one for one in several if type(one) is not int), None)
-    if wrong is not None:
+    several = _several(named)
+    if any(type(one) is not int for one in several):
         raise ModelError(
-            f"eos_token_id is {named!r} in generation_config.json or config.json; it must be a token id or a list of "
-            "token ids"
+            f"{name or 'the model'}: eos_token_id is {named!r} in generation_config.json or config.json; it must "
+            "be a token id or a list of token ids"
         )
     return several
+
+
+def _several(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 class Ends:
