@@ -20,7 +20,7 @@ from likelier.ranks import Ranks
 
 UNMOVED = "no weight has changed"  # stands in the error of a run that moved nothing
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_PART = 2**22  # weights at a time
+_PART = 2**18  # weights at a time: their numbers take 8 bytes each for a moment, thrice
 
 
 def planned_rates(arguments: TrainingArguments, steps: int) -> Iterator[float]:
