@@ -110,8 +110,8 @@ class _Look:
     def _tokenized(self, record: Record, limit: int, losses: Literal["collect", "ignore"]) -> Tokenized:
         chat = self.chat if isinstance(record.prompt, tuple) else None
         truncation = "drop" if self.truncation == "error" else self.truncation
-        settings: dict[str, Any] = {"max_length": limit, "truncation": truncation, "chat": chat, "losses": losses}
-        return tokenize_records([record], self.tokenizer, **settings)
+        settings: dict[str, Any] = {"max_length": limit, "truncation": truncation, "chat": chat}
+        return tokenize_records([record], self.tokenizer, losses=losses, too_long=self.max_length, **settings)
 
     def _context(self, group: Group) -> tuple[ShownToken, ...]:
         kinds: list[Kind] = ["context"] * len(group.prompt)
