@@ -59,12 +59,14 @@ def _rendered(tokenizer: Any, chat: ChatOptions) -> Iterator[str]:
         return
     for talk in _TALKS:
         with suppress(Exception):  # a template refuses roles in its own words, and is told of where it is used
-            yield tokenizer.apply_chat_template(
+            text = tokenizer.apply_chat_template(
                 talk,
                 tokenize=False,
                 add_generation_prompt=talk[-1] is _ASKED,
                 **(chat.chat_template_kwargs or {}),
             )
+            text.encode()  # half a character is no text for a tokenizer
+            yield text
 
 
 def require_rows_for(ids: Iterable[int], rows: int, place: str, tokenizer: Any = None) -> None:

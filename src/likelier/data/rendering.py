@@ -79,9 +79,25 @@ def render(
         text = tokenizer.apply_chat_template(conversation, tokenize=False, **given)
     except Exception as error:  # templates raise whatever they like, most often about the order of roles
         roles = " ".join(message["role"] for message in conversation)
-        detail = f"the chat template refuses the roles '{roles}': {error}"
+        detail = f"the chat template refuses the roles '{roles}': {str(error) or type(error).__name__}"
         raise RowRefused(source, "template-refuses", detail + _way_out(conversation)) from error
-    return str(text)
+    return _tokenizable(str(text), source)
+
+
+def _tokenizable(text: str, source: Source | str) -> str:
+    """What a template wrote, where it is a text. Raises `RowRefused`."""
+    if not text:
+        raise RowRefused(source, "template-refuses", f"the chat template writes nothing; {_OTHER_TEMPLATE}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        sign = f"U+{ord(text[error.start]):04X}"
+        detail = f"the chat template writes half a character ({sign}), which no tokenizer reads; {_OTHER_TEMPLATE}"
+        raise RowRefused(source, "template-refuses", detail) from error
+    return text
+
+
+_OTHER_TEMPLATE = "name another one with --chat-template"
 
 
 def _way_out(conversation: list[dict[str, Any]]) -> str:

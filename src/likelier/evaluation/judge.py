@@ -12,10 +12,12 @@ from typing import Any, TypeAlias
 
 import torch
 
+from likelier.data.rendering import render
 from likelier.errors import ConfigError, ModelError
 from likelier.metrics import wilson_interval
-from likelier.options import TrainingOptions
+from likelier.options import ChatOptions, TrainingOptions
 from likelier.paths import local
+from likelier.records import Message
 from likelier.safe_loading import check_model_folder, loading_failed, read_config, read_tokenizer
 from likelier.vocabulary import embedding_rows, require_rows_for
 
@@ -121,8 +123,8 @@ def _classify(name: str, prompts: Sequence[str], answers: Sequence[str]) -> list
 def _ids(tokenizer: Any, prompt: str, answer: str) -> Any:
     if not tokenizer.chat_template:
         return tokenizer(prompt, answer, return_tensors="pt")
-    talk = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    text = tokenizer.apply_chat_template(talk, tokenize=False)
+    talk = (Message("user", prompt), Message("assistant", answer))
+    text = render(tokenizer, talk, ChatOptions(), "the judge's tokenizer")
     return tokenizer(text, add_special_tokens=False, return_tensors="pt")
 
 
