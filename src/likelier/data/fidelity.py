@@ -8,6 +8,7 @@ conversation the template is asked once with texts that occur nowhere else, sinc
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -135,11 +136,16 @@ def _require_text(message: Message, text: str, source: Source | str, *, in_answe
     out, which is how a template shows the model its own past.
     """
     place = f"the {message.role} turn" if message.role != "assistant" or not in_answer else "the answer"
-    content = message.content if in_answer else without_reasoning(message.content)
+    content = message.content
+    if not in_answer and not holds(text, content):
+        content = without_reasoning(content)
     short_and_lost = "text" in lost and len(content.strip()) < _SHORT
     if content.strip() and (short_and_lost or not holds(text, content)):
         if in_answer and reasoning_in(content) and holds(text, without_reasoning(content)):
             raise _reasoning_lost(source, reasoning_in(content), "Training on answers without it is --reasoning drop")
+        if not short_and_lost and _respaced(text, content):
+            words = f"the chat template changes the white space inside {place}: {_shown(content)}"
+            raise RowRefused(source, "text-lost", f"{words}. Name one that keeps it with --chat-template")
         missing = content.strip() if short_and_lost else _missing(text, content)
         raise RowRefused(source, "text-lost", f"the chat template leaves out of {place}: {_shown(missing)}. {_MEND}")
     if in_answer:
@@ -158,7 +164,7 @@ def _require_fields(message: Message, text: str, source: Source | str, place: st
             mend = "--reasoning keep writes it into the text in front of the answer, --reasoning drop leaves it out"
             raise _reasoning_lost(source, missing, mend, f" ({name})")
     calls = _parsed(message.tool_calls) if message.tool_calls else None
-    missing = next((leaf for leaf in _leaves(calls) if not holds(text, leaf)), None)
+    missing = _missing_leaf(calls, text)
     if missing is not None:
         words = f"the chat template leaves out of the tool calls of {place}: {_shown(missing)}"
         raise RowRefused(source, "text-lost", f"{words}. Name one that writes tool calls with --chat-template")
@@ -169,7 +175,19 @@ def _missing_part(value: Any, text: str, mark_lost: bool) -> str | None:
     if isinstance(value, str):
         short_and_lost = mark_lost and 0 < len(value.strip()) < _SHORT
         return value if short_and_lost or not holds(text, value) else None
-    return next((leaf for leaf in _leaves(value) if not holds(text, leaf)), None)
+    return _missing_leaf(value, text)
+
+
+def _missing_leaf(value: Any, text: str) -> str | None:
+    """The first text inside a structure that is not there. JSON text may stand there as such, spelled twice."""
+    for leaf in _leaves(value):
+        if holds(text, leaf):
+            continue
+        inner = _parsed(leaf) if leaf[:1] in ("{", "[") else leaf
+        missing = leaf if isinstance(inner, str) else _missing_leaf(inner, text)
+        if missing is not None:
+            return missing
+    return None
 
 
 def _reasoning_lost(source: Source | str, text: str, mend: str, name: str = "") -> RowRefused:
@@ -192,13 +210,28 @@ def _require_place(asked: str, whole: str, source: Source | str) -> None:
     )
 
 
+# Around the marks of reasoning, templates write the empty lines that they like.
+_AROUND_MARKS = re.compile(r"\s*(</?(?:think|thinking|thought|reasoning)>|\[/?THINK\])\s*")
+
+
 def holds(text: str, part: str) -> bool:
-    """Whether a text holds another: as it is, as JSON spells it, or with other white space."""
+    """Whether a text holds another, but for white space around it: as it is, as JSON spells it, or with other white
+    space at the marks of its reasoning. White space inside is kept as it is: code is another code without it.
+    """
     part = part.strip()
     if part in text:
         return True
     if any(json.dumps(part, ensure_ascii=ascii_only)[1:-1] in text for ascii_only in (False, True)):
         return True
+    return bool(_AROUND_MARKS.search(part)) and _tight(part) in _tight(text)
+
+
+def _tight(text: str) -> str:
+    return _AROUND_MARKS.sub(r"\1", text)
+
+
+def _respaced(text: str, part: str) -> bool:
+    """Whether nothing is lost but white space."""
     return _squeezed(part) in _squeezed(text)
 
 
@@ -228,10 +261,9 @@ _CALL_PARTS = ("name", "arguments")
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """Every text inside a structure, and of tool calls the name and the arguments (which may be JSON text)."""
+    """Every text inside a structure, and of tool calls the name and the arguments."""
     if isinstance(value, str):
-        inner = _parsed(value) if value[:1] in ("{", "[") else value
-        yield from (value,) if isinstance(inner, str) else _leaves(inner)
+        yield value
     elif isinstance(value, dict):
         inside = value.get("function")
         call = inside if isinstance(inside, dict) else value

@@ -1,0 +1,82 @@
+"""Rows of kinds that people bring, tried on templates: what is lost is named, and nothing honest is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.chat_templates import LLAMA3, MISTRAL, QWEN3
+from tests.test_fidelity import USER, pair, problem
+
+# --- white space inside a text -------------------------------------------------------------------------------------
+
+CODE = "def f(x):\n\tif x:\n\t\treturn x   \n\treturn 0\n"
+
+
+def changing(expression: str) -> str:
+    """ChatML whose texts go through a filter."""
+    return (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ " + expression + " }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [
+        ("m.content.split() | join(' ')", CODE),
+        ("m.content | replace('\n\n', '\n')", "First.\n\nSecond."),
+        ("m.content | replace('\t', '    ')", CODE),
+        ("m.content | replace('\\r\\n', '\\n')", "one\r\ntwo"),
+    ],
+)
+def test_white_space_that_a_template_changes_inside_a_text_is_told(expression: str, answer: str) -> None:
+    words = problem(changing(expression), pair(answer))
+    assert words.startswith("text-lost: the chat template changes the white space inside the answer: ")
+    assert problem(changing("m.content | trim"), pair(answer)) == ""
+
+
+def test_white_space_changed_in_a_prompt_is_told_as_well() -> None:
+    row = pair("It is six.", prompt=({"role": "user", "content": CODE},))
+    assert "white space inside the user turn" in problem(changing("m.content.split() | join(' ')"), row)
+
+
+@pytest.mark.parametrize(
+    "text", ["<think>a\n\n  b</think>It is 6.", "<think>\na\n</think>\n\n\n  It is 6.", "a</think> 6"]
+)
+def test_empty_lines_that_a_template_writes_around_reasoning_are_its_own(text: str) -> None:
+    assert problem(QWEN3, pair(text)) == ""
+
+
+@pytest.mark.parametrize("earlier", ["I'll <think>x y</think> do it\n now", "<think>x</think>\n\ny", "a <think>b"])
+def test_earlier_turns_that_a_template_keeps_whole_are_not_called_lost(earlier: str) -> None:
+    prompt = (USER, {"role": "assistant", "content": earlier}, USER)
+    assert problem(changing("m.content"), pair("It is 6.", prompt=prompt)) == ""
+
+
+# --- tool calls ----------------------------------------------------------------------------------------------------
+
+ARGUMENTS: dict[str, Any] = {"q": 'say "hi"\nnow', "path": "C:\\x", "who": "é", "deep": {"list": ["a\n b", 2]}}
+
+
+def calling(arguments: Any) -> list[dict[str, Any]]:
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": "ask", "arguments": arguments}}
+    return [{"role": "assistant", "content": "", "tool_calls": [call]}]
+
+
+@pytest.mark.parametrize("template", [LLAMA3, QWEN3, MISTRAL])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_arguments_given_as_json_text_are_found_where_a_template_spells_them_again(
+    template: str, ascii_only: bool
+) -> None:
+    text = json.dumps(ARGUMENTS, ensure_ascii=ascii_only)
+    assert problem(template, pair(calling(text), calling('{"q": "no"}'))) == ""
+    assert problem(template, pair(calling(ARGUMENTS), calling({"q": "no"}))) == ""
+
+
+@pytest.mark.parametrize("arguments", [ARGUMENTS, json.dumps(ARGUMENTS)])
+def test_a_template_that_writes_the_name_of_a_tool_alone_is_told(arguments: Any) -> None:
+    names_only = changing("m.content ~ ((m.tool_calls or [{'function': {'name': ''}}])[0].function.name)")
+    assert "leaves out of the tool calls of the answer" in problem(names_only, pair(calling(arguments), "It is 7."))
