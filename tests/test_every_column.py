@@ -13,7 +13,7 @@ from likelier.data.formats import FORMATS, convert
 from likelier.data.formats.reading import Converted
 from likelier.data.load import load_preferences
 from likelier.data.sources import NamedRows
-from likelier.errors import DataError
+from likelier.errors import ConfigError, DataError
 from likelier.records import Pair, Record, Source, answer_text
 
 U, V = ({"role": "user", "content": text} for text in ("ask", "ask more"))
@@ -245,10 +245,8 @@ def told(record: Record) -> list[tuple[str, str]]:
     return [(one.role, one.content) for one in record.prompt]
 
 
-@pytest.mark.parametrize("prompt", ["ask", " ask\n", "", None, "\n\nHuman: ask\n\nAssistant:"])
-def test_a_prompt_that_the_conversations_say_adds_nothing(prompt: str | None) -> None:
-    if prompt is None:
-        return
+@pytest.mark.parametrize("prompt", ["ask", " ask\n", "", "\n\nHuman: ask\n\nAssistant:"])
+def test_a_prompt_that_the_conversations_say_adds_nothing(prompt: str) -> None:
     (pair,) = read([TALKS | {"prompt": prompt}]).records
     assert told(pair) == [("user", "ask")]
 
@@ -343,6 +341,13 @@ def test_rows_before_a_system_column_are_refused_with_both_places() -> None:
         DataError, match=r"some rows have a system prompt and others no column for it \(rows, row 1 and"
     ):
         read([PAIR, PAIR | {"system": "be kind"}])
+
+
+def test_texts_that_are_to_stay_texts_have_no_system_prompt() -> None:
+    found = read([PAIR | {"system": "be kind"}], chat=False)
+    assert found.records[0].prompt == "ask" and found.unread_columns == ["system"]
+    with pytest.raises(ConfigError, match="system makes conversations and chat=false keeps texts"):
+        read([PAIR | {"s": "be kind"}], chat=False, system="s")
 
 
 TALKING = [name for name in ROWS if "tree" not in name and name != "tokenized pairs"]

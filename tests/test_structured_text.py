@@ -122,6 +122,9 @@ def test_csv_files_of_pandas_say_what_their_rows_say(tmp_path: Path, kind: str) 
         '"To be" said he',
         "array([1, 2]) raises",
         "(see below)",
+        "[note: the role: and the content: differ]",
+        '{"content": "cut',
+        "[{ note } role]",
         "[" * 5000,
         "{'a': __import__('os')}",
     ],
@@ -149,6 +152,13 @@ def test_an_answer_in_json_to_messages_stays_text() -> None:
         ("[{'role': 'user', 'content': str(1)}]", "is no value"),
         ('{"role": "user", "content": "x"}\n{"role": "assistant", "content": "y"}', "broken JSON"),
         ('[{"role": "user", "content": ' + "[" * 3000 + "]" * 3000 + "}]", "nested too deeply"),
+        ("[{'content': '" + "x" * 9000, "cut off or broken"),
+        ("[{'name': 'Ann', 'content': '" + "x" * 9000 + "', 'role': 'us", "cut off or broken"),
+        ('[{""role"": ""user"", ""content"": ""x""}]', "broken JSON"),
+        ('[{\\"role\\": \\"user\\", \\"content\\": \\"x\\"}]', "cut off or broken"),
+        ("[{\u201crole\u201d: \u201cuser\u201d, \u201ccontent\u201d: \u201cx\u201d}]", "cut off or broken"),
+        ("[{role: 'user', content: 'x'}]", "is no value"),
+        ("[Message(role='user', content='x')]", "is no value"),
     ],
 )
 def test_what_looks_like_messages_and_cannot_be_read_is_left_out_and_named(text: str, why: str) -> None:
@@ -190,6 +200,26 @@ def test_text_and_spelled_prompts_of_one_file_are_one_kind_where_the_answers_are
     answers = spelled({"chosen": [A], "rejected": [B]}, as_json)
     found = records_of({"prompt": "x", **answers}, {"prompt": as_json([U]), **answers})
     assert [one.prompt[-1].role for one in found] == ["user", "user"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("text", [as_json([U, A]), '[{"role": "user", "content": "cut'])
+def test_a_map_keeps_texts_as_they_are(text: str) -> None:
+    row = {"prompt": "Write a chat.", "chosen": text, "rejected": "no"}
+    (pair,) = load_preferences([row], columns={"chat": False}).train
+    assert (pair.prompt, pair.chosen) == ("Write a chat.", text)  # type: ignore[union-attr]
+
+
+def test_fields_that_are_text_in_every_layout_do_not_take_messages() -> None:
+    good = {"instruction": "do", "output": '{"a": 1}'}
+    bad = reason_of({**good, "output": as_json([A])}, good)
+    assert bad.reason == "not-text" and "output spells messages" in bad.detail
+    with pytest.raises(DataError, match="none of the 1 rows can be used"):
+        records_of({**good, "instruction": as_json([U])})
+
+
+def test_rows_of_texts_beside_rows_of_messages_are_named() -> None:
+    data = load_preferences([{"prompt": "x", "chosen": "y", "rejected": "z"}, LAYOUTS["pair"]])
+    assert "some prompts are text, which goes past the chat template, and some are messages" in str(data)
 
 
 # --- tools, parts, lists of columns --------------------------------------------------------------------------------

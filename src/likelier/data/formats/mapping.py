@@ -161,6 +161,7 @@ class ColumnMap:
     def __init__(self, columns: Columns, first: Row) -> None:
         self.columns = columns
         self.used = frozenset(_named_columns(columns))
+        self.without_system = columns.chat is False and columns.system is None  # texts are to stay texts
         self.has_system = columns.system is not None or "system" in first.keys() - self.used
         self.spelled: Source | None = None
 
@@ -168,7 +169,7 @@ class ColumnMap:
         """The row under the layouts' names, structures as such. Raises `DataError` for a missing column, `Unfit` for a
         missing prompt and for text that cannot be read as what it begins.
         """
-        named, spelled = structured(self._named(row, source))
+        named, spelled = structured(self._named(row, source), keep_text=self.columns.chat is False)
         if spelled and self.spelled is None:
             self.spelled = source
         return self._as_chat(named)
@@ -201,7 +202,8 @@ class ColumnMap:
             changed["prompt"] = [{"role": "user", "content": row["prompt"]}]
         if self.has_system and "system" not in row:
             changed["system"] = None
-        return {**row, **changed} if changed else row
+        row = {**row, **changed} if changed else row
+        return {name: row[name] for name in row if name != "system"} if self.without_system else row
 
 
 def first_answer(row: Row) -> Any:

@@ -80,6 +80,10 @@ def recognise(source: Source, row: Row, columns: Columns | None = None) -> Recog
     if found is None:
         raise DataError(_unknown(source, row, own))
     inert = own.given.keys() - own.roles.keys() - found.layout.settings
+    if own.chat is False and own.system is not None:
+        raise ConfigError(
+            "columns: system makes conversations and chat=false keeps texts as they are; drop one of them"
+        )
     if inert:
         name = min(inert)
         raise ConfigError(f"columns: {name} has no effect on '{found.name}' ({source}); drop it")
@@ -225,6 +229,7 @@ class _Account:
         """Columns that nothing read."""
         read = self.found.layout.read | self.found.map.used
         read -= {name for name in self.ignored if not self.kept[name]}
+        read -= {"system"} if self.found.map.without_system else set()
         if self.found.layout.expand is not None:
             read -= {name for name in ("rank", "score") if f"{name}s" not in self.judged}
         for pair in (("score_chosen", "score_rejected"), ("score_first", "score_second")):
@@ -264,7 +269,7 @@ def _converted(named: NamedRows, columns: Columns | None) -> Converted:
     if mixture := account.mixture():
         raise DataError(
             f"{named.name}: {mixture}: text goes to the model as it is, messages through its chat template. Write all "
-            "rows in one way, or take the others out"
+            "rows in one way, or keep all texts as they are with chat=false (as a flag: --columns chat=false)"
         )
     return Converted(
         records, account.unusable, found.name, account.unread(), _notes(found, reading, account), account.example or ""
@@ -275,6 +280,9 @@ def _notes(found: Recognised, reading: Reading, account: _Account) -> list[str]:
     """What columns and values were taken to mean."""
     partly = [(name, count) for name, count in account.ignored.items() if account.kept[name]]
     notes = [f"{name}: of no use in {count} rows ({_PLACELESS[name]})" for name, count in partly]
+    if {str, tuple} <= account.prompts.keys():
+        places = " and ".join(map(str, account.prompts.values()))
+        notes.append(f"some prompts are text, which goes past the chat template, and some are messages ({places})")
     if account.talks:
         notes.append("system: the column makes every row a conversation, for the chat template")
     return notes + _meanings(found, reading, account)

@@ -16,24 +16,30 @@ from likelier.data.formats.content import Row, Unfit, as_objects, is_role, plain
 from likelier.data.formats.spelled import NotSpelled, parse_spelled
 
 _CHATS = ("messages", "conversations")
-_TEXTS = ("prompt", "chosen", "rejected", "first", "second", "completion", "output")
+_TEXTS = ("prompt", "chosen", "rejected", "first", "second", "completion")
+_PLAIN = ("instruction", "output")  # which no layout has as messages
 _SIDES = (("chosen", "rejected"), ("first", "second"))
 _LISTS = ("ranks", "scores", "judgements", "winner", "votes", "prompt_ids", "chosen_ids", "rejected_ids")
 _OPENS = re.compile(r"""\s*(?:[\[{(]|array\(|"\s*[\[{])""")
-_START = re.compile(r"""[\s"]*(?:array\(|[\[({\s])*\\?['"]""")
+_QUOTE = r"""(?:\\*["'\u2018-\u201d]{1,2}|&quot;)"""  # also as other programs garble it
+_BRACKETS = r"""["]?(?:array\(|[\[({\s])*"""
+_LIST = re.compile(rf"{_BRACKETS}\[[\s({{]*\{{\s*{_QUOTE}?(?:role|content|from|value){_QUOTE}?\s*:")
+_START = re.compile(rf"{_BRACKETS}{_QUOTE}|\[?\s*\{{\s*(?:role|content|from|value)\s*:|\[\s*\w+\(")
 _KEYS = tuple(
-    re.compile(rf"""['"](?:{keys})\\?['"]\s*:""") for keys in ("role|from", "content|value|tool_calls|function_call")
+    re.compile(rf"(?:{_QUOTE}|\b)(?:{keys}){_QUOTE}?\s*[:=]")
+    for keys in ("role|from", "content|value|tool_calls|function_call")
 )
-_LOOKED_AT = 4000  # characters of a text among which a message's keys are looked for, where it cannot be read
 
 
-def structured(row: Row) -> tuple[Row, bool]:
-    """The row with its structures as such, and whether text spelled messages. Raises `Unfit` for what cannot be
-    read.
+def structured(row: Row, *, keep_text: bool = False) -> tuple[Row, bool]:
+    """The row with its structures as such, and whether text spelled messages; with `keep_text` what may be text stays
+    it. Raises `Unfit` for what cannot be read.
     """
     changed: dict[str, Any] = {}
     for name, value in row.items():
         read = _READERS.get(name)
+        if keep_text and isinstance(value, str) and name in (*_TEXTS, *_PLAIN):
+            continue
         if read is not None and value is not None and (found := read(value, name)) is not value:
             changed[name] = found
     if not changed:
@@ -54,7 +60,7 @@ def shape_of(row: Row) -> Row:
             try:
                 found[name] = read(value, name)
             except Unfit:
-                found[name] = [{}]
+                found[name] = value if name in _PLAIN else [{}]
     return found
 
 
@@ -134,8 +140,11 @@ def _messages_in(text: str, name: str) -> Any:
 
 
 def _looks_like_messages(text: str) -> bool:
-    begin = text[:_LOOKED_AT]
-    return bool(_START.match(begin)) and all(key.search(begin) for key in _KEYS)
+    """Whether a text that cannot be read begins as messages do: a list whose first name is one of theirs, or any object
+    with both of their names.
+    """
+    begin = text.lstrip()
+    return bool(_LIST.match(begin) or (_START.match(begin) and all(key.search(begin) for key in _KEYS)))
 
 
 def _are_messages(value: Any) -> bool:
@@ -160,6 +169,13 @@ def _chat(value: Any, name: str) -> Any:
     """A field of messages and nothing else."""
     found = _messages(value, name)
     return _spelled(found, name) if isinstance(found, str) and _opens(found) else found
+
+
+def _text(value: Any, name: str) -> Any:
+    """A field of text and nothing else."""
+    if isinstance(value, str) and _messages_in(value, name) is not value:
+        raise Unfit("not-text", f"{name} spells messages; name it messages or completion, or keep it with chat=false")
+    return value
 
 
 def _list(value: Any, name: str) -> Any:
@@ -193,6 +209,7 @@ def _object(value: Any, name: str) -> Any:
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys(_CHATS, _chat),
     **dict.fromkeys(_TEXTS, _messages),
+    **dict.fromkeys(_PLAIN, _text),
     **dict.fromkeys(_LISTS, _list),
     "answers": _answers,
     "tree": _object,
