@@ -76,6 +76,7 @@ def _plain(message: str, folder: Path, made: dict[str, Path]) -> str:
     """The message with folders as the example names them, and without what differs from machine to machine."""
     for place in (folder, made["model"].parent):
         message = message.replace(f"{place}/", "").replace(str(place), ".")
+    message = re.sub(r"instead of [\d,]+\.", "instead of SIZE.", message)  # of a log that holds seconds
     return re.sub(r"\b[0-9a-f]{32}\b", "HASH", message)
 
 
