@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.chat_templates import LLAMA3, MISTRAL, QWEN3
-from tests.test_fidelity import USER, pair, problem
+from tests.test_fidelity import USER, found, pair, problem, tokenizer
 
 # --- white space inside a text -------------------------------------------------------------------------------------
 
@@ -80,3 +80,46 @@ def test_arguments_given_as_json_text_are_found_where_a_template_spells_them_aga
 def test_a_template_that_writes_the_name_of_a_tool_alone_is_told(arguments: Any) -> None:
     names_only = changing("m.content ~ ((m.tool_calls or [{'function': {'name': ''}}])[0].function.name)")
     assert "leaves out of the tool calls of the answer" in problem(names_only, pair(calling(arguments), "It is 7."))
+
+
+# --- tool trajectories ---------------------------------------------------------------------------------------------
+
+
+def trajectory(query: str, said: str = "", **more: Any) -> list[dict[str, Any]]:
+    (call,) = calling({"q": query})
+    result = {"role": "tool", "content": f"found {query}", "tool_call_id": "abcdefghi"}
+    return [call | {"content": said} | more, result, {"role": "assistant", "content": f"It is {query}."}]
+
+
+def trained(template: str, row: Any) -> list[str]:
+    """Of each answer what is trained on, its runs joined by bars."""
+    (group,) = found(template, row).groups
+    texts = []
+    for ids, mask in zip(group.own_answers, group.own_masks, strict=True):
+        runs, own = "", tokenizer(template)
+        for token, one in zip(ids.tolist(), [True] * len(ids) if mask is None else mask.tolist(), strict=True):
+            runs += own.decode([token]) if one else "|"
+        texts.append("|".join(filter(None, runs.split("|"))))
+    return texts
+
+
+@pytest.mark.parametrize("said", ["", "I will look."])
+def test_tool_trajectories_are_trained_on_where_only_the_last_turn_gets_an_empty_block(said: str) -> None:
+    row = pair(trajectory("six", said), trajectory("seven", said))
+    assert problem(QWEN3, row) == ""
+    chosen, rejected = trained(QWEN3, row)
+    call = '<tool_call>\n{"arguments": {"q": "six"}, "name": "ask"}\n</tool_call><'
+    for text, query in ((chosen, "six"), (rejected, "seven")):
+        assert query in text and "found" not in text and text.count("<think>") == 1
+    assert call in chosen
+
+
+def test_reasoning_of_earlier_turns_that_is_rewritten_is_still_refused() -> None:
+    talk = [
+        {"role": "assistant", "content": "<think>two and two</think>It is 5."},
+        USER,
+        {"role": "assistant", "content": "It is 6."},
+    ]
+    assert problem(QWEN3, pair(talk, "It is 7.")).startswith("earlier-turns-rewritten")
+    kept = pair(trajectory("six", reasoning_content="look it up"), "It is 7.")
+    assert problem(QWEN3, kept) == ""

@@ -307,7 +307,7 @@ def _renderings(record: Record, ends: Ends, fidelity: Fidelity) -> list[tuple[Te
     answers = [answer for answer in answers_of(record) if isinstance(answer, tuple)]
     wholes = [fidelity.render(joined(prompt, answer), record.source, record.tools) for answer in answers]
     check_begun(record, asked, wholes)
-    found = [asked, *wholes, *edges(record, wholes, fidelity.render)]
+    found = [asked, *wholes, *edges(record, asked, wholes, fidelity.render)]
     for answer, whole in zip(answers, wholes, strict=True):
         fidelity.require(prompt, answer, asked, whole, record)
     return [("templated", text) for text in found]

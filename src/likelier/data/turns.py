@@ -8,6 +8,7 @@ is trained.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -90,22 +91,41 @@ def check_begun(record: Record, prompt: str, wholes: Sequence[str]) -> None:
         )
 
 
-def edges(record: Record, wholes: Sequence[str], render: Render) -> Iterator[str]:
-    """For each answer, rendered whole in `wholes`: the conversation up to the end of each turn of the assistant but the
-    last, and up to where it writes the next one. Raises `RowRefused` where one is no beginning of the whole.
+def edges(record: Record, asked: str, wholes: Sequence[str], render: Render) -> Iterator[str]:
+    """For each answer, rendered whole in `wholes` behind the prompt as it is `asked`: the conversation up to the end of
+    each turn of the assistant but the last, and up to where it writes the next one. Raises `RowRefused` where one is no
+    beginning of the whole.
     """
     prompt = record.prompt
     for answer, whole in zip(answers_of(record), wholes, strict=True):
         if not isinstance(prompt, tuple) or not isinstance(answer, tuple):
             continue
         talk = joined(prompt, answer)
+        start = asked
         for turn, following in pairwise(_turns(talk, len(talk) - len(answer))):
             ends: tuple[tuple[int, Then], ...] = ((turn + 1, "nothing"), (following, "answer"))
             for end, then in ends:
                 text = render(talk[:end], record.source, record.tools, then=then)
+                if then == "nothing" and not whole.startswith(text):
+                    text = _without_empty_reasoning(text, start, whole)
                 if not whole.startswith(text):
                     raise _rewritten(record, turn, then)
                 yield text
+                start = text
+
+
+_EMPTY_REASONING = re.compile(r"\s*<think>\s*</think>\s*")
+
+
+def _without_empty_reasoning(text: str, start: str, whole: str) -> str:
+    """A turn, which begins behind `start`, without the empty block of reasoning that some templates (Qwen3's) write
+    into the last turn alone, and the white space that `whole` has in its place.
+    """
+    block = _EMPTY_REASONING.match(text, len(start)) if text.startswith(start) else None
+    if block is None:
+        return text
+    left = whole[len(start) :]
+    return start + left[: len(left) - len(left.lstrip())] + text[block.end() :]
 
 
 def _turns(talk: Talk, start: int) -> list[int]:
