@@ -17,7 +17,7 @@ from likelier.paths import refuse_link, sync_folder
 FINGERPRINT = "fingerprint.json"
 ORIGIN = {
     "policy": "the model that the run begins with (its weights or its config)",
-    "tokenizer": "the tokenizer",
+    "tokenizer": "the tokenizer or what ends a turn",
     "chat": "the chat template, its arguments or the system prompt",
 }
 _OF_THE_DATA = {"data_hash": "the training data", "eval_hash": "the evaluation data"}

@@ -50,7 +50,7 @@ def flaw_of(folder: Path) -> str | None:
         return str(error)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"it cannot be read: {error}"
     return None
 

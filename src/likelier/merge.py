@@ -143,8 +143,9 @@ def _refuse_quantized(source: Path, card: dict[str, Any]) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # who loads the model says what is wrong with it
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+    except (OSError, ValueError, RecursionError):  # who loads the model says what is wrong with it
         return {}
 
 

@@ -26,6 +26,9 @@ def option(default: Any, text: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": text, **more})
 
 
+_LARGEST_RANK = 2**16  # far above the width of any matrix that is adapted
+
+
 @dataclass(frozen=True)
 class LoraOptions:
     """A low-rank adapter; without `lora_r` all weights are trained."""
@@ -43,8 +46,10 @@ class LoraOptions:
                     raise ConfigError(
                         f"{name}={getattr(self, name)!r} has no effect without lora_r; give lora_r as well"
                     )
-        elif self.lora_r < 1:
-            raise ConfigError(f"lora_r={self.lora_r} is out of range; it must be at least 1")
+        elif not 1 <= self.lora_r <= _LARGEST_RANK:
+            raise ConfigError(
+                f"lora_r={self.lora_r} is out of range; it must be a whole number from 1 to {_LARGEST_RANK:,}"
+            )
         if self.lora_dropout is not None and not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout={self.lora_dropout} is out of range; it must lie in [0, 1)")
         if self.lora_alpha is not None and not self.lora_alpha > 0:

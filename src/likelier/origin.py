@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from likelier.console import warn
+from likelier.ends import Ends
 from likelier.models import Policy
 from likelier.reference.identity import adapter_has_effect, weights_hash
 from likelier.versions import versions
@@ -24,7 +25,7 @@ def origin_of(policy: Policy) -> dict[str, str]:
     chat = policy.chat
     return {
         "policy": weights_hash(policy.model, adapter=with_adapter),
-        "tokenizer": _hash(_tokenizer_content(policy.tokenizer)),
+        "tokenizer": _hash([*_tokenizer_content(policy.tokenizer), Ends(policy.tokenizer).ids]),
         "chat": _hash([policy.tokenizer.chat_template, chat.chat_template_kwargs, chat.system_prompt]),
     }
 

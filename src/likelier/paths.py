@@ -17,6 +17,8 @@ from likelier.errors import ConfigError, RunFolderError
 from likelier.redaction import without_secrets
 
 _ABSOLUTE = re.compile(r"(?:~?/|[A-Za-z]:[\\/]).")
+_OPEN_STREAM = re.compile(r"/dev/(?P<name>stdin|stdout|stderr)|/(?:dev|proc/self)/fd/(?P<number>\d{1,4})", re.ASCII)
+_STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 _PLAIN_NAME = re.compile(r"[^/\\\0]+")
 _ABSOLUTE_WORD = re.compile(r"(?<![^\s('\"=])(?:~?/|[A-Za-z]:[\\/])[^\s()'\"]+")
 
@@ -78,7 +80,7 @@ def write_whole(path: Path, content: bytes) -> None:
     or a device as it comes.
     """
     if is_stream(path):
-        path.write_bytes(content)
+        _write_into(path, content)
         return
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -97,8 +99,24 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path is a pipe or a device, which nothing takes the place of; /dev/stdout also where it is a file."""
-    return path.absolute().is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir())
+    """Whether a path is a pipe or a device, which nothing takes the place of; an open stream of the process also where
+    it leads into a file. Other files below /dev, such as those of /dev/shm, are files.
+    """
+    return _stream_number(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _write_into(path: Path, content: bytes) -> None:
+    """Opened by its name, a file that a stream of the process leads into would be cut."""
+    number = _stream_number(path)
+    with open(path, "wb") if number is None else open(os.dup(number), "wb") as stream:
+        stream.write(content)
+
+
+def _stream_number(path: Path) -> int | None:
+    found = _OPEN_STREAM.fullmatch(os.path.normpath(path.absolute()))
+    if found is None:
+        return None
+    return _STREAMS[found["name"]] if found["name"] else int(found["number"])
 
 
 def below(root: Path, name: object) -> Path:

@@ -256,7 +256,7 @@ class RunFolder:
             try:
                 row = json.loads(line)
                 step = row.get("step", 0) + 0
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 damaged = f"{self.metrics_file}:{number} is damaged: {error}"
                 if number < len(lines):
                     raise RunFolderError(damaged) from error

@@ -111,7 +111,7 @@ class TokenFolder:
             unfit = [(str(reason), str(detail)) for reason, detail in known.pop("unfit")]
             if known == _checksums(ids, sizes, *gaps) and len(unfit) == int((sizes[:, -1] == _UNFIT).sum()):
                 return _cut(ids, sizes, unfit, gaps[0] if gaps else np.empty((0, 4)))
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             pass  # as damaged as with a wrong checksum
         warn(f"{self.path}: the cached token ids are damaged; the rows are tokenized again")
         shutil.rmtree(self.path, ignore_errors=True)
