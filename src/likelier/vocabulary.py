@@ -29,8 +29,10 @@ def embedding_rows(causal: Any) -> int:
 
 def require_rows(tokenizer: Any, rows: int, name: str, chat: ChatOptions | None = None, *, mend: str = _MEND) -> None:
     """Raises `ModelError` where the model has no row for what every text needs: the end of sequence, what the tokenizer
-    puts around texts, what the chat template writes. A padding token without a row is replaced.
+    puts around texts, what the chat template writes. A padding token without a row is replaced. The number of rows is
+    kept with the tokenizer (see `without_row`).
     """
+    tokenizer._likelier_rows = rows
     if len(tokenizer) <= rows:
         return
     beyond = sorted(token for token in _always_written(tokenizer, chat or ChatOptions()) if token >= rows)
@@ -77,6 +79,12 @@ def require_rows_for(ids: Iterable[int], rows: int, place: str, tokenizer: Any =
             f"{place} holds {tokens_in_words(tokenizer, beyond)}, and the model's embedding has {rows} rows (ids 0 to "
             f"{rows - 1}); take it out of the text, or {_MEND}"
         )
+
+
+def without_row(ids: Iterable[int], tokenizer: Any) -> set[int]:
+    """Those of the ids that the tokenizer's model has no row for, as far as its rows are known (see `require_rows`)."""
+    rows = getattr(tokenizer, "_likelier_rows", None)
+    return set() if rows is None or len(tokenizer) <= rows else {int(token) for token in ids if token >= rows}
 
 
 def tokens_in_words(tokenizer: Any, ids: Iterable[int]) -> str:

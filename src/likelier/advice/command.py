@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier recommend`."""
+    from likelier.data.columns import add_columns_flag
+
     parser.add_argument("files", nargs="+", metavar="FILE", help="preferences: files of pairs, of labels, or of each")
     parser.add_argument("--model", required=True, help="a hub id, a folder, an adapter folder, a .gguf file, or demo")
+    add_columns_flag(parser)
     add_machine_flags(parser)
     parser.add_argument(
         "--goal",
@@ -45,10 +48,11 @@ def run(flags: argparse.Namespace) -> None:
     from likelier.advice.recommend import recommend
     from likelier.commands import quoted
     from likelier.console import say
+    from likelier.data.columns import columns_of
     from likelier.paths import write_whole
 
     found = recommend(
-        gather(flags.files),
+        gather(flags.files, columns_of(flags.columns)),
         flags.model,
         memory=memory,
         device=flags.device,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from likelier.audit import Audit, audit_records
 from likelier.console import say
+from likelier.data.columns import Columns
 from likelier.data.load import load_preferences
 from likelier.errors import ConfigError
 from likelier.records import Labelled, Pair, Record
@@ -29,7 +30,8 @@ class DataFile:
 @dataclass(frozen=True)
 class Evidence:
     """All files together: `pairs` are those that a majority decided, `flip_rate` the chance that one of them is the
-    wrong way round (None where the data cannot tell), `flip_words` how it was estimated.
+    wrong way round (None where the data cannot tell), `flip_words` how it was estimated. `columns` are those that
+    were named to read the files.
     """
 
     files: tuple[DataFile, ...]
@@ -38,6 +40,7 @@ class Evidence:
     undesirable: int
     flip_rate: float | None
     flip_words: str
+    columns: Columns | None = None
 
     @property
     def labels(self) -> int:
@@ -66,8 +69,8 @@ class Evidence:
         return next((one for one in found if one is not None), None)
 
 
-def gather(paths: Sequence[str]) -> Evidence:
-    """Read and audit the files.
+def gather(paths: Sequence[str], columns: Columns | None = None) -> Evidence:
+    """Read and audit the files, `columns` as in a run.
 
     Raises:
         ConfigError: a file holds both kinds, or no judgements at all.
@@ -75,11 +78,11 @@ def gather(paths: Sequence[str]) -> Evidence:
     """
     if len(set(paths)) < len(paths):
         raise ConfigError(f"a file was named twice: {', '.join(paths)}; name each once")
-    return weigh([_read(path) for path in paths])
+    return replace(weigh([_read(path, columns) for path in paths]), columns=columns)
 
 
-def _read(path: str) -> DataFile:
-    data = load_preferences(path)
+def _read(path: str, columns: Columns | None) -> DataFile:
+    data = load_preferences(path, columns=columns)
     kinds = {type(record) for record in data.train}
     if not kinds <= {Pair, Labelled}:
         raise ConfigError(f"{path} holds answers without a judgement: there is no preference in it; use --method sft")

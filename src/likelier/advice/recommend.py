@@ -140,7 +140,7 @@ def recommend(
         doubts=(*_data_doubts(evidence, fitted, has_reference), *doubts_of(choice.row, methods)),
         alternatives=tuple(_alternatives(known, methods, fitted)),
         stages=tuple(stages),
-        shared=tuple(_shared(fitted, batch, min(counts), goal)),
+        shared=tuple(_shared(evidence, fitted, batch, min(counts), goal)),
         remarks=tuple(words for method in methods for words in remarks(method)),
         online_needs=tuple(_online_needs(model, fitted, device, memory)) if choice.online else (),
     )
@@ -190,9 +190,12 @@ def _subject(model: str, fitted: Fitted) -> tuple[str, bool]:
     return str(find_model(model, LoraOptions()).config.get_text_config().model_type), instructed
 
 
-def _shared(fitted: Fitted, batch: Setting, rows: int, goal: Goal | None) -> list[Setting]:
+def _shared(evidence: Evidence, fitted: Fitted, batch: Setting, rows: int, goal: Goal | None) -> list[Setting]:
     """What holds for every stage."""
-    found = [Setting(name, value, _WAY_SOURCES[name]) for name, value in fitted.way.options().items()]
+    given = evidence.columns.given if evidence.columns else {}
+    named = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    found = [Setting("columns", named, "as they were named")] if named else []
+    found += [Setting(name, value, _WAY_SOURCES[name]) for name, value in fitted.way.options().items()]
     found.append(batch)
     found.append(
         Setting("max_steps", _QUICK_STEPS, "ours: enough to see whether accuracy rises")

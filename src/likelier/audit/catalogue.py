@@ -249,6 +249,15 @@ _ENTRIES = [
         error_above=0.01,
     ),
     Entry(
+        "token-without-row",
+        "Tokens that the model does not know",
+        "rows",
+        "The tokenizer reads a token in these texts that the model's embedding has no row for; training and scoring "
+        "stop at such a row.",
+        _drop("token-without-row", "Take it out of the text, or resize, train and save the model first."),
+        error_above=0.0,
+    ),
+    Entry(
         "chat-markup",
         "Chat markup inside texts",
         "rows",

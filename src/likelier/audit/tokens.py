@@ -17,6 +17,7 @@ from likelier.audit.statistics import histogram, summary
 from likelier.data.tokenize import Group, Tokenized, tokenize_records
 from likelier.ends import NOT_NAMED, Ends
 from likelier.records import Record, answers_of
+from likelier.vocabulary import tokens_in_words, without_row
 
 _BLOCK = 512
 _NO_LIMIT = 1 << 30
@@ -30,7 +31,7 @@ class TokenTable:
     names as one (`unnamed`, by token). Then what only single rows are named for: `refused`
     holds, by reason, what is wrong with each row that has no tokens for another reason than that it has no text,
     `unprinted` which rows hold something that the chat template does not print. `beyond` are rows that are too large to
-    be tokenized: over the limit whatever their tokens are.
+    be tokenized: over the limit whatever their tokens are; `rowless` holds a row's tokens that the model does not know.
     """
 
     tokens: np.ndarray
@@ -43,6 +44,7 @@ class TokenTable:
     refused: dict[str, dict[int, str]]
     unprinted: dict[str, list[int]]
     beyond: list[int] = field(default_factory=list)
+    rowless: dict[int, set[int]] = field(default_factory=dict)
 
     @property
     def longest(self) -> np.ndarray:
@@ -60,6 +62,11 @@ def token_table(material: Material) -> TokenTable:
         found = _tokenize(material, block)
         for group in found.groups:
             _note(table, group, ends)
+            rowless = {
+                token for ids in (group.prompt, *group.answers) for token in without_row(ids, material.tokenizer)
+            }
+            if rowless:
+                table.rowless[int(group.source.data_set)] = rowless
         _note_unusable(table, found)
         for one in found.unprinted:
             table.unprinted.setdefault(one.name, []).extend(int(source.data_set) for source in one.sources)
@@ -133,6 +140,13 @@ def _refused(material: Material, table: TokenTable) -> list[Finding]:
     return found
 
 
+def _rowless(material: Material, table: TokenTable) -> list[Finding]:
+    """Rows that spell a token without a row in the model's embedding, with the tokens."""
+    named = tokens_in_words(material.tokenizer, sorted(set().union(*table.rowless.values())))
+    words = f"that spell what the model's embedding has no row for: {named}"
+    return _finding(material, "token-without-row", sorted(table.rowless), words)
+
+
 def token_checks(material: Material) -> tuple[list[Finding], dict[str, Any]]:
     """Everything that needs the tokenizer."""
     assert material.max_length is not None
@@ -140,6 +154,7 @@ def token_checks(material: Material) -> tuple[list[Finding], dict[str, Any]]:
     findings = [
         *_refused(material, table),
         *_unprinted(material, table),
+        *_rowless(material, table),
         *_over_limit(material, table),
         *_cut_apart(material, table),
         *_ends(material, table),
