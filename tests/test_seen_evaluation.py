@@ -370,6 +370,7 @@ def test_a_run_makes_the_steps_that_were_planned_and_counts_every_token(
         batch_size=4,
         epochs=epochs,
         learning_rate=1e-3,
+        warmup=0.0,  # or the only step of a run would have rate 0, which is refused
         logging_steps=1,
         order="file",
     )
