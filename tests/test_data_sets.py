@@ -10,7 +10,7 @@ from likelier import DPO, ChatOptions, DataSet, PreferenceTrainer, load_preferen
 from likelier.config import data_sets, parse
 from likelier.data.tokenize import tokenize_records
 from likelier.errors import ConfigError, DataError
-from likelier.models import _set_template
+from likelier.models import set_template
 from likelier.records import Message
 from tests.support import CHATML, chat_pairs, tiny_policy, tiny_tokenizer
 from tests.test_cli import as_json, write_lines
@@ -145,7 +145,7 @@ THINKING = CHATML.replace(
 
 def _text(chat: ChatOptions, **settings: Any) -> tuple[str, str]:
     tokenizer = tiny_tokenizer()
-    _set_template(tokenizer, chat)
+    set_template(tokenizer, chat)
     found = tokenize_records(chat_pairs(1), tokenizer, max_length=512, chat=chat, **settings).groups[0]
     return tokenizer.decode(found.prompt), tokenizer.decode(found.answers[0])
 

@@ -28,7 +28,8 @@ def split_rows(name: str, loaded: Any, split: str | None) -> Iterator[tuple[Sour
     if all(start >= end for _, start, end in parts) and is_slice(split):
         raise DataError(f"{name}: split={split!r} is none of its rows; take more of them")
     for part, start, end in parts:
-        table = without_decoding(splits[part])
+        # A format that was set and saved hides columns, and turns lists into arrays
+        table = without_decoding(splits[part].with_format(None))
         table = table if (start, end) == (0, len(table)) else table.select(range(start, max(start, end)))
         file = f"{name} ({part})" if several else name
         yield from ((Source(file, number, "row"), row) for number, row in enumerate(table, start + 1))
