@@ -119,7 +119,7 @@ def test_a_hub_set_is_asked_for_as_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def load(name: str, subset: str | None, *, split: str | None, revision: str | None) -> Any:
         asked.append((name, subset, split, revision))
-        return [{"prompt": "a", "chosen": "b", "rejected": "c"}]
+        return datasets.Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     load_preferences(DataSet("owner/set", subset="en", split="train_prefs", revision="v1"))
@@ -199,7 +199,7 @@ def test_the_card_keeps_them_and_scoring_takes_them_up(tmp_path: Path, files: tu
     assert cli.main(["train", str(run)]) == 0
     card = json.loads((tmp_path / "run" / "run.json").read_text())
     assert card["chat"] == {"system_prompt": "x", "chat_template_kwargs": {"enable_thinking": True}}
-    words = ["score", "--data", str(files[0]), "--output", str(tmp_path / "scores.jsonl"), "--model"]
+    words = ["score", "--data", str(files[0]), "--output", str(tmp_path / "scores.jsonl"), "--overwrite", "--model"]
     assert cli.main([*words, str(tmp_path / "run")]) == 0
     first = read_lines(tmp_path / "scores.jsonl")[0]["chosen"]["ref_logp"]
     assert cli.main([*words, str(tmp_path / "model"), "--reference", str(tmp_path / "model")]) == 0
