@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.chat_templates import LLAMA3, MISTRAL, QWEN3
+from likelier.data.formats.content import Unfit, read_messages
+from likelier.data.formats.reading import check_answers
+from likelier.data.preview import as_json, preview_rows
+from tests.chat_templates import LLAMA3, MISTRAL, QWEN3, TEMPLATES
 from tests.test_fidelity import USER, found, pair, problem, tokenizer
 
 # --- white space inside a text -------------------------------------------------------------------------------------
@@ -123,3 +126,45 @@ def test_reasoning_of_earlier_turns_that_is_rewritten_is_still_refused() -> None
     assert problem(QWEN3, pair(talk, "It is 7.")).startswith("earlier-turns-rewritten")
     kept = pair(trajectory("six", reasoning_content="look it up"), "It is 7.")
     assert problem(QWEN3, kept) == ""
+
+
+# --- what the template writes by itself ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "added"),
+    [
+        (changing("('Sure! I will gladly help you. ' if m.role == 'assistant' else '') ~ m.content"), "Sure!"),
+        (changing("m.content ~ m.content"), "……"),
+        (QWEN3, "<think>\n\n</think>\n\n…"),
+    ],
+)
+def test_what_a_template_writes_into_answers_by_itself_is_named(template: str, added: str) -> None:
+    rows = found(template, pair("It is 6."))
+    (text,) = rows.added
+    assert text.startswith(added) and str(rows.added[text]) == "r.jsonl:1"
+    (shown,) = preview_rows([pair("It is 6.")], tokenizer(template), max_length=4096)
+    assert as_json(shown)["written_by_the_template"] == [text]
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES.keys() - {"qwen3"}))
+def test_headers_and_ends_of_turns_are_no_text_of_the_template_s_own(name: str) -> None:
+    assert found(TEMPLATES[name], pair("It is 6.")).added == {}
+    assert found(QWEN3, pair("<think>\nTwo and two.\n</think>\n\nIt is 6.", "<think>a</think>It is 7.")).added == {}
+
+
+# --- messages ------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_text_of_a_message_is_kept_to_be_named() -> None:
+    (one,) = read_messages([{"role": "user", "content": "a", "value": "b"}])
+    assert one.content == "a" and json.loads(one.fields) == {"value": "b"}
+    for same in ({"content": "a", "value": "a"}, {"content": None, "value": "a"}, {"content": "a", "value": None}):
+        assert read_messages([{"role": "user"} | same])[0].fields == ""
+
+
+@pytest.mark.parametrize("name", ["function_call", "audio", "refusal"])
+def test_an_answer_without_text_says_what_it_holds_instead(name: str) -> None:
+    with pytest.raises(Unfit) as raised:
+        check_answers(pair([{"role": "assistant", "content": "", name: {"name": "f"}}], "It is 7."))
+    assert raised.value.reason == "empty-answer" and name in raised.value.detail

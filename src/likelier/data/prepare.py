@@ -202,6 +202,8 @@ def _say_what_is_not_printed(tokenized: Tokenized) -> None:
     rest = [one for one in tokenized.unprinted if one not in heard]
     if rest:
         say(f"the chat template does not print of messages: {'; '.join(map(str, rest))}")
+    for text, source in tokenized.added.items():
+        say(f"the chat template writes of its own into answers, which is trained on: {text!r} (first {source})")
 
 
 def _say_markup(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase) -> None:

@@ -65,6 +65,7 @@ class RowPreview:
     problem: str
     cut: tuple[str, ...]
     missing: tuple[str, ...]
+    added: tuple[str, ...] = ()
 
 
 def preview_rows(
@@ -105,6 +106,7 @@ class _Look:
             problem=problem,
             cut=_cut(group, whole.groups[0]) if kept.groups and whole.groups else (),
             missing=missing,
+            added=tuple(kept.added),
         )
 
     def _tokenized(self, record: Record, limit: int, losses: Literal["collect", "ignore"]) -> Tokenized:
@@ -214,6 +216,7 @@ def as_json(row: RowPreview) -> dict[str, Any]:
         "starts": row.starts,
         "cut": list(row.cut),
         "not_in_the_tokens": list(row.missing),
+        "written_by_the_template": list(row.added),
         "prompt": [_token_json(token) for token in row.prompt],
         "answers": [
             {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from likelier.console import counting
+from likelier.data.added import find_added
 from likelier.data.dates import dated
 from likelier.data.fidelity import LOSSES, Fidelity, Render
 from likelier.data.masks import (
@@ -131,6 +132,7 @@ class Tokenized:
     answers_without_eos: int = 0
     unnamed_ends: Counter[str] = field(default_factory=Counter)  # of those answers, by the token they end with
     unprinted: list[Unprinted] = field(default_factory=list)
+    added: dict[str, Source] = field(default_factory=dict)  # see `find_added`
 
     def counts(self) -> dict[str, int]:
         """The account for the run card."""
@@ -173,7 +175,8 @@ def tokenize_records(
     check_template(records, tokenizer, chat)
     _check_ids(records, tokenizer)
     result, ends = Tokenized(max_length=max_length), Ends(tokenizer)
-    result.unprinted = find_unprinted(records, _render_by(tokenizer, chat))
+    as_rendered = _render_by(tokenizer, chat)
+    result.unprinted, result.added = find_unprinted(records, as_rendered), find_added(records, as_rendered)
     checked = losses != "ignore"
     fidelity = Fidelity(_render_by(tokenizer, chat), chat, checked)
     as_text = partial(_renderings, ends=ends, fidelity=fidelity)

@@ -161,6 +161,8 @@ _READ = frozenset({"role", "from", "content", "value", "tool_calls"})
 def _fields(item: Mapping[Any, Any]) -> str:
     """What a message holds besides, for the chat template: a null says nothing, as padding of a table does."""
     more = {str(name): value for name, value in item.items() if name not in _READ and value is not None}
+    if item.get("content") is not None and item.get("value") not in (None, item["content"]):
+        more["value"] = item["value"]  # a second text: whoever names what is not printed names it
     return as_json(more)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -361,7 +362,7 @@ def check_answers(record: Record) -> None:
         _check_unicode(content)
     for answer in answers:
         if _is_empty(answer):
-            raise Unfit("empty-answer")
+            raise Unfit("empty-answer", _held_besides(answer))
     if len(answers) == 2 and spoken_key(answers[0]) == spoken_key(answers[1]):
         raise Unfit("identical-answers")
 
@@ -373,6 +374,13 @@ def _is_empty(answer: Content) -> bool:
         own = (one for one in answer if one.role == "assistant")
         return any(not one.tool_calls and not one.content.strip() for one in own)
     return not (answer_text(answer) or "").strip()
+
+
+def _held_besides(answer: Content) -> str:
+    """What an answer without a text holds all the same, in words: nothing of it would be trained on."""
+    fields = (one.fields for one in answer if one.fields) if isinstance(answer, tuple) else ()
+    names = sorted({name for one in fields for name in json.loads(one)})
+    return f"a turn without text or tool_calls, but with {', '.join(names)}" if names else ""
 
 
 def _check_unicode(content: Content) -> None:

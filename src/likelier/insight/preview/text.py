@@ -37,6 +37,7 @@ def facts(row: RowPreview) -> list[tuple[str, str]]:
     found += [("starts", row.starts)] if row.starts else []
     found += [("cut", ", ".join(row.cut))] if row.cut else []
     found += [("left out", f"not in the tokens: {', '.join(row.missing)}")] if row.missing else []
+    found += [("added", f"the chat template writes {text!r} into the answer") for text in row.added]
     return found
 
 
