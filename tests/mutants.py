@@ -95,7 +95,7 @@ def main() -> int:
     random.Random(options.seed).shuffle(planned)  # what an interrupted run has tried is a fair sample too
     for library in LIBRARIES:
         importlib.import_module(library)
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as folder:
         trees = [Path(folder) / str(number) / "tree" for number in range(options.jobs)]
         _copy(trees[0])
         for done, outcome in _run([(module, None) for module in modules], trees[:1]):
@@ -179,19 +179,24 @@ def _forget_compiled(tree: Path, modules: list[Module]) -> None:
 
 def _run(items: Iterable[tuple[Module, Mutant | None]], trees: list[Path]) -> Iterator[tuple[Running, str]]:
     waiting, free, running = iter(items), list(trees), list[Running]()
-    while True:
-        for module, mutant in islice(waiting, len(free)):
-            running.append(_start(module, mutant, free.pop()))
-        if not running:
-            return
-        time.sleep(0.05)
-        for one in list(running):
-            if outcome := one.ended():
-                running.remove(one)
-                if one.mutant:
-                    (one.tree / PACKAGE / one.mutant.path).write_text(one.source, encoding="utf-8")
-                yield one, outcome
-                free.append(one.tree)
+    try:
+        while True:
+            for module, mutant in islice(waiting, len(free)):
+                running.append(_start(module, mutant, free.pop()))
+            if not running:
+                return
+            time.sleep(0.05)
+            for one in list(running):
+                if outcome := one.ended():
+                    running.remove(one)
+                    if one.mutant:
+                        (one.tree / PACKAGE / one.mutant.path).write_text(one.source, encoding="utf-8")
+                    yield one, outcome
+                    free.append(one.tree)
+    finally:  # interrupted
+        for one in running:
+            os.killpg(one.pid, signal.SIGKILL)
+            os.waitpid(one.pid, 0)
 
 
 def _start(module: Module, mutant: Mutant | None, tree: Path) -> Running:
