@@ -178,3 +178,18 @@ def test_models_that_write_nothing_are_named_for_what_they_are(build: Any, words
         load_policy(tmp_path / "model")
     with pytest.raises(ModelError, match=words):
         planner_for(str(tmp_path / "model"), method="dpo", device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "qwen2.5-vl", "smolvlm"])
+def test_what_makes_input_of_pictures_is_kept_beside_the_weights(
+    folders: dict[str, Path], kind: str, tmp_path: Path
+) -> None:
+    model = shutil.copytree(folders[kind], tmp_path / "model")
+    (model / "preprocessor_config.json").write_text('{"size": 28}', encoding="utf-8")
+    (tmp_path / "secret.json").write_text("{}", encoding="utf-8")
+    (model / "processor_config.json").symlink_to(tmp_path / "secret.json")
+    _train(model, tmp_path / "run")
+    merge_run(str(tmp_path / "run"), str(tmp_path / "merged"))
+    for folder in (tmp_path / "run", tmp_path / "merged"):
+        assert (folder / "preprocessor_config.json").read_text(encoding="utf-8") == '{"size": 28}'
+        assert not (folder / "processor_config.json").exists()

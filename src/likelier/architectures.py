@@ -7,6 +7,7 @@ trained here, and the other parts are frozen.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -99,3 +100,27 @@ def outside_language(model: nn.Module) -> str | None:
     """A pattern of every module that an adapter must leave alone; None where there is none."""
     names = other_parts(model)
     return f"({'|'.join(map(re.escape, names))})(\\..*)?" if names else None
+
+
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+
+
+def copy_processors(model: nn.Module, where: Path) -> None:
+    """What turns pictures and sounds into a model's input is no part of its weights: the files that a checkpoint of
+    several parts was loaded with are written beside what is saved of it. A link that leads out of its folder stays out.
+    """
+    if not other_parts(model):
+        return
+    from transformers.utils import cached_file
+
+    source = str(causal_model(model).name_or_path)
+    here = {"local_files_only": True, "_raise_exceptions_for_missing_entries": False}
+    for name in _PROCESSORS:
+        found = cached_file(source, name, _raise_exceptions_for_connection_errors=False, **here)
+        if found is not None and not _leads_out(Path(found), Path(source)) and not (where / name).exists():
+            (where / name).write_bytes(Path(found).read_bytes())
+
+
+def _leads_out(file: Path, folder: Path) -> bool:
+    """Whether a file of a folder here is a link to elsewhere; the hub's own cache consists of links."""
+    return folder.is_dir() and not file.resolve().is_relative_to(folder.resolve())

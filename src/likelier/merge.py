@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 
 from likelier.adapter_parts import base_named
+from likelier.architectures import copy_processors
 from likelier.console import say, warn
 from likelier.data.formats import convert
 from likelier.data.sources import read_rows
@@ -363,6 +364,7 @@ def _save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
             model.save_pretrained(folder)
     except SafetensorError as error:
         raise OSError(str(error)) from error  # the disk is full, for example
+    copy_processors(model, folder)
     tokenizer.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):
         weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import Trainer
 
 from likelier.adapter_parts import has_adapter, how_to_save
+from likelier.architectures import copy_processors
 from likelier.durable import read_object
 from likelier.errors import LikelierError, RunFolderError, TrainingError, whole_reason
 from likelier.loading import quiet
@@ -236,6 +237,8 @@ class SavingTrainer(Trainer):
             model.save_pretrained(where, state_dict=state_dict, **how)
         if has_adapter(model):
             _require_adapter(where)
+        else:
+            copy_processors(model, where)
         self.policy.tokenizer.save_pretrained(where)
         for weights in where.glob("*.safetensors"):
             weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask
