@@ -6,10 +6,17 @@ import json
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from likelier.data.formats.content import Unfit, read_messages
 from likelier.data.formats.reading import check_answers
 from likelier.data.preview import as_json, preview_rows
+from likelier.data.tokenize import tokenize_records
+from likelier.errors import DataError
+from likelier.records import Pair, Source
 from tests.chat_templates import LLAMA3, MISTRAL, QWEN3, TEMPLATES
 from tests.test_fidelity import USER, found, pair, problem, tokenizer
 
@@ -168,3 +175,31 @@ def test_an_answer_without_text_says_what_it_holds_instead(name: str) -> None:
     with pytest.raises(Unfit) as raised:
         check_answers(pair([{"role": "assistant", "content": "", name: {"name": "f"}}], "It is 7."))
     assert raised.value.reason == "empty-answer" and name in raised.value.detail
+
+
+# --- the tokenizer -------------------------------------------------------------------------------------------------
+
+
+def words_only(unknown: str = "<unk>") -> Any:
+    """A tokenizer of a few words, which writes `unknown` for all others."""
+    words = [unknown, "</s>", *["What", "is", "2", "times", "3", "?", "It", "6", "7", "."]]
+    backend = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=unknown))
+    backend.pre_tokenizer = Whitespace()
+    known = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token=unknown, eos_token="</s>")
+    known.chat_template = "{% for m in messages %}{{ m.content }} {{ '</s>' if m.role == 'assistant' }}{% endfor %}"
+    return known
+
+
+@pytest.mark.parametrize(("answer", "lost"), [("It is six .", "six"), ("It is 6 \U0001f431 .", "\U0001f431")])
+def test_what_a_tokenizer_does_not_know_of_an_answer_is_told(answer: str, lost: str) -> None:
+    with pytest.raises(DataError, match=rf"r.jsonl:1: the tokenizer has no tokens for .*{lost}.*<unk>"):
+        tokenize_records([pair(answer, "It is 7 .")], words_only(), max_length=64)
+    plain = Pair("What is 2 ?", answer, "It is 7 .", Source("r.jsonl", 1))
+    found = tokenize_records([plain], words_only(), max_length=64, losses="collect")
+    assert found.unusable.counts() == {"text-lost": 1}
+
+
+def test_unknown_tokens_in_prompts_and_those_that_a_text_spells_are_let_be() -> None:
+    asked = pair("It is 6 .", "It is 7 .", prompt=({"role": "user", "content": "Wieviel ?"},))
+    spelled = pair("It is <unk> .", "It is 7 .")
+    assert len(tokenize_records([asked, spelled], words_only(), max_length=64).groups) == 2

@@ -31,7 +31,7 @@ from likelier.records import Record, answers_of, content_key
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 3  # rises when the ids of a record change
+VERSION = 4  # rises when the ids of a record change
 WORTH_CACHING = 1000  # records; fewer are tokenized in a second
 _NO_ANSWER = -1
 _UNFIT = 2  # where others have 0 or 1, whether the boundary merged

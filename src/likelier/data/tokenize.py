@@ -34,6 +34,7 @@ from likelier.data.shared_ids import ids_in_common
 from likelier.data.token_cache import RecordIds, TokenFolder, no_ids
 from likelier.data.too_long import over_limit, surely_too_long
 from likelier.data.turns import as_trained, begins_answer, check_begun, common_prefix, edges, joined, turn_masks
+from likelier.data.unknown import Unknown
 from likelier.data.unprinted import Unprinted, find_unprinted
 from likelier.ends import Ends
 from likelier.errors import DataError
@@ -233,7 +234,7 @@ def _record_ids(
     checked: bool = True,
 ) -> Iterator[RecordIds]:
     chat = dated(chat, tokenizer.chat_template)  # for all rows alike, if a minute or a day ends meanwhile
-    fidelity = Fidelity(_render_by(tokenizer, chat), chat, checked)
+    fidelity, unknown = Fidelity(_render_by(tokenizer, chat), chat, checked), Unknown(tokenizer)
     for start in range(0, len(records), _BLOCK):
         block = records[start : start + _BLOCK]
         for record, ids in zip(block, _tokenize_block(block, tokenizer, fidelity), strict=True):
@@ -246,7 +247,8 @@ def _record_ids(
             boundary = min(common_prefix(prompt, full) for full in whole)
             answers = tuple(np.asarray(full[boundary:], dtype=np.int32) for full in whole)
             start, masks = np.asarray(prompt[:boundary], dtype=np.int32), turn_masks(own, whole, cuts, boundary)
-            yield RecordIds(start, answers, boundary < len(prompt), masks=masks)
+            lost = unknown.lost(own, answers, each_mask(masks, len(own))) if checked else ""
+            yield no_ids("text-lost", lost) if lost else RecordIds(start, answers, boundary < len(prompt), masks=masks)
         report(len(block))
 
 
