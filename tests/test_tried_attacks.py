@@ -122,6 +122,39 @@ def test_what_ends_a_turn_is_part_of_a_run(ends: Any, runs: SmallRuns, tmp_path:
     assert [name for name in before if before[name] != after[name]] == ["tokenizer"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("adam_beta1", 1.0), ("adam_epsilon", -1.0), ("adam_beta2", 7.5)),
+        *(("torch_compile_backend", "os"), ("optim", "nonsense"), ("neftune_noise_alpha", 5.0)),
+    ],
+)
+def test_what_transformers_and_torch_refuse_is_told(
+    name: str, value: Any, runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run.yaml"
+    settings = {"model": str(runs.model), "data": str(runs.pairs), "output": str(tmp_path / "out"), "batch_size": 4}
+    run.write_text(json.dumps({**settings, "max_steps": 2, "trainer": {name: value}}), encoding="utf-8")
+    assert cli.main(["train", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert "refuses the training options" in said or f"trainer.{name}" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("length", ["9223372036854775807", "9" * 30])
+@pytest.mark.parametrize("command", ["audit", "preview"])
+def test_a_length_beyond_every_number_of_numpy(command: str, length: str, runs: SmallRuns) -> None:
+    assert cli.main([command, str(runs.pairs), "--model", str(runs.model), "--max-length", length]) == 0
+
+
+def test_scores_of_rows_in_a_file_whose_name_is_not_utf8(runs: SmallRuns, tmp_path: Path) -> None:
+    data, out = tmp_path / os.fsdecode(b"rows-\xff.jsonl"), tmp_path / "scores.jsonl"
+    shutil.copy(runs.pairs, data)
+    assert cli.main(["score", "--model", str(runs.whole), "--data", str(data), "--output", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 12 and all(os.fsencode(row["source"]).startswith(os.fsencode(data)) for row in rows)
+
+
 @pytest.mark.parametrize("rank", ["0", "-3", "70000", "99999999999999999999999999"])
 def test_a_rank_that_no_matrix_has(rank: str, runs: SmallRuns, tmp_path: Path, capsys: Any) -> None:
     words = ["train", "--model", runs.model, "--data", runs.pairs, "--output", tmp_path / "out", "--lora-r", rank]

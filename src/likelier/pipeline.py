@@ -20,6 +20,7 @@ from likelier.errors import ConfigError
 from likelier.hub import check_repository, push_run
 from likelier.insight.diagnose import diagnose
 from likelier.insight.reading import read_run
+from likelier.jsontext import encodable
 from likelier.launching import with_launcher
 from likelier.leftovers import nothing_left
 from likelier.modelcard import write_model_card
@@ -167,7 +168,7 @@ def score_file(
     with counting("scoring", 2 * len(groups)) as report:
         how = ReferenceScoring(cache_folder() / "reference", budget, device, report)
         rows = implicit_rewards(policy, known, groups, how, beta=scale, per_token=per_token)
-    _write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), output)
+    _write("".join(encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows), output)
     return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"
 
 

@@ -29,7 +29,7 @@ from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.signals import Signals
 from likelier.data.tokenize import Group, default_max_length
 from likelier.engine import ScoredGroups
-from likelier.errors import ConfigError, TrainingError
+from likelier.errors import ConfigError, TrainingError, whole_reason
 from likelier.evaluation import Evaluator, Judge, When, judge_of, planned_interval
 from likelier.launching import take_over_precision, with_launcher
 from likelier.models import Policy, checkpoint_activations, compile_layers, default_token_budget
@@ -171,8 +171,8 @@ class PreferenceTrainer(ResilientTrainer):
                 callbacks=list(callbacks),
                 optimizer_cls_and_kwargs=optimizer_for(args, options, self.policy),
             )
-        except (RuntimeError, ImportError) as error:  # a reporter that is not installed, for example
-            raise ConfigError(f"transformers refuses the training options: {error}") from error
+        except (RuntimeError, ImportError, ValueError, TypeError) as error:  # a reporter that is not installed, say
+            raise ConfigError(f"transformers refuses the training options: {whole_reason(error)}") from error
         self.remove_callback(PrinterCallback)
         if use_cache is None:
             vars(model.config).pop("use_cache", None)
@@ -185,6 +185,13 @@ class PreferenceTrainer(ResilientTrainer):
             checkpoint_activations(model)
         if options.compile:
             compile_layers(model)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers. Raises `ConfigError` for a block `trainer` whose settings the optimizer does not take."""
+        try:
+            return super().create_optimizer(*args, **kwargs)
+        except (ValueError, TypeError, ImportError) as error:
+            raise ConfigError(f"transformers refuses the training options: {whole_reason(error)}") from error
 
     # --- before the first step ---------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ OURS = {
     "report_to": "report_to, outside the trainer block",
     "remove_unused_columns": "nothing: rows are token groups",
     "label_smoothing_factor": "label_smoothing of the method",
+    "neftune_noise_alpha": "nothing: with noise the policy would be another than the one that is scored",
     "group_by_length": "nothing: micro-batches are of like length anyway",
     "train_sampling_strategy": "order",
     "do_train": "the command train",

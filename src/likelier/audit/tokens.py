@@ -185,7 +185,7 @@ def _finding(
 
 
 def _over_limit(material: Material, table: TokenTable) -> list[Finding]:
-    limit = material.max_length or 0
+    limit = min(material.max_length or 0, _NO_LIMIT)
     longest = table.longest
     rows = sorted([*np.flatnonzero(longest > limit).tolist(), *table.beyond])
     fits = {f"{share:.0%}": int(np.quantile(longest, share, method="higher")) for share in (0.9, 0.95, 0.99, 1.0)}
@@ -197,7 +197,7 @@ def _over_limit(material: Material, table: TokenTable) -> list[Finding]:
 
 def _cut_apart(material: Material, table: TokenTable) -> list[Finding]:
     """Pairs over the limit whose answers are the same up to the cut on the right."""
-    limit = material.max_length or 0
+    limit = min(material.max_length or 0, _NO_LIMIT)
     room = limit - table.tokens[:, 0]
     rows = np.flatnonzero((table.longest > limit) & (table.parting >= 0) & (table.parting >= room)).tolist()
     return _finding(material, "distinguishing-part-cut", rows, f"whose answers differ only beyond {limit:,} tokens")
