@@ -16,7 +16,7 @@ from likelier.audit import shingles
 from likelier.audit.checks import audit_records
 from likelier.audit.words import word_table
 from likelier.data import too_long
-from likelier.data.fidelity import holds
+from likelier.data.fidelity import holds, respaced
 from likelier.data.load import load_preferences
 from likelier.data.rendering import reasoning_in
 from likelier.data.tokenize import tokenize_records
@@ -160,8 +160,10 @@ def test_word_pairs_are_the_same_in_pieces_of_any_size(piece: int, monkeypatch: 
 
 def test_texts_are_looked_for_and_counted_without_a_list_of_their_words() -> None:
     part, text = "a\u3000b\x1f c\n" * 200_000, "a b c " * 200_000
-    found, peak = _peak(lambda: holds(text, part))
-    assert found and not holds(text, part + "d") and peak < 8 * 2 * len(text)  # two bytes a character
+    found, peak = _peak(lambda: respaced(text, part))
+    assert found and not respaced(text, part + "d") and peak < 8 * 2 * len(text)  # two bytes a character
+    begun = "<think>" + " " * 1_000_000
+    assert not holds(text, part) and not holds(begun, begun + "a") and holds("<think>a", begun + "a")
     assert word_table(["cat dog"] * 6 + ["cat " * 1_000_000]).words == ["cat", "dog", "^cat"]
 
 

@@ -143,7 +143,7 @@ def _require_text(message: Message, text: str, source: Source | str, *, in_answe
     if content.strip() and (short_and_lost or not holds(text, content)):
         if in_answer and reasoning_in(content) and holds(text, without_reasoning(content)):
             raise _reasoning_lost(source, reasoning_in(content), "Training on answers without it is --reasoning drop")
-        if not short_and_lost and _respaced(text, content):
+        if not short_and_lost and respaced(text, content):
             words = f"the chat template changes the white space inside {place}: {_shown(content)}"
             raise RowRefused(source, "text-lost", f"{words}. Name one that keeps it with --chat-template")
         missing = content.strip() if short_and_lost else _missing(text, content)
@@ -211,7 +211,7 @@ def _require_place(asked: str, whole: str, source: Source | str) -> None:
 
 
 # Around the marks of reasoning, templates write the empty lines that they like.
-_AROUND_MARKS = re.compile(r"\s*(</?(?:think|thinking|thought|reasoning)>|\[/?THINK\])\s*")
+_MARKS = re.compile(r"(</?(?:think|thinking|thought|reasoning)>|\[/?THINK\])")
 
 
 def holds(text: str, part: str) -> bool:
@@ -223,14 +223,15 @@ def holds(text: str, part: str) -> bool:
         return True
     if any(json.dumps(part, ensure_ascii=ascii_only)[1:-1] in text for ascii_only in (False, True)):
         return True
-    return bool(_AROUND_MARKS.search(part)) and _tight(part) in _tight(text)
+    return bool(_MARKS.search(part)) and _tight(part) in _tight(text)
 
 
 def _tight(text: str) -> str:
-    return _AROUND_MARKS.sub(r"\1", text)
+    """Without white space around marks (a pattern that takes it in would look at long runs of it again and again)."""
+    return "".join(piece.strip() for piece in _MARKS.split(text))
 
 
-def _respaced(text: str, part: str) -> bool:
+def respaced(text: str, part: str) -> bool:
     """Whether nothing is lost but white space."""
     return _squeezed(part) in _squeezed(text)
 
