@@ -15,12 +15,12 @@ import torch
 
 from likelier import cli
 from likelier.durable import flaw_of, seal
-from likelier.errors import RunFolderError
+from likelier.errors import ConfigError, RunFolderError
 from likelier.faults import told
 from likelier.models import load_policy
 from likelier.origin import origin_of
 from likelier.outputs import check_output
-from likelier.paths import is_stream, write_whole
+from likelier.paths import is_stream, local, write_whole
 from likelier.runs import RunFolder
 from tests.small_runs import SmallRuns
 
@@ -153,6 +153,18 @@ def test_scores_of_rows_in_a_file_whose_name_is_not_utf8(runs: SmallRuns, tmp_pa
     assert cli.main(["score", "--model", str(runs.whole), "--data", str(data), "--output", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 12 and all(os.fsencode(row["source"]).startswith(os.fsencode(data)) for row in rows)
+
+
+@pytest.mark.parametrize("name", ["~", "~/x", "~/.cache/likelier"])
+def test_an_empty_home_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the root of all folders, where the cache would be written."""
+    monkeypatch.delenv("HOME", raising=False)
+    known = local(name)
+    monkeypatch.setenv("HOME", "")
+    assert local(name) == known and known.is_absolute() and len(known.parts) > 1
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 5)
+    with pytest.raises(ConfigError, match="no home folder"):
+        local(name)
 
 
 @pytest.mark.parametrize("rank", ["0", "-3", "70000", "99999999999999999999999999"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
 import shutil
 from collections.abc import Iterator
@@ -29,12 +30,22 @@ def local(name: str | os.PathLike[str]) -> Path:
     if "\0" in text:
         raise ConfigError(f"{text!r} holds a null byte, which no path can; name another")
     try:
+        if re.match(r"~(?:/|$)", text) and os.environ.get("HOME") == "":  # which would lead to the root of all folders
+            return Path(f"{_home()}{text[1:]}")
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ConfigError(
             f"{text!r}: {text.split('/')[0]} leads to no home folder on this machine; write the whole path, or ./~name "
             "for a folder that is called so"
         ) from error
+
+
+def _home() -> str:
+    """The home that the machine knows of this user. Raises `RuntimeError` where it knows none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError as error:
+        raise RuntimeError("no home") from error
 
 
 def require_utf8(name: str | os.PathLike[str], what: str) -> None:
