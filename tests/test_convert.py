@@ -262,7 +262,6 @@ def test_nothing_left_to_write_is_refused(tmp_path: Path) -> None:
 TRL: dict[str, Any] = {
     "per_device_train_batch_size": 2,
     "max_steps": 1,
-    "warmup": 0,
     "bf16": False,
     "use_cpu": True,
     "gradient_checkpointing": False,
