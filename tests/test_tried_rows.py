@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
+from likelier.cli import main
 from likelier.data.formats.content import Unfit, read_messages
 from likelier.data.formats.reading import check_answers
 from likelier.data.preview import as_json, preview_rows
@@ -18,6 +20,7 @@ from likelier.data.tokenize import tokenize_records
 from likelier.errors import DataError
 from likelier.records import Pair, Source
 from tests.chat_templates import LLAMA3, MISTRAL, QWEN3, TEMPLATES
+from tests.support import tiny_model, tiny_tokenizer
 from tests.test_fidelity import USER, found, pair, problem, tokenizer
 
 # --- white space inside a text -------------------------------------------------------------------------------------
@@ -203,3 +206,21 @@ def test_unknown_tokens_in_prompts_and_those_that_a_text_spells_are_let_be() -> 
     asked = pair("It is 6 .", "It is 7 .", prompt=({"role": "user", "content": "Wieviel ?"},))
     spelled = pair("It is <unk> .", "It is 7 .")
     assert len(tokenize_records([asked, spelled], words_only(), max_length=64).groups) == 2
+
+
+# --- score ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [["--reasoning", "drop"], ["--reasoning", "keep"], []])
+def test_score_takes_the_options_that_its_message_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    tiny_model().save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    answer = {"role": "assistant", "content": "It is 6.", "reasoning_content": "two and two and two"}
+    row = {"prompt": [USER], "chosen": [answer], "rejected": [{"role": "assistant", "content": "It is 7."}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    model, data, out = (str(tmp_path / name) for name in ("model", "rows.jsonl", "out.jsonl"))
+    code = main(["score", "--model", model, "--reference", model, "--data", data, "--output", out, *options])
+    assert code == (0 if options else 2)
+    assert ("--reasoning keep" in capsys.readouterr().err) == (not options)

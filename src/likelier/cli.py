@@ -122,9 +122,22 @@ def _score_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-budget", type=_positive(int), help="padded tokens of one micro-batch (default: from memory)"
     )
+    _add_mends(parser.add_argument_group("conversations (default: as the run)", argument_default=argparse.SUPPRESS))
+
+
+def _add_mends(group: Any) -> None:
+    """The options of conversations that messages about rows name, without the imports of `likelier.options`."""
+    group.add_argument("--chat-template", metavar="TEMPLATE", help="a file with a Jinja chat template")
+    group.add_argument(
+        "--reasoning", choices=["keep", "drop"], help="reasoning that messages hold: written or left out"
+    )
+    group.add_argument("--train-on", choices=["all", "last"], help="of an answer of several turns, what is scored")
+    fold = "put a system turn in front of the first user's text"
+    group.add_argument("--fold-system", action=argparse.BooleanOptionalAction, help=fold)
 
 
 def _score(flags: argparse.Namespace) -> None:
+    from likelier.audit.model import given_chat_options
     from likelier.console import put
     from likelier.pipeline import score_file
 
@@ -141,6 +154,7 @@ def _score(flags: argparse.Namespace) -> None:
             token_budget=flags.token_budget,
             columns=flags.columns,
             overwrite=flags.overwrite,
+            chat=given_chat_options(flags),
         )
     )
 

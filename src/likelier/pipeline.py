@@ -136,8 +136,11 @@ def score_file(
     token_budget: int | None,
     columns: Any = None,
     overwrite: bool = False,
+    chat: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write the implicit reward of every answer in `data` to `output`; returns a summary."""
+    """Write the implicit reward of every answer in `data` to `output`; returns a summary. `chat` are options of
+    conversations (see `ChatOptions`) that take the place of the run's own.
+    """
     check_output(output, inputs=[data], overwrite=overwrite)
     _check_writable(output)
     model = final_model(model)
@@ -145,7 +148,8 @@ def score_file(
     scale = beta if beta is not None else float(card.get("reward_scale") or 0.1)
     loaded = load_preferences(data, columns=columns)
     talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
-    policy = load_policy(model, dtype=dtype, chat=recorded_chat(card) if talks else None)
+    options = replace(recorded_chat(card), **chat or {})
+    policy = load_policy(model, dtype=dtype, chat=options if talks or chat else None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenized = prepare_groups(
         loaded.train,
