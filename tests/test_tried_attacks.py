@@ -20,6 +20,7 @@ from likelier.faults import told
 from likelier.models import load_policy
 from likelier.origin import origin_of
 from likelier.outputs import check_output
+from likelier.ownership import take_away_begun
 from likelier.paths import is_stream, local, write_whole
 from likelier.runs import RunFolder
 from tests.small_runs import SmallRuns
@@ -165,6 +166,18 @@ def test_an_empty_home_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("os.getuid", lambda: 2**31 - 5)
     with pytest.raises(ConfigError, match="no home folder"):
         local(name)
+
+
+@pytest.mark.parametrize("place", ["evaluations", "checkpoints", "skipped"])
+def test_notes_in_the_folders_of_a_killed_run_stay(place: str, runs: SmallRuns, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs.adapter, tmp_path / "run"))
+    for part in ("evaluations", "checkpoints", "skipped"):
+        (run / part).mkdir(exist_ok=True)
+        (run / part / "step-3.json").write_text("{}", encoding="utf-8")
+    (run / "checkpoints" / "step-4").mkdir()
+    (run / place / "notes.md").write_text("mine", encoding="utf-8")
+    take_away_begun(run)
+    assert [str(left.relative_to(run)) for left in run.rglob("*")] == [place, f"{place}/notes.md"]
 
 
 @pytest.mark.parametrize("rank", ["0", "-3", "70000", "99999999999999999999999999"])

@@ -25,6 +25,7 @@ _MODEL_FILES = (
 _TEMPORARY = re.compile(
     r"\.(run\.json|audit\.json|metrics\.jsonl|README\.md|report\.html|step-\d+(\.rank-\d+)?\.json)\.\d+\.tmp"
 )
+_OF_A_STEP = re.compile(r"step-\d+(\.rank-\d+)?(\.json)?|\.staging")
 
 
 def refuse_links(folder: Path) -> None:
@@ -57,10 +58,21 @@ def take_away_begun(folder: Path) -> None:
         return
     refuse_links(folder)
     for entry in (*_made_by_runs(folder), folder / ".lock"):
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink(missing_ok=True)
+        _remove(entry, own_only=entry.name != NEW_FILES)
+
+
+def _remove(entry: Path, *, own_only: bool) -> None:
+    """Remove a file, or a folder; `own_only`: of a folder what a run puts there, and itself if nothing else is left."""
+    if not entry.is_dir() or entry.is_symlink():
+        entry.unlink(missing_ok=True)
+    elif not own_only:
+        shutil.rmtree(entry)
+    else:
+        for inner in entry.iterdir():
+            if _OF_A_STEP.fullmatch(inner.name) or _TEMPORARY.fullmatch(inner.name):
+                _remove(inner, own_only=False)
+        if not any(entry.iterdir()):
+            entry.rmdir()
 
 
 def take_away_temporary(folder: Path) -> None:
