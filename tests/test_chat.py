@@ -143,7 +143,7 @@ def test_a_model_that_is_no_run_needs_a_reference(runs: SmallRuns, capsys: pytes
         (["--prompt", "  "], "the prompt is empty"),
         (["--prompt", "a \udcff b"], "not UTF-8"),
         (["--prompt", "the cat " * 5000], "the model's context 4096"),
-        (["--prompt", "the", "--temperature", "-1"], "temperature=-1.0 is out of range"),
+        (["--prompt", "the", "--temperature", "-1"], "temperature=-1 is out of range"),
         (["--prompt", "the", "--reference", "base"], "adapter"),
     ],
 )

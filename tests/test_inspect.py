@@ -113,6 +113,7 @@ def as_method(run: Path, method: str, folder: Path) -> Path:
     """The run as if it had been trained by another method."""
     shutil.copytree(run, folder)
     card = read_card(run) | {"method": method, "hyperparameters": HYPERPARAMETERS[method]}
+    card.pop("files", None)  # the log is another one now
     write_card(folder, card)
     with open(folder / "metrics.jsonl", "a", encoding="utf-8") as stream:
         stream.write(json.dumps({"step": 2, "loss": 0.5, "kl": Z0}) + "\n")

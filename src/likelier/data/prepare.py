@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from likelier.console import say, warn
 from likelier.data.markup import find_markup
 from likelier.data.partners import data_hash, with_partners
-from likelier.data.preview import RowPreview, in_brief, in_card, preview_rows
+from likelier.data.preview import RowPreview, in_brief, in_card, preview_group
 from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
 from likelier.data.signals import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
@@ -173,9 +173,7 @@ def prepare_data(
     _say_what_is_left_out("training", found)
     _say_what_is_left_out("evaluation", held)
     median_length = float(median(found.answer_lengths()))
-    first = next(record for record in train if record.source == found.groups[0].source)
-    limits: dict[str, Any] = {"max_length": max_length, "truncation": truncation, "chat": chat}
-    (shown,) = preview_rows([first], tokenizer, **limits)
+    shown = preview_group(found.groups[0], tokenizer)
     for line in in_brief(shown):
         say(line)
     return PreparedData(

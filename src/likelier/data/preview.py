@@ -13,7 +13,7 @@ from likelier.data.token_text import token_texts
 from likelier.data.tokenize import Group, Tokenized, Truncation, tokenize_records
 from likelier.ends import Ends, control_tokens
 from likelier.options import ChatOptions
-from likelier.records import Pair, Record, TokenIds
+from likelier.records import Record, TokenIds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,8 +100,8 @@ class _Look:
         return RowPreview(
             source=str(record.source),
             kind=kind,
-            prompt=self._context(group),
-            answers=self._answers(record, group),
+            prompt=_context(group, self.tokenizer),
+            answers=_answers(group, self.tokenizer),
             starts=self._starts(record, group, merged=bool(whole.boundary_merges)),
             problem=problem,
             cut=_cut(group, whole.groups[0]) if kept.groups and whole.groups else (),
@@ -115,27 +115,6 @@ class _Look:
         settings: dict[str, Any] = {"max_length": limit, "truncation": truncation, "chat": chat}
         return tokenize_records([record], self.tokenizer, losses=losses, too_long=self.max_length, **settings)
 
-    def _context(self, group: Group) -> tuple[ShownToken, ...]:
-        kinds: list[Kind] = ["context"] * len(group.prompt)
-        return self._tokens(group.prompt, kinds)
-
-    def _answers(self, record: Record, group: Group) -> tuple[ShownAnswer, ...]:
-        names = ("chosen", "rejected") if isinstance(record, Pair) else ("answer",)
-        found, ends = [], Ends(self.tokenizer)
-        for name, ids, mask in zip(names, group.own_answers, group.own_masks, strict=True):
-            tokens = self._tokens(ids, _kinds(ids, mask))
-            found.append(ShownAnswer(name, tokens, ends.in_words(ids)))
-        return tuple(found)
-
-    def _tokens(self, ids: np.ndarray, kinds: Sequence[Kind]) -> tuple[ShownToken, ...]:
-        special = control_tokens(self.tokenizer)
-        numbers = [int(token) for token in ids]
-        texts = token_texts(self.tokenizer, numbers)
-        return tuple(
-            ShownToken(number, text, kind, number in special)
-            for number, text, kind in zip(numbers, texts, kinds, strict=True)
-        )
-
     def _starts(self, record: Record, group: Group, *, merged: bool) -> str:
         if isinstance(record.prompt, TokenIds):
             return "where the file says"
@@ -146,6 +125,35 @@ class _Look:
             return f"behind the prompt's text, {tail!r}"
         begun = record.prompt[-1].role == "assistant"
         return f"behind the {'begun turn' if begun else 'generation prompt of the template'}, {tail!r}"
+
+
+def preview_group(group: Group, tokenizer: PreTrainedTokenizerBase) -> RowPreview:
+    """A row as it was tokenized already: its tokens, and nothing on how they came about."""
+    kind = "pair" if group.is_pair else "row"
+    return RowPreview(str(group.source), kind, _context(group, tokenizer), _answers(group, tokenizer), "", "", (), ())
+
+
+def _context(group: Group, tokenizer: Any) -> tuple[ShownToken, ...]:
+    kinds: list[Kind] = ["context"] * len(group.prompt)
+    return _tokens(group.prompt, kinds, tokenizer)
+
+
+def _answers(group: Group, tokenizer: Any) -> tuple[ShownAnswer, ...]:
+    names = ("chosen", "rejected") if group.is_pair else ("answer",)
+    found, ends = [], Ends(tokenizer)
+    for name, ids, mask in zip(names, group.own_answers, group.own_masks, strict=True):
+        found.append(ShownAnswer(name, _tokens(ids, _kinds(ids, mask), tokenizer), ends.in_words(ids)))
+    return tuple(found)
+
+
+def _tokens(ids: np.ndarray, kinds: Sequence[Kind], tokenizer: Any) -> tuple[ShownToken, ...]:
+    special = control_tokens(tokenizer)
+    numbers = [int(token) for token in ids]
+    texts = token_texts(tokenizer, numbers)
+    return tuple(
+        ShownToken(number, text, kind, number in special)
+        for number, text, kind in zip(numbers, texts, kinds, strict=True)
+    )
 
 
 def _kinds(ids: np.ndarray, mask: Mask) -> list[Kind]:
