@@ -222,7 +222,9 @@ def evil_runs(runs: SmallRuns, tmp_path: Path) -> list[Path]:
         folder = Path(shutil.copytree(run, tmp_path / f"{number}<img src=x onerror=alert(1)>\x1b[31m"))
         for file in (folder / "run.json", folder / "audit.json", *(folder / "evaluations").glob("*.json")):
             if file.is_file():
-                file.write_text(json.dumps(poisoned(json.loads(file.read_text(encoding="utf-8")))), encoding="utf-8")
+                content = json.loads(file.read_text(encoding="utf-8"))
+                content.pop("files", None)  # who changes the files leaves out what they were
+                file.write_text(json.dumps(poisoned(content)), encoding="utf-8")
         found.append(folder)
     return found
 

@@ -50,8 +50,10 @@ def end_streams(code: int) -> int:
             if number == 1 and code != 2:  # else it, or worse, was told
                 code = 2
                 with suppress(OSError, ValueError):
+                    from likelier.console import say_error  # not loaded where an interpreter has just begun
+
                     reason = getattr(error, "strerror", None) or error
-                    print(f"error: standard output cannot be written: {reason}", file=sys.stderr, flush=True)
+                    say_error(f"error: standard output cannot be written: {reason}")
     return code
 
 
