@@ -375,11 +375,69 @@ OUTPUTS = [
     Case("a report into a folder", "report %run --output @folder", {"folder": None}),
     Case("a merge into a folder that is in use", "merge %adapter @folder", {"folder": None, "folder/notes.txt": "x"}),
 ]
+_THOUGHT = {
+    "prompt": [{"role": "user", "content": "2 times 3?"}],
+    "chosen": [{"role": "assistant", "content": "<think>2 and 2 and 2</think>It is 6."}],
+    "rejected": [{"role": "assistant", "content": "<think>a guess</think>It is 7."}],
+}
+_SPOKEN = {**_THOUGHT, "chosen": "It is 6.", "rejected": "It is 7."}
+
+
+def _template(text: str, ask: str = "assistant: ") -> str:
+    """A chat template that writes of a message what `text` says, and asks with `ask`."""
+    turns = "{% for m in messages %}{{ m.role }}: " + text + "<|im_end|>{% endfor %}"
+    return turns + "{% if add_generation_prompt %}" + ask + "{% endif %}"
+
+
+def _grown(folder: Path, made: dict[str, Path]) -> None:
+    """A model whose tokenizer writes a mark that its embedding has no row for."""
+    from tests.support import tiny_tokenizer
+
+    shutil.copytree(made["model"], folder / "copy")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [*(f"<|{n}|>" for n in range(384)), "<|bot|>"]})
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("<|im_start|>", "<|bot|>")
+    tokenizer.save_pretrained(folder / "copy")
+
+
+TEMPLATES = [
+    Case(
+        "reasoning that the template cuts off",
+        f"{TRAIN} --data @talks.jsonl --chat-template @t.jinja",
+        {"talks.jsonl": _lines(_THOUGHT), "t.jinja": _template("{{ m.content.split('</think>')[-1] }}")},
+    ),
+    Case(
+        "text that the template cuts off",
+        f"{TRAIN} --data @talks.jsonl --chat-template @t.jinja",
+        {"talks.jsonl": _lines(_SPOKEN), "t.jinja": _template("{{ m.content[:5] }}")},
+    ),
+    Case(
+        "answers where the model never writes",
+        f"{TRAIN} --data @talks.jsonl --chat-template @t.jinja",
+        {"talks.jsonl": _lines(_SPOKEN), "t.jinja": _template("{{ m.content }}", "assistant: Sure! ")},
+    ),
+    Case(
+        "a template that refuses every row",
+        f"{TRAIN} --data @talks.jsonl --chat-template @t.jinja",
+        {"talks.jsonl": _lines(_SPOKEN), "t.jinja": "{{ raise_exception('no such roles') }}"},
+    ),
+    Case("no reasoning to drop", f"{TRAIN} --data %chat --reasoning drop"),
+    Case("no system turn to fold", f"{TRAIN} --data %chat --fold-system"),
+    Case("a tokenizer larger than the embedding", "train --model @copy --data %chat --output @out", prepare=_grown),
+    Case("a preview of a row that is not there", "preview %pairs --model %model --row 999"),
+    Case("a preview of two choices of rows", "preview %pairs --model %model --row 1 --rows 2"),
+    Case(
+        "an adapter of another kind",
+        "train --model @copy --data %pairs --output @out",
+        prepare=_copied("adapter", adapter_config_json='{"peft_type": "IA3", "base_model_name_or_path": "demo"}'),
+    ),
+]
 PARTS = {
     "Data files": DATA,
     "Columns": COLUMNS,
     "Options and run files": CONFIG,
     "Models": MODELS,
+    "Chat templates": TEMPLATES,
     "References": REFERENCES,
     "Run folders": RUNS,
     "Resuming": RESUMING,

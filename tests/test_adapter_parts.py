@@ -213,9 +213,9 @@ def test_all_that_is_trained_stays_in_float32(bases: dict[bool, Path], tmp_path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"peft_type": "IA3"}, "is a IA3 adapter; only LoRA adapters are known here. Merge it"),
-        ({"peft_type": "VERA"}, "is a VERA adapter"),
-        ({"peft_type": "TRAINABLE_TOKENS"}, "is a TRAINABLE_TOKENS adapter"),
+        ({"peft_type": "IA3"}, "holds an adapter of the kind IA3; only LoRA adapters are known here. Merge it"),
+        ({"peft_type": "VERA"}, "holds an adapter of the kind VERA"),
+        ({"peft_type": "TRAINABLE_TOKENS"}, "holds an adapter of the kind TRAINABLE_TOKENS"),
         ({"use_bdlora": {"nblocks": 2}}, "is a LoRA adapter with use_bdlora, which is not known here"),
         ({"arrow_config": {"top_k": 2}}, "with arrow_config"),
         ({"layer_replication": [[0, 2], [1, 2]]}, r"with layer_replication \(layers of its base that are used twice\)"),

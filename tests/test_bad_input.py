@@ -83,7 +83,7 @@ def _plain(message: str, folder: Path, made: dict[str, Path]) -> str:
 def _file(name: str, content: str | bytes | None) -> str:
     if content is None:
         return f"`{name}` is a folder.\n"
-    text = re.sub("[@%]", "", content) if isinstance(content, str) else f"{len(content)} bytes"
+    text = re.sub(r"[@%](?=\w)", "", content) if isinstance(content, str) else f"{len(content)} bytes"
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
     return f"`{name}`:\n\n{_indented(text.rstrip())}\n" if text else f"`{name}` is empty.\n"
 

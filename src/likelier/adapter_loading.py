@@ -59,8 +59,8 @@ def _settings(folder: Path) -> dict[str, Any]:
     kind = settings.get("peft_type")
     if kind != "LORA":
         raise ModelError(
-            f"{folder} is a {kind} adapter; only LoRA adapters are known here. Merge it into its base with peft, and "
-            "take the merged model"
+            f"{folder} holds an adapter of the kind {kind}; only LoRA adapters are known here. Merge it into its "
+            "base with peft, and take the merged model"
         )
     base = settings.get("base_model_name_or_path")
     if not base or not isinstance(base, str):
@@ -69,8 +69,8 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} is an adapter that some tokens switch on (aLoRA), which is not known here")
     for name in _unknown_variants(settings):
         raise ModelError(
-            f"{folder} is a LoRA adapter with {name}, which is not known here. Merge it into its base with peft, and "
-            "take the merged model"
+            f"{folder} is a LoRA adapter with {name}, which is not known here. Merge it into its "
+            "base with peft, and take the merged model"
         )
     return settings
 
