@@ -76,6 +76,15 @@ def tiny_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def grow_tokenizer(folder: Path, template: str | None = None, **tokens: Any) -> Path:
+    """Give a folder's tokenizer tokens that its model has no rows for."""
+    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.add_special_tokens(tokens)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: object) -> LlamaForCausalLM:
     """A random Llama of 2 layers; large enough weights that log-probabilities differ."""
     settings: dict[str, object] = {

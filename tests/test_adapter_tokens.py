@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers as hf
 
 from likelier.errors import ModelError
 from likelier.models import load_policy
@@ -12,7 +11,7 @@ from likelier.options import ChatOptions
 from likelier.scoring import attach_scorer
 from tests.adapters_of_peft import NEW, VOCABULARY, write_adapter, write_base
 from tests.architectures import group
-from tests.support import CHATML
+from tests.support import CHATML, grow_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 _ROWS = rf"the model's embedding has {VOCABULARY} rows"
@@ -23,13 +22,6 @@ def adapter(tmp_path: Path) -> Path:
     """Trained in a grown vocabulary whose rows were not saved."""
     write_adapter(write_base(tmp_path / "base"), tmp_path / "adapter", grown=True, save_embedding_layers=False)
     return tmp_path / "adapter"
-
-
-def _changed(folder: Path, template: str | None = None, **tokens: Any) -> None:
-    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens(tokens)
-    tokenizer.chat_template = template or tokenizer.chat_template
-    tokenizer.save_pretrained(folder)
 
 
 def test_tokens_that_nothing_writes_are_no_harm_until_a_text_spells_one(adapter: Path) -> None:
@@ -46,19 +38,20 @@ def test_tokens_that_nothing_writes_are_no_harm_until_a_text_spells_one(adapter:
 def test_tokens_of_every_text_are_named_with_the_mend(
     adapter: Path, template: str | None, tokens: dict[str, Any]
 ) -> None:
-    _changed(adapter, template, **tokens)
+    grow_tokenizer(adapter, template, **tokens)
     with pytest.raises(ModelError, match=rf"writes '<\|x\|>' \(id {VOCABULARY}\), and {_ROWS}") as caught:
         load_policy(adapter)
     assert "save_embedding_layers=True" in str(caught.value)
 
 
 def test_a_template_of_the_users_own_may_write_others(adapter: Path, tmp_path: Path) -> None:
-    _changed(adapter, CHATML.replace("<|im_start|>", NEW[0]))
+    grow_tokenizer(adapter, CHATML.replace("<|im_start|>", NEW[0]))
     (tmp_path / "chat.jinja").write_text(CHATML)
-    load_policy(adapter, chat=ChatOptions(chat_template=str(tmp_path / "chat.jinja")))
+    policy = load_policy(adapter, chat=ChatOptions(chat_template=str(tmp_path / "chat.jinja")))
+    assert policy.tokenizer.chat_template == CHATML
 
 
 def test_a_padding_token_without_a_row_is_replaced(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _changed(adapter, pad_token=NEW[1])
+    grow_tokenizer(adapter, pad_token=NEW[1])
     assert load_policy(adapter).tokenizer.pad_token == "<|im_end|>"
     assert "the padding token '<|y|>' has no row in the embedding" in capsys.readouterr().err

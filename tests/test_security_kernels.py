@@ -75,7 +75,7 @@ def test_what_is_at_hand_may_be_named(tmp_path: Path) -> None:
         {"experts_implementation": "eager"},
         {"attn_implementation": None},
     ):
-        read_config(str(_asking(tmp_path / "model", changes)), "model")
+        assert read_config(str(_asking(tmp_path / "model", changes)), "model").model_type == "llama"
 
 
 def test_a_judge_fetches_no_kernel(tmp_path: Path, cut_off: None) -> None:

@@ -16,7 +16,7 @@ from likelier.options import ChatOptions
 from likelier.scoring import attach_scorer
 from tests.architectures import group
 from tests.small_runs import pair_rows, train, write_rows
-from tests.support import CHATML, tiny_model, tiny_tokenizer
+from tests.support import CHATML, grow_tokenizer, tiny_model, tiny_tokenizer
 
 KNOWN = len(tiny_tokenizer())
 _ROWS = rf"the model's embedding has {KNOWN} rows \(ids 0 to {KNOWN - 1}\).*resize_token_embeddings"
@@ -27,15 +27,6 @@ def model(tmp_path: Path) -> Path:
     tiny_model(dtype=torch.float32, vocab_size=KNOWN).save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
-
-
-def grown(folder: Path, template: str | None = None, **tokens: Any) -> Path:
-    """Give the folder's tokenizer tokens that its model has no rows for."""
-    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens(tokens)
-    tokenizer.chat_template = template or tokenizer.chat_template
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -57,14 +48,14 @@ def grown(folder: Path, template: str | None = None, **tokens: Any) -> Path:
 def test_tokens_of_every_text_without_rows_are_refused(
     model: Path, template: str | None, tokens: dict[str, Any], named: str
 ) -> None:
-    grown(model, template, **tokens)
+    grow_tokenizer(model, template, **tokens)
     for load in (load_policy, lambda name: tokenizer_of(str(name))):
         with pytest.raises(ModelError, match=f"the tokenizer writes {named}, and {_ROWS}"):
             load(model)
 
 
 def test_a_template_of_the_users_own_is_held_to_the_same(model: Path, tmp_path: Path) -> None:
-    grown(model, additional_special_tokens=["<|turn|>"])
+    grow_tokenizer(model, additional_special_tokens=["<|turn|>"])
     load_policy(model)  # nothing writes it
     template = tmp_path / "chat.jinja"
     template.write_text(CHATML.replace("<|im_start|>", "<|turn|>"))
@@ -73,7 +64,7 @@ def test_a_template_of_the_users_own_is_held_to_the_same(model: Path, tmp_path: 
 
 
 def test_a_padding_token_without_a_row_is_replaced(model: Path, tmp_path: Path, capsys: Any) -> None:
-    grown(model, pad_token="[PAD]")
+    grow_tokenizer(model, pad_token="[PAD]")
     data = write_rows(tmp_path / "pairs.jsonl", pair_rows())
     output = train(model, data, tmp_path / "run")
     assert "the padding token '[PAD]' has no row in the embedding; '<|im_end|>' pads instead" in capsys.readouterr().err
@@ -85,7 +76,7 @@ def test_a_padding_token_without_a_row_is_replaced(model: Path, tmp_path: Path, 
 
 
 def test_a_text_that_spells_a_token_without_a_row_is_refused_where_it_stands(model: Path) -> None:
-    grown(model, additional_special_tokens=["<|picture|>"])
+    grow_tokenizer(model, additional_special_tokens=["<|picture|>"])
     policy = load_policy(model)
     with pytest.raises(ModelError, match=rf"made up:1 holds the token id {KNOWN}, and {_ROWS}"):
         attach_scorer(policy.model, groups=[group([5, 6], [7, KNOWN], [8])])
@@ -98,7 +89,7 @@ def test_a_judge_is_asked_about_tokens_that_it_knows_only(tmp_path: Path) -> Non
     heads = {"num_attention_heads": 4, "num_labels": 1, "pad_token_id": 0}
     hf.LlamaForSequenceClassification(hf.LlamaConfig(**sizes, **heads)).save_pretrained(tmp_path / "judge")
     tiny_tokenizer().save_pretrained(tmp_path / "judge")
-    judge = load_judge(str(grown(tmp_path / "judge", additional_special_tokens=["<|picture|>"])))
+    judge = load_judge(str(grow_tokenizer(tmp_path / "judge", additional_special_tokens=["<|picture|>"])))
     assert len(judge(["a cat"], ["sat"])) == 1
     with pytest.raises(ModelError, match=rf"an answer holds '<\|picture\|>' \(id {KNOWN}\), and {_ROWS}"):
         judge(["a cat"], ["<|picture|>"])
@@ -110,6 +101,6 @@ def test_an_embedding_with_spare_rows_is_usual(tmp_path: Path) -> None:
     )
     hf.LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
-    policy = load_policy(grown(tmp_path / "model", additional_special_tokens=["<|picture|>"]))
+    policy = load_policy(grow_tokenizer(tmp_path / "model", additional_special_tokens=["<|picture|>"]))
     attach_scorer(policy.model, groups=[group([5, 6], [7, KNOWN], [8])])
     assert torch.isfinite(policy.model(input_ids=torch.tensor([[KNOWN]])).logits).all()
