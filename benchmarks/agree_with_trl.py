@@ -44,7 +44,7 @@ def run_trl(flags: argparse.Namespace, folder: str, results: str) -> None:
     from trl import DPOConfig, DPOTrainer
 
     from likelier import load_preferences
-    from likelier.loading import DEMO_MODEL, demo_model_folder
+    from likelier.models.loading import DEMO_MODEL, demo_model_folder
 
     where = str(demo_model_folder()) if flags.model == DEMO_MODEL else flags.model
     pairs = load_preferences(flags.data).train[: flags.steps * flags.batch_size]

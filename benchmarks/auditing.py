@@ -53,7 +53,7 @@ def rows(count: int) -> Iterator[dict[str, str]]:
 def measure(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
     """(the audit as JSON, seconds and MiB) of one run of the command."""
     report = path.with_suffix(".audit.json")
-    command = [sys.executable, "-c", "from likelier.cli import run; run()", "audit", str(path), "--format", "json"]
+    command = [sys.executable, "-c", "from likelier.cli.main import run; run()", "audit", str(path), "--format", "json"]
     start = time.perf_counter()
     child = os.spawnvp(os.P_NOWAIT, sys.executable, [*command, "--output", str(report)])
     _, status, used = os.wait4(child, 0)

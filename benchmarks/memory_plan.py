@@ -56,8 +56,8 @@ def in_kilobytes(name: str) -> int:
 
 def rows_of(setting: dict[str, Any], vocabulary: int) -> list[Any]:
     """Two steps of rows, all of the same lengths, no two of the same text."""
+    from likelier.data.records import Demonstration, Labelled, Pair, Source, TokenIds
     from likelier.objectives import METHODS
-    from likelier.records import Demonstration, Labelled, Pair, Source, TokenIds
 
     rng, kind = random.Random(0), METHODS[setting["method"]].data
 
@@ -89,7 +89,7 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
     from likelier.advice.memory import plan_memory
     from likelier.advice.trace import Row
     from likelier.objectives import METHODS
-    from likelier.options import LoraOptions, TrainingOptions
+    from likelier.training.options import LoraOptions, TrainingOptions
 
     warnings.simplefilter("ignore")
     torch.nn.Linear(8, 8)(torch.zeros(2, 8)).sum().backward()

@@ -85,7 +85,7 @@ def measure_tokens(path: str, model: str) -> None:
 
 def main(count: int) -> None:
     """Print the table, then what tokenizing takes."""
-    from likelier.loading import demo_model_folder
+    from likelier.models.loading import demo_model_folder
 
     print("| file | MiB | seconds | rows/s | memory beyond the program's, MiB |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from likelier.data.mismatched import data_hash
 from likelier.data.packing import StepSampler, packed_micro_batches, shared_tokens
-from likelier.data.partners import data_hash
+from likelier.data.records import Pair, Source
 from likelier.data.token_cache import RecordIds, TokenFolder
 from likelier.data.tokenize import Group
-from likelier.records import Pair, Source
 
 PAIRS = 10_000_000
 RANKS = (1, 8, 64, 256, 1024)
@@ -219,7 +219,7 @@ def made_keys(count: int) -> Iterator[bytes]:
 
 def store_table(scale: float) -> Table:
     """Two scores a pair, written by 1,024 writers one after the other, read by one reader."""
-    from likelier.reference import ReferenceStore
+    from likelier.scoring.reference import ReferenceStore
 
     answers, writers = round(2 * PAIRS * scale), 1024
     table: Table = [("the store", f"{answers:,} answers, written by {writers:,} ranks")]
@@ -238,7 +238,7 @@ def store_table(scale: float) -> Table:
 
 
 def _read(folder: Path, answers: int) -> Table:
-    from likelier.reference import ReferenceStore
+    from likelier.scoring.reference import ReferenceStore
 
     wanted = list(made_keys(answers))[:answers]
     before, watch = memory("RssAnon"), Stopwatch(time.perf_counter)
@@ -258,7 +258,7 @@ def _read(folder: Path, answers: int) -> Table:
 
 def rows_table(scale: float) -> Table:
     """What a pair takes in the memory of one process, and the time for each thing that is done to every pair."""
-    import likelier.reference  # noqa: F401  what libraries take is not to be counted
+    import likelier.scoring.reference  # noqa: F401  what libraries take is not to be counted
 
     sizes, rng = lengths(round(100_000 * max(scale, 0.1))), np.random.default_rng(1)
     meter = Meter(len(sizes))
@@ -315,8 +315,8 @@ class Meter:
 
 def _attach(groups: list[Group], folder: Path, meter: Meter) -> None:
     """Keys, and the scores of a store that has them all."""
-    from likelier.reference import Reference, ReferenceScoring, ReferenceStore
-    from likelier.reference.store import answer_key, attach_reference
+    from likelier.scoring.reference import Reference, ReferenceScoring, ReferenceStore
+    from likelier.scoring.reference.store import answer_key, attach_reference
 
     store = ReferenceStore(folder, "reference")
     for key in [answer_key(group.prompt, answer) for group in groups for answer in group.answers]:

@@ -9,7 +9,7 @@ import torch
 
 from likelier import load_policy, load_preferences
 from likelier.data.tokenize import tokenize_records
-from likelier.losses import dpo_loss
+from likelier.objectives.losses import dpo_loss
 from likelier.scoring import collate, score_plain
 
 BETA, LEARNING_RATE, STEPS = 0.1, 1e-6, 6

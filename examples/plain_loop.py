@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from likelier.losses import dpo_loss
+from likelier.objectives.losses import dpo_loss
 
 
 @dataclass

@@ -11,11 +11,11 @@ import sys
 import torch
 
 from likelier import load_policy, load_preferences
+from likelier.data.records import Message
 from likelier.data.tokenize import tokenize_records
-from likelier.generation import Decoding, prompt_ids, write_answers
-from likelier.recorded import card_of, final_model, reference_for
-from likelier.records import Message
+from likelier.models.generation import Decoding, prompt_ids, write_answers
 from likelier.scoring import attach_scorer, collate
+from likelier.scoring.restore import card_of, final_model, reference_for
 
 
 def main(run: str, question: str, count: int = 4) -> None:

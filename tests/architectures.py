@@ -11,8 +11,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from likelier.data.records import Source
 from likelier.data.tokenize import Group
-from likelier.records import Source
 from likelier.scoring import SequenceScores
 
 WINDOW = 8

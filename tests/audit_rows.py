@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from likelier.records import Labelled, Message, Pair, Source
+from likelier.data.records import Labelled, Message, Pair, Source
 
 Row = dict[str, Any]
 _SYLLABLES = ["ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu", "ve"]

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from likelier import DPO, SFT, PreferenceTrainer
-from likelier.errors import LikelierError, LikelierWarning
+from likelier.data.records import Demonstration, Message, Pair, Source
 from likelier.insight.diagnose import diagnose
-from likelier.insight.reading import Run, read_run
 from likelier.insight.verdicts import Verdict
-from likelier.models import Policy, disable_dropout
-from likelier.records import Demonstration, Message, Pair, Source
+from likelier.models.policy import Policy, disable_dropout
+from likelier.runs.reader import Run, read_run
+from likelier.utils.errors import LikelierError, LikelierWarning
 from tests.support import tiny_model, tiny_tokenizer
 
 THINGS = ("cat", "dog", "hill", "mat")

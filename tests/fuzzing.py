@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from likelier import cli
-from likelier.errors import LikelierError
+from likelier.cli import main as cli
+from likelier.utils.errors import LikelierError
 
 THOROUGH = os.environ.get("LIKELIER_FUZZ") == "thorough"
 SECONDS = 30.0  # after which an example counts as hung

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from likelier.runs import RunFolder
+from likelier.runs.folder import RunFolder
 from tests.small_runs import pair_rows, save_tiny, write_rows
 from tests.support import numbers
 
@@ -24,16 +24,16 @@ SAVE_STEPS = 3
 STEPS = 11
 # Functions in whose calls a run is killed, by what it is doing then.
 POINTS = {
-    "step": "likelier.steps.StepWalker.walk",
+    "step": "likelier.training.step.StepWalker.walk",
     "optimizer": "torch.optim.AdamW.step",
-    "log": "likelier.runs.append_line",
+    "log": "likelier.runs.folder.append_line",
     "checkpoint": "torch.save",
-    "checkpoint, sealed": "likelier.checkpoints.seal",
-    "checkpoint, moved": "likelier.checkpoints.sync_folder",
+    "checkpoint, sealed": "likelier.runs.checkpoints.seal",
+    "checkpoint, moved": "likelier.runs.checkpoints.sync_folder",
     "disk": "os.fsync",
     "renaming": "os.replace",
-    "store": "likelier.reference.store.write_whole",
-    "evaluation": "likelier.evaluation.evaluator.evaluate_groups",
+    "store": "likelier.scoring.reference.store.write_whole",
+    "evaluation": "likelier.training.evaluation.evaluator.evaluate_groups",
     "model": "transformers.PreTrainedModel.save_pretrained",
 }
 
@@ -100,7 +100,7 @@ def run_command(words: Sequence[str], die_at: tuple[str, int] | None = None, log
     """
     import torch
 
-    from likelier import cli
+    from likelier.cli import main as cli
 
     torch.set_num_threads(1)
     if log is not None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from likelier import cli
+from likelier.cli import main as cli
 from tests.support import chat_pairs, tiny_policy
 
 

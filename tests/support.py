@@ -14,9 +14,9 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from likelier.data.records import Labelled, Message, Pair, Source
 from likelier.data.tokenize import Group
-from likelier.models import Policy, disable_dropout
-from likelier.records import Labelled, Message, Pair, Source
+from likelier.models.policy import Policy, disable_dropout
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHATML = (
@@ -126,8 +126,8 @@ def tiny_policy(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: ob
 
 def lora_policy(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: object) -> Policy:
     """A tiny model with a new LoRA adapter."""
-    from likelier.models import add_lora
-    from likelier.options import LoraOptions
+    from likelier.models.policy import add_lora
+    from likelier.training.options import LoraOptions
 
     policy = tiny_policy(seed, dtype)
     policy.model = add_lora(policy.model, LoraOptions(lora_r=4, **changes), seed).to(dtype)  # type: ignore[arg-type]

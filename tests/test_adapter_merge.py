@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from likelier import merge
-from likelier.errors import ModelError
+from likelier.training import merge
+from likelier.utils.errors import ModelError
 from tests.adapters_of_peft import KINDS, NEW, VOCABULARY, ids_with_new, logits, some_ids, write_adapter, write_base
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")

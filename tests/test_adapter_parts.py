@@ -13,12 +13,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from likelier.errors import ModelError
-from likelier.models import Policy, disable_dropout, load_policy
-from likelier.reference import base_reference, start_reference
-from likelier.reference.adapters import adapter_has_effect
-from likelier.reference.identity import identities
+from likelier.models.adapter_copies import adapter_has_effect
+from likelier.models.policy import Policy, disable_dropout, load_policy
 from likelier.scoring import attach_scorer
+from likelier.scoring.reference import base_reference, start_reference
+from likelier.scoring.reference.identity import identities
+from likelier.utils.errors import ModelError
 from tests.adapters_of_peft import KINDS, LORA, logits, some_ids, train_on, write_adapter, write_base
 from tests.support import lora_policy, tiny_model
 

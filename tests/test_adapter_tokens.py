@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from likelier.errors import ModelError
-from likelier.models import load_policy
-from likelier.options import ChatOptions
+from likelier.models.policy import load_policy
 from likelier.scoring import attach_scorer
+from likelier.training.options import ChatOptions
+from likelier.utils.errors import ModelError
 from tests.adapters_of_peft import NEW, VOCABULARY, write_adapter, write_base
 from tests.architectures import group
 from tests.support import CHATML, grow_tokenizer

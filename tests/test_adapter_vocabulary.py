@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from likelier import cli
-from likelier.errors import ModelError, WrongReferenceError
-from likelier.models import Policy, load_policy
-from likelier.reference import base_reference, start_reference
-from likelier.reference.identity import identities
+from likelier.cli import main as cli
+from likelier.models.policy import Policy, load_policy
 from likelier.scoring import attach_scorer
+from likelier.scoring.reference import base_reference, start_reference
+from likelier.scoring.reference.identity import identities
+from likelier.utils.errors import ModelError, WrongReferenceError
 from tests.adapters_of_peft import (
     KINDS,
     NEW,

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from likelier import cli
 from likelier.advice.choice import Situation, choose
 from likelier.advice.evidence import flip_rate_of, gather
 from likelier.advice.recommend import Recommendation, recommend
 from likelier.advice.settings import Subject, batch_size, settings_of
-from likelier.config import parse, read_yaml
-from likelier.errors import ConfigError
-from likelier.runs import RunFolder
-from likelier.stages import parse_stages
+from likelier.cli import main as cli
+from likelier.experiments.stages import parse_stages
+from likelier.runs.folder import RunFolder
+from likelier.training.config import parse, read_yaml
+from likelier.utils.errors import ConfigError
 from tests.small_runs import save_tiny, write_rows
 from tests.support import WORDS
 
@@ -182,7 +182,7 @@ def test_simpo_takes_its_authors_settings_for_the_model() -> None:
     assert "nothing is published for qwen3" in unknown[0].source and unknown[-1].value == pytest.approx(1.2e-5)
 
 
-@pytest.mark.filterwarnings("default::likelier.errors.LikelierWarning")
+@pytest.mark.filterwarnings("default::likelier.utils.errors.LikelierWarning")
 @pytest.mark.parametrize("kinds", ["pairs", "both"])
 def test_the_written_run_trains_as_it_stands(
     kinds: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -12,14 +12,14 @@ import likelier
 
 SOURCES = Path(likelier.__file__).parent
 
-PURE = ("losses", "objectives", "metrics")
+PURE = ("objectives",)
 TRAINING = (
     *PURE,
-    *("trainer", "evaluation", "reference", "scoring", "engine", "steps", "window", "clock", "saving", "runs"),
-    *("card", "data", "models", "options"),
-    *("checkpoints", "durable", "interruption", "resilient", "skipped"),
+    *("training.trainer", "training.evaluation", "scoring", "training.step", "training.log_window", "training.timer"),
+    *("training.checkpointing", "runs.folder", "training.run_card", "data.tokenize", "models", "training.options"),
+    *("runs.checkpoints", "utils.durable", "training.stop_signals", "training.guards", "training.nonfinite"),
 )
-COMMANDS = ("insight", "sweep", "pipeline", "cli")
+COMMANDS = ("insight", "experiments", "training.run", "cli")
 
 
 @cache
@@ -98,11 +98,7 @@ def chain_to(start: str, targets: tuple[str, ...]) -> list[str]:
 def test_losses_objectives_and_metrics_stand_alone(module: str) -> None:
     allowed = {"torch", *sys.stdlib_module_names}
     foreign = {name for name in imports(module, False) if not within(name, PURE) and name.split(".")[0] not in allowed}
-    assert foreign - {"likelier"} == set()
-    if "likelier" in imports(module, False):  # `from likelier import losses`: of the package, only modules
-        for one in statements(ast.parse(modules()[module].read_text(encoding="utf-8")), False):
-            if isinstance(one, ast.ImportFrom) and one.module == "likelier":
-                assert {alias.name for alias in one.names} <= set(PURE)
+    assert foreign == set()
 
 
 @pytest.mark.parametrize("module", of(TRAINING))
@@ -112,9 +108,10 @@ def test_what_trains_knows_no_reader_and_no_command(module: str) -> None:
 
 @pytest.mark.parametrize("module", of(("insight",)))
 def test_readers_do_not_train(module: str) -> None:
-    assert chain_to(module, ("trainer", "pipeline")) == []
+    assert chain_to(module, ("training.trainer", "training.run")) == []
 
 
 def test_a_chain_is_found() -> None:
-    assert chain_to("likelier.pipeline", ("losses",))[-1] == "likelier.losses"
-    assert chain_to("likelier.progress", ("insight",)) == ["likelier.progress", "likelier.insight"]
+    assert chain_to("likelier.training.run", ("objectives.losses",))[-1] == "likelier.objectives.losses"
+    progress = "likelier.insight.live.progress"
+    assert chain_to(progress, ("insight",))[:2] == [progress, "likelier.insight"]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from likelier.audit import CHECKS, Audit, audit_records
-from likelier.audit.catalogue import CATALOGUE
-from likelier.audit.checks import NEEDS
-from likelier.audit.findings import SEVERITIES
+from likelier.data.audit import CHECKS, Audit, audit_records
+from likelier.data.audit.catalogue import CATALOGUE
+from likelier.data.audit.checks import NEEDS
+from likelier.data.audit.findings import SEVERITIES
 from likelier.data.load import load_preferences
-from likelier.errors import ConfigError, DataError
-from likelier.records import Demonstration, Message, Pair, Record, Source, TokenIds
+from likelier.data.records import Demonstration, Message, Pair, Record, Source, TokenIds
+from likelier.utils.errors import ConfigError, DataError
 from tests.audit_rows import UNUSABLE, clean_rows, labels, long_rows, pair, pairs, seeded_rows, text, write
 from tests.support import tiny_tokenizer
 

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import softplus
 
-from likelier.audit import Audit, Finding, audit_records
-from likelier.audit.statistics import (
+from likelier.data.audit import Audit, Finding, audit_records
+from likelier.data.audit.words import _fit, _Rows, word_table
+from likelier.data.records import Labelled, Message, Pair, Source, Unusable
+from likelier.objectives.metrics import wilson_interval
+from likelier.utils.statistics import (
     Share,
     chance_above,
     flip_rate,
@@ -25,9 +28,6 @@ from likelier.audit.statistics import (
     summary,
     wilson,
 )
-from likelier.audit.words import _fit, _Rows, word_table
-from likelier.metrics import wilson_interval
-from likelier.records import Labelled, Message, Pair, Source, Unusable
 from tests.audit_rows import labels, pair, pairs, text
 from tests.support import clustered, clustered_error
 

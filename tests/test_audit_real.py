@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from likelier.audit import Audit, audit_records
+from likelier.data.audit import Audit, audit_records
 from likelier.data.load import load_preferences
 from likelier.data.sources import read_rows
 from tests.support import SHARED

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from likelier import cli
-from likelier.audit import audit_records
-from likelier.audit.catalogue import CATALOGUE
-from likelier.audit.page import as_html
-from likelier.audit.text import as_text
+from likelier.cli import main as cli
+from likelier.data.audit import audit_records
+from likelier.data.audit.catalogue import CATALOGUE
 from likelier.data.load import load_preferences
+from likelier.insight.audit.page import as_html
+from likelier.insight.audit.text import as_text
 from tests.audit_rows import UNUSABLE, clean_rows, pair, pairs, parts, row, seeded_rows, write
 from tests.support import tiny_model, tiny_tokenizer
 

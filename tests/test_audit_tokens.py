@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from likelier.audit import Audit, Finding, audit_records
-from likelier.audit.scripts import main_script
+from likelier.data.audit import Audit, Finding, audit_records
+from likelier.data.audit.scripts import main_script
+from likelier.data.records import Labelled, Message, Pair, Source, TokenIds
 from likelier.data.tokenize import tokenize_records
-from likelier.records import Labelled, Message, Pair, Source, TokenIds
 from tests.audit_rows import labels, pair, pairs
 from tests.support import CHATML, chat_pairs, naive_logp, tiny_policy, tiny_tokenizer
 

@@ -14,13 +14,13 @@ import torch
 from rich.console import Console
 from transformers import GenerationConfig
 
-from likelier import chat as chatting
-from likelier import cli
-from likelier.chat import Answer, Pairing, pair_up, show
+from likelier.cli import chat as chatting
+from likelier.cli import main as cli
+from likelier.cli.chat import Answer, Pairing, pair_up, show
+from likelier.data.records import Labelled, Message, Source
 from likelier.data.tokenize import tokenize_records
-from likelier.errors import ConfigError
-from likelier.generation import Decoding, Written, end_tokens, prompt_ids, write_answers
-from likelier.records import Labelled, Message, Source
+from likelier.models.generation import Decoding, Written, end_tokens, prompt_ids, write_answers
+from likelier.utils.errors import ConfigError
 from tests.small_runs import SmallRuns, save_tiny, staged, write_rows
 from tests.support import tiny_policy
 

@@ -15,12 +15,13 @@ import pytest
 import torch
 import yaml
 
-from likelier import __version__, cli
+from likelier import __version__
+from likelier.cli import main as cli
 from likelier.data.load import load_preferences
+from likelier.data.records import Pair
 from likelier.data.tokenize import tokenize_records
-from likelier.errors import ConfigError
-from likelier.models import load_policy
-from likelier.records import Pair
+from likelier.models.policy import load_policy
+from likelier.utils.errors import ConfigError
 from tests.support import chat_pairs, labelled_rows, naive_logp, tiny_policy
 
 STEPS = ["--max-steps", "2", "--batch-size", "4", "--learning-rate", "1e-2"]
@@ -468,7 +469,7 @@ def failing(error: BaseException) -> Callable[..., None]:
 
 
 def train_raising(error: BaseException, run: Run, monkeypatch: pytest.MonkeyPatch) -> Outcome:
-    monkeypatch.setattr("likelier.pipeline.train", failing(error))
+    monkeypatch.setattr("likelier.training.run.train", failing(error))
     return run("train", "--model", "m", "--data", "d", "--output", "o")
 
 
@@ -524,9 +525,9 @@ def test_the_top_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize("words", [[], ["--help"], ["score", "--help"], ["demo", "--help"], ["--version"]])
 def test_importing_and_helping_need_neither_torch_nor_transformers(words: list[str]) -> None:
     code = (
-        "import sys, likelier, likelier.cli\n"
+        "import sys, likelier, likelier.cli.main\n"
         "try:\n"
-        f"    if {words!r}: likelier.cli.main({words!r})\n"
+        f"    if {words!r}: likelier.cli.main.main({words!r})\n"
         "except SystemExit:\n"
         "    pass\n"
         "heavy = {'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)\n"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from likelier.losses import dpo_loss, ipo_loss, simpo_loss
+from likelier.objectives.losses import dpo_loss, ipo_loss, simpo_loss
 
 ACTIONS = 6
 

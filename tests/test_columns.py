@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from likelier import Columns, DataSet, load_preferences
-from likelier.config import data_sets, parse
 from likelier.data.columns import columns_of
 from likelier.data.formats import Converted, convert
 from likelier.data.formats.codings import key_of
+from likelier.data.records import Labelled, Message, Pair
 from likelier.data.sources import read_rows
-from likelier.errors import ConfigError, DataError
-from likelier.records import Labelled, Message, Pair
+from likelier.training.config import data_sets, parse
+from likelier.utils.errors import ConfigError, DataError
 
 
 def converted(rows: list[dict[str, Any]], **columns: Any) -> Converted:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from likelier.commands import CODE, names_code, quoted
-from likelier.demo.data import BUILT_IN
-from likelier.errors import ConfigError, ModelError
-from likelier.insight.account import demo_command, how_again, run_file
-from likelier.insight.reading import Run
-from likelier.safe_loading import check_adapter_folder, check_model_folder
-from likelier.sweep.plan import variations
+from likelier.data.builtin import BUILT_IN
+from likelier.experiments.sweep.plan import variations
+from likelier.insight.report.account import demo_command, how_again, run_file
+from likelier.models.safe_loading import check_adapter_folder, check_model_folder
+from likelier.runs.reader import Run
+from likelier.utils.errors import ConfigError, ModelError
+from likelier.utils.shell import CODE, names_code, quoted
 
 EVIL = ["a b", "$(touch ran)", "`touch ran`", "a; touch ran", "a'b\"c", 'x"; touch ran; "', "*", "~root", "a\\b", "é中"]
 UNSEEN = ["a\nb", "a\x1b[31mb", "a\u202eb", "a'\n\\b", "a\tb"]

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from likelier import cli
-from likelier.errors import ConfigError, RunFolderError
-from likelier.insight.comparison.cautions import cautions
-from likelier.insight.comparison.frontier import Place, frontiers
-from likelier.insight.comparison.measures import summaries, summary_words
-from likelier.insight.comparison.page import as_html
-from likelier.insight.comparison.paired import bootstrap, compare_pairs, items_of, sign_test
-from likelier.insight.comparison.subjects import Comparison, read_comparison
-from likelier.insight.comparison.text import Findings, as_json, as_text, blocks
-from likelier.insight.reading import read_run
+from likelier.cli import main as cli
+from likelier.insight.compare.cautions import cautions
+from likelier.insight.compare.frontier import Place, frontiers
+from likelier.insight.compare.measures import summaries, summary_words
+from likelier.insight.compare.page import as_html
+from likelier.insight.compare.paired import bootstrap, compare_pairs, items_of, sign_test
+from likelier.insight.compare.subjects import Comparison, read_comparison
+from likelier.insight.compare.text import Findings, as_json, as_text, blocks
+from likelier.runs.reader import read_run
+from likelier.utils.errors import ConfigError, RunFolderError
 from tests.support import clustered, clustered_error
 
 START = {"words": "the policy itself as it was loaded", "weights": "w0", "equals_policy": True}

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 
-from likelier import cli
-from likelier.arguments import LORA_RATE_FACTOR, learning_rate, training_arguments
-from likelier.config import SECTIONS, RunConfig, RunOptions, hyperparameter_fields, parse, read_yaml
-from likelier.errors import ConfigError
-from likelier.flags import add_run_flags
+from likelier.cli import main as cli
+from likelier.cli.flags import add_run_flags
 from likelier.objectives import DPO, IPO, KTO, METHODS, SimPO
-from likelier.options import LoraOptions, TrainingOptions
-from likelier.ranks import ALONE
-from likelier.trainer_block import OURS, check_trainer_block
+from likelier.training.arguments import LORA_RATE_FACTOR, learning_rate, training_arguments
+from likelier.training.config import SECTIONS, RunConfig, RunOptions, hyperparameter_fields, parse, read_yaml
+from likelier.training.options import LoraOptions, TrainingOptions
+from likelier.training.trainer_block import OURS, check_trainer_block
+from likelier.utils.distributed import ALONE
+from likelier.utils.errors import ConfigError
 from tests.support import lora_policy, tiny_policy
 
 NEEDED = {"model": "m", "data": "d.jsonl", "output": "runs/a"}
@@ -97,7 +97,7 @@ def test_yaml_flags_and_dataclasses_say_the_same(
 
 def test_flags_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[RunConfig] = []
-    monkeypatch.setattr("likelier.pipeline.train", seen.append)
+    monkeypatch.setattr("likelier.training.run.train", seen.append)
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump({**NEEDED, "batch-size": 4, "beta": 0.3}), encoding="utf-8")
     assert cli.main(["train", str(path), "--batch-size", "8"]) == 0

@@ -13,19 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from likelier import DataSet, cli, load_preferences
-from likelier.data.export import convert_file, converted, to_pairs, write_records
-from likelier.errors import DataError, LikelierWarning
-from likelier.records import (
-    Demonstration,
-    Labelled,
-    Message,
-    Pair,
-    Record,
-    Source,
-    TokenIds,
-    to_labels,
-)
+from likelier import DataSet, load_preferences
+from likelier.cli import main as cli
+from likelier.data.convert import convert_file, converted, to_pairs, write_records
+from likelier.data.records import Demonstration, Labelled, Message, Pair, Record, Source, TokenIds, to_labels
+from likelier.utils.errors import DataError, LikelierWarning
 from tests.support import chat_pairs, labelled_rows, tiny_policy
 
 HERE = Source("rows", 1)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from likelier import cli
-from likelier.errors import LikelierWarning, RunFolderError
-from likelier.hub import published_files
-from likelier.insight.reading import RunReader, read_run
-from likelier.runs import RunFolder
-from likelier.written import what_changed, written_in
+from likelier.cli import main as cli
+from likelier.runs.folder import RunFolder
+from likelier.runs.hub import published_files
+from likelier.runs.reader import RunReader, read_run
+from likelier.runs.written import what_changed, written_in
+from likelier.utils.errors import LikelierWarning, RunFolderError
 from tests.small_runs import SmallRuns, pair_rows, read_card, save_tiny, train, write_card, write_rows
 
 
@@ -176,7 +176,7 @@ def test_an_interrupted_run_has_its_record(tmp_path: Path, monkeypatch: pytest.M
     def stop(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("likelier.trainer.PreferenceTrainer._log_last_window", stop)
+    monkeypatch.setattr("likelier.training.trainer.PreferenceTrainer._log_last_window", stop)
     with pytest.raises(AssertionError):
         train(model, data, tmp_path / "run")
     card = read_card(tmp_path / "run")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from likelier import DPO, ChatOptions, DataSet, PreferenceTrainer, load_preferences
-from likelier.config import data_sets, parse
+from likelier.data.records import Message
 from likelier.data.tokenize import tokenize_records
-from likelier.errors import ConfigError, DataError
-from likelier.models import set_template
-from likelier.records import Message
+from likelier.models.policy import set_template
+from likelier.training.config import data_sets, parse
+from likelier.utils.errors import ConfigError, DataError
 from tests.support import CHATML, chat_pairs, tiny_policy, tiny_tokenizer
 from tests.test_cli import as_json, write_lines
 
@@ -180,7 +180,7 @@ def test_chat_options_without_effect_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_card_keeps_them_and_scoring_takes_them_up(tmp_path: Path, files: tuple[Path, Path]) -> None:
-    from likelier import cli
+    from likelier.cli import main as cli
     from tests.test_cli import read_lines
 
     policy = tiny_policy()

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import yaml
 
-from likelier import cli
-from likelier.checkpoints import differences
-from likelier.config import parse
+from likelier.cli import main as cli
 from likelier.data import dates, token_cache
 from likelier.data.dates import as_of, dated, dates_written
+from likelier.data.records import Message
 from likelier.data.rendering import render
 from likelier.data.tokenize import tokenize_records
-from likelier.errors import ConfigError
-from likelier.models import load_policy
-from likelier.options import ChatOptions
-from likelier.recorded import card_of, recorded_chat
-from likelier.records import Message
+from likelier.models.policy import load_policy
+from likelier.runs.checkpoints import differences
+from likelier.scoring.restore import card_of, recorded_chat
+from likelier.training.config import parse
+from likelier.training.options import ChatOptions
+from likelier.utils.errors import ConfigError
 from tests.small_runs import pair_rows, read_card, save_tiny, write_rows
 from tests.support import chat_pairs, tiny_tokenizer
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
+from likelier.data.builtin import demo_data
 from likelier.data.formats import check_answers
+from likelier.data.records import Pair
 from likelier.data.split import prompt_key
-from likelier.demo.data import demo_data
-from likelier.records import Pair
 
 COLUMNS = {"prompt", "chosen", "rejected", "topic", "claim", "language", "split"}
 
 
 def lines() -> list[dict[str, Any]]:
-    text = files("likelier.demo").joinpath("honest_answers.jsonl").read_text(encoding="utf-8")
+    text = files("likelier.data").joinpath("honest_answers.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from likelier.cli import main
-from likelier.demo.run import free_folder
-from likelier.generation import Decoding, prompt_ids, write_answers
-from likelier.models import Policy
-from likelier.records import Message
+from likelier.cli.demo import free_folder
+from likelier.cli.main import main
+from likelier.data.records import Message
+from likelier.models.generation import Decoding, prompt_ids, write_answers
+from likelier.models.policy import Policy
 from tests.support import lora_policy, tiny_policy
 
 

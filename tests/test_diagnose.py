@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from likelier import cli
+from likelier.cli import main as cli
 from likelier.insight.diagnose import diagnose, live_warnings
 from likelier.insight.diagnose.catalogue import CATALOGUE
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.items import items_of
 from likelier.insight.diagnose.statistics import Level, Trend, correlation, mean_of, spikes
 from likelier.insight.diagnose.words import rate
-from likelier.insight.reading import Run
 from likelier.insight.verdicts import Verdict, worst_first
+from likelier.runs.reader import Run
 from tests.diagnosis_world import bad, names, numbers, the
 from tests.small_runs import SmallRuns, write_card
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from likelier import KTO, SFT, SimPO
+from likelier.data.records import Labelled, Message, Pair
 from likelier.insight.diagnose import live_warnings
-from likelier.records import Labelled, Message, Pair
 from tests.diagnosis_world import (
     alike_pairs,
     bad,

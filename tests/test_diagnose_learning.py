@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 
 from likelier import DPO, IPO, KTO, SFT, SimPO
 from likelier.insight.diagnose import live_warnings
-from likelier.models import add_lora
-from likelier.options import LoraOptions
-from likelier.reference import Reference, start_reference
+from likelier.models.policy import add_lora
+from likelier.scoring.reference import Reference, start_reference
+from likelier.training.options import LoraOptions
 from tests.diagnosis_world import bad, names, numbers, plain_pairs, the, train, writer
 from tests.support import tiny_policy
 
@@ -129,7 +129,7 @@ def _stale(model: torch.nn.Module, **options: Any) -> Reference:
 
 
 def test_a_run_that_the_step_0_check_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("likelier.reference.of_run.start_reference", _stale)
+    monkeypatch.setattr("likelier.training.reference.start_reference", _stale)
     run = train(tmp_path / "run")
     assert bad(run) == ["wrong-reference"]
     verdict = the(run, "wrong-reference")
@@ -146,7 +146,7 @@ def test_a_policy_that_changed_after_the_check(tmp_path: Path) -> None:
 
 def test_a_wrong_reference_that_no_check_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rewards that are not 0 before the first step, although the run claims that they must be."""
-    monkeypatch.setattr("likelier.reference.of_run.start_reference", _stale)
+    monkeypatch.setattr("likelier.training.reference.start_reference", _stale)
     _no_checks(monkeypatch)
     for held_out in ((), plain_pairs(40, 2)):
         run = train(tmp_path / f"run{len(held_out)}", held_out=held_out)
@@ -156,8 +156,8 @@ def test_a_wrong_reference_that_no_check_stopped(tmp_path: Path, monkeypatch: py
 
 def _no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"step0_largest_difference_per_token": 0.0, "step0_loss": 0.0, "step0_loss_expected": 0.0}
-    monkeypatch.setattr("likelier.reference.proof.check_start", lambda *args: told)
-    monkeypatch.setattr("likelier.reference.of_run.check_first_step", lambda *args: None)
+    monkeypatch.setattr("likelier.scoring.reference.proof.check_start", lambda *args: told)
+    monkeypatch.setattr("likelier.training.reference.check_first_step", lambda *args: None)
 
 
 def test_a_reference_that_moves_along_with_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_a_reference_that_moves_along_with_the_policy(tmp_path: Path, monkeypatc
     def same(model: torch.nn.Module, **options: Any) -> Reference:
         return replace(start_reference(model, **options), use=lambda: nullcontext(model))
 
-    monkeypatch.setattr("likelier.reference.of_run.start_reference", same)
+    monkeypatch.setattr("likelier.training.reference.start_reference", same)
     run = train(tmp_path / "run", held_out=plain_pairs(40, 2), reference_scores="live", eval_prompts=0)
     assert "wrong-reference" in bad(run)
     verdict = the(run, "wrong-reference")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from likelier import cli
+from likelier.cli import main as cli
 from tests.small_runs import pair_rows, save_tiny, write_rows
 from tests.support import numbers
 

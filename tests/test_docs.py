@@ -30,14 +30,14 @@ import pytest
 import torch
 import yaml
 
-from likelier import cli
-from likelier.config import parse
-from likelier.stages import parse_stages
+from likelier.cli import main as cli
+from likelier.experiments.stages import parse_stages
+from likelier.training.config import parse
 from tests.support import tiny_policy
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BUILT_IN = "src/likelier/demo/honest_answers.jsonl"
+BUILT_IN = "src/likelier/data/honest_answers.jsonl"
 COMMANDS = ("likelier", "python", "make", "pip", "git", "cd", "cat")
 _BLOCK = re.compile(
     r"^(?P<indent>[ ]*)(?P<fence>```+)(?P<language>[\w-]*)(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=indent)(?P=fence)[ ]*$",
@@ -103,7 +103,7 @@ def layout(tmp_path: Path, demo_model: Path, monkeypatch: pytest.MonkeyPatch) ->
         if file.is_file():
             (here / "examples" / file.name).write_bytes(file.read_bytes())
     monkeypatch.chdir(here)
-    monkeypatch.setattr("likelier.models.demo_model_folder", lambda: demo_model)
+    monkeypatch.setattr("likelier.models.policy.demo_model_folder", lambda: demo_model)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     return here
 
@@ -164,7 +164,7 @@ def run_data(block: Block) -> None:
         (parse_stages if "stages" in values else parse)(values)
 
 
-@pytest.mark.filterwarnings("default::likelier.errors.LikelierWarning")
+@pytest.mark.filterwarnings("default::likelier.utils.errors.LikelierWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=page_name)
 def test_the_examples_of_a_page_run(page: Path, layout: Path) -> None:
     names: dict[str, object] = {"__name__": "__main__"}

@@ -13,17 +13,17 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from likelier.audit.checks import audit_records
-from likelier.audit.model import tokenizer_of
-from likelier.cli import main
+from likelier.cli.main import main
+from likelier.data.audit.checks import audit_records
+from likelier.data.ends import Ends, know_ends
 from likelier.data.prepare import prepare_data
+from likelier.data.records import Message, Pair, Source, TokenIds
 from likelier.data.tokenize import Tokenized, tokenize_records
-from likelier.ends import Ends, know_ends
-from likelier.errors import LikelierWarning, ModelError
-from likelier.generation import end_tokens, prompt_ids
-from likelier.models import load_policy
-from likelier.recorded import final_model
-from likelier.records import Message, Pair, Source, TokenIds
+from likelier.models.generation import end_tokens, prompt_ids
+from likelier.models.policy import load_policy
+from likelier.models.tokenizer import tokenizer_of
+from likelier.scoring.restore import final_model
+from likelier.utils.errors import LikelierWarning, ModelError
 from tests.small_runs import pair_rows, write_rows
 from tests.support import CHATML, chat_pairs, tiny_model, tiny_policy, tiny_tokenizer
 

@@ -10,11 +10,11 @@ import pytest
 
 from likelier.data.columns import Columns
 from likelier.data.formats import FORMATS, convert
-from likelier.data.formats.reading import Converted
+from likelier.data.formats.detect import Converted
 from likelier.data.load import load_preferences
+from likelier.data.records import Pair, Record, Source, answer_text
 from likelier.data.sources import NamedRows
-from likelier.errors import ConfigError, DataError
-from likelier.records import Pair, Record, Source, answer_text
+from likelier.utils.errors import ConfigError, DataError
 
 U, V = ({"role": "user", "content": text} for text in ("ask", "ask more"))
 A, B, C = ({"role": "assistant", "content": text} for text in ("yes", "no", "maybe"))

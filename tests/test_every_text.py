@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from likelier.data.fidelity import holds
 from likelier.data.load import load_preferences
+from likelier.data.records import Message, Record, answers_of
 from likelier.data.rendering import reasoning_in, without_reasoning
 from likelier.data.tokenize import Tokenized, tokenize_records
-from likelier.records import Message, Record, answers_of
 from tests.chat_templates import TEMPLATES
 from tests.support import tiny_tokenizer
 

@@ -11,13 +11,13 @@ import torch
 
 from examples import follow_one_pair, kto_from_a_log, plain_loop, score_answers
 from likelier import DPO, load_preferences
-from likelier.cli import main
-from likelier.config import parse, read_yaml
+from likelier.cli.main import main
 from likelier.data.tokenize import tokenize_records
-from likelier.engine import as_scored
-from likelier.models import load_policy
+from likelier.experiments.stages import parse_stages
+from likelier.models.policy import load_policy
 from likelier.scoring import collate, score_plain
-from likelier.stages import parse_stages
+from likelier.scoring.engine import as_scored
+from likelier.training.config import parse, read_yaml
 from tests.support import chat_pairs, naive_logp, tiny_policy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def as_demo(model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`demo` is the tiny model, and commands run from the root of the repository."""
-    monkeypatch.setattr("likelier.models.demo_model_folder", lambda: model)
+    monkeypatch.setattr("likelier.models.policy.demo_model_folder", lambda: model)
     monkeypatch.chdir(ROOT)
     return model
 

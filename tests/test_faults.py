@@ -17,19 +17,20 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from likelier import DPO, KTO, PreferenceTrainer, cli
+from likelier import DPO, KTO, PreferenceTrainer
+from likelier.cli import main as cli
+from likelier.data.records import Source
 from likelier.data.tokenize import Group
-from likelier.durable import append_line, flaw_of, seal
-from likelier.errors import LikelierWarning, RunFolderError, TrainingError
 from likelier.insight.diagnose import diagnose
-from likelier.insight.reading import read_run
-from likelier.interruption import Interrupted
-from likelier.leftovers import nothing_left
 from likelier.objectives import Scored
-from likelier.records import Source
-from likelier.runs import RunFolder
-from likelier.skipped import _rows
-from likelier.steps import StepPart, StepResult
+from likelier.runs.cleanup import nothing_left
+from likelier.runs.folder import RunFolder
+from likelier.runs.reader import read_run
+from likelier.training.nonfinite import _rows
+from likelier.training.step import StepPart, StepResult
+from likelier.training.stop_signals import Interrupted
+from likelier.utils.durable import append_line, flaw_of, seal
+from likelier.utils.errors import LikelierWarning, RunFolderError, TrainingError
 from tests.small_runs import pair_rows, save_tiny, write_rows
 from tests.support import chat_pairs, labelled_rows, logged, tiny_policy
 

@@ -20,9 +20,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from likelier.data.formats import convert
+from likelier.data.records import Record, Source
 from likelier.data.sources import read_rows
-from likelier.errors import DataError
-from likelier.records import Record, Source
+from likelier.utils.errors import DataError
 
 Rows = list[dict[str, Any]]
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="\ufeff\u2028\u2029"))

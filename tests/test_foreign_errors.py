@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likelier.errors import whole_reason
+from likelier.utils.errors import whole_reason
 
 
 @pytest.mark.parametrize(

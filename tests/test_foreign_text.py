@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from likelier.advice.runfile import StagePlan, run_file
 from likelier.advice.settings import Setting
-from likelier.config import parse, read_yaml
-from likelier.console import one_line
-from likelier.errors import LikelierError
-from likelier.flags import add_run_flags
-from likelier.importing import import_config
-from likelier.importing.text import render
-from likelier.insight.account import run_file as run_again
-from likelier.insight.reading import Run
-from likelier.modelcard import model_card
-from likelier.yamltext import as_yaml, comment, inline_yaml
+from likelier.cli.flags import add_run_flags
+from likelier.cli.importing import import_config
+from likelier.cli.importing.text import render
+from likelier.insight.report.account import run_file as run_again
+from likelier.runs.model_card import model_card
+from likelier.runs.reader import Run
+from likelier.training.config import parse, read_yaml
+from likelier.utils.console import one_line
+from likelier.utils.errors import LikelierError
+from likelier.utils.yaml_text import as_yaml, comment, inline_yaml
 
 # What ends a line for YAML, Python, a terminal or an editor; what has no width or turns the writing; half an emoji.
 BREAKS = ["\n", "\r", "\r\n", "\x85", "\u2028", "\u2029", "\v", "\f", "\x1c", "\x1d", "\x1e", "\0", "\x1b[2K"]

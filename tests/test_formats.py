@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from likelier.data.columns import Columns
 from likelier.data.formats import FORMATS, Converted, convert, hh_messages
 from likelier.data.load import load_preferences
+from likelier.data.records import Labelled, Message, Pair, TokenIds, Unusable, answers_of, to_labels
 from likelier.data.sources import read_rows
-from likelier.errors import ConfigError, DataError
-from likelier.records import Labelled, Message, Pair, TokenIds, Unusable, answers_of, to_labels
+from likelier.utils.errors import ConfigError, DataError
 from tests.support import SHARED
 
 

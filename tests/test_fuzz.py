@@ -19,10 +19,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likelier.config import SECTIONS, hyperparameter_fields, parse, read_yaml
 from likelier.data.columns import Columns, columns_of
 from likelier.data.load import load_preferences
-from likelier.options import DataSet
+from likelier.training.config import SECTIONS, hyperparameter_fields, parse, read_yaml
+from likelier.training.options import DataSet
 from tests.fuzz_rows import ROWS
 from tests.fuzzing import (
     as_json,

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from likelier.config import parse, read_yaml
 from likelier.data.columns import columns_of
 from likelier.data.load import load_preferences
-from likelier.errors import ConfigError, DataError, ModelError, RunFolderError
 from likelier.insight.diagnose import diagnose
-from likelier.insight.reading import read_run
-from likelier.insight.report import report_page
-from likelier.jsontext import BrokenJson, parse_json
-from likelier.models import load_policy
+from likelier.insight.report.page import report_page
+from likelier.models.policy import load_policy
+from likelier.runs.reader import read_run
+from likelier.training.config import parse, read_yaml
+from likelier.utils.errors import ConfigError, DataError, ModelError, RunFolderError
+from likelier.utils.strict_json import BrokenJson, parse_json
 from tests.fuzzing import command, files_below
 from tests.small_runs import SmallRuns, forget_files, pair_rows, read_card, train, write_card, write_rows
 

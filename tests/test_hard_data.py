@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from likelier.console import printable
 from likelier.data.load import load_preferences
 from likelier.data.tokenize import tokenize_records
-from likelier.errors import DataError
+from likelier.utils.console import printable
+from likelier.utils.errors import DataError
 from tests.fuzzing import Outcome, command
 from tests.small_runs import save_tiny, write_rows
 from tests.support import WORDS, tiny_tokenizer

@@ -11,8 +11,8 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from likelier.errors import HubError, RunFolderError
-from likelier.hub import check_repository, published_files, push_run
+from likelier.runs.hub import check_repository, published_files, push_run
+from likelier.utils.errors import HubError, RunFolderError
 from tests.small_runs import SmallRuns, read_card, staged, write_card
 
 

@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 from transformers import TrainingArguments
 from trl import DPOConfig, KTOConfig
 
-from likelier import cli, importing
-from likelier.config import RunConfig, parse, read_yaml
-from likelier.errors import ConfigError
-from likelier.importing import TOOLS, import_config
-from likelier.importing.common import Draft
-from likelier.importing.objectives import LOSSES
-from likelier.importing.text import note_lines, read_source, render
+from likelier.cli import importing
+from likelier.cli import main as cli
+from likelier.cli.importing import TOOLS, import_config
+from likelier.cli.importing.common import Draft
+from likelier.cli.importing.objectives import LOSSES
+from likelier.cli.importing.text import note_lines, read_source, render
 from likelier.objectives import METHODS, Scored
+from likelier.training.config import RunConfig, parse, read_yaml
+from likelier.utils.errors import ConfigError
 from tests.import_cases import DIFFERENCES, NOTES
 from tests.support import chat_pairs, labelled_rows, tiny_policy
 

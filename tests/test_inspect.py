@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from likelier import cli
+from likelier.cli import main as cli
 from likelier.data.load import load_preferences
 from likelier.data.token_text import token_texts
 from likelier.data.tokenize import tokenize_records
-from likelier.insight.heatmap import (
+from likelier.insight.inspect.look import Inspection, Place, look
+from likelier.insight.inspect.subject import RowName, row_of_file
+from likelier.insight.pages.heatmap import (
     legend,
     legend_text,
     level_of,
@@ -27,11 +29,9 @@ from likelier.insight.heatmap import (
     token_spans,
     token_text,
 )
-from likelier.insight.inspect.look import Inspection, Place, look
-from likelier.insight.inspect.subject import RowName, row_of_file
-from likelier.models import load_policy
+from likelier.models.policy import load_policy
 from likelier.objectives import METHODS
-from likelier.recorded import recorded_data, times_of
+from likelier.scoring.restore import recorded_data, times_of
 from tests.small_runs import SmallRuns, pair_rows, read_card, staged, train, write_card, write_rows
 from tests.support import tiny_tokenizer
 

@@ -9,11 +9,11 @@ import torch
 from examples.plain_loop import TokenPair
 from examples.plain_loop import train as plain_train
 from likelier import DPO, IPO, KTO, APODown, APOZero, Hinge, PreferenceTrainer, RobustDPO, SigmoidNorm, SimPO
-from likelier.engine import micro_batches
-from likelier.models import Policy
+from likelier.data.records import Record
+from likelier.models.policy import Policy
 from likelier.objectives import Objective
-from likelier.records import Record
-from likelier.runs import RunFolder
+from likelier.runs.folder import RunFolder
+from likelier.scoring.engine import micro_batches
 from tests.support import chat_pairs, labelled_rows, logged, lora_policy, tiny_policy
 
 PAIRED: list[Objective] = [

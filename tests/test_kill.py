@@ -19,7 +19,7 @@ def no_network() -> None:
 def processes() -> ForkServerContext:
     """Starts processes that have imported everything already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["likelier.pipeline", "tests.killed_runs"])
+    context.set_forkserver_preload(["likelier.training.run", "tests.killed_runs"])
     return context
 
 

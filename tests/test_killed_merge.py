@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from likelier import unfinished
-from likelier.interruption import SIGNALS, Interrupted, Interruption
-from likelier.merge import merge_run
-from likelier.unfinished import clear_killed, folder_when_whole
+from likelier.training.merge import merge_run
+from likelier.training.stop_signals import SIGNALS, Interrupted, Interruption
+from likelier.utils import folders as unfinished
+from likelier.utils.folders import clear_killed, folder_when_whole
 from tests.small_runs import SmallRuns
 
 DIES = """

@@ -12,18 +12,18 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from likelier.audit import shingles
-from likelier.audit.checks import audit_records
-from likelier.audit.words import word_table
 from likelier.data import too_long
+from likelier.data.audit import shingles
+from likelier.data.audit.checks import audit_records
+from likelier.data.audit.words import word_table
 from likelier.data.fidelity import holds, respaced
 from likelier.data.load import load_preferences
+from likelier.data.records import Message, Pair, Source
 from likelier.data.rendering import reasoning_in
 from likelier.data.tokenize import tokenize_records
 from likelier.data.too_long import characters_a_token
-from likelier.errors import DataError
-from likelier.options import ChatOptions
-from likelier.records import Message, Pair, Source
+from likelier.training.options import ChatOptions
+from likelier.utils.errors import DataError
 from tests.support import CHATML, chat_pairs, sentence, tiny_tokenizer
 
 _SIZE = 3_000_000

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likelier import cli
+from likelier.cli import main as cli
 from likelier.data.token_cache import RecordIds, TokenFolder
-from likelier.durable import append_line, flaw_of, moved_when_whole, seal
-from likelier.errors import RunFolderError
-from likelier.insight.reading import read_run
-from likelier.ownership import take_away_begun
-from likelier.paths import below, made_anew
-from likelier.reference.store import ReferenceStore
-from likelier.runs import RunFolder, final_folder
-from likelier.sweep.record import SweepRecord
+from likelier.experiments.sweep.record import SweepRecord
+from likelier.runs.folder import RunFolder, final_folder
+from likelier.runs.ownership import take_away_begun
+from likelier.runs.reader import read_run
+from likelier.scoring.reference.store import ReferenceStore
+from likelier.utils.durable import append_line, flaw_of, moved_when_whole, seal
+from likelier.utils.errors import RunFolderError
+from likelier.utils.files import below, made_anew
 from tests.small_runs import SmallRuns, pair_rows, train, write_card, write_rows
 
 FILES = ["run.json", "metrics.jsonl", "audit.json", "README.md"]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likelier import losses
+from likelier.objectives import losses
 
 # Worked by hand from the formulas: p_w=-20, p_l=-24, r_w=-22, r_l=-23, n_w=10, n_l=8, so Dw=2, Dl=-1.
 DW, DL = torch.tensor([2.0], dtype=torch.double), torch.tensor([-1.0], dtype=torch.double)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from likelier.audit.checks import audit_records
-from likelier.cli import main
+from likelier.cli.main import main
+from likelier.data.audit.checks import audit_records
 from likelier.data.markup import Markup, find_markup
 from likelier.data.prepare import prepare_data
-from likelier.records import Demonstration, Labelled, Message, Pair, Record, Source, TokenIds
+from likelier.data.records import Demonstration, Labelled, Message, Pair, Record, Source, TokenIds
 from tests.small_runs import write_rows
 from tests.support import chat_pairs, tiny_tokenizer
 from tests.test_ends import GEMMA, LLAMA, TURNS, Family, tokenizer_like

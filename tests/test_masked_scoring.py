@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from likelier.data.masks import answer_bytes, cut_right, each_mask, together, trained_runs
+from likelier.data.mismatched import data_hash, token_hash, with_partners
 from likelier.data.packing import packed_micro_batches, shared_tokens
-from likelier.data.partners import data_hash, token_hash, with_partners
+from likelier.data.records import Source
 from likelier.data.tokenize import Group, Tokenized
-from likelier.engine import score_everywhere, score_groups
 from likelier.objectives import METHODS
-from likelier.ranks import ALONE
-from likelier.records import Source
-from likelier.reference import Reference, ReferenceScoring
-from likelier.reference.store import ReferenceStore, answer_key, attach_reference
 from likelier.scoring import Batch, SequenceScores, attach_scorer, collate, score_plain, score_shared_prefix
 from likelier.scoring.attention import install_attention
+from likelier.scoring.engine import score_everywhere, score_groups
+from likelier.scoring.reference import Reference, ReferenceScoring
+from likelier.scoring.reference.store import ReferenceStore, answer_key, attach_reference
+from likelier.utils.distributed import ALONE
 from tests.support import tiny_model
 
 EXACT = 1e-10
@@ -213,7 +213,7 @@ def test_lengths_are_of_trained_tokens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["ipo", "simpo"])
 def test_methods_that_divide_by_length_divide_by_trained_tokens(method: str) -> None:
-    from likelier.engine import as_scored
+    from likelier.scoring.engine import as_scored
 
     model, group = tiny_model(), masked_group(2, 2)
     batch = collate([replace(group, ref_logps=(-3.0, -4.0))])

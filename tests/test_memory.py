@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from likelier import DPO, KTO, PreferenceTrainer, cli
+from likelier import DPO, KTO, PreferenceTrainer
 from likelier.advice.estimate import bytes_of
 from likelier.advice.memory import MemoryPlan, plan_memory, planner_for
 from likelier.advice.trace import Row
-from likelier.errors import ConfigError, LikelierWarning, TrainingError
-from likelier.models import Policy, load_policy
-from likelier.options import LoraOptions
-from likelier.steps import advice_when_memory_runs_out, moments_of
+from likelier.cli import main as cli
+from likelier.models.policy import Policy, load_policy
+from likelier.training.options import LoraOptions
+from likelier.training.step import advice_when_memory_runs_out, moments_of
+from likelier.utils.errors import ConfigError, LikelierWarning, TrainingError
 from tests.small_runs import save_tiny
 from tests.support import chat_pairs, lora_policy, tiny_model, tiny_policy, tiny_tokenizer
 
@@ -182,7 +183,7 @@ def out_of_memory_in(monkeypatch: pytest.MonkeyPatch, policy: Policy, tokens: in
     """
     tried: list[int] = []
     held = 0
-    from likelier import steps
+    from likelier.training import step as steps
 
     collate = steps.collate
 
@@ -210,7 +211,7 @@ def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(
 ) -> None:
     expected = trained(tmp_path / "whole", make(), objective)
     policy = make()
-    monkeypatch.setattr("likelier.steps.can_retry", lambda device, ranks: True)
+    monkeypatch.setattr("likelier.training.step.can_retry", lambda device, ranks: True)
     tried = out_of_memory_in(monkeypatch, policy, 200)
     with pytest.warns(LikelierWarning, match=r"memory ran out .*done again with micro-batches of"):
         found = trained(tmp_path / "cut", policy, objective)
@@ -227,7 +228,7 @@ def test_a_row_that_does_not_fit_alone_ends_the_run_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = tiny_policy()
-    monkeypatch.setattr("likelier.steps.can_retry", lambda device, ranks: True)
+    monkeypatch.setattr("likelier.training.step.can_retry", lambda device, ranks: True)
     out_of_memory_in(monkeypatch, policy, 1)
     with pytest.raises(TrainingError, match=r"a single row.*--activation-checkpointing"), warnings.catch_warnings():
         warnings.simplefilter("ignore", LikelierWarning)
@@ -265,7 +266,7 @@ def test_the_proof_finds_the_budget_that_fits_and_the_run_is_the_same(
     expected = trained(tmp_path / "whole", tiny_policy(), DPO())
     policy = tiny_policy()
     trainer = PreferenceTrainer(policy, DPO(), chat_pairs(24), output_dir=tmp_path / "run", **BASIC)
-    monkeypatch.setattr("likelier.steps.can_retry", lambda device, ranks: True)
+    monkeypatch.setattr("likelier.training.step.can_retry", lambda device, ranks: True)
     out_of_memory_in(monkeypatch, policy, 200, trial=True)
     with pytest.warns(LikelierWarning, match="memory ran out"):
         trainer._walker.prove_it_fits(trainer.train_groups, 8, 0)

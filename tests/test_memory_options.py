@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from likelier import DPO, PreferenceTrainer
-from likelier.errors import ConfigError
-from likelier.models import Policy, add_lora, compile_layers, default_token_budget, load_policy
-from likelier.options import LoraOptions
+from likelier.models.policy import Policy, add_lora, compile_layers, default_token_budget, load_policy
+from likelier.training.options import LoraOptions
+from likelier.utils.errors import ConfigError
 from tests.support import chat_pairs, logged, lora_policy, tiny_model, tiny_policy, tiny_tokenizer
 
 BASIC = {"batch_size": 8, "max_steps": 3, "learning_rate": 1e-3, "scheduler": "constant"}
@@ -34,7 +34,7 @@ def test_activation_checkpointing_changes_nothing(tmp_path: Path, make: type[Pol
 
 
 def test_activation_checkpointing_allows_larger_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("likelier.models.total_memory", lambda _: 80 * 2**30)
+    monkeypatch.setattr("likelier.models.policy.total_memory", lambda _: 80 * 2**30)
     model, device = tiny_model(num_hidden_layers=30, hidden_size=1024), torch.device("cuda")
     assert default_token_budget(model, device, checkpointing=True) > 5 * default_token_budget(model, device)
 
@@ -72,7 +72,7 @@ def test_weights_in_bfloat16_follow_those_in_float32(tmp_path: Path) -> None:
 
 
 def test_nearest_rounding_would_lose_those_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("likelier.trainer.optimizer_for", lambda *_: None)
+    monkeypatch.setattr("likelier.training.trainer.optimizer_for", lambda *_: None)
     steps = {"max_steps": 40, "batch_size": 8, "learning_rate": 2e-5}
     exact = _trained(tmp_path / "exact", tiny_policy(dtype=torch.float32), **steps)
     lost = _trained(tmp_path / "lost", _pure_policy(), **steps)

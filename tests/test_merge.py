@@ -13,12 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from likelier import cli, merge, unfinished
+from likelier.cli import main as cli
 from likelier.data.load import load_preferences
 from likelier.data.tokenize import tokenize_records
-from likelier.errors import ModelError, RunFolderError
-from likelier.models import load_policy
-from likelier.runs import final_folder
+from likelier.models.policy import load_policy
+from likelier.runs.folder import final_folder
+from likelier.training import merge
+from likelier.utils import folders as unfinished
+from likelier.utils.errors import ModelError, RunFolderError
 from tests.small_runs import SmallRuns, read_card, save_tiny, staged, write_card
 from tests.support import naive_logp
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likelier.metrics import MetricSums, accuracy_interval, item_metrics, readable, wilson_interval
 from likelier.objectives import DPO, KTO, Scored
+from likelier.objectives.metrics import MetricSums, accuracy_interval, item_metrics, readable, wilson_interval
 from tests.support import clustered, clustered_error
 
 VALUES = st.lists(st.floats(-100, 100), min_size=1, max_size=30)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from likelier.errors import RunFolderError
-from likelier.modelcard import escaped, model_card, write_model_card
-from likelier.paths import base_names
-from likelier.runs import RunFolder
+from likelier.runs.folder import RunFolder
+from likelier.runs.model_card import escaped, model_card, write_model_card
+from likelier.utils.errors import RunFolderError
+from likelier.utils.files import base_names
 from tests.small_runs import SmallRuns, read_card
 
 

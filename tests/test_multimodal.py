@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from likelier import DPO, LoraOptions, PreferenceTrainer, TrainingOptions, load_policy
 from likelier.advice.memory import planner_for
 from likelier.advice.weights import count_weights
-from likelier.architectures import other_parts
-from likelier.errors import ModelError
-from likelier.generation import Decoding, write_answers
-from likelier.merge import merge_run
+from likelier.models.architectures import other_parts
+from likelier.models.generation import Decoding, write_answers
 from likelier.scoring import attach_scorer
-from likelier.scoring.score import score_plain
+from likelier.scoring.plain import score_plain
+from likelier.training.merge import merge_run
+from likelier.utils.errors import ModelError
 from tests.architectures import hard_pairs
 from tests.multimodal import KINDS, save_parted
 from tests.small_runs import save_tiny

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from likelier import cli
-from likelier.audit.checks import audit_records
+from likelier.cli import main as cli
+from likelier.data.audit.checks import audit_records
+from likelier.data.records import Message
 from likelier.data.rendering import RowRefused, render
 from likelier.data.tokenize import tokenize_records
-from likelier.evaluation.judge import _ids
-from likelier.options import ChatOptions
-from likelier.records import Message
-from likelier.vocabulary import require_rows
+from likelier.data.vocabulary import require_rows
+from likelier.training.options import ChatOptions
+from likelier.training.rewards import _ids
 from tests.small_runs import write_rows
 from tests.support import CHATML, chat_pairs, tiny_model, tiny_tokenizer
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from likelier import cli
-from likelier.data.export import write_records
+from likelier.cli import main as cli
+from likelier.data.convert import write_records
 from likelier.data.load import load_preferences
-from likelier.errors import ConfigError
-from likelier.outputs import MARK, check_output, is_own_page
+from likelier.utils.errors import ConfigError
+from likelier.utils.outputs import MARK, check_output, is_own_page
 from tests.small_runs import SmallRuns
 
 TRL = "model_name_or_path: m\ndataset_name: d.jsonl\noutput_dir: o\nloss_type: sigmoid\nbeta: 0.1\n"

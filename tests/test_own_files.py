@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from likelier import cli
-from likelier.errors import RunFolderError
-from likelier.ownership import stranger_in, take_away_begun, was_begun
-from likelier.runs import RunFolder
+from likelier.cli import main as cli
+from likelier.runs.folder import RunFolder
+from likelier.runs.ownership import stranger_in, take_away_begun, was_begun
+from likelier.utils.errors import RunFolderError
 from tests.small_runs import SmallRuns, write_card
 from tests.test_links import state
 

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import pytest
 
-from likelier import cli
-from likelier.hub import published_files
-from likelier.insight.reading import read_run
-from likelier.modelcard import model_card
-from likelier.paths import base_names
-from likelier.records import UnusableRows
-from likelier.redaction import HIDDEN, without_secrets
-from likelier.runs import RunFolder
+from likelier.cli import main as cli
+from likelier.data.records import UnusableRows
+from likelier.runs.folder import RunFolder
+from likelier.runs.hub import published_files
+from likelier.runs.model_card import model_card
+from likelier.runs.reader import read_run
+from likelier.utils.files import base_names
+from likelier.utils.redaction import HIDDEN, without_secrets
 from tests.small_runs import SmallRuns, read_card, write_card
 
 ENVIRONMENT = "Zx9-planted/env+secret"  # its last part alone is half of it

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from likelier import cli, load_preferences
+from likelier import load_preferences
+from likelier.cli import main as cli
 from likelier.data.load import PreferenceData
-from likelier.errors import DataError
-from likelier.records import Labelled, Pair
+from likelier.data.records import Labelled, Pair
+from likelier.utils.errors import DataError
 
 TWO = {"prompt": "ask", "first": "one", "second": "two"}
 ONE = {"prompt": "ask", "completion": "yes"}

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from likelier.data.columns import columns_of
 from likelier.data.formats import Converted, convert
+from likelier.data.records import Message, Pair
 from likelier.data.sources import read_rows
-from likelier.errors import DataError
-from likelier.records import Message, Pair
+from likelier.utils.errors import DataError
 
 
 def converted(*rows: dict[str, Any], **columns: Any) -> Converted:

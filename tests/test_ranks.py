@@ -14,22 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributed
 
-from likelier import cli
-from likelier.console import say, say_error
+from likelier.cli import main as cli
 from likelier.data.packing import packed_micro_batches, padded_micro_batches, padded_tokens, shared_tokens
+from likelier.data.records import Source
 from likelier.data.tokenize import Group
-from likelier.engine import own_micro_batches, score_groups
-from likelier.errors import ConfigError, RunFolderError
-from likelier.launching import take_over_precision, with_launcher
-from likelier.metrics import MetricSums
+from likelier.models.sharding import ShardedCheckpoint, is_sharded, save_shards, shard_policy
 from likelier.objectives import DPO
-from likelier.options import TrainingOptions, refuse_process_options
-from likelier.ranks import ALONE, Ranks, join_ranks
-from likelier.records import Source
+from likelier.objectives.metrics import MetricSums
 from likelier.scoring import attach_scorer
-from likelier.sharding import ShardedCheckpoint, is_sharded, save_shards, shard_policy
-from likelier.trainer import PreferenceTrainer
-from likelier.vigil import Vigil, speaks_of
+from likelier.scoring.engine import own_micro_batches, score_groups
+from likelier.training.heartbeat import Vigil, speaks_of
+from likelier.training.launcher import take_over_precision, with_launcher
+from likelier.training.options import TrainingOptions, refuse_process_options
+from likelier.training.trainer import PreferenceTrainer
+from likelier.utils.console import say, say_error
+from likelier.utils.distributed import ALONE, Ranks, join_ranks
+from likelier.utils.errors import ConfigError, RunFolderError
 from tests.slices import recut
 from tests.support import chat_pairs, lora_policy, tiny_model, tiny_policy
 
@@ -93,7 +93,7 @@ def test_many_groups_are_planned_in_windows_the_largest_first(monkeypatch: pytes
 
     sizes: list[list[int]] = []
     at_once = scores()
-    monkeypatch.setattr("likelier.engine._WINDOW", 5)
+    monkeypatch.setattr("likelier.scoring.engine._WINDOW", 5)
     in_windows = scores()
     assert at_once.keys() == in_windows.keys()
     for number, values in at_once.items():

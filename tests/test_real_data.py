@@ -7,7 +7,7 @@ import json
 import pytest
 
 from likelier.data.load import PreferenceData, load_preferences
-from likelier.records import Demonstration, Labelled, Message, Pair
+from likelier.data.records import Demonstration, Labelled, Message, Pair
 from tests.support import SHARED
 
 pytestmark = pytest.mark.skipif(not SHARED.exists(), reason=f"the real data files do not lie in {SHARED}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from likelier.cli import main
+from likelier.cli.main import main
 from tests.small_runs import write_rows
 from tests.support import tiny_model, tiny_tokenizer
 

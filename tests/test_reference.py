@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from likelier import DPO, IPO, KTO, PreferenceTrainer, SimPO, load_policy
-from likelier.errors import ConfigError, LikelierWarning, WrongReferenceError
-from likelier.models import Policy
-from likelier.reference import Reference, ReferenceStore, base_reference, start_reference
-from likelier.reference.identity import adapter_has_effect, identities
-from likelier.reference.store import answer_key, attach_reference
-from likelier.runs import RunFolder
+from likelier.models.policy import Policy
+from likelier.runs.folder import RunFolder
 from likelier.scoring import attach_scorer
+from likelier.scoring.reference import Reference, ReferenceStore, base_reference, start_reference
+from likelier.scoring.reference.identity import adapter_has_effect, identities
+from likelier.scoring.reference.store import answer_key, attach_reference
+from likelier.utils.errors import ConfigError, LikelierWarning, WrongReferenceError
 from tests.support import chat_pairs, labelled_rows, logged, lora_policy, tiny_model, tiny_policy
 
 
@@ -139,7 +139,7 @@ def test_a_policy_changed_after_the_reference_was_named_is_stopped(
         attach_scorer(frozen.model)
         return replace(reference, use=lambda: nullcontext(frozen.model))
 
-    monkeypatch.setattr("likelier.reference.of_run.start_reference", stale)
+    monkeypatch.setattr("likelier.training.reference.start_reference", stale)
     with pytest.raises(WrongReferenceError) as caught:
         trainer.train()
     message = str(caught.value)
@@ -152,7 +152,7 @@ def test_the_adapter_trap_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """If somebody claims 'adapter off' for an adapter that was trained, the run stops and says what to do."""
     trainer = _trainer(tmp_path / "run", _trained_adapter())
     monkeypatch.setattr(
-        "likelier.reference.of_run.start_reference",
+        "likelier.training.reference.start_reference",
         lambda model, **options: replace(base_reference(model, precision="float64"), equals_policy=True),
     )
     with pytest.raises(WrongReferenceError, match="adapter that was already trained"):
@@ -192,7 +192,7 @@ def test_the_first_logged_step_has_the_known_loss(tmp_path: Path, objective: obj
 
 
 def _with_given(trainer: PreferenceTrainer, shift: float) -> list:
-    from likelier.records import Pair, TokenIds
+    from likelier.data.records import Pair, TokenIds
 
     reference = start_reference(trainer.policy.model, precision="float64")
     groups = attach_reference(trainer.train_groups, reference, trainer._scoring()).groups

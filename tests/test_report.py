@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from likelier import cli
-from likelier.config import parse
-from likelier.errors import RunFolderError
-from likelier.insight.report import write_report
+from likelier.cli import main as cli
+from likelier.insight.report.page import write_report
 from likelier.objectives import METHODS
+from likelier.training.config import parse
+from likelier.utils.errors import RunFolderError
 from tests.report_runs import EVIL, SECTIONS, hostile_data, huge_run, write_run
 from tests.small_runs import SmallRuns, forget_files, read_card, save_tiny, staged, train, write_card
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from likelier.insight.report import write_report
+from likelier.insight.report.page import write_report
 from tests.browser import NAMES, Page, find_browser, opened
 from tests.report_runs import SECTIONS, hostile_data
 from tests.small_runs import save_tiny, train

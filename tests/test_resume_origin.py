@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from likelier import cli
-from likelier.checkpoints import differences
-from likelier.errors import LikelierWarning
-from likelier.origin import origin_of, warn_of_other_versions
-from likelier.versions import versions
+from likelier.cli import main as cli
+from likelier.runs.checkpoints import differences
+from likelier.training.origin import origin_of, warn_of_other_versions
+from likelier.utils.errors import LikelierWarning
+from likelier.utils.versions import versions
 from tests.small_runs import pair_rows, read_card, save_tiny, write_card, write_rows
 from tests.support import lora_policy, tiny_policy
 
@@ -154,7 +154,7 @@ def test_an_adapter_counts_where_it_has_an_effect() -> None:
 def test_each_hash_of_the_weights_is_computed_once(
     monkeypatch: pytest.MonkeyPatch, given: Path, tmp_path: Path
 ) -> None:
-    from likelier.reference import identity
+    from likelier.scoring.reference import identity
 
     asked: list[bool] = []
     compute = identity._weights_hash

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from likelier.rounding import round_model_, round_stochastically
+from likelier.models.stochastic_rounding import round_model_, round_stochastically
 from tests.support import tiny_model
 
 DTYPES = [torch.bfloat16, torch.float16]

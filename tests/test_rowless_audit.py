@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from likelier.audit.checks import audit_records
-from likelier.audit.model import tokenizer_of
-from likelier.models import load_policy
-from likelier.records import Labelled, Message, Pair, Record, Source
+from likelier.data.audit.checks import audit_records
+from likelier.data.records import Labelled, Message, Pair, Record, Source
+from likelier.models.policy import load_policy
+from likelier.models.tokenizer import tokenizer_of
 from tests.support import tiny_model, tiny_tokenizer
 
 KNOWN = len(tiny_tokenizer())

@@ -12,10 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from likelier.engine import micro_batches
-from likelier.errors import ModelError
-from likelier.models import add_lora
-from likelier.options import LoraOptions
+from likelier.models.policy import add_lora
 from likelier.scoring import attach_scorer, collate, score_plain, score_shared_prefix, scorer_of
 from likelier.scoring.attention import (
     UnknownAttentionError,
@@ -23,7 +20,10 @@ from likelier.scoring.attention import (
     restore_attention,
     shared_prefix_attention,
 )
+from likelier.scoring.engine import micro_batches
 from likelier.scoring.layout import Segment, Segments
+from likelier.training.options import LoraOptions
+from likelier.utils.errors import ModelError
 from tests.architectures import NOT_SHARING, SHARING, hard_pairs, random_tokens, tiny
 from tests.support import tiny_model
 

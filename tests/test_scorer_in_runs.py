@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from likelier import DPO, IPO, KTO, PreferenceTrainer, SimPO, cli
-from likelier.errors import ModelError, RunFolderError
-from likelier.metrics import MetricSums
-from likelier.models import Policy
+from likelier import DPO, IPO, KTO, PreferenceTrainer, SimPO
+from likelier.cli import main as cli
+from likelier.models.policy import Policy
 from likelier.objectives import Objective
-from likelier.reference.identity import identities
-from likelier.runs import RunFolder
+from likelier.objectives.metrics import MetricSums
+from likelier.runs.folder import RunFolder
 from likelier.scoring import attach as attach_room
 from likelier.scoring import attach_scorer, score_plain, score_shared_prefix
+from likelier.scoring.reference.identity import identities
+from likelier.utils.errors import ModelError, RunFolderError
 from tests.architectures import tiny
 from tests.support import chat_pairs, labelled_rows, lora_policy, numbers, tiny_model, tiny_policy, tiny_tokenizer
 

@@ -18,18 +18,18 @@ import torch
 from transformers import LlamaForSequenceClassification
 
 import likelier
-from likelier import cli
-from likelier.audit.model import tokenizer_of
-from likelier.console import plain_warnings, printable, put, say, warn
+from likelier.cli import main as cli
+from likelier.data.records import Message
 from likelier.data.rendering import render
-from likelier.errors import DataError, LikelierError, LikelierWarning, ModelError
-from likelier.evaluation.judge import load_judge
-from likelier.models import load_policy
-from likelier.options import ChatOptions
-from likelier.records import Message
-from likelier.redaction import without_secrets
-from likelier.safe_loading import say_what_a_file_names
-from likelier.terminal import SafeConsole
+from likelier.models.policy import load_policy
+from likelier.models.safe_loading import say_what_a_file_names
+from likelier.models.tokenizer import tokenizer_of
+from likelier.training.options import ChatOptions
+from likelier.training.rewards import load_judge
+from likelier.utils.console import plain_warnings, printable, put, say, warn
+from likelier.utils.errors import DataError, LikelierError, LikelierWarning, ModelError
+from likelier.utils.redaction import without_secrets
+from likelier.utils.terminal import SafeConsole
 from tests.small_runs import SmallRuns, save_tiny
 from tests.support import tiny_model, tiny_tokenizer
 

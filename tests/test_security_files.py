@@ -16,19 +16,19 @@ import pytest
 import torch
 import yaml
 
-from likelier import cli
-from likelier.audit.page import as_html as audit_page
+from likelier.cli import main as cli
 from likelier.data import archives
 from likelier.data.load import load_preferences
 from likelier.data.media import without_decoding
 from likelier.data.sources import read_rows
-from likelier.durable import seal
-from likelier.errors import DataError, LikelierWarning, RunFolderError
-from likelier.hub import published_files
-from likelier.insight.reading import read_run
-from likelier.modelcard import model_card
-from likelier.paths import below, cache_folder, write_whole
-from likelier.runs import RunFolder, final_folder
+from likelier.insight.audit.page import as_html as audit_page
+from likelier.runs.folder import RunFolder, final_folder
+from likelier.runs.hub import published_files
+from likelier.runs.model_card import model_card
+from likelier.runs.reader import read_run
+from likelier.utils.durable import seal
+from likelier.utils.errors import DataError, LikelierWarning, RunFolderError
+from likelier.utils.files import below, cache_folder, write_whole
 from tests.report_runs import EVIL
 from tests.small_runs import SmallRuns, read_card, train, write_card, write_rows
 from tests.test_report import Page
@@ -247,7 +247,7 @@ def test_pages_and_tables_of_hostile_runs_are_harmless(
 
 
 def test_the_audits_page_is_harmless(tmp_path: Path) -> None:
-    from likelier.audit.checks import audit_records
+    from likelier.data.audit.checks import audit_records
 
     evil = EVIL.replace("\ud800", "")
     rows = [{"prompt": evil, "chosen": f"{evil} {n}", "rejected": f"{n}"} for n in (1, 1, 2)]

@@ -10,8 +10,8 @@ import transformers as hf
 from transformers import modeling_utils
 from transformers.integrations import hub_kernels
 
-from likelier.cli import main
-from likelier.safe_loading import read_config
+from likelier.cli.main import main
+from likelier.models.safe_loading import read_config
 from tests.small_runs import pair_rows, save_tiny, write_rows
 from tests.support import tiny_tokenizer
 
@@ -79,7 +79,7 @@ def test_what_is_at_hand_may_be_named(tmp_path: Path) -> None:
 
 
 def test_a_judge_fetches_no_kernel(tmp_path: Path, cut_off: None) -> None:
-    from likelier.evaluation.judge import load_judge
+    from likelier.training.rewards import load_judge
 
     sizes = {"vocab_size": 384, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     config = hf.LlamaConfig(**sizes, num_attention_heads=4, num_labels=1, pad_token_id=0)

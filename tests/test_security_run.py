@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from likelier.errors import HubError
-from likelier.redaction import HIDDEN, without_secrets
-from likelier.runs import RunFolder
+from likelier.runs.folder import RunFolder
+from likelier.utils.errors import HubError
+from likelier.utils.redaction import HIDDEN, without_secrets
 from tests.small_runs import SmallRuns, pair_rows, read_card, save_tiny, write_rows
 
 TOKEN = "hf_" + "pLaNtEdSeCrEt" * 2
@@ -58,12 +58,12 @@ def test_secrets_are_taken_out_and_words_stay(monkeypatch: pytest.MonkeyPatch) -
 def test_the_hubs_words_hold_no_token(runs: SmallRuns, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    from likelier.hub import push_run
+    from likelier.runs.hub import push_run
 
     def refuse(*words: object, **more: object) -> None:
         raise RuntimeError(f"401 for https://someone:{TOKEN}@huggingface.co")
 
-    monkeypatch.setattr("likelier.hub.check_repository", lambda repository: None)
+    monkeypatch.setattr("likelier.runs.hub.check_repository", lambda repository: None)
     monkeypatch.setattr(huggingface_hub, "HfApi", refuse)
     with pytest.raises(HubError) as told:
         push_run(runs.adapter, "someone/name")

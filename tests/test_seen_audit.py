@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likelier.audit import Audit, audit_records
-from likelier.audit.noise import Votes
-from likelier.audit.statistics import chance_above, flip_rate, histogram, share_of, summary
-from likelier.records import Labelled, Message, Pair, Record, Source
+from likelier.data.audit import Audit, audit_records
+from likelier.data.audit.noise import Votes
+from likelier.data.records import Labelled, Message, Pair, Record, Source
+from likelier.utils.statistics import chance_above, flip_rate, histogram, share_of, summary
 from tests.audit_rows import labels, pair, pairs, text
 
 # --- duplicates ----------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likelier.insight.comparison.frontier import Frontier, Place
-from likelier.insight.comparison.measures import MEASURES, Figure, Summary, summaries
-from likelier.insight.comparison.paired import compare_pairs, items_of, sign_test
-from likelier.insight.comparison.subjects import Subject
-from likelier.insight.reading import Run, read_run
+from likelier.insight.compare.frontier import Frontier, Place
+from likelier.insight.compare.measures import MEASURES, Figure, Summary, summaries
+from likelier.insight.compare.paired import compare_pairs, items_of, sign_test
+from likelier.insight.compare.subjects import Subject
+from likelier.runs.reader import Run, read_run
 
 
 def run_with(folder: Path, items: dict[str, Any], end: dict[str, Any] | None = None, **card: Any) -> Run:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO, steps
-from likelier.data.partners import data_hash, derangement, token_hash
+from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
+from likelier.data.mismatched import data_hash, derangement, token_hash
+from likelier.data.records import Source
 from likelier.data.tokenize import Group
 from likelier.objectives import METHODS, Objective
-from likelier.records import Source
+from likelier.training import step as steps
 from tests.test_seen_steps import rows_for, walker_of
 
 # The values of each method's own paper or reference code (sources: docs/design.md), 0 for what is switched off.

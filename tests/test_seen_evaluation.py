@@ -14,23 +14,23 @@ import pytest
 import torch
 
 from likelier import DPO, IPO, KTO, SFT, PreferenceTrainer, RobustDPO, SimPO
+from likelier.data.records import to_labels
 from likelier.data.tokenize import Group, tokenize_records
-from likelier.evaluation import Evaluator
-from likelier.evaluation.heldout import Evaluation, evaluate_groups, item_table, pairs_of_rows
-from likelier.evaluation.schedule import some_of
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import fresh_accuracies
 from likelier.insight.diagnose.items import Items, Side
 from likelier.insight.diagnose.length import _gap
 from likelier.insight.diagnose.statistics import share_interval
-from likelier.insight.reading import Run
-from likelier.metrics import label_is_right, wilson_interval
 from likelier.objectives import Objective, Scored
-from likelier.options import TrainingOptions
-from likelier.records import to_labels
-from likelier.reference import ReferenceScoring
-from likelier.rewards import summarize
+from likelier.objectives.metrics import label_is_right, wilson_interval
+from likelier.runs.reader import Run
 from likelier.scoring import attach_scorer
+from likelier.scoring.implicit_rewards import summarize
+from likelier.scoring.reference import ReferenceScoring
+from likelier.training.evaluation import Evaluator
+from likelier.training.evaluation.heldout import Evaluation, evaluate_groups, item_table, pairs_of_rows
+from likelier.training.evaluation.schedule import some_of
+from likelier.training.options import TrainingOptions
 from tests.support import chat_pairs, labelled_rows, naive_logp, tiny_policy
 
 

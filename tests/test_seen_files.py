@@ -14,12 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likelier.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
-from likelier.durable import flaw_of, moved_when_whole, seal
-from likelier.errors import LikelierWarning
-from likelier.paths import write_whole
-from likelier.ranks import ALONE
-from likelier.sharding import ShardedCheckpoint, _rows, save_shards
+from likelier.models.sharding import ShardedCheckpoint, _rows, save_shards
+from likelier.runs.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
+from likelier.utils.distributed import ALONE
+from likelier.utils.durable import flaw_of, moved_when_whole, seal
+from likelier.utils.errors import LikelierWarning
+from likelier.utils.files import write_whole
 from tests.slices import recut
 from tests.support import tiny_model
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from likelier.reference.identity import identities
 from likelier.scoring import attach_scorer
+from likelier.scoring.reference.identity import identities
 from tests.support import tiny_model
 
 

@@ -11,17 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from likelier import (
-    DPO,
-    IPO,
-    KTO,
-    METHODS,
-    SFT,
-    SigmoidNorm,
-    SimPO,
-    losses,
-)
-from likelier.objectives import Objective, Scored
+from likelier import DPO, IPO, KTO, METHODS, SFT, SigmoidNorm, SimPO
+from likelier.objectives import Objective, Scored, losses
 from tests.loss_oracle import PAIRED, Ndarray, World, sigmoid, smoothed, softplus
 
 EXACT = {"rtol": 0, "atol": 1e-14}

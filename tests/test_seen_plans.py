@@ -16,16 +16,16 @@ from transformers import DynamicCache
 
 from likelier import DPO, IPO, KTO, PreferenceTrainer, RobustDPO, SigmoidNorm, SimPO
 from likelier.advice.memory import MemoryPlan, own_memory, planner_for
-from likelier.errors import RunFolderError
-from likelier.generation import WRITE_LARGER
-from likelier.merge import _difference, _token_difference
-from likelier.models import Policy, disable_dropout
+from likelier.data.records import Labelled, Message, Pair, Record, content_key
+from likelier.experiments.sweep.data import SharedData, load_shared, records_hash
+from likelier.experiments.sweep.plan import SweepPlan, plan_sweep
+from likelier.experiments.sweep.record import SweepRecord
+from likelier.models.generation import WRITE_LARGER
+from likelier.models.policy import Policy, disable_dropout
 from likelier.objectives import Objective, Scored
-from likelier.options import LoraOptions, TrainingOptions
-from likelier.records import Labelled, Message, Pair, Record, content_key
-from likelier.sweep.data import SharedData, load_shared, records_hash
-from likelier.sweep.plan import SweepPlan, plan_sweep
-from likelier.sweep.record import SweepRecord
+from likelier.training.merge import _difference, _token_difference
+from likelier.training.options import LoraOptions, TrainingOptions
+from likelier.utils.errors import RunFolderError
 from tests.small_runs import pair_rows, write_rows
 from tests.support import chat_pairs, labelled_rows, lora_policy, tiny_model, tiny_policy, tiny_tokenizer
 

@@ -14,22 +14,22 @@ import torch
 from torch import nn
 
 from likelier import DPO, IPO, KTO
-from likelier.data.partners import with_partners
+from likelier.data.mismatched import with_partners
 from likelier.data.tokenize import Group, tokenize_records
-from likelier.engine import score_groups
-from likelier.errors import WrongReferenceError
 from likelier.objectives import Objective
-from likelier.reference import Reference, ReferenceStore, start_reference
-from likelier.reference.identity import identities
-from likelier.reference.proof import (
+from likelier.scoring import attach_scorer
+from likelier.scoring.engine import score_groups
+from likelier.scoring.reference import Reference, ReferenceStore, start_reference
+from likelier.scoring.reference.identity import identities
+from likelier.scoring.reference.proof import (
     check_first_step,
     check_scores,
     check_start,
     largest_difference,
     sample_of,
 )
-from likelier.reference.store import ReferenceScoring, answer_key, attach_reference, score_live
-from likelier.scoring import attach_scorer
+from likelier.scoring.reference.store import ReferenceScoring, answer_key, attach_reference, score_live
+from likelier.utils.errors import WrongReferenceError
 from tests.support import chat_pairs, labelled_rows, lora_policy, naive_logp, tiny_model, tiny_tokenizer
 
 TOLERANCE = 1e-8

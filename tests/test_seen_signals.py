@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from likelier import DPO, KTO, PreferenceTrainer, SimPO
-from likelier.data.partners import data_hash, derangement, token_hash, with_partners
+from likelier.data.mismatched import data_hash, derangement, token_hash, with_partners
 from likelier.data.prepare import prepare_data
-from likelier.data.signals import Signals, applied, with_mean_weight_1
+from likelier.data.records import Message, Pair, Record, Source
 from likelier.data.tokenize import Group, tokenize_records
-from likelier.errors import ConfigError, DataError, RunFolderError
+from likelier.data.weighting import Signals, applied, with_mean_weight_1
 from likelier.objectives import Objective
-from likelier.records import Message, Pair, Record, Source
+from likelier.utils.errors import ConfigError, DataError, RunFolderError
 from tests.support import chat_pairs, labelled_rows, tiny_policy, tiny_tokenizer
 
 

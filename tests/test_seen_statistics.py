@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from likelier.audit.statistics import Share, chance_above, rank_correlation, share_of, wilson
-from likelier.insight.comparison.paired import bootstrap
+from likelier.insight.compare.paired import bootstrap
 from likelier.insight.diagnose.statistics import (
     Level,
     Trend,
@@ -23,7 +22,8 @@ from likelier.insight.diagnose.statistics import (
     spikes,
     trend_of,
 )
-from likelier.metrics import MetricSums, accuracy_interval, bootstrap_interval, wilson_interval
+from likelier.objectives.metrics import MetricSums, accuracy_interval, bootstrap_interval, wilson_interval
+from likelier.utils.statistics import Share, chance_above, rank_correlation, share_of, wilson
 
 SIZES = [(1, 9), (7, 1, 2), (1, 1, 12, 3), (5, 2, 1, 1, 8)]
 

@@ -14,15 +14,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from likelier import DPO, KTO, SFT, steps
-from likelier.data.partners import with_partners
+from likelier import DPO, KTO, SFT
+from likelier.data.mismatched import with_partners
 from likelier.data.tokenize import Group, tokenize_records
-from likelier.engine import micro_batches
-from likelier.errors import LikelierWarning, TrainingError
 from likelier.objectives import Objective
-from likelier.ranks import ALONE, Ranks
 from likelier.scoring import attach_scorer
-from likelier.steps import StepResult, StepWalker, moments_of
+from likelier.scoring.engine import micro_batches
+from likelier.training import step as steps
+from likelier.training.step import StepResult, StepWalker, moments_of
+from likelier.utils.distributed import ALONE, Ranks
+from likelier.utils.errors import LikelierWarning, TrainingError
 from tests.support import chat_pairs, labelled_rows, lora_policy, tiny_model, tiny_tokenizer
 
 OBJECTIVES = [DPO(beta=0.5), KTO(beta=0.5, desirable_weight=1.3)]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likelier.data.signals import Signals, applied, say_signals, with_even_prompts
+from likelier.data.records import Labelled, Message, Pair, Source
 from likelier.data.tokenize import Group
-from likelier.errors import ConfigError, DataError
-from likelier.records import Labelled, Message, Pair, Source
+from likelier.data.weighting import Signals, applied, say_signals, with_even_prompts
+from likelier.utils.errors import ConfigError, DataError
 
 
 def pair(number: int, prompt: str = "a", **more: Any) -> Pair:

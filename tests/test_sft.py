@@ -11,13 +11,13 @@ import torch
 from likelier import DPO, DPOP, IPO, KTO, SFT, PreferenceTrainer, SimPO, load_preferences
 from likelier.data.formats import convert
 from likelier.data.prepare import fitting_records
+from likelier.data.records import Demonstration, Labelled, Message, Record, to_demonstrations
 from likelier.data.sources import read_rows
 from likelier.data.tokenize import tokenize_records
-from likelier.engine import as_scored
-from likelier.errors import DataError
 from likelier.objectives import METHODS
-from likelier.records import Demonstration, Labelled, Message, Record, to_demonstrations
 from likelier.scoring import attach_scorer, collate
+from likelier.scoring.engine import as_scored
+from likelier.utils.errors import DataError
 from tests.support import chat_pairs, labelled_rows, lora_policy, tiny_policy
 
 

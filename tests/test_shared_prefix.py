@@ -15,7 +15,7 @@ import likelier.scoring.attention as attention_room
 import likelier.scoring.shared_prefix as scorer_room
 from likelier.data.packing import packed_micro_batches
 from likelier.data.tokenize import Group
-from likelier.models import disable_dropout
+from likelier.models.policy import disable_dropout
 from likelier.scoring import SequenceScores, attach_scorer, collate, score_plain, score_shared_prefix
 from likelier.scoring.attention import install_attention
 from likelier.scoring.layout import Layout, Segment, Segments, shared_prefix_layout

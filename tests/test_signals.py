@@ -29,20 +29,19 @@ from likelier import (
     RobustDPO,
     SigmoidNorm,
     SimPO,
-    losses,
 )
-from likelier.config import parse
-from likelier.data.partners import data_hash, token_hash, with_partners
+from likelier.data.mismatched import data_hash, token_hash, with_partners
 from likelier.data.prepare import prepare_data
-from likelier.data.signals import Signals, applied
+from likelier.data.records import Demonstration, Labelled, Pair, Record, Source, to_demonstrations, to_labels
 from likelier.data.tokenize import tokenize_records
-from likelier.engine import as_scored, score_groups
-from likelier.errors import ConfigError, DataError, LikelierWarning
-from likelier.objectives import Objective
-from likelier.options import TrainingOptions
-from likelier.records import Demonstration, Labelled, Pair, Record, Source, to_demonstrations, to_labels
-from likelier.runs import RunFolder
+from likelier.data.weighting import Signals, applied
+from likelier.objectives import Objective, losses
+from likelier.runs.folder import RunFolder
 from likelier.scoring import attach_scorer, collate
+from likelier.scoring.engine import as_scored, score_groups
+from likelier.training.config import parse
+from likelier.training.options import TrainingOptions
+from likelier.utils.errors import ConfigError, DataError, LikelierWarning
 from tests.support import chat_pairs, labelled_rows, logged, tiny_policy, tiny_tokenizer
 
 DW, DL = torch.tensor([2.0], dtype=torch.double), torch.tensor([-1.0], dtype=torch.double)
@@ -462,7 +461,7 @@ def test_a_set_of_ties_alone_is_refused() -> None:
 
 
 def test_the_command_reads_votes_by_a_map_and_trains_on_them(tmp_path: Path) -> None:
-    from likelier import cli
+    from likelier.cli import main as cli
 
     policy = tiny_policy(dtype=torch.float32)
     policy.model.save_pretrained(tmp_path / "model")

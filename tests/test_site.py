@@ -14,8 +14,8 @@ from types import ModuleType
 
 import pytest
 
-from likelier.config import RunOptions, hyperparameter_fields
-from likelier.options import ChatOptions, DataSet, LoraOptions, TrainingOptions
+from likelier.training.config import RunOptions, hyperparameter_fields
+from likelier.training.options import ChatOptions, DataSet, LoraOptions, TrainingOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 _LOADS = {  # tag -> attributes whose address a browser fetches by itself
@@ -116,10 +116,10 @@ def test_formulas_are_mathml(site: Path) -> None:
 
 def test_the_api_pages_name_what_they_document(site: Path) -> None:
     wanted = {
-        "library": ("likelier.trainer.PreferenceTrainer", "likelier.models.load_policy"),
-        "losses": ("likelier.losses.dpo_loss", "likelier.losses.kto_loss", "likelier.losses.nll_loss"),
-        "objectives": ("likelier.objectives.pairs.DPO", "likelier.objectives.rows.KTO"),
-        "scoring": ("likelier.scoring.score.SequenceScores", "likelier.scoring.batch.collate"),
+        "library": ("likelier.training.trainer.PreferenceTrainer", "likelier.models.policy.load_policy"),
+        "losses": tuple(f"likelier.objectives.losses.{name}_loss" for name in ("dpo", "kto", "nll")),
+        "objectives": ("likelier.objectives.pairwise.DPO", "likelier.objectives.pointwise.KTO"),
+        "scoring": ("likelier.scoring.plain.SequenceScores", "likelier.scoring.batch.collate"),
     }
     for page, names in wanted.items():
         text = (site / "api" / f"{page}.html").read_text(encoding="utf-8")

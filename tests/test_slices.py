@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from likelier.data.load import load_preferences
 from likelier.data.sources import read_rows
-from likelier.errors import ConfigError, DataError
-from likelier.options import DataSet
+from likelier.training.options import DataSet
+from likelier.utils.errors import ConfigError, DataError
 
 
 def table(name: str, count: int) -> datasets.Dataset:

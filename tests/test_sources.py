@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from likelier.data.sources import read_rows
-from likelier.errors import DataError
+from likelier.utils.errors import DataError
 
 ROWS = [
     {"prompt": "Is it right?", "chosen": "yes", "rejected": "no"},

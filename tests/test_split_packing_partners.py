@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likelier.data.load import load_preferences
+from likelier.data.mismatched import data_hash, derangement, with_partners
 from likelier.data.packing import StepSampler, padded_micro_batches, padded_tokens
-from likelier.data.partners import data_hash, derangement, with_partners
+from likelier.data.records import Message, Pair, Source
 from likelier.data.split import prompt_key, split_by_prompt
 from likelier.data.tokenize import Group, tokenize_records
-from likelier.errors import DataError
-from likelier.records import Message, Pair, Source
+from likelier.utils.errors import DataError
 from tests.support import labelled_rows, tiny_policy, tiny_tokenizer
 
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 import yaml
 
-from likelier import cli, load_policy
-from likelier.errors import ConfigError, RunFolderError
-from likelier.reference.identity import identities
-from likelier.runs import RunFolder, final_folder
+from likelier import load_policy
+from likelier.cli import main as cli
+from likelier.experiments.stages import StagedConfig, parse_stages, train_stages
+from likelier.runs.folder import RunFolder, final_folder
 from likelier.scoring import attach_scorer
-from likelier.stages import StagedConfig, parse_stages, train_stages
+from likelier.scoring.reference.identity import identities
+from likelier.utils.errors import ConfigError, RunFolderError
 from tests.support import labelled_rows, tiny_policy
 from tests.test_cli import as_json, pair_rows, write_lines
 
@@ -84,7 +85,7 @@ class Cut(Exception):
 
 
 def _cut_in(monkeypatch: pytest.MonkeyPatch, method: str, step: int) -> None:
-    from likelier.trainer import PreferenceTrainer
+    from likelier.training.trainer import PreferenceTrainer
 
     publish = PreferenceTrainer._save_checkpoint
 
@@ -131,7 +132,7 @@ def test_a_stage_cut_before_its_first_checkpoint_begins_again(given: dict[str, s
     options = values(given, tmp_path / "run")
     options.pop("save_steps")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("likelier.steps.StepWalker.walk", lambda *a: (_ for _ in ()).throw(Cut()))
+        patch.setattr("likelier.training.step.StepWalker.walk", lambda *a: (_ for _ in ()).throw(Cut()))
         with pytest.raises(Cut):
             train_stages(parse_stages(options))
     assert (tmp_path / "run" / "1-sft").exists()
@@ -218,7 +219,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(given: dict[str, str],
 
 
 def test_original_is_a_word_for_stages_only() -> None:
-    from likelier.config import parse
+    from likelier.training.config import parse
 
     with pytest.raises(ConfigError, match="reference=original is for runs in stages"):
         parse({"model": "m", "data": "d", "output": "o", "reference": "original"})

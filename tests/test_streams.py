@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from likelier import cli, faults
 from likelier.advice.estimate import bytes_of
+from likelier.cli import faults
+from likelier.cli import main as cli
 from likelier.data.load import load_preferences
 from likelier.data.sources import read_rows
-from likelier.errors import ConfigError, RunFolderError
-from likelier.generation import Decoding
-from likelier.jsontext import encodable
-from likelier.models import load_policy
-from likelier.paths import local
-from likelier.runs import RunFolder
+from likelier.models.generation import Decoding
+from likelier.models.policy import load_policy
+from likelier.runs.folder import RunFolder
+from likelier.utils.errors import ConfigError, RunFolderError
+from likelier.utils.files import local
+from likelier.utils.strict_json import encodable
 
 SAYS = """
 from likelier.streams import end_streams, prepare_streams
@@ -77,7 +78,7 @@ def test_a_stream_of_another_encoding_gets_json_that_reads_as_the_same(encoding:
 
 def test_a_closed_stream_gives_its_number_to_no_file(tmp_path: Path) -> None:
     program = (
-        "from likelier.streams import prepare_streams; prepare_streams(); import os\n"
+        "from likelier.cli.streams import prepare_streams; prepare_streams(); import os\n"
         f"number = os.open({str(tmp_path / 'file')!r}, os.O_WRONLY | os.O_CREAT)\n"
         "os.write(2, str(number).encode())\n"
     )
@@ -187,7 +188,7 @@ def test_extreme_sampling_is_refused(settings: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-3, 1.0, 1e3])
 def test_sampling_within_the_range_writes(temperature: float) -> None:
-    from likelier.generation import write_answers
+    from likelier.models.generation import write_answers
     from tests.support import tiny_policy
 
     policy = tiny_policy()

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from likelier.data.formats import convert
 from likelier.data.formats.spelled import NotSpelled, parse_spelled
 from likelier.data.load import load_preferences
+from likelier.data.records import Message, Record, Source
 from likelier.data.sources import NamedRows, read_rows
-from likelier.errors import DataError
-from likelier.records import Message, Record, Source
+from likelier.utils.errors import DataError
 
 U = {"role": "user", "content": 'What does "it" like?\n\nSay it\'s \\n.'}
 A = {"role": "assistant", "content": "The cat's place, [1] of {them}."}

@@ -19,25 +19,25 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from likelier import cli
+from likelier.cli import main as cli
 from likelier.data import tokenize
 from likelier.data.load import load_preferences
+from likelier.data.records import Labelled, Pair, Record, to_labels
 from likelier.data.shared_ids import sharing_ids
 from likelier.data.tokenize import Tokenized, tokenize_records
-from likelier.errors import ConfigError, DataError, RunFolderError
-from likelier.insight.account import how_again, run_file
-from likelier.insight.reading import read_run
-from likelier.insight.report import report_page
-from likelier.recorded import recorded_data
-from likelier.records import Labelled, Pair, Record, to_labels
-from likelier.runs import RunFolder
-from likelier.sweep.data import load_shared, loose_prompt
-from likelier.sweep.plan import SweepPlan, plan_sweep, seeds_of
-from likelier.sweep.run import run_sweep
+from likelier.experiments.sweep.data import load_shared, loose_prompt
+from likelier.experiments.sweep.plan import SweepPlan, plan_sweep, seeds_of
+from likelier.experiments.sweep.run import run_sweep
+from likelier.insight.report.account import how_again, run_file
+from likelier.insight.report.page import report_page
+from likelier.runs.folder import RunFolder
+from likelier.runs.reader import read_run
+from likelier.scoring.restore import recorded_data
+from likelier.utils.errors import ConfigError, DataError, RunFolderError
 from tests.small_runs import pair_rows, save_tiny, write_rows
 from tests.support import chat_pairs, labelled_rows, tiny_tokenizer
 
-DEMO = Path(__file__).parents[1] / "src" / "likelier" / "demo" / "honest_answers.jsonl"
+DEMO = Path(__file__).parents[1] / "src" / "likelier" / "data" / "honest_answers.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +284,7 @@ def test_pairs_and_their_labels_share_their_ids(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_another_template_has_other_ids() -> None:
-    from likelier.options import ChatOptions
+    from likelier.training.options import ChatOptions
 
     records: list[Record] = list(chat_pairs(2))
     with sharing_ids():
@@ -372,7 +372,7 @@ class Cut(BaseException):
 
 def cut_at(patch: pytest.MonkeyPatch, step: int, beta: float) -> None:
     """Kill the run of this beta after the checkpoint of that step."""
-    from likelier.trainer import PreferenceTrainer
+    from likelier.training.trainer import PreferenceTrainer
 
     publish = PreferenceTrainer._save_checkpoint
 
@@ -558,7 +558,7 @@ def test_a_sweep_of_four_methods_survives_a_kill_and_ends_with_the_frontier(
 def kill_in_the_second_run(words: list[str], out: Path) -> list[str]:
     """Start the command, kill it while the second run trains; returns how far the first two runs are said to be."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "likelier.cli", *words],
+        [sys.executable, "-m", "likelier.cli.main", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -14,9 +14,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from likelier.data.prepare import prepare_data, prepare_groups
+from likelier.data.records import Labelled, Message, Pair, Record, Source, TokenIds
 from likelier.data.tokenize import Group, Tokenized, default_max_length, tokenize_records
-from likelier.errors import DataError, LikelierWarning, ModelError
-from likelier.records import Labelled, Message, Pair, Record, Source, TokenIds
+from likelier.utils.errors import DataError, LikelierWarning, ModelError
 from tests.support import CHATML, chat_pairs, labelled_rows, tiny_tokenizer
 
 CHAT, PLAIN = tiny_tokenizer(), tiny_tokenizer(chat=False)

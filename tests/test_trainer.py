@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from likelier import DPO, KTO, PreferenceTrainer, SimPO, TrainingOptions, load_policy, load_preferences
-from likelier.errors import ConfigError, DataError, LikelierError, LikelierWarning, RunFolderError, TrainingError
-from likelier.records import Labelled, Message, Pair, Source
-from likelier.runs import RunFolder
+from likelier.data.records import Labelled, Message, Pair, Source
+from likelier.runs.folder import RunFolder
+from likelier.utils.errors import (
+    ConfigError,
+    DataError,
+    LikelierError,
+    LikelierWarning,
+    RunFolderError,
+    TrainingError,
+)
 from tests.support import SHARED, chat_pairs, labelled_rows, lora_policy, numbers, tiny_policy
 
 TRL_NAMES = {
@@ -321,7 +328,7 @@ def test_an_error_of_an_interrupted_run_leaves_the_card_when_it_goes_on(tmp_path
 
 
 def test_training_and_scoring_open_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from likelier.cli import main
+    from likelier.cli.main import main
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # sockets are refused for every test
     model = _saved(tmp_path)

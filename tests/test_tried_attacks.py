@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from likelier import cli
-from likelier.durable import flaw_of, seal
-from likelier.errors import ConfigError, RunFolderError
-from likelier.faults import told
-from likelier.models import load_policy
-from likelier.origin import origin_of
-from likelier.outputs import check_output
-from likelier.ownership import take_away_begun
-from likelier.paths import is_stream, local, write_whole
-from likelier.runs import RunFolder
+from likelier.cli import main as cli
+from likelier.cli.faults import told
+from likelier.models.policy import load_policy
+from likelier.runs.folder import RunFolder
+from likelier.runs.ownership import take_away_begun
+from likelier.training.origin import origin_of
+from likelier.utils.durable import flaw_of, seal
+from likelier.utils.errors import ConfigError, RunFolderError
+from likelier.utils.files import is_stream, local, write_whole
+from likelier.utils.outputs import check_output
 from tests.small_runs import SmallRuns
 
 DEEP = "[" * 100_000

@@ -12,13 +12,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
-from likelier.cli import main
-from likelier.data.formats.content import Unfit, read_messages
-from likelier.data.formats.reading import check_answers
+from likelier.cli.main import main
+from likelier.data.formats.detect import check_answers
+from likelier.data.formats.messages import Unfit, read_messages
 from likelier.data.preview import as_json, preview_rows
+from likelier.data.records import Pair, Source
 from likelier.data.tokenize import tokenize_records
-from likelier.errors import DataError
-from likelier.records import Pair, Source
+from likelier.utils.errors import DataError
 from tests.chat_templates import LLAMA3, MISTRAL, QWEN3, TEMPLATES
 from tests.support import tiny_model, tiny_tokenizer
 from tests.test_fidelity import USER, found, pair, problem, tokenizer

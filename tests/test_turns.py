@@ -11,14 +11,14 @@ import pytest
 from likelier.data.formats import convert
 from likelier.data.load import load_preferences
 from likelier.data.prepare import prepare_data
+from likelier.data.records import Message, Pair, Record, answers_of, to_demonstrations, to_labels
 from likelier.data.shared_ids import sharing_ids
 from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.token_cache import TokenFolder
 from likelier.data.tokenize import Group, Tokenized, tokenize_records
 from likelier.data.turns import joined
-from likelier.errors import ConfigError
-from likelier.options import ChatOptions
-from likelier.records import Message, Pair, Record, answers_of, to_demonstrations, to_labels
+from likelier.training.options import ChatOptions
+from likelier.utils.errors import ConfigError
 from tests.support import tiny_tokenizer
 
 CALL = [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]
@@ -352,7 +352,7 @@ def test_ids_in_common_keep_masks_and_never_join_answers_to_different_prompts(ch
 
 
 def test_what_convert_writes_reads_as_the_same_records(tmp_path: Path) -> None:
-    from likelier.data.export import write_records
+    from likelier.data.convert import write_records
 
     for number, row in enumerate((TRAJECTORY, BEGUN, {"messages": [ASKED, *TRAJECTORY["chosen"]]})):
         found, path = records(row), tmp_path / f"{number}.jsonl"

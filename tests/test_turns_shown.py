@@ -13,21 +13,21 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from likelier.audit import audit_records
+from likelier.data.audit import audit_records
 from likelier.data.masks import together
+from likelier.data.records import Labelled, Message, Pair, Source
 from likelier.data.tokenize import Group, tokenize_records
-from likelier.evaluation.heldout import evaluate_groups
-from likelier.evaluation.telling import telling_pairs, token_by_token
-from likelier.generation import prompt_ids
-from likelier.insight.heatmap import legend_text, numbers_of, pieces_of, scale_of, token_spans, token_text
 from likelier.insight.inspect.look import _with_reward, _without_reference
 from likelier.insight.inspect.text import _token_table
+from likelier.insight.pages.heatmap import legend_text, numbers_of, pieces_of, scale_of, token_spans, token_text
+from likelier.models.generation import prompt_ids
 from likelier.objectives import METHODS
-from likelier.options import ChatOptions
-from likelier.records import Labelled, Message, Pair, Source
-from likelier.reference import Reference, ReferenceScoring
-from likelier.rewards import implicit_rewards
 from likelier.scoring import attach_scorer
+from likelier.scoring.implicit_rewards import implicit_rewards
+from likelier.scoring.reference import Reference, ReferenceScoring
+from likelier.training.close_ups import telling_pairs, token_by_token
+from likelier.training.evaluation.heldout import evaluate_groups
+from likelier.training.options import ChatOptions
 from tests.support import tiny_policy, tiny_tokenizer
 
 ASKED = (Message("user", "one"),)

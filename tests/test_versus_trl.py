@@ -10,8 +10,8 @@ import torch
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from likelier import DPO, IPO, KTO, APODown, APOZero, Hinge, PreferenceTrainer, RobustDPO, SigmoidNorm, SimPO
+from likelier.data.records import Labelled, Message, Pair
 from likelier.objectives import Objective
-from likelier.records import Labelled, Message, Pair
 from tests.support import chat_pairs, labelled_rows, tiny_policy
 
 STEPS, BATCH, RATE = 5, 4, 2e-3

@@ -8,12 +8,12 @@ import torch
 import transformers as hf
 
 from likelier import load_policy
-from likelier.audit.model import tokenizer_of
-from likelier.errors import ModelError
-from likelier.evaluation.judge import load_judge
-from likelier.generation import Decoding, write_answers
-from likelier.options import ChatOptions
+from likelier.models.generation import Decoding, write_answers
+from likelier.models.tokenizer import tokenizer_of
 from likelier.scoring import attach_scorer
+from likelier.training.options import ChatOptions
+from likelier.training.rewards import load_judge
+from likelier.utils.errors import ModelError
 from tests.architectures import group
 from tests.small_runs import pair_rows, train, write_rows
 from tests.support import CHATML, grow_tokenizer, tiny_model, tiny_tokenizer

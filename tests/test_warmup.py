@@ -8,13 +8,13 @@ import torch
 from transformers import TrainerCallback
 
 from likelier import KTO, PreferenceTrainer, SimPO
-from likelier.errors import ConfigError, LikelierWarning, TrainingError
 from likelier.insight.diagnose import diagnose
 from likelier.insight.diagnose.ending import UNCHANGED
-from likelier.insight.reading import read_run
-from likelier.movement import UNMOVED, Movement, _checksum, check_schedule, planned_rates
-from likelier.options import TrainingOptions
-from likelier.ranks import ALONE
+from likelier.runs.reader import read_run
+from likelier.training.movement import UNMOVED, Movement, _checksum, check_schedule, planned_rates
+from likelier.training.options import TrainingOptions
+from likelier.utils.distributed import ALONE
+from likelier.utils.errors import ConfigError, LikelierWarning, TrainingError
 from tests.small_runs import read_card
 from tests.support import chat_pairs, labelled_rows, logged, lora_policy, tiny_policy
 from tests.test_diagnose import a_run

@@ -19,15 +19,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from likelier import cli, console, progress
-from likelier.console import Display, counting
-from likelier.errors import RunFolderError
-from likelier.insight import follow, watch
-from likelier.insight.follow import Follower
-from likelier.insight.reading import RunReader, is_held
+from likelier.cli import main as cli
+from likelier.insight.live import follow, progress, watch
+from likelier.insight.live.follow import Follower
+from likelier.insight.live.view import Pace, pace_of, seconds_left, sparkline, view_of
 from likelier.insight.verdicts import Verdict
-from likelier.insight.view import Pace, pace_of, seconds_left, sparkline, view_of
-from likelier.runs import RunFolder
+from likelier.runs.folder import RunFolder
+from likelier.runs.reader import RunReader, is_held
+from likelier.utils import console
+from likelier.utils.console import Display, counting
+from likelier.utils.errors import RunFolderError
 from tests.small_runs import SmallRuns, read_card, train, write_card
 
 Json = dict[str, Any]
@@ -109,7 +110,7 @@ def test_a_reader_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.Mon
     now = reader.read()
     assert [row["step"] for row in now.steps] == [1] and now.evaluations[0]["kl"] == 3.25
     with monkeypatch.context() as patch:
-        patch.setattr("likelier.insight.reading._row", lambda *line: pytest.fail("read again"))
+        patch.setattr("likelier.runs.reader._row", lambda *line: pytest.fail("read again"))
         assert len(reader.read().steps) == 1
     with open(run.path / "metrics.jsonl", "a", encoding="utf-8") as stream:
         stream.write('{"step": 2, "lo')

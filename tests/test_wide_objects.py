@@ -7,7 +7,7 @@ from time import perf_counter
 
 import pytest
 
-from likelier.jsontext import BrokenJson, parse_json
+from likelier.utils.strict_json import BrokenJson, parse_json
 
 
 def wide(count: int, *more: str) -> str:

@@ -23,14 +23,14 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from likelier import DPO, IPO, KTO, SimPO
-from likelier.console import say_error
-from likelier.errors import OtherRankEndedError
-from likelier.interruption import Interrupted
-from likelier.models import Policy, decoder_layers
+from likelier.data.records import Record
+from likelier.experiments.stages import parse_stages, train_stages
+from likelier.models.policy import Policy, decoder_layers
 from likelier.objectives import Objective
-from likelier.records import Record
-from likelier.stages import parse_stages, train_stages
-from likelier.trainer import PreferenceTrainer
+from likelier.training.stop_signals import Interrupted
+from likelier.training.trainer import PreferenceTrainer
+from likelier.utils.console import say_error
+from likelier.utils.errors import OtherRankEndedError
 from tests.support import chat_pairs, labelled_rows, lora_policy, tiny_policy
 
 

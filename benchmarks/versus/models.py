@@ -42,7 +42,7 @@ FIRST_WORD = 2  # 0 pads, 1 ends
 def model_folder(name: str, where: Path) -> Path:
     """The folder of a model; a random one is made under `where`."""
     if name == "demo":
-        from likelier.loading import demo_model_folder
+        from likelier.models.loading import demo_model_folder
 
         return demo_model_folder()
     folder = where / name
@@ -74,7 +74,7 @@ def _save_random(config: dict[str, int], tokenizer: Any, folder: Path) -> None:
 def _demo_tokenizer() -> Any:
     from transformers import AutoTokenizer
 
-    from likelier.loading import demo_model_folder
+    from likelier.models.loading import demo_model_folder
 
     return AutoTokenizer.from_pretrained(str(demo_model_folder()))
 

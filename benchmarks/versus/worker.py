@@ -77,7 +77,11 @@ def _trace(trainer: Any) -> dict[str, Any]:
 def _import(rival: str) -> float:
     """Import what the rival needs; returns the seconds it took."""
     started = time.perf_counter()
-    needed = ("likelier.trainer",) if rival.startswith("likelier") else ("datasets", "peft", "trl.trainer.dpo_trainer")
+    needed = (
+        ("likelier.training.trainer",)
+        if rival.startswith("likelier")
+        else ("datasets", "peft", "trl.trainer.dpo_trainer")
+    )
     for name in ("torch", "transformers", *needed):
         import_module(name)
     return time.perf_counter() - started
@@ -125,8 +129,8 @@ def _seen_by_trl(trainer: Any, batches: Sequence[PaddedBatch]) -> dict[str, Any]
 
 def _seen_by_likelier(job: Job, trainer: Any) -> dict[str, Any]:
     """The tokens that likelier trained on, and how its steps were cut: tokens fed, and scored, of each micro-batch."""
-    from likelier.engine import micro_batches
     from likelier.scoring import collate
+    from likelier.scoring.engine import micro_batches
     from likelier.scoring.layout import shared_prefix_layout
     from likelier.scoring.logprobs import default_chunk
 

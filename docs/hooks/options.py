@@ -18,7 +18,7 @@ def _row(name: str, default: str, text: str) -> str:
 
 
 def _section(name: str) -> list[str]:
-    from likelier import config, options
+    from likelier.training import config, options
 
     section: Any = config.RunOptions if name == "RunOptions" else getattr(options, name)
     hints = get_type_hints(section)
@@ -32,8 +32,8 @@ def _what(one: Field[Any], hint: Any) -> str:
 
 
 def _hyperparameters() -> list[str]:
-    from likelier.config import hyperparameter_fields
-    from likelier.flags import _HYPERPARAMETER_HELP as HELP
+    from likelier.cli.flags import _HYPERPARAMETER_HELP as HELP
+    from likelier.training.config import hyperparameter_fields
 
     rows = []
     for name, owners in hyperparameter_fields().items():

@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from likelier.versions import __version__
+from likelier.utils.versions import __version__
 
 if TYPE_CHECKING:
     from likelier.data.columns import Columns
     from likelier.data.load import PreferenceData, load_preferences
-    from likelier.models import Policy, load_policy
+    from likelier.models.policy import Policy, load_policy
     from likelier.objectives import (
         DPO,
         DPOP,
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
         SigmoidNorm,
         SimPO,
     )
-    from likelier.options import ChatOptions, DataSet, LoraOptions, TrainingOptions
-    from likelier.trainer import PreferenceTrainer
+    from likelier.training.options import ChatOptions, DataSet, LoraOptions, TrainingOptions
+    from likelier.training.trainer import PreferenceTrainer
 
 # torch and transformers take seconds to import: each name is imported when it is first used.
 _HOMES = {
     "Columns": "data.columns",
     "PreferenceData": "data.load",
     "load_preferences": "data.load",
-    "Policy": "models",
-    "load_policy": "models",
-    "ChatOptions": "options",
-    "DataSet": "options",
-    "LoraOptions": "options",
-    "TrainingOptions": "options",
-    "PreferenceTrainer": "trainer",
+    "Policy": "models.policy",
+    "load_policy": "models.policy",
+    "ChatOptions": "training.options",
+    "DataSet": "training.options",
+    "LoraOptions": "training.options",
+    "TrainingOptions": "training.options",
+    "PreferenceTrainer": "training.trainer",
     **dict.fromkeys(
         [
             "APODown",

@@ -7,7 +7,7 @@ import sys
 def run() -> None:
     """Run a command; a Ctrl-C before it has begun is one line as well."""
     try:
-        from likelier.cli import run as run_command
+        from likelier.cli.main import run as run_command
     except KeyboardInterrupt:
         os.write(2, b"interrupted\n")
         sys.exit(130)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from likelier.errors import ConfigError
+from likelier.utils.errors import ConfigError
 
 DEFAULT_RANK = 16  # of the adapters that are shown beside a full plan
 _LARGEST = 2.0**60  # bytes: beyond any machine
@@ -123,7 +123,7 @@ def plan_json(plan: Any) -> dict[str, Any]:
 def make_estimate(flags: argparse.Namespace) -> Estimate:
     """The plans that the flags ask for. Raises `ConfigError` for options that are out of range or without effect."""
     from likelier.advice.memory import planner_for
-    from likelier.options import LoraOptions
+    from likelier.training.options import LoraOptions
 
     for name in ("max_length", "token_budget", "batch_size"):
         value = getattr(flags, name)
@@ -161,7 +161,7 @@ def ways(model: str, asked: Any, device: str | None) -> dict[str, Any]:
     import torch
 
     from likelier.advice.weights import find_model
-    from likelier.options import LoraOptions
+    from likelier.training.options import LoraOptions
 
     if asked.lora_r is not None:
         return {f"{'QLoRA' if asked.load_in_4bit else 'LoRA'} r={asked.lora_r}": asked}
@@ -208,8 +208,8 @@ def rows_of_file(data: str, model: str, method: str, max_length: int | None, col
 def rows_of_records(records: Sequence[Any], model: str, method: str, max_length: int | None) -> Sequence[Any]:
     """Token lengths of records, as a run of this method would train on them."""
     from likelier.advice.trace import Row
-    from likelier.audit.model import tokenizer_of
     from likelier.data.prepare import prepare_groups
+    from likelier.models.tokenizer import tokenizer_of
     from likelier.objectives import METHODS
 
     objective = METHODS[method]

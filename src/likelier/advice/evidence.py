@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from likelier.audit import Audit, audit_records
-from likelier.console import say
+from likelier.data.audit import Audit, audit_records
 from likelier.data.columns import Columns
 from likelier.data.load import load_preferences
-from likelier.errors import ConfigError
-from likelier.records import Labelled, Pair, Record
+from likelier.data.records import Labelled, Pair, Record
+from likelier.utils.console import say
+from likelier.utils.errors import ConfigError
 
 FEW_JUDGED_TWICE = 30  # cases: below, a flip rate from repeated judgements says nothing
 _TOSS = 0.45  # a flip rate from here on says that the repeated cases are the disputed ones, not that all are

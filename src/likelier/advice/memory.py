@@ -20,12 +20,12 @@ from likelier.advice.rows import MicroBatch, filled, fullest, longest_row
 from likelier.advice.trace import Alive, Row, StepTracer, Training, tokens_of
 from likelier.advice.weights import Known, Weights, count_weights, find_model, kept_of_a_token
 from likelier.data.tokenize import default_max_length
-from likelier.engine import PACK_LARGER
-from likelier.errors import ConfigError, nearest
-from likelier.generation import WRITE_LARGER
-from likelier.models import default_budget, total_memory
+from likelier.models.generation import WRITE_LARGER
+from likelier.models.policy import default_budget, total_memory
 from likelier.objectives import METHODS, Objective
-from likelier.options import Dtype, LoraOptions, TrainingOptions
+from likelier.scoring.engine import PACK_LARGER
+from likelier.training.options import Dtype, LoraOptions, TrainingOptions
+from likelier.utils.errors import ConfigError, nearest
 
 Device = Literal["cpu", "cuda"]
 _MOST_TOKENS = 65536  # of a micro-batch, as in the default token budget

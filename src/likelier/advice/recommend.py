@@ -18,9 +18,9 @@ from likelier.advice.runfile import StagePlan, run_file, run_options
 from likelier.advice.settings import Setting, Subject, batch_size, remarks, settings_of
 from likelier.advice.tables import size
 from likelier.advice.weights import find_model
-from likelier.errors import ConfigError
 from likelier.objectives import METHODS
-from likelier.options import LoraOptions
+from likelier.training.options import LoraOptions
+from likelier.utils.errors import ConfigError
 
 _QUICK_STEPS = 100
 _HELD_OUT = 0.1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from likelier.advice.settings import Setting
-from likelier.yamltext import comment, inline_yaml
+from likelier.utils.yaml_text import comment, inline_yaml
 
 
 @dataclass(frozen=True)

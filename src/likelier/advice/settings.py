@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from likelier.objectives import METHODS
-from likelier.objectives.rows import KTO
+from likelier.objectives.pointwise import KTO
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _simpo_run(subject: Subject) -> tuple[float, float, float, str]:
 
 
 def _learning_rate(method: str, subject: Subject) -> Setting:
-    from likelier.arguments import LORA_RATE_FACTOR
+    from likelier.training.arguments import LORA_RATE_FACTOR
 
     objective = METHODS[method]
     rate, source = objective.learning_rate, objective.learning_rate_source

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from likelier.advice.estimate import Estimate
 from likelier.advice.memory import MemoryPlan
-from likelier.terminal import SafeConsole
+from likelier.utils.terminal import SafeConsole
 
 PARTS = {
     "weights": "weights",

@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from likelier.architectures import auto_class, freeze_other_parts
+from likelier.data.records import Source
 from likelier.data.tokenize import Group
-from likelier.errors import whole_reason
-from likelier.models import add_lora, checkpoint_activations, disable_dropout
-from likelier.options import LoraOptions
-from likelier.records import Source
+from likelier.models.architectures import auto_class, freeze_other_parts
+from likelier.models.policy import add_lora, checkpoint_activations, disable_dropout
 from likelier.scoring import attention, collate, shared_prefix
 from likelier.scoring.attention import install_attention
 from likelier.scoring.layout import Layout, Segments, shared_prefix_layout
 from likelier.scoring.logprobs import default_chunk
-from likelier.scoring.score import backbone_of, causal_model
+from likelier.scoring.plain import backbone_of, causal_model
+from likelier.training.options import LoraOptions
+from likelier.utils.errors import whole_reason
 
 Kind = Literal["activations", "head"]
 Phase = Literal["forward", "layers", "end"]

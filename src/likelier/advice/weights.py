@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from likelier.advice.trace import Training, build, quantized_layers
-from likelier.architectures import auto_class
-from likelier.durable import read_object
-from likelier.errors import ConfigError, ModelError
-from likelier.loading import DEMO_MODEL, demo_model_folder, locate
-from likelier.options import LoraOptions
-from likelier.paths import local
-from likelier.safe_loading import read_config, reading, say_what_a_file_names
-from likelier.scoring.score import causal_model
+from likelier.models.architectures import auto_class
+from likelier.models.loading import DEMO_MODEL, demo_model_folder, locate
+from likelier.models.safe_loading import read_config, reading, say_what_a_file_names
+from likelier.scoring.plain import causal_model
+from likelier.training.options import LoraOptions
+from likelier.utils.durable import read_object
+from likelier.utils.errors import ConfigError, ModelError
+from likelier.utils.files import local
 
 # NF4 with double quantization (bitsandbytes): half a byte a weight, a byte for each block of 64, and four bytes for
 # each 256 of those blocks.

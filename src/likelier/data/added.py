@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from likelier.data.fidelity import Render, names_in
+from likelier.data.records import Message, Record, Source, answers_of
 from likelier.data.rendering import REASONING_FIELDS, RowRefused, reasoning_in
-from likelier.records import Message, Record, Source, answers_of
 
 _MARK = "zqx0an1answer2qz"
 

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from likelier.errors import DataError
+from likelier.utils.errors import DataError
 
 MOST_TIMES, HARMLESS = 100, 2**28  # how many times its size a file may unpack to, beyond so many bytes
 

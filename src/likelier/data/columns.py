@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from likelier.errors import ConfigError, nearest
+from likelier.utils.errors import ConfigError, nearest
 
 PairsFrom = Literal["all", "best", "adjacent"]
 RanksBest = Literal["smallest", "largest", "order"]

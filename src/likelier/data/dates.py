@@ -18,10 +18,10 @@ from functools import lru_cache
 from string import ascii_letters
 from typing import TYPE_CHECKING, Any
 
-from likelier.errors import ConfigError
+from likelier.utils.errors import ConfigError
 
 if TYPE_CHECKING:
-    from likelier.options import ChatOptions
+    from likelier.training.options import ChatOptions
 
 _CLOCK, _GIVEN = "strftime_now", "date_string"
 _GIVEN_FORMAT = "%d %b %Y"  # that of the templates which take one: Llama 3.1 and its kin

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from likelier.data.records import Message, Record, Source
 from likelier.data.rendering import REASONING_FIELDS, RowRefused, Then, as_given, reasoning_in, without_reasoning
-from likelier.jsontext import BrokenJson, parse_json
-from likelier.options import ChatOptions
-from likelier.records import Message, Record, Source
+from likelier.training.options import ChatOptions
+from likelier.utils.strict_json import BrokenJson, parse_json
 
 
 class Render(Protocol):

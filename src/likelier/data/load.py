@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from likelier.console import progress, say
 from likelier.data.columns import Columns, columns_of
 from likelier.data.formats import convert
+from likelier.data.records import Demonstration, Pair, Record, UnusableRows
 from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.split import split_by_prompt
-from likelier.errors import ConfigError, DataError
-from likelier.options import DataSet
-from likelier.records import Demonstration, Pair, Record, UnusableRows
+from likelier.training.options import DataSet
+from likelier.utils.console import progress, say
+from likelier.utils.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from likelier.objectives import DataKind

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from likelier.ends import USUAL_MARKS, Ends
-from likelier.records import Content, Record, Source, answers_of
+from likelier.data.ends import USUAL_MARKS, Ends
+from likelier.data.records import Content, Record, Source, answers_of
 
 _UNKNOWN = "is a control token or plain text, as the model's tokenizer has it (--model tells)"
 _PLAIN = "is plain text for this tokenizer, which the model reads and learns by its letters"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from likelier.ends import Ends
+from likelier.data.ends import Ends
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,18 +7,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from likelier.console import say, warn
+from likelier.data.ends import NOT_NAMED
 from likelier.data.markup import find_markup
-from likelier.data.partners import data_hash, with_partners
+from likelier.data.mismatched import data_hash, with_partners
 from likelier.data.preview import RowPreview, in_brief, in_card, preview_group
-from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
-from likelier.data.signals import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
-from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
-from likelier.data.turns import check_train_on
-from likelier.ends import NOT_NAMED
-from likelier.errors import DataError
-from likelier.options import ChatOptions
-from likelier.records import (
+from likelier.data.records import (
     SPOKEN_FIELDS,
     Demonstration,
     Labelled,
@@ -28,6 +21,13 @@ from likelier.records import (
     to_demonstrations,
     to_labels,
 )
+from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
+from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
+from likelier.data.turns import check_train_on
+from likelier.data.weighting import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
+from likelier.training.options import ChatOptions
+from likelier.utils.console import say, warn
+from likelier.utils.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from likelier.data.dates import date_arguments
-from likelier.errors import ConfigError, DataError, ModelError
-from likelier.jsontext import BrokenJson, parse_json
-from likelier.options import ChatOptions
-from likelier.records import Message, Record, Source, answers_of
+from likelier.data.records import Message, Record, Source, answers_of
+from likelier.training.options import ChatOptions
+from likelier.utils.errors import ConfigError, DataError, ModelError
+from likelier.utils.strict_json import BrokenJson, parse_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

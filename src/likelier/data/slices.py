@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from likelier.data.media import without_decoding
-from likelier.errors import ConfigError, DataError
-from likelier.records import Source
+from likelier.data.records import Source
+from likelier.utils.errors import ConfigError, DataError
 
 
 def is_slice(split: str | None) -> bool:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from likelier.data.archives import open_gzip
+from likelier.data.excel import read_workbook
+from likelier.data.records import Source
 from likelier.data.slices import is_slice, split_rows
-from likelier.data.workbook import read_workbook
-from likelier.errors import ConfigError, DataError, whole_reason
-from likelier.jsontext import BrokenJson, parse_json
-from likelier.options import DataSet
-from likelier.records import Source
+from likelier.training.options import DataSet
+from likelier.utils.errors import ConfigError, DataError, whole_reason
+from likelier.utils.strict_json import BrokenJson, parse_json
 
 Rows = Iterator[tuple[Source, Any]]
 

@@ -6,8 +6,8 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-from likelier.errors import DataError
-from likelier.records import Record, spoken_key
+from likelier.data.records import Record, spoken_key
+from likelier.utils.errors import DataError
 
 
 def prompt_key(record: Record) -> bytes:

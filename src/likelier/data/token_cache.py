@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from likelier.console import warn
 from likelier.data.dates import asks_for_date, dates_written
+from likelier.data.ends import Ends
 from likelier.data.masks import Masks, gaps_of, with_gaps
-from likelier.ends import Ends
-from likelier.options import ChatOptions
-from likelier.paths import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
-from likelier.records import Record, answers_of, content_key
+from likelier.data.records import Record, answers_of, content_key
+from likelier.training.options import ChatOptions
+from likelier.utils.console import warn
+from likelier.utils.files import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,21 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from likelier.console import counting
 from likelier.data.added import find_added
 from likelier.data.dates import dated
+from likelier.data.ends import Ends
 from likelier.data.fidelity import LOSSES, Fidelity, Render
-from likelier.data.masks import (
-    Mask,
-    Masks,
-    answer_bytes,
-    cut_right,
-    each_mask,
-    together,
-    trained_count,
-    trained_runs,
-)
+from likelier.data.masks import Mask, Masks, answer_bytes, cut_right, each_mask, together, trained_count, trained_runs
 from likelier.data.plain import TextKind, encode, kind_of_answer
+from likelier.data.records import Message, Pair, Record, Source, TokenIds, Unusable, UnusableRows, answers_of
 from likelier.data.rendering import RowRefused, Then, check_template, render
 from likelier.data.shared_ids import ids_in_common
 from likelier.data.token_cache import RecordIds, TokenFolder, no_ids
@@ -36,19 +28,9 @@ from likelier.data.too_long import over_limit, surely_too_long
 from likelier.data.turns import as_trained, begins_answer, check_begun, common_prefix, edges, joined, turn_masks
 from likelier.data.unknown import Unknown
 from likelier.data.unprinted import Unprinted, find_unprinted
-from likelier.ends import Ends
-from likelier.errors import DataError
-from likelier.options import ChatOptions
-from likelier.records import (
-    Message,
-    Pair,
-    Record,
-    Source,
-    TokenIds,
-    Unusable,
-    UnusableRows,
-    answers_of,
-)
+from likelier.training.options import ChatOptions
+from likelier.utils.console import counting
+from likelier.utils.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

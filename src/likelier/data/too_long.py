@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from likelier.data.records import Content, Record, Source, TokenIds, answers_of
 from likelier.data.rendering import RowRefused
 from likelier.data.token_cache import RecordIds, no_ids
-from likelier.errors import DataError
-from likelier.records import Content, Record, Source, TokenIds, answers_of
+from likelier.utils.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelier.data.masks import Mask
-from likelier.records import Content, TokenIds
+from likelier.data.records import Content, TokenIds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

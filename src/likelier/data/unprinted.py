@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from likelier.data.fidelity import Render, names_in
+from likelier.data.records import Message, Record, Source, answers_of
 from likelier.data.rendering import REASONING_FIELDS, RowRefused, reasoning_in, without_reasoning
-from likelier.records import Message, Record, Source, answers_of
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ which) into one loss per item and one logged reward per answer. It never sees a 
 """
 
 from likelier.objectives.base import DataKind, Objective, Scored
-from likelier.objectives.pairs import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
-from likelier.objectives.rows import KTO, SFT
+from likelier.objectives.pairwise import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
+from likelier.objectives.pointwise import KTO, SFT
 
 METHODS: dict[str, type[Objective]] = {
     objective.method: objective

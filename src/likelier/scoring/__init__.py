@@ -2,7 +2,7 @@
 
 from likelier.scoring.attach import ScorerChoice, ScorerName, attach_scorer, scorer_of
 from likelier.scoring.batch import Batch, collate
-from likelier.scoring.score import SequenceScores, score_plain
+from likelier.scoring.plain import SequenceScores, score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
 
 __all__ = [

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from likelier.errors import LikelierError, ModelError, whole_reason
+from likelier.data.vocabulary import embedding_rows, require_rows_for
 from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
 from likelier.scoring.batch import Batch, PromptGroup, collate
 from likelier.scoring.logprobs import HeadTransform
-from likelier.scoring.score import SequenceScores, backbone_of, causal_model, frozen, score_plain
+from likelier.scoring.plain import SequenceScores, backbone_of, causal_model, frozen, score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
-from likelier.vocabulary import embedding_rows, require_rows_for
+from likelier.utils.errors import LikelierError, ModelError, whole_reason
 
 ScorerName = Literal["auto", "shared-prefix", "plain"]
 _SCORERS: dict[str, Callable[[nn.Module, Batch], SequenceScores]] = {

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from likelier.errors import ModelError
 from likelier.scoring.layout import Segment, Segments
-from likelier.scoring.score import backbone_of
+from likelier.scoring.plain import backbone_of
+from likelier.utils.errors import ModelError
 
 _PREFIX = "likelier_"
 _ORIGINAL_NAMES: dict[str, str] = {}  # of the attention beside which each of ours was registered

@@ -14,7 +14,7 @@ from likelier.scoring.logprobs import (
     linear_token_logprobs,
     token_logprobs,
 )
-from likelier.scoring.score import SequenceScores, backbone_of, causal_model
+from likelier.scoring.plain import SequenceScores, backbone_of, causal_model
 
 _NO_MASK = (1, 1, 1, 1)  # transformers leaves a mask of four dimensions as it is; ours is never looked at
 

@@ -5,10 +5,10 @@ coded values mean, `questions` asks where they can mean several things, `words` 
 winners, rankings and trees into pairs, and `reading` runs them over a file.
 """
 
-from likelier.data.formats.content import Unfit, hh_messages
+from likelier.data.formats.detect import Converted, check_answers, convert, recognise
 from likelier.data.formats.layouts import FORMATS, Format
 from likelier.data.formats.mapping import PRESETS
-from likelier.data.formats.reading import Converted, check_answers, convert, recognise
+from likelier.data.formats.messages import Unfit, hh_messages
 
 __all__ = [
     "FORMATS",

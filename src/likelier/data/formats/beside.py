@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from likelier.data.columns import Columns
-from likelier.data.formats.content import (
+from likelier.data.formats.messages import (
     Row,
     Unfit,
     check_prompt,
@@ -27,8 +27,8 @@ from likelier.data.formats.content import (
     starts_with,
     with_system,
 )
-from likelier.errors import DataError
-from likelier.records import Content, Message, Source
+from likelier.data.records import Content, Message, Source
+from likelier.utils.errors import DataError
 
 Talk = tuple[Message, ...]
 _READINGS = ("system", "context", "unused")

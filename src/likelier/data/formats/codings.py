@@ -13,8 +13,8 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 from likelier.data.columns import Columns
-from likelier.errors import ConfigError, DataError
-from likelier.records import Source
+from likelier.data.records import Source
+from likelier.utils.errors import ConfigError, DataError
 
 Key: TypeAlias = "int | float | str"
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from likelier.data.formats.content import Row, is_answer, is_hh, is_messages
-from likelier.data.formats.judged import judged_pairs, ranked_pairs, winner_pair
+from likelier.data.formats.comparisons import judged_pairs, ranked_pairs, winner_pair
+from likelier.data.formats.messages import Row, is_answer, is_hh, is_messages
 from likelier.data.formats.plain import (
     Conversion,
     completion,
@@ -22,7 +22,7 @@ from likelier.data.formats.plain import (
     pair_with_prompt,
 )
 from likelier.data.formats.trees import rankings_of_messages, rankings_of_trees
-from likelier.records import Source
+from likelier.data.records import Source
 
 Expansion: TypeAlias = "Callable[[Iterable[tuple[Source, Row]]], Iterator[tuple[Source, Row]]]"
 

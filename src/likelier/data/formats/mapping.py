@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from likelier.data.columns import Columns
-from likelier.data.formats.content import Row, Unfit, as_json, as_number, is_conversation, is_messages
+from likelier.data.formats.messages import Row, Unfit, as_json, as_number, is_conversation, is_messages
 from likelier.data.formats.structured import shape_of, structure, structured
-from likelier.errors import DataError, nearest
-from likelier.records import Source
+from likelier.data.records import Source
+from likelier.utils.errors import DataError, nearest
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
 

@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from likelier.data.columns import Columns
-from likelier.data.formats.codings import (
-    Coding,
-    Key,
-    label_coding,
-    table_coding,
-    threshold_coding,
-    winner_coding,
-)
+from likelier.data.formats.codings import Coding, Key, label_coding, table_coding, threshold_coding, winner_coding
 
 Coded: TypeAlias = Literal["winner", "judgements", "label"]
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from likelier.data.formats.beside import joined, settled
 from likelier.data.formats.codings import Reading
-from likelier.data.formats.content import (
+from likelier.data.formats.messages import (
     Row,
     Unfit,
     answer_to,
@@ -22,7 +22,7 @@ from likelier.data.formats.content import (
     split_conversations,
     with_system,
 )
-from likelier.records import Demonstration, Labelled, Message, Pair, Record, Source, Unusable
+from likelier.data.records import Demonstration, Labelled, Message, Pair, Record, Source, Unusable
 
 Conversion: TypeAlias = "Callable[[Row, Source, Reading], Iterable[Record | Unusable]]"
 

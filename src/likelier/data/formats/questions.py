@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 
 from likelier.data.columns import Columns
 from likelier.data.formats.codings import Coding, Key, Reading, key_of
-from likelier.data.formats.content import Row, Unfit, as_list
 from likelier.data.formats.layouts import Format
 from likelier.data.formats.meanings import Choice, choices, is_plain_label
+from likelier.data.formats.messages import Row, Unfit, as_list
 from likelier.data.formats.words import both_quoted, called, place, quoted, ranked_names, share_of, verdict, with_name
-from likelier.errors import DataError
-from likelier.records import Pair, Record, Source, Unusable
+from likelier.data.records import Pair, Record, Source, Unusable
+from likelier.utils.errors import DataError
 
 Placed: TypeAlias = "tuple[Source, Row]"
 

@@ -11,7 +11,7 @@ import re
 from ast import literal_eval
 from typing import Any
 
-from likelier.jsontext import BrokenJson, parse_json
+from likelier.utils.strict_json import BrokenJson, parse_json
 
 _DEEPEST = 64  # lists and objects within one another
 _TOKEN = re.compile(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from likelier.data.formats.content import Row, Unfit, as_objects, is_role, plain
+from likelier.data.formats.messages import Row, Unfit, as_objects, is_role, plain
 from likelier.data.formats.spelled import NotSpelled, parse_spelled
 
 _CHATS = ("messages", "conversations")

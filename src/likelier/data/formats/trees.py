@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from likelier.data.formats.content import Row, is_assistant
-from likelier.errors import DataError
-from likelier.records import Source
+from likelier.data.formats.messages import Row, is_assistant
+from likelier.data.records import Source
+from likelier.utils.errors import DataError
 
 Place: TypeAlias = "tuple[Source, Row]"
 Node: TypeAlias = "Mapping[Any, Any]"

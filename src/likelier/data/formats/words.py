@@ -7,10 +7,10 @@ from typing import Any
 
 from likelier.data.columns import Columns
 from likelier.data.formats.codings import Coding, Reading, key_of
-from likelier.data.formats.content import Row, as_list
 from likelier.data.formats.layouts import Format
 from likelier.data.formats.meanings import sides_of
-from likelier.records import Content, Labelled, Pair, Record, Source, TokenIds, answer_text
+from likelier.data.formats.messages import Row, as_list
+from likelier.data.records import Content, Labelled, Pair, Record, Source, TokenIds, answer_text
 
 _LONGEST = 60  # characters of a text that are shown
 _LOOKED_AT = 100_000  # characters of a text that are looked at

@@ -16,8 +16,8 @@ from likelier.insight.diagnose.length import length_exploitation
 from likelier.insight.diagnose.likelihood import displacement, drift
 from likelier.insight.diagnose.stability import skipped_step, unstable
 from likelier.insight.diagnose.start import distant_reference, wrong_reference
-from likelier.insight.reading import Run
 from likelier.insight.verdicts import Verdict, worst_first
+from likelier.runs.reader import Run
 
 
 @dataclass(frozen=True)

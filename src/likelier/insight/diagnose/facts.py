@@ -10,7 +10,7 @@ from typing import Any
 from likelier.insight.diagnose.items import Items, items_of
 from likelier.insight.diagnose.statistics import Level, Trend, trend_of
 from likelier.insight.diagnose.words import from_to, number
-from likelier.insight.reading import Row, Run, without_prefix
+from likelier.runs.reader import Row, Run, without_prefix
 
 SIDES = ("chosen", "rejected")
 MOVED = 0.5  # nats: one answer became 1.6 times likelier than it was; less cannot be seen in what a model writes

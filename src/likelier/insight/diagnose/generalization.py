@@ -11,8 +11,8 @@ from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import MOVED, SIDES, Facts
 from likelier.insight.diagnose.statistics import Trend, share_interval
 from likelier.insight.diagnose.words import from_to, interval, number, percent
-from likelier.insight.reading import Row
 from likelier.insight.verdicts import Verdict
+from likelier.runs.reader import Row
 
 ROSE = 0.1  # of the loss at the start: a held-out loss wavers by less between evaluations
 LEVEL = 0.02  # of it: a held-out loss that close to its best is at its best

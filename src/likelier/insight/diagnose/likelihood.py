@@ -8,12 +8,12 @@ from difflib import SequenceMatcher
 from statistics import fmean
 from typing import Any
 
-from likelier.console import printable
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import MOVED, Facts, told
 from likelier.insight.diagnose.statistics import Level
 from likelier.insight.diagnose.words import nats, number, percent, rate
 from likelier.insight.verdicts import Verdict
+from likelier.utils.console import printable
 
 LOST = 1.0  # nats an answer, and
 LOST_PER_TOKEN = 0.02  # nats a token (2 %): a smaller loss is what a little training does to any answer

@@ -9,8 +9,8 @@ from likelier.insight.diagnose.ending import WRONG_REFERENCE, ended_with, first_
 from likelier.insight.diagnose.facts import SIDES, Facts
 from likelier.insight.diagnose.statistics import SURE, Level
 from likelier.insight.diagnose.words import nats, number
-from likelier.insight.reading import Row
 from likelier.insight.verdicts import Verdict
+from likelier.runs.reader import Row
 
 OFF = 1e-3  # nats a token, as a mean over the rows of a step: a hundred times what rounding does in float32
 OFF_ROUNDED = 0.02  # the same in 16 bits, or with scores that came with the data and may have been

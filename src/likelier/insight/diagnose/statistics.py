@@ -127,6 +127,6 @@ def is_correlated(value: float, count: int) -> bool:
 
 def share_interval(right: float, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share; (0, 1) without cases."""
-    from likelier.audit.statistics import wilson
+    from likelier.utils.statistics import wilson
 
     return wilson(right, count)

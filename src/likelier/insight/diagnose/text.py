@@ -10,10 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from likelier.console import printable
-from likelier.insight.reading import Run
 from likelier.insight.verdicts import Verdict
-from likelier.terminal import SafeConsole
+from likelier.runs.reader import Run
+from likelier.utils.console import printable
+from likelier.utils.terminal import SafeConsole
 
 STYLES = {"error": "bold red", "warning": "yellow", "good": "bold green", "info": "cyan"}
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from likelier.data.records import Labelled, Pair, Record
 from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored
-from likelier.records import Labelled, Pair, Record
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,25 @@ import torch
 
 from likelier.data.masks import trained_count
 from likelier.data.tokenize import Group
-from likelier.errors import RunFolderError
 from likelier.insight.inspect.chain import Chain, chain_of
 from likelier.insight.inspect.subject import Subject, group_of
-from likelier.insight.reading import read_run
-from likelier.loading import DEMO_MODEL
-from likelier.models import Dtype, Policy, default_token_budget
+from likelier.models.loading import DEMO_MODEL
+from likelier.models.policy import Dtype, Policy, default_token_budget
 from likelier.objectives import Objective
-from likelier.paths import cache_folder
-from likelier.recorded import card_of, final_model, policy_at, recorded_objective, reference_at_start, reference_for
-from likelier.reference import Reference, ReferenceScoring
-from likelier.rewards import implicit_rewards, score_answers, token_rows
+from likelier.runs.reader import read_run
 from likelier.scoring import attach_scorer
+from likelier.scoring.implicit_rewards import implicit_rewards, score_answers, token_rows
+from likelier.scoring.reference import Reference, ReferenceScoring
+from likelier.scoring.restore import (
+    card_of,
+    final_model,
+    policy_at,
+    recorded_objective,
+    reference_at_start,
+    reference_for,
+)
+from likelier.utils.errors import RunFolderError
+from likelier.utils.files import cache_folder
 
 
 @dataclass(frozen=True)

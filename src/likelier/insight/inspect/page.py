@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from likelier.insight.heatmap import HEATMAP_CSS, class_of_piece, legend, pieces_of, scale_of, token_spans
 from likelier.insight.inspect.figures import TOKEN_NUMBERS, decimals, figure_text, notes_of, table_of
 from likelier.insight.inspect.look import Inspection
-from likelier.insight.pages import render
-from likelier.paths import base_names
+from likelier.insight.pages.heatmap import HEATMAP_CSS, class_of_piece, legend, pieces_of, scale_of, token_spans
+from likelier.insight.pages.render import render
+from likelier.utils.files import base_names
 
 
 def as_html(found: Inspection) -> str:

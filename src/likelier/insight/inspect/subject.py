@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from likelier.contents import told
 from likelier.data.load import PreferenceData
 from likelier.data.prepare import prepare_groups
+from likelier.data.records import Demonstration, Labelled, Message, Pair, Record, Source
 from likelier.data.tokenize import Group, tokenize_records
-from likelier.errors import ConfigError, DataError
-from likelier.models import Policy
+from likelier.models.policy import Policy
 from likelier.objectives import Objective
-from likelier.options import ChatOptions
-from likelier.recorded import recorded_signals
-from likelier.records import Demonstration, Labelled, Message, Pair, Record, Source
+from likelier.runs.card import told
+from likelier.scoring.restore import recorded_signals
+from likelier.training.options import ChatOptions
+from likelier.utils.errors import ConfigError, DataError
 
 _TYPED = Source("typed", 1, "row")
 

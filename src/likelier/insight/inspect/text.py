@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from likelier.console import printable
-from likelier.insight.heatmap import (
+from likelier.insight.inspect.figures import TOKEN_NUMBERS, decimals, notes_of, table_of
+from likelier.insight.inspect.look import Inspection
+from likelier.insight.pages.heatmap import (
     LEVELS,
     Piece,
     legend_text,
@@ -15,8 +16,7 @@ from likelier.insight.heatmap import (
     style_of_piece,
     token_text,
 )
-from likelier.insight.inspect.figures import TOKEN_NUMBERS, decimals, notes_of, table_of
-from likelier.insight.inspect.look import Inspection
+from likelier.utils.console import printable
 
 PROMPT_SHOWN = 600
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from likelier.console import printable
 from likelier.data.preview import RowPreview, ShownToken
-from likelier.insight.pages import render
+from likelier.insight.pages.render import render
 from likelier.insight.preview.text import facts
-from likelier.paths import base_names
+from likelier.utils.console import printable
+from likelier.utils.files import base_names
 
 if TYPE_CHECKING:
     from markupsafe import Markup

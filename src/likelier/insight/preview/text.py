@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from likelier.console import printable
 from likelier.data.preview import RowPreview, ShownToken, bracketed, visible
+from likelier.utils.console import printable
 
 _STYLES = {"context": "dim", "trained": "green", "fed": "dim"}
 

@@ -1,0 +1,81 @@
+"""The flags of `likelier train`, made from the option dataclasses: one name, one help text, one default."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+from dataclasses import Field, fields
+from typing import Any, Literal
+
+from likelier.training.config import RunOptions, hyperparameter_fields
+from likelier.training.options import ChatOptions, LoraOptions, TrainingOptions
+
+_HYPERPARAMETER_HELP = {
+    "beta": "inverse temperature: per nat of an answer's log-ratio; for simpo and sigmoid_norm per token",
+    "tau": "strength of the regularization: the target margin is 1 / (2 tau)",
+    "length_normalize": "mean instead of summed log-ratios in ipo",
+    "gamma_beta_ratio": "target margin of simpo in nats a token",
+    "nll_weight": "adds this weight times the chosen answer's negative log-likelihood per token",
+    "penalty": "nats of margin that dpop takes for each nat that the chosen answer loses",
+    "label_smoothing": "chance that a label is wrong (conservative form)",
+    "flip_probability": "chance that a label is flipped (unbiased form)",
+    "desirable_weight": "weight of desirable rows",
+    "undesirable_weight": "weight of undesirable rows",
+    "allow_small_beta": "let simpo run with a beta below 1",
+}
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Add every option as a flag. A flag that is not given leaves no trace in the namespace."""
+    add_section_flags(parser.add_argument_group("the run"), RunOptions)
+    group = parser.add_argument_group("the method's hyperparameters")
+    for name, owners in hyperparameter_fields().items():
+        defaults = ", ".join(f"{method} {_shown(item.default)}" for method, item in owners.items())
+        _flag(
+            group,
+            name,
+            f"{_HYPERPARAMETER_HELP[name]} ({defaults})",
+            isinstance(next(iter(owners.values())).default, bool),
+        )
+    add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
+    add_section_flags(parser.add_argument_group("adapter"), LoraOptions)
+    add_section_flags(parser.add_argument_group("training"), TrainingOptions)
+
+
+def _shown(default: object) -> str:
+    return "from the data" if default is None else f"{default}"
+
+
+def add_section_flags(group: Any, section: type) -> None:
+    """Add the options of one dataclass. A flag that is not given leaves no trace in the namespace."""
+    hints = typing.get_type_hints(section)
+    for item in fields(section):
+        if item.metadata.get("flag", True):
+            many = item.metadata.get("many")
+            _flag(group, item.name, _help(item), hints[item.name] is bool, _choices(hints[item.name]), many)
+
+
+def _help(item: Field[Any]) -> str:
+    text = item.metadata["help"].replace("%", "%%")
+    return text if item.default in (None, "", False) or "default" in text else f"{text} (default: {item.default})"
+
+
+def _choices(hint: Any) -> list[str] | None:
+    for kind in (hint, *typing.get_args(hint)):
+        if typing.get_origin(kind) is Literal:
+            return [str(choice) for choice in typing.get_args(kind)]
+    return None
+
+
+def _flag(
+    group: Any, name: str, text: str, is_bool: bool, choices: list[str] | None = None, many: str | None = None
+) -> None:
+    """One flag; `many` is the shape of each of its words, where it takes several."""
+    flag = "--" + name.replace("_", "-")
+    if is_bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+    elif many:
+        group.add_argument(flag, default=argparse.SUPPRESS, help=text, nargs="+", action="extend", metavar=many)
+    else:
+        metavar = None if choices else name.rsplit("_", 1)[-1].upper()
+        group.add_argument(flag, default=argparse.SUPPRESS, help=text, choices=choices, metavar=metavar)

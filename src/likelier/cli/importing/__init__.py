@@ -1,0 +1,81 @@
+"""`likelier import-config`: a run of TRL, Axolotl or LLaMA-Factory as a run file of ours.
+
+Nothing is dropped in silence: every option of the source is translated, or named in a note that says what differs,
+what needs no option here, or what has no counterpart. What would make another method of it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from likelier.cli.importing import axolotl, llamafactory, trl
+from likelier.cli.importing.common import Draft
+from likelier.cli.importing.text import note_lines, read_source, recognise, render
+from likelier.training.config import parse
+from likelier.utils.console import put, say
+from likelier.utils.errors import ConfigError
+from likelier.utils.files import write_whole
+from likelier.utils.outputs import check_output
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool whose configurations are read: its name in words, its own options, its translation."""
+
+    name: str
+    marks: frozenset[str]
+    translate: Callable[[Draft, str | None], None]
+
+
+TOOLS = {
+    "trl": Tool("TRL", trl.MARKS, trl.translate),
+    "axolotl": Tool("Axolotl", axolotl.MARKS, axolotl.translate),
+    "llama-factory": Tool("LLaMA-Factory", llamafactory.MARKS, llamafactory.translate),
+}
+
+
+def import_config(path: str, tool: str | None = None, trainer: str | None = None) -> Draft:
+    """Translate a configuration file; `tool` and TRL's `trainer` are found out where they are None.
+
+    Raises `ConfigError` for a file that cannot be read or recognised, and for a method that is not here.
+    """
+    values = read_source(path)
+    tool = tool or recognise(path, values, {name: one.marks for name, one in TOOLS.items()})
+    if trainer is not None and tool != "trl":
+        raise ConfigError(f"--trainer is about TRL's files, and {path} is one of {TOOLS[tool].name}; drop it")
+    draft = Draft(TOOLS[tool].name, path, values)
+    TOOLS[tool].translate(draft, trainer)
+    try:
+        parse(draft.options | ({"trainer": draft.trainer} if draft.trainer else {}))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: translated, it would not run: {error}") from error
+    return draft
+
+
+def write_import(
+    path: str,
+    tool: str | None = None,
+    trainer: str | None = None,
+    output: str | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Translate a file to `output`, or to standard output, and say the notes."""
+    if output is not None:
+        check_output(output, inputs=[path], overwrite=overwrite)
+    if output is not None and not Path(output).parent.is_dir():
+        raise ConfigError(f"{output} cannot be written: there is no folder {Path(output).parent}; make it first")
+    draft = import_config(path, tool, trainer)
+    text = render(draft)
+    for line in note_lines(draft):
+        say(line)
+    if output is None:
+        put(text, end="", exact=True)
+        return
+    try:
+        write_whole(Path(output), text.encode())
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
+    say(f"written: {output}")

@@ -1,0 +1,159 @@
+"""`likelier inspect`: flags, and where the result goes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from likelier.utils.errors import ConfigError
+from likelier.utils.outputs import add_overwrite_flag, check_output
+
+if TYPE_CHECKING:
+    from likelier.insight.inspect.look import Inspection
+    from likelier.insight.inspect.subject import Subject
+    from likelier.models.policy import Policy
+
+_TYPED = ("chosen", "rejected", "completion", "label", "plain_text")
+_FROM_FILE = ("data", "columns", "held_out", "pair")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `likelier inspect`."""
+    from likelier.data.columns import add_columns_flag
+
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    row = parser.add_argument_group("a row of a file")
+    row.add_argument(
+        "--row", type=_row, metavar="N", help="its number in the run's data, as the file counts; of several sets NAME:N"
+    )
+    row.add_argument("--data", metavar="F", help="another file instead of the run's own data")
+    add_columns_flag(row)
+    row.add_argument("--held-out", action="store_true", help="the row is one of the run's evaluation data")
+    row.add_argument("--pair", type=_count, metavar="K", help="which of the pairs that a ranking gives (default: 1)")
+    typed = parser.add_argument_group("or typed")
+    typed.add_argument("--prompt", help="the prompt")
+    typed.add_argument("--chosen", help="the preferred answer")
+    typed.add_argument("--rejected", help="the other answer")
+    typed.add_argument("--completion", help="a single answer instead of two")
+    typed.add_argument("--label", choices=["good", "bad"], help="what the single answer is")
+    typed.add_argument(
+        "--plain-text", action="store_true", help="the prompt is text to be continued, not a user's turn"
+    )
+    models = parser.add_argument_group("under which models")
+    models.add_argument(
+        "--at", type=_time, default="end", help="the policy at start, at step-N or at the end (default)"
+    )
+    models.add_argument("--reference", help="the reference model (default: the run's own)")
+    models.add_argument(
+        "--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="arithmetic (default: auto)"
+    )
+    out = parser.add_argument_group("output")
+    out.add_argument("--top", type=_count, metavar="N", help="list only the N tokens of each answer that count most")
+    out.add_argument("--html", metavar="OUT", help="write a page there instead, on which each token shows its numbers")
+    add_overwrite_flag(out)
+    out.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def _row(text: str) -> Any:
+    from likelier.insight.inspect.subject import RowName
+
+    return RowName.parse(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def _time(text: str) -> str:
+    if text in ("start", "end") or (text.startswith("step-") and text[5:].isdecimal()):
+        return text
+    raise ValueError(text)
+
+
+_row.__name__ = "row number"
+_count.__name__ = "whole number from 1 on"
+_time.__name__ = "time (start, step-N or end)"
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Inspect one row and show it."""
+    _check(flags)
+    if flags.html:
+        check_output(flags.html, inputs=[flags.data] if flags.data else [], overwrite=flags.overwrite, page=True)
+    from likelier.insight.inspect.look import Place, look
+
+    found = look(Place(flags.run, flags.at, flags.reference, flags.dtype), lambda *seen: _subject(flags, *seen))
+    if flags.json:
+        from likelier.insight.inspect.figures import as_json
+        from likelier.utils.console import put
+
+        put(json.dumps(as_json(found), indent=2, ensure_ascii=False), exact=True)
+    elif flags.html:
+        _write_page(found, flags.html)
+    else:
+        from likelier.insight.inspect.text import show
+        from likelier.utils.terminal import SafeConsole
+
+        show(found, SafeConsole(), flags.top)
+
+
+def _check(flags: argparse.Namespace) -> None:
+    """Raises `ConfigError` for flags that contradict each other or have no effect."""
+    if (flags.row is None) == (flags.prompt is None):
+        raise ConfigError("name a row with --row N, or type one with --prompt, --chosen and --rejected")
+    idle, other = (_TYPED, "--row") if flags.prompt is None else (_FROM_FILE, "--prompt")
+    _refuse([name for name in idle if getattr(flags, name)], f"with {other}")
+    if flags.prompt is not None:
+        has_pair = flags.chosen is not None and flags.rejected is not None
+        if has_pair == (flags.completion is not None) or (flags.chosen is None) != (flags.rejected is None):
+            raise ConfigError("--prompt takes --chosen and --rejected, or --completion")
+        _refuse(["label"] if has_pair and flags.label else [], "with two answers")
+    if flags.data is None:
+        _refuse(["columns"] if flags.columns else [], "without --data (the run recorded its own)")
+    else:
+        _refuse(["held_out"] if flags.held_out else [], "with --data")
+    if flags.json and flags.html:
+        raise ConfigError("--json and --html were both given; keep one of them")
+    _refuse(["top"] if flags.top and (flags.json or flags.html) else [], "on --json and --html, which hold every token")
+
+
+def _refuse(names: list[str], when: str) -> None:
+    if names:
+        raise ConfigError(f"--{names[0].replace('_', '-')} has no effect {when}; drop it")
+
+
+def _subject(flags: argparse.Namespace, card: dict[str, Any], policy: Policy) -> Subject:
+    """The row that the flags name."""
+    from likelier.data.columns import columns_of
+    from likelier.data.load import load_preferences
+    from likelier.insight.inspect.subject import row_of_file, row_of_run, typed_row
+    from likelier.scoring.restore import recorded_data
+
+    if flags.prompt is not None:
+        has_template = bool(policy.tokenizer.chat_template)
+        if flags.plain_text and not has_template:
+            raise ConfigError("--plain-text has no effect: the tokenizer has no chat template; drop it")
+        answers = {name: getattr(flags, name) for name in ("chosen", "rejected", "completion", "label")}
+        return typed_row(flags.prompt, **answers, talks=has_template and not flags.plain_text)
+    pair = flags.pair or 1
+    if flags.data is not None:
+        return row_of_file(load_preferences(flags.data, columns=columns_of(flags.columns)), flags.row, pair)
+    data = recorded_data(card, flags.run)
+    split_of_one = card.get("run", {}).get("eval_data") is None
+    return row_of_run(data, flags.row, held_out=flags.held_out, split_of_one=split_of_one, pair=pair)
+
+
+def _write_page(found: Inspection, output: str) -> None:
+    from likelier.insight.inspect.page import as_html
+    from likelier.utils.console import say
+    from likelier.utils.files import write_whole
+
+    try:
+        write_whole(Path(output), as_html(found).encode("utf-8", "replace"))
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
+    say(f"written: {output}")

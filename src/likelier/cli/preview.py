@@ -1,0 +1,144 @@
+"""`likelier preview`: flags, and where the result goes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from likelier.training.options import ChatOptions, TrainingOptions
+from likelier.utils.errors import ConfigError, DataError
+from likelier.utils.outputs import add_overwrite_flag, check_output
+
+if TYPE_CHECKING:
+    from likelier.data.load import PreferenceData
+    from likelier.data.preview import RowPreview
+    from likelier.data.records import Record, Unusable
+
+ROWS = 3
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `likelier preview`."""
+    from likelier.cli.flags import add_section_flags
+    from likelier.data.columns import add_columns_flag
+
+    parser.add_argument("file", help="preferences in any known format")
+    parser.add_argument("--model", required=True, help="a model, adapter or run folder, a hub id, demo")
+    which = parser.add_argument_group("which rows")
+    which.add_argument("--rows", type=_count, metavar="N", help=f"the first N (default: {ROWS})")
+    which.add_argument("--row", action="append", metavar="FILE:LINE", help="this one, also by its number alone; again")
+    add_columns_flag(which)
+    add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
+    cut = parser.add_argument_group("length")
+    cut.add_argument("--max-length", type=_count, metavar="N", help=_help_of("max_length"))
+    cut.add_argument("--truncation", choices=_TRUNCATIONS, default="drop", help=_help_of("truncation"))
+    out = parser.add_argument_group("output")
+    out.add_argument("--format", choices=["text", "json"], default="text", help="of what is printed (default: text)")
+    out.add_argument("--html", metavar="OUT", help="write a page there instead")
+    add_overwrite_flag(out)
+
+
+_TRUNCATIONS = ("drop", "cut-prompt-left", "cut-answer-right", "error")
+
+
+def _help_of(name: str) -> str:
+    return next(item.metadata["help"] for item in fields(TrainingOptions) if item.name == name)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+_count.__name__ = "whole number from 1 on"
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Show the rows."""
+    if flags.rows is not None and flags.row:
+        raise ConfigError("--rows and --row were both given; keep one of them")
+    if flags.html and flags.format != "text":
+        raise ConfigError("--format has no effect with --html, which writes a page; drop it")
+    if flags.html:
+        check_output(flags.html, inputs=[flags.file], overwrite=flags.overwrite, page=True)
+    from likelier.data.columns import columns_of
+    from likelier.data.load import load_preferences
+
+    data = load_preferences(flags.file, columns=columns_of(flags.columns))
+    records, unusable = _chosen(data, flags.row, flags.rows or ROWS)
+    rows = _previews(flags, records)
+    rows += [_of_unusable(row) for row in unusable]
+    if flags.format == "json":
+        from likelier.data.preview import as_json
+        from likelier.utils.console import put
+
+        put(json.dumps([as_json(row) for row in rows], indent=2, ensure_ascii=False), exact=True)
+    elif flags.html:
+        _write_page(flags, rows)
+    else:
+        from likelier.insight.preview.text import show
+        from likelier.utils.terminal import SafeConsole
+
+        show(rows, SafeConsole())
+
+
+def _chosen(data: PreferenceData, names: Sequence[str] | None, count: int) -> tuple[list[Record], list[Unusable]]:
+    """The records and unusable rows that are asked for. Raises `DataError` for a row that is not there."""
+    if not names:
+        return list(data.train[:count]), []
+    records: list[Record] = []
+    unusable: list[Unusable] = []
+    for name in names:
+        found = [record for record in data.train if _is_called(record.source, name)]
+        out = [row for row in data.unusable if _is_called(row.source, name)]
+        if not found and not out:
+            places = f"{data.train[0].source} to {data.train[-1].source}"
+            raise DataError(f"no row is called {name}; the usable ones are {places}")
+        records += found
+        unusable += [] if found else out[:1]
+    return records, unusable
+
+
+def _is_called(source: Any, name: str) -> bool:
+    file, colon, number = name.rpartition(":")
+    if not number.isdecimal():
+        return str(source) == name
+    same_file = not colon or file == source.file or file == Path(source.file).name
+    return same_file and int(number) == source.number
+
+
+def _of_unusable(row: Unusable) -> RowPreview:
+    from likelier.data.preview import RowPreview
+
+    problem = f"{row.reason}: {row.detail}".rstrip(": ")
+    return RowPreview(str(row.source), "row", (), (), "", problem, (), ())
+
+
+def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowPreview]:
+    from likelier.data.preview import preview_rows
+    from likelier.models.tokenizer import given_chat_options, tokenizer_with
+
+    given = given_chat_options(flags)
+    tokenizer, max_length, chat = tokenizer_with(flags.model, given)
+    if given and not any(isinstance(record.prompt, tuple) for record in records):
+        raise ConfigError(f"{next(iter(given))} has no effect: no row is a conversation; drop it")
+    return preview_rows(
+        records, tokenizer, max_length=flags.max_length or max_length, truncation=flags.truncation, chat=chat
+    )
+
+
+def _write_page(flags: argparse.Namespace, rows: list[RowPreview]) -> None:
+    from likelier.insight.preview.page import as_html
+    from likelier.utils.console import say
+    from likelier.utils.files import write_whole
+
+    try:
+        write_whole(Path(flags.html), as_html(rows, flags.file, flags.model).encode("utf-8", "replace"))
+    except OSError as error:
+        raise ConfigError(f"{flags.html} cannot be written: {error.strerror or error}") from error
+    say(f"written: {flags.html}")

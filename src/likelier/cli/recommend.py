@@ -1,0 +1,107 @@
+"""`likelier recommend`: from files and memory to a report and a run file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from likelier.advice.choice import Goal
+from likelier.advice.estimate import add_machine_flags, bytes_of
+from likelier.utils.errors import ConfigError
+from likelier.utils.outputs import add_overwrite_flag, check_output
+
+if TYPE_CHECKING:
+    from likelier.advice.recommend import Recommendation
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `likelier recommend`."""
+    from likelier.data.columns import add_columns_flag
+
+    parser.add_argument("files", nargs="+", metavar="FILE", help="preferences: files of pairs, of labels, or of each")
+    parser.add_argument("--model", required=True, help="a hub id, a folder, an adapter folder, a .gguf file, or demo")
+    add_columns_flag(parser)
+    add_machine_flags(parser)
+    parser.add_argument(
+        "--goal",
+        choices=get_args(Goal),
+        help="quick: see whether it can be learnt; robust: labels are not to be trusted; ceiling: the best there is",
+    )
+    parser.add_argument(
+        "--no-reference", action="store_true", help="no reference can be scored, not even before training"
+    )
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="of the report (default: text)")
+    parser.add_argument("--output", metavar="RUN.yaml", help="write the run file that 'likelier train' takes there")
+    add_overwrite_flag(parser)
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Gather evidence, recommend, write."""
+    memory = None if flags.memory is None else bytes_of(flags.memory)
+    if flags.output:
+        check_output(flags.output, inputs=[*flags.files, flags.model], overwrite=flags.overwrite)
+    from likelier.advice.evidence import gather
+    from likelier.advice.recommend import recommend
+    from likelier.data.columns import columns_of
+    from likelier.utils.console import say
+    from likelier.utils.files import write_whole
+    from likelier.utils.shell import quoted
+
+    found = recommend(
+        gather(flags.files, columns_of(flags.columns)),
+        flags.model,
+        memory=memory,
+        device=flags.device,
+        goal=flags.goal,
+        has_reference=not flags.no_reference,
+    )
+    sys.stdout.write(json.dumps(found.as_json(), indent=2) + "\n" if flags.format == "json" else as_text(found))
+    if flags.output:
+        try:
+            write_whole(Path(flags.output), found.run_file.encode())
+        except OSError as error:
+            raise ConfigError(f"{flags.output} cannot be written: {error.strerror or error}") from error
+        say(f"written: {flags.output}; train with: likelier train {quoted(flags.output)}")
+
+
+def as_text(found: Recommendation) -> str:
+    """The recommendation for people."""
+    from likelier.advice.tables import printed
+
+    return printed(_parts(found))
+
+
+def _parts(found: Recommendation) -> Iterator[Any]:
+    from rich.text import Text
+
+    from likelier.advice.tables import plan_table
+
+    methods = ", then ".join(found.choice.methods)
+    yield Text(f"recommended: {methods}, {found.fitted.way.words}")
+    yield Text(f"row of the table: {found.choice.row}")
+    yield from _section("because", found.choice.reasons)
+    yield from _section("evidence", found.evidence.lines())
+    yield from _section("for online training you need", found.online_needs)
+    yield from _section("doubts", found.doubts)
+    yield from _section("alternatives", found.alternatives)
+    yield from _section("decided when the run begins", found.remarks)
+    yield Text("\nmemory\n")
+    yield plan_table(found.fitted.tried)
+    yield from (Text(f"note: {note}") for note in found.fitted.plan.notes)
+    yield Text("\nrun.yaml, each value with its source\n")
+    for line in found.run_file.splitlines():
+        yield Text(f"  {line}", overflow="ignore", no_wrap=True)
+
+
+def _section(title: str, lines: Any) -> Iterator[Any]:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    if lines:
+        yield Text(f"\n{title}")
+        for line in lines:
+            yield Padding(Text(f"- {line}"), (0, 0, 0, 2))

@@ -1,0 +1,383 @@
+"""A file's rows as records: its layout recognised, its codings found, every row that cannot be used accounted for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from likelier.data.columns import Columns
+from likelier.data.formats.annotations import ignored_extras, with_extras
+from likelier.data.formats.codings import Coding, Key, Reading, key_of, label_coding, threshold_coding, winner_coding
+from likelier.data.formats.layouts import FORMATS, Format
+from likelier.data.formats.mapping import PRESETS, ColumnMap, Preset, first_answer, merged, preset_of
+from likelier.data.formats.meanings import understood
+from likelier.data.formats.messages import Row, Unfit, as_list, is_answer
+from likelier.data.formats.questions import directed, question
+from likelier.data.formats.words import in_words
+from likelier.data.records import (
+    Content,
+    Record,
+    Source,
+    TokenIds,
+    Unusable,
+    UnusableRows,
+    answer_text,
+    answers_of,
+    content_key,
+    spoken_key,
+)
+from likelier.data.sources import NamedRows
+from likelier.utils.errors import ConfigError, DataError
+
+
+@dataclass
+class Converted:
+    """Records of one file, the rows left out, the layout's name, columns that were present but not read, and notes.
+
+    `example` is the first row in words where values or a known data set's columns say who won; else empty.
+    """
+
+    records: list[Record]
+    unusable: UnusableRows
+    format: str
+    unread_columns: list[str]
+    notes: list[str] = field(default_factory=list)
+    example: str = ""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A layout, what the file calls it, the map that brings its rows to it, and the known data set whose map it is."""
+
+    layout: Format
+    name: str
+    map: ColumnMap
+    preset: Preset | None = None
+
+
+def recognise(source: Source, row: Row, columns: Columns | None = None) -> Recognised:
+    """The layout of a file from its first row and the column map.
+
+    Raises `DataError` showing columns, the row and the known layouts, or `ConfigError` for a part of the map without
+    effect.
+    """
+    own = columns or Columns()
+    found = _recognise_as(source, row, own)
+    preset = preset_of(row)
+    if found is None and preset is not None:
+        full = merged(preset.of(row), own)
+        found = _recognise_as(source, row, full, preset)
+    if found is None:
+        raise DataError(_unknown(source, row, own))
+    inert = own.given.keys() - own.roles.keys() - found.layout.settings
+    if own.chat is False and own.system is not None:
+        raise ConfigError(
+            "columns: system makes conversations and chat=false keeps texts as they are; drop one of them"
+        )
+    if inert:
+        name = min(inert)
+        raise ConfigError(f"columns: {name} has no effect on '{found.name}' ({source}); drop it")
+    return found
+
+
+def _recognise_as(source: Source, row: Row, columns: Columns, preset: Preset | None = None) -> Recognised | None:
+    mapping = ColumnMap(columns, row)
+    mapped = mapping.shape(row, source)
+    for layout in FORMATS:
+        if layout.fits(mapped) and columns.roles.keys() <= layout.read:
+            return Recognised(layout, preset.name if preset else layout.name, mapping, preset)
+    return None
+
+
+def _unknown(source: Source, row: Row, columns: Columns) -> str:
+    known = "\n".join(f"  {layout.name}: {layout.example}" for layout in (*FORMATS, *PRESETS))
+    mapped = f" With the column map {columns.given} they make no known layout." if columns.roles else ""
+    return (
+        f"{source}: {_what_is_missing(row)}.{mapped}\nThe row: {_shown(row)}\nKnown formats:\n{known}\n"
+        "Rename the columns, or say with columns which of them is what (as flags: --columns prompt=question "
+        "chosen=good rejected=bad; see docs/data.md)"
+    )
+
+
+def _what_is_missing(row: Row) -> str:
+    columns = f"the columns are {sorted(row.keys())}"
+    if {"chosen", "rejected"} <= row.keys():
+        kind = "the assistant's turn alone" if is_answer(row["chosen"]) else "no list of messages"
+        kind = "plain text" if isinstance(row["chosen"], str) else kind
+        return (
+            f"{columns}, without a prompt, and chosen is {kind}: a prompt is never guessed inside a text. "
+            "Add a prompt column"
+        )
+    incomplete = [layout for layout in FORMATS if layout.columns - row.keys()]
+    nearest = min(incomplete, key=lambda layout: (len(layout.columns - row.keys()), -len(layout.columns)))
+    missing = sorted(nearest.columns - row.keys())
+    if 0 < len(missing) < len(nearest.columns):
+        return f"{columns}; for '{nearest.name}' the column {', '.join(missing)} is missing"
+    return f"{columns}: not a format known here"
+
+
+def _shown(row: Row, limit: int = 300) -> str:
+    cells = {key: (value if len(repr(value)) <= 60 else repr(value)[:57] + "...") for key, value in row.items()}
+    text = repr(cells)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+# --- the meaning of coded values -----------------------------------------------------------------------------------
+
+
+def _given_coding(layout: Format, columns: Columns) -> Coding | None:
+    if layout.coded == "label":
+        if columns.threshold is not None:
+            return threshold_coding(columns.threshold)
+        return None if columns.label_coding is None else label_coding(columns.label_coding)
+    return None if columns.winner_coding is None else winner_coding(columns.winner_coding)
+
+
+def _values(rows: Iterable[tuple[Source, Row]], column: str) -> Counter[Key]:
+    found: Counter[Key] = Counter()
+    for _, row in rows:
+        values = [row.get(column)] if column == "label" else as_list(row.get(column))
+        found.update(key for value in values if (key := key_of(value)) is not None)
+    return found
+
+
+def _holds(coding: Coding, values: Iterable[Key], preset: Preset) -> bool:
+    """Whether a file's values are those of the known data set that its columns are of."""
+    return set(values) >= preset.seen and all(coding.meaning(value) is not None for value in values)
+
+
+# --- rows to records -----------------------------------------------------------------------------------------------
+
+
+class _Account:
+    """What is known of a file while its rows pass by."""
+
+    def __init__(self, found: Recognised) -> None:
+        self.found, self.rows = found, 0
+        self.columns: set[str] = set()
+        self.unusable = UnusableRows()
+        self.example: str | None = None
+        self.ranked_by = ""
+        self.talks = False  # whether texts became conversations since there is a column `system`
+        self.judged: set[str] = set()  # ranks, scores: what rankings were made by
+        self.kept: Counter[str] = Counter()  # rows in which a column said something of use
+        self.ignored: Counter[str] = Counter()  # and of none
+        self.prompts: dict[type[Content], Source] = {}  # the first of each kind
+
+    def mapped(self, rows: Iterable[tuple[Source, Row]]) -> Iterator[tuple[Source, Row]]:
+        """The rows under the layout's column names; one that misses a column raises `DataError`."""
+        layout, mapping = self.found.layout, self.found.map
+        for source, row in rows:
+            self.rows += 1
+            self.columns.update(row)
+            try:
+                named = mapping.row(row, source)
+            except Unfit as unfit:
+                self.unusable.add(Unusable(source, unfit.reason, unfit.detail))
+                continue
+            missing = layout.columns - named.keys()
+            if missing:
+                raise DataError(
+                    f"{source}: the column {', '.join(sorted(missing))} is missing; row 1 was read as "
+                    f"'{self.found.name}', this row has {sorted(row.keys())}. Add it, or take the row out"
+                )
+            yield source, named
+
+    def first(self, row: Row, record: Record, reading: Reading) -> None:
+        """Note in words what the first row says, unless its columns are named for what they mean."""
+        if self.example is not None:
+            return
+        if "answers" in row and reading.coding is None:
+            self.ranked_by = "ranks" if row.get("ranks") is not None else "scores"
+        told = reading.coding is not None or self.ranked_by or self.found.preset is not None
+        self.example = in_words(row, record, self.found.layout, reading) if told else ""
+
+    def note(self, row: Row, record: Record) -> None:
+        """Note what was made of a row."""
+        self.prompts.setdefault(type(record.prompt), record.source)
+        self.judged |= {"ranks", "scores"} & row.keys()
+        self.ignored.update(ignored_extras(row, record, self.found.layout.read))
+        if "system" in row and self.found.map.columns.system is None and isinstance(record.prompt, tuple):
+            self.talks |= isinstance(row.get("prompt"), str) and isinstance(first_answer(row), str)
+        self.kept["tools"] += bool(record.tools) and isinstance(record.prompt, tuple)
+        self.kept["votes"] += isinstance(row.get("votes"), (list, tuple))
+
+    def mixture(self) -> str:
+        """Why some prompts are text and some messages, where that follows from how cells were read; else empty."""
+        places = " and ".join(map(str, self.prompts.values()))
+        if len(self.prompts) < 2:
+            return ""
+        if self.found.map.spelled is not None:
+            return f"some cells spell messages and others are plain text ({places})"
+        return f"some rows have a system prompt and others no column for it ({places})" if self._half_system else ""
+
+    @property
+    def _half_system(self) -> bool:
+        return "system" in self.columns & self.found.layout.read and not self.found.map.has_system
+
+    def unread(self) -> list[str]:
+        """Columns that nothing read."""
+        read = self.found.layout.read | self.found.map.used
+        read -= {name for name in self.ignored if not self.kept[name]}
+        read -= {"system"} if self.found.map.without_system else set()
+        if self.found.layout.expand is not None:
+            read -= {name for name in ("rank", "score") if f"{name}s" not in self.judged}
+        for pair in (("score_chosen", "score_rejected"), ("score_first", "score_second")):
+            if not set(pair) <= self.columns | self.found.map.columns.roles.keys():
+                read -= set(pair)  # half a pair of scores says nothing
+        return sorted(self.columns - read)
+
+
+def convert(named: NamedRows, columns: Columns | None = None) -> Converted:
+    """Turn rows into records by their layout, with a column map where the file needs one.
+
+    Rows that cannot be used are counted by reason; missing columns, values without a meaning and values nested too
+    deeply raise `DataError`.
+    """
+    try:
+        return _converted(named, columns)
+    except RecursionError as error:
+        raise DataError(f"{named.name}: a value is nested too deeply to be read; flatten it") from error
+
+
+def _converted(named: NamedRows, columns: Columns | None) -> Converted:
+    rows = iter(named.rows)
+    first = next(rows, None)
+    if first is None:
+        raise DataError(f"{named.name} holds no rows; give a file with at least one preference")
+    found = recognise(*first, columns)
+    account = _Account(found)
+    places = account.mapped(chain([first], rows))
+    reading, places = _prepared(found, places, named.name, columns or Columns())
+    if found.layout.expand is not None:
+        places = found.layout.expand(places)
+    if found.layout.settings & {"ranks_best", "scores_best"}:
+        places = directed(places, found.layout, reading.columns, named.name)
+    records = list(_records(found.layout, places, reading, account))
+    if not records:
+        raise DataError(_nothing(named.name, account))
+    if mixture := account.mixture():
+        raise DataError(
+            f"{named.name}: {mixture}: text goes to the model as it is, messages through its chat template. Write all "
+            "rows in one way, or keep all texts as they are with chat=false (as a flag: --columns chat=false)"
+        )
+    return Converted(
+        records, account.unusable, found.name, account.unread(), _notes(found, reading, account), account.example or ""
+    )
+
+
+def _notes(found: Recognised, reading: Reading, account: _Account) -> list[str]:
+    """What columns and values were taken to mean."""
+    partly = [(name, count) for name, count in account.ignored.items() if account.kept[name]]
+    notes = [f"{name}: of no use in {count} rows ({_PLACELESS[name]})" for name, count in partly]
+    if {str, tuple} <= account.prompts.keys():
+        places = " and ".join(map(str, account.prompts.values()))
+        notes.append(f"some prompts are text, which goes past the chat template, and some are messages ({places})")
+    if account.talks:
+        notes.append("system: the column makes every row a conversation, for the chat template")
+    return notes + _meanings(found, reading, account)
+
+
+_PLACELESS = {"tools": "text goes past the chat template", "votes": "no list of three counts"}
+
+
+def _meanings(found: Recognised, reading: Reading, account: _Account) -> list[str]:
+    if reading.coding is not None:
+        return [f"{found.layout.coded}: {reading.coding.words}"]
+    columns, said = reading.columns, {"ranks": "rank", "scores": "score"}.get(account.ranked_by)
+    best = columns.ranks_best if said == "rank" else columns.scores_best or "largest"
+    if said is None or best is None:
+        return []
+    meaning = "the answers' numbers, the best first" if best == "order" else f"the {best} {said} is the best"
+    return [f"{account.ranked_by}: {meaning}"]
+
+
+def _nothing(name: str, account: _Account) -> str:
+    if account.unusable.rows:
+        summary, first = account.unusable.summary(), account.unusable.rows[0]
+        return f"{name}: none of the {account.rows} rows can be used:\n{summary}\nThe first is {first}"
+    return f"{name}: read as '{account.found.name}', none of the {account.rows} rows prefers one answer to another"
+
+
+def _prepared(
+    found: Recognised, places: Iterator[tuple[Source, Row]], name: str, own: Columns
+) -> tuple[Reading, Iterator[tuple[Source, Row]]]:
+    """What is to be known before the first row is converted; to find a coding, all rows are looked at."""
+    layout, columns = found.layout, found.map.columns
+    coding = _given_coding(layout, columns) if layout.coded else None
+    assumed = coding is not None and found.preset is not None and _given_coding(layout, own) is None
+    if layout.coded and (coding is None or assumed):
+        kept = list(places)
+        values = _values(kept, layout.coded)
+        if coding is None or not _holds(coding, values, found.preset):  # type: ignore[arg-type]
+            coding = understood(layout.coded, values, columns)
+        if coding is None:
+            raise question(layout, kept, values, columns, name)
+        places = iter(kept)
+    return Reading(columns, coding), places
+
+
+def _records(
+    layout: Format, places: Iterable[tuple[Source, Row]], reading: Reading, account: _Account
+) -> Iterator[Record]:
+    unusable = account.unusable
+    for source, row in places:
+        try:
+            for record in layout.convert(row, source, reading):
+                if isinstance(record, Unusable):
+                    unusable.add(record)
+                    continue
+                for good in _checked(with_extras(row, record, layout.read), unusable):
+                    account.first(row, good, reading)
+                    account.note(row, good)
+                    yield good
+        except Unfit as unfit:
+            unusable.add(Unusable(source, unfit.reason, unfit.detail))
+
+
+def _checked(record: Record, unusable: UnusableRows) -> Iterator[Record]:
+    try:
+        check_answers(record)
+    except Unfit as unfit:
+        unusable.add(Unusable(record.source, unfit.reason, unfit.detail, record))
+    else:
+        yield record
+
+
+def check_answers(record: Record) -> None:
+    """Raise `Unfit` for an empty answer, a pair whose two answers are the same, or text that is no Unicode."""
+    answers = answers_of(record)
+    for content in (record.prompt, *answers):
+        _check_unicode(content)
+    for answer in answers:
+        if _is_empty(answer):
+            raise Unfit("empty-answer", _held_besides(answer))
+    if len(answers) == 2 and spoken_key(answers[0]) == spoken_key(answers[1]):
+        raise Unfit("identical-answers")
+
+
+def _is_empty(answer: Content) -> bool:
+    if isinstance(answer, TokenIds):
+        return not answer.ids
+    if isinstance(answer, tuple):  # each turn that the model is to write must be some text, or a call of tools
+        own = (one for one in answer if one.role == "assistant")
+        return any(not one.tool_calls and not one.content.strip() for one in own)
+    return not (answer_text(answer) or "").strip()
+
+
+def _held_besides(answer: Content) -> str:
+    """What an answer without a text holds all the same, in words: nothing of it would be trained on."""
+    fields = (one.fields for one in answer if one.fields) if isinstance(answer, tuple) else ()
+    names = sorted({name for one in fields for name in json.loads(one)})
+    return f"a turn without text or tool_calls, but with {', '.join(names)}" if names else ""
+
+
+def _check_unicode(content: Content) -> None:
+    """JSON can escape half a surrogate pair (an emoji that was cut in two); no tokenizer takes that."""
+    try:
+        content_key(content).encode()
+    except UnicodeEncodeError as error:
+        raise Unfit("not-unicode", f"half a surrogate pair, {error.object[error.start]!a}") from error

@@ -1,0 +1,100 @@
+"""KTO's mismatched answers: every labelled row gets the answer of another row, once and for all.
+
+A seeded derangement over the whole data set: each row's answer serves exactly one other row, never under the same
+prompt, never the same text. It is fixed by the data's hash, so it does not depend on batch size, order or seed, and the
+reference's score of a mismatched answer can be stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import chain
+
+from likelier.data.masks import cut_right, each_mask, together
+from likelier.data.tokenize import Group
+from likelier.utils.errors import DataError
+
+Fits = Callable[[int, int], bool]
+_DRAWS = 100  # a row that fits is nearly always drawn; a scan could pass a long run of rows of one prompt
+_ATTEMPTS = 20  # exchanges of two cannot mend every cycle; another random one nearly always can be mended
+
+
+def data_hash(groups: Sequence[Group]) -> str:
+    """A hash of the data set: its tokens and labels, and the weights, margins and soft labels that are in use."""
+    signals = [(group.weight, group.margin, group.flip_chance) for group in groups]
+    tokens = token_hash(groups)
+    if all(found == (1.0, None, None) for found in signals):
+        return tokens
+    return hashlib.blake2b(f"{tokens}|{signals!r}".encode(), digest_size=16).hexdigest()
+
+
+def token_hash(groups: Sequence[Group]) -> str:
+    """A hash of every token of the data set, and of its labels, in order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for group in groups:
+        digest.update(group.prompt.tobytes() + b"|" + str(group.desirable).encode())
+        for key in group.answer_keys:
+            digest.update(b"|" + key)
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def derangement(groups: Sequence[Group], seed: str) -> list[int]:
+    """For each group the number of the group whose first answer is its partner (a permutation).
+
+    Raises `DataError` where no such arrangement is found, e.g. with a single prompt.
+    """
+    rng = random.Random(seed)
+    prompts = [group.prompt.tobytes() for group in groups]
+    answers = [group.answers[0].tobytes() for group in groups]
+
+    def fits(row: int, partner: int) -> bool:
+        return prompts[row] != prompts[partner] and answers[row] != answers[partner]
+
+    possible = all(2 * max(Counter(kind).values()) <= len(groups) for kind in (prompts, answers))
+    for _ in range(_ATTEMPTS if possible else 0):
+        partner = _arranged(len(groups), fits, rng)
+        if partner is not None:
+            return partner
+    raise DataError(
+        f"{groups[0].source}: KTO's baseline needs, for every row, an answer to another prompt, and these data have "
+        f"too few different prompts or answers for that: {len(groups)} rows, {len(set(prompts))} prompts, "
+        f"{len(set(answers))} answers. Add rows with other prompts, or use pairs with DPO"
+    )
+
+
+def _arranged(count: int, fits: Fits, rng: random.Random) -> list[int] | None:
+    """A random cycle over all rows, mended by exchanges; None where one row finds nobody to exchange with."""
+    order = list(range(count))
+    rng.shuffle(order)
+    partner = [0] * count
+    for here, there in zip(order, order[1:] + order[:1], strict=True):
+        partner[here] = there
+    return partner if all(fits(row, partner[row]) or _swap(row, partner, fits, rng) for row in order) else None
+
+
+def _swap(row: int, partner: list[int], fits: Fits, rng: random.Random) -> bool:
+    """Exchange partners with another row so that both then fit: tried at random first, then one after the other."""
+    count = len(partner)
+    start = rng.randrange(count)
+    drawn = (rng.randrange(count) for _ in range(_DRAWS))
+    for other in chain(drawn, range(start, count), range(start)):
+        if fits(row, partner[other]) and fits(other, partner[row]):
+            partner[row], partner[other] = partner[other], partner[row]
+            return True
+    return False
+
+
+def with_partners(groups: Sequence[Group], max_length: int) -> list[Group]:
+    """The labelled groups with their mismatched answer appended, cut on the right where prompt + answer is too long."""
+    partner = derangement(groups, token_hash(groups))
+    joined = []
+    for group, number in zip(groups, partner, strict=True):
+        own, other = (each_mask(one.masks, len(one.answers))[0] for one in (group, groups[number]))
+        mismatched, mask = cut_right(groups[number].answers[0], other, max_length - len(group.prompt))
+        joined.append(replace(group, answers=(group.answers[0], mismatched), masks=together((own, mask))))
+    return joined

@@ -1,0 +1,196 @@
+"""Which of two is better, on the rows that both were held to: a paired comparison over prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import comb
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from likelier.insight.compare.subjects import Subject
+from likelier.runs.reader import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DRAWS = 4000
+Key = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A held-out pair under one run: its prompt's number in that run, and whether the run is right, by measure."""
+
+    prompt: int
+    right: Mapping[str, bool]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The difference between two subjects on their common rows, with a 95 % bootstrap interval over prompts and runs.
+
+    `runs` counts those of the subject that has fewer: with one, nothing is known of other seeds. `better` and `worse`
+    count prompts; `p` is the two-sided sign test on them.
+    """
+
+    name: str
+    against: str
+    measure: str
+    runs: int
+    items: int
+    prompts: int
+    difference: float
+    low: float
+    high: float
+    better: int
+    worse: int
+    p: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def words(self) -> str:
+        """What the difference says."""
+        if not self.is_clear:
+            return "no clear difference"
+        return "better" if self.low > 0 else "worse"
+
+
+_RIGHT: dict[str, Callable[[float, int], float]] = {
+    "ranking_accuracy": lambda logp, length: logp,
+    "ranking_accuracy_per_token": lambda logp, length: logp / length,
+}
+
+
+def items_of(run: Run) -> dict[Key, Item]:
+    """The held-out pairs of a run's last evaluation, by their place in the data and their lengths in tokens.
+
+    Pairs that share both are left out: nobody could tell which is which. Empty without pairs.
+    """
+    table = (run.detail("end") or {}).get("items") or {}
+    if "chosen" not in table:
+        return {}
+    sides = [table[side] for side in ("chosen", "rejected")]
+    found: dict[Key, Item] = {}
+    twice: set[Key] = set()
+    for at, (source, prompt) in enumerate(zip(table["source"], table["prompt"], strict=True)):
+        logps, lengths = ([side[name][at] for side in sides] for name in ("logps", "lengths"))
+        key = (source, lengths[0], lengths[1])
+        values = {name: [one(*both) for both in zip(logps, lengths, strict=True)] for name, one in _RIGHT.items()}
+        if key in found:
+            twice.add(key)
+        found[key] = Item(prompt, {name: chosen > rejected for name, (chosen, rejected) in values.items()})
+    return {key: item for key, item in found.items() if key not in twice}
+
+
+def compare_pairs(subjects: Sequence[Subject], against: Subject) -> list[Paired]:
+    """Each other subject against one, by each measure, where they have rows in common and none that only seem so."""
+    base = [items_of(run) for run in against.runs]
+    found = []
+    for subject in subjects:
+        if subject is against or any(differ_in_rows(one, run) for one in against.runs for run in subject.runs):
+            continue
+        own = [items_of(run) for run in subject.runs]
+        common = _common([*base, *own])
+        found += [_paired(subject.name, against.name, measure, own, base, common) for measure in _RIGHT if common]
+    return found
+
+
+def differ_in_rows(one: Run, other: Run) -> bool:
+    """Whether two runs of one kind of data were surely not held to the same rows, by the hashes of these.
+
+    Of runs of sweeps the rows' own text is known; of others their tokens, with the weights and margins in use.
+    """
+    if _kind(one) != _kind(other):
+        return False
+    for name, part in (("sweep", "held_out"), ("fingerprint", "eval_hash")):
+        found = [(run.card.get(name) or {}).get(part) for run in (one, other)]
+        hashes = [entry.get("hash") if isinstance(entry, dict) else entry for entry in found]
+        if all(hashes):
+            return hashes[0] != hashes[1]
+    return False
+
+
+def _kind(run: Run) -> frozenset[str]:
+    """What the held-out items are: pairs, answers with a label, answers."""
+    table = (run.detail("end") or run.detail("start") or {}).get("items") or {}
+    return frozenset(table) & {"chosen", "completion", "label"}
+
+
+def _common(tables: Sequence[Mapping[Key, Item]]) -> list[Key]:
+    return [key for key in tables[0] if all(key in table for table in tables)] if tables else []
+
+
+def _paired(
+    name: str,
+    against: str,
+    measure: str,
+    own: Sequence[Mapping[Key, Item]],
+    base: Sequence[Mapping[Key, Item]],
+    common: Sequence[Key],
+) -> Paired:
+    prompts: dict[int, list[Key]] = {}
+    for key in common:
+        prompts.setdefault(base[0][key].prompt, []).append(key)
+    sizes = [len(keys) for keys in prompts.values()]
+    right, against_right = (
+        [[sum(table[key].right[measure] for key in keys) for keys in prompts.values()] for table in tables]
+        for tables in (own, base)
+    )
+    low, high = bootstrap(sizes, right, against_right)
+    means, base_means = ([fmean(of_all) for of_all in zip(*runs, strict=True)] for runs in (right, against_right))
+    differences = [ours - theirs for ours, theirs in zip(means, base_means, strict=True)]
+    better, worse = sum(value > 1e-12 for value in differences), sum(value < -1e-12 for value in differences)
+    return Paired(
+        name,
+        against,
+        measure,
+        runs=min(len(own), len(base)),
+        items=len(common),
+        prompts=len(prompts),
+        difference=sum(differences) / len(common),
+        low=low,
+        high=high,
+        better=better,
+        worse=worse,
+        p=sign_test(better, worse),
+    )
+
+
+def bootstrap(
+    sizes: Sequence[int], own: Sequence[Sequence[float]], base: Sequence[Sequence[float]], seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of the difference of two means over all rows, resampling prompts, and on each side the runs.
+
+    `sizes` are the rows of each prompt; `own` and `base` hold for each run its sum on each prompt.
+    """
+    import numpy as np
+
+    rng, count = np.random.default_rng(seed), len(sizes)
+    prompts = rng.multinomial(count, np.full(count, 1 / count), DRAWS)
+    mine, theirs = ((prompts @ np.array(runs).T * _drawn_runs(rng, len(runs))).sum(axis=1) for runs in (own, base))
+    low, high = np.quantile((mine - theirs) / (prompts @ np.array(sizes)), [0.025, 0.975]).tolist()
+    return low, high
+
+
+def _drawn_runs(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Each run's weight in each draw. One run fewer is drawn than there are: of few, as many would vary too little."""
+    if count == 1:
+        return rng.multinomial(1, [1.0], DRAWS)
+    return rng.multinomial(count - 1, [1 / count] * count, DRAWS) / (count - 1)
+
+
+def sign_test(better: int, worse: int) -> float:
+    """The chance of so uneven a split or a more uneven one, if neither were better: exact, two-sided."""
+    count, least = better + worse, min(better, worse)
+    tail = sum(comb(count, number) for number in range(least + 1))
+    return min(1.0, 2 * tail / 2**count)
+
+
+def paired_json(paired: Paired) -> dict[str, Any]:
+    """As JSON."""
+    return {**vars(paired), "words": paired.words}

@@ -1,0 +1,207 @@
+"""How a run stands, on one screen or in one line: progress, time left, the figures that tell, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite
+from typing import Any
+
+from likelier.insight.report.account import duration, unit
+from likelier.insight.verdicts import Verdict
+from likelier.runs.reader import Row, Run
+from likelier.utils.console import printable
+
+_RECENT = 20  # logged steps from which speed is taken
+_SPARK = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+_SPARK_WIDTH = 24
+_SHOWN = 3  # warnings
+_COLOURS = {"training": "cyan", "done": "green", "failed": "red", "interrupted": "yellow"}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Steps and items (pairs or rows) a second."""
+
+    steps: float
+    items: float
+
+
+def pace_of(rows: Sequence[Row]) -> Pace | None:
+    """The pace over the last logged steps; None as long as there are not two to compare."""
+    timed = [row for row in rows[-_RECENT:] if "seconds" in row and "items" in row]
+    if len(timed) < 2:
+        return None
+    first, last = timed[0], timed[-1]
+    seconds = last["seconds"] - first["seconds"]
+    if seconds <= 0:
+        return None
+    return Pace((last["step"] - first["step"]) / seconds, (last["items"] - first["items"]) / seconds)
+
+
+def seconds_left(run: Run) -> float | None:
+    """Until the last step, evaluations at intervals included as far as there were any; None where it is not known."""
+    pace, total = pace_of(run.steps), run.card.get("total_steps")
+    if pace is None or not pace.steps or not isinstance(total, int):
+        return None
+    evaluating = sum(row.get("seconds", 0.0) for row in run.evaluations if row.get("step"))
+    trained = run.steps[-1]["seconds"]
+    return (total - steps_done(run)) / pace.steps * (1 + evaluating / max(trained, 1e-9))
+
+
+def steps_done(run: Run) -> int:
+    """The last step that was logged."""
+    return int(run.steps[-1]["step"]) if run.steps else 0
+
+
+def step_line(row: Row, total: int | None, pace: Pace | None, unit: str) -> str:
+    """A logged step in one plain line."""
+    named = (("loss", "loss"), ("rewards/margins", "margin"), ("rewards/accuracies", "accuracy"), ("kl", "kl"))
+    parts = [f"step {row['step']}" + (f"/{total}" if total else "")]
+    parts += [f"{short} {row[name]:.3f}" for name, short in named if isinstance(row.get(name), (int, float))]
+    if pace is not None:
+        parts.append(f"{pace.items:.3g} {unit}/s")
+    return "  ".join(parts)
+
+
+def evaluation_line(row: Row, step: int) -> str:
+    """An evaluation in one plain line."""
+    kl = f", KL {_kl(row)}" if _kl(row) else ""
+    return f"held out, step {step}: {_accuracy_or_loss(row)}{kl}"
+
+
+def _accuracy_name(row: Row) -> str:
+    """The metric that says how often the better answer has the higher reward; empty where there is none."""
+    return next((name for name in ("pair_accuracy", "rewards/accuracies") if name in row), "")
+
+
+def _accuracy(row: Row) -> str:
+    """The held-out accuracy by reward, with its interval."""
+    name = _accuracy_name(row)
+    if not name:
+        return ""
+    if row.get("rewards/margins") == 0.0:  # policy and reference are still the same
+        return "no reward differs yet"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    interval = f" ({low:.1%} to {high:.1%})" if low is not None and high is not None else ""
+    return f"accuracy {row[name]:.1%}{interval}"
+
+
+def _accuracy_or_loss(row: Row) -> str:
+    return _accuracy(row) or f"loss {row['loss']:.4f}"
+
+
+def _kl(row: Row) -> str:
+    """KL to the reference, from the policy's own answers."""
+    if "kl_per_token" not in row:
+        return ""
+    error = row.get("kl_standard_error")
+    return f"{row['kl']:.3g} nats an answer" + (f" (standard error {error:.2g})" if error is not None else "")
+
+
+def status_words(run: Run) -> str:
+    """Training, done, failed, ..., and why."""
+    status, error = str(run.card.get("status", "unknown")), run.card.get("error")
+    if status == "training" and not run.steps:
+        return "training has not begun: the reference is scored, the start evaluated"
+    if status == "done" and "training_seconds" in run.card:
+        return f"done in {duration(float(run.card['training_seconds']))}"
+    return printable(f"{status}: {error}" if error and status == "failed" else status)
+
+
+def view_of(run: Run, warnings: Sequence[Verdict] = (), *, note: str = "", ascii_only: bool = False) -> Any:
+    """The whole screen for a rich console. `note` is a line of the viewer's own."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    colour = _COLOURS.get(str(run.card.get("status")), "")
+    head = Text.assemble((printable(run.name), "bold"), f"  {run.method}  ", (status_words(run), colour))
+    grid = Table.grid(padding=(0, 2))
+    for name, value, values in _figures(run):
+        spark = "" if ascii_only else sparkline(values)
+        grid.add_row(Text(name, style="dim"), Text(value), Text(spark, style="cyan"))
+    lines = [head, _bar(run), grid, *_warnings(warnings)]
+    return Group(*lines, *([Text(note, style="yellow")] if note else []))
+
+
+def _bar(run: Run) -> Any:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    done, total = steps_done(run), run.card.get("total_steps")
+    words = [f"step {done}" + (f" of {total}" if total else "")]
+    if run.steps and "seconds" in run.steps[-1]:
+        words.append(duration(run.steps[-1]["seconds"]))
+    left = seconds_left(run)
+    if run.is_running and left:
+        words.append(f"about {duration(left)} left")
+    row = Table.grid(padding=(0, 2))
+    row.add_row(ProgressBar(total=total or 1, completed=done, width=30), Text(", ".join(words)))
+    return row
+
+
+def _figures(run: Run) -> list[tuple[str, str, list[float]]]:
+    """Name, value and course of everything that is known."""
+    found = []
+    for name, metric in (("loss", "loss"), ("margin", "rewards/margins")):
+        _, values = run.column(metric)
+        if values:
+            found.append((name, f"{values[-1]:.4g}", values))
+    _, accuracies = run.column("rewards/accuracies")
+    if accuracies:
+        found.append(("accuracy", f"{accuracies[-1]:.1%} in training", accuracies))
+    return found + _held_out(run) + _speed(run)
+
+
+def _held_out(run: Run) -> list[tuple[str, str, list[float]]]:
+    """The last evaluation, and the last that measured KL."""
+    found = []
+    if run.evaluations:
+        last = run.evaluations[-1]
+        course = run.evaluated(_accuracy_name(last) or "loss")[1]
+        found.append(("held out", f"{_accuracy_or_loss(last)}, step {last.get('step', 0)}", course))
+    measured = [row for row in run.evaluations if "kl_per_token" in row]
+    if measured:
+        words = f"{_kl(measured[-1])}, step {measured[-1].get('step', 0)}"
+        found.append(("KL", words, [row["kl"] for row in measured]))
+    return found
+
+
+def _speed(run: Run) -> list[tuple[str, str, list[float]]]:
+    pace, memory = pace_of(run.steps), run.steps[-1].get("memory_gib") if run.steps else None
+    parts = [] if pace is None else [f"{pace.items:.3g} {unit(run)}/s"]
+    parts += [] if memory is None else [f"{memory:.2f} GiB at most"]
+    return [("speed", ", ".join(parts), [])] if parts else []
+
+
+def _warnings(warnings: Sequence[Verdict]) -> list[Any]:
+    from rich.text import Text
+
+    lines = [
+        Text(warning_line(verdict), style="red" if verdict.severity == "error" else "yellow")
+        for verdict in warnings[:_SHOWN]
+    ]
+    more = len(warnings) - _SHOWN
+    return [*lines, *([Text(f"and {more} more: likelier diagnose", style="dim")] if more > 0 else [])]
+
+
+def warning_line(verdict: Verdict) -> str:
+    """A warning in one plain line."""
+    return printable(f"warning: {verdict.title}")
+
+
+def sparkline(values: Sequence[float], width: int = _SPARK_WIDTH) -> str:
+    """The course of a figure in a few characters, each the mean of its share of the values."""
+    finite = [value for value in values if isfinite(value)]
+    if len(finite) < 2:
+        return ""
+    count = min(width, len(finite))
+    cuts = [len(finite) * place // count for place in range(count + 1)]
+    means = [sum(finite[low:high]) / (high - low) for low, high in pairwise(cuts)]
+    low, spread = min(means), max(means) - min(means)
+    if spread <= 0:
+        return _SPARK[0] * count
+    return "".join(_SPARK[int((value - low) / spread * (len(_SPARK) - 1))] for value in means)

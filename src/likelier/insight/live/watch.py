@@ -1,0 +1,172 @@
+"""`likelier watch`: a run seen from another terminal, until it ends."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from likelier.insight.live.follow import Follower, last_written
+from likelier.insight.live.view import evaluation_line, pace_of, status_words, step_line, view_of, warning_line
+from likelier.insight.report.account import duration, unit
+from likelier.runs.reader import ChangedRunError, Run, is_held
+from likelier.utils.console import put, say
+from likelier.utils.errors import ConfigError, RunFolderError
+from likelier.utils.files import local
+
+ENDED_BADLY = 3
+PATIENCE = 30.0  # seconds in which a run that is not there may appear
+QUIET = 60.0  # seconds without a word after which it is said
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `likelier watch`."""
+    parser.add_argument("run", metavar="RUN", help="a run folder; one that is about to be made is waited for")
+    parser.add_argument("--interval", type=float, metavar="S", help="seconds between two looks (default: 2)")
+    parser.add_argument("--once", action="store_true", help="show how it stands now, and end")
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Watch; gives 0 for a run that is done, 3 for one that failed or was interrupted. Ctrl-C leaves quietly."""
+    if flags.interval is not None and flags.once:
+        raise ConfigError("--interval has no effect with --once; drop it")
+    interval = 2.0 if flags.interval is None else flags.interval
+    if not 0.1 <= interval <= 3600:
+        raise ConfigError(f"--interval {interval:g} is out of range; it must lie between 0.1 and 3600 seconds")
+    path = local(flags.run)
+    follower = Follower(path)
+    try:
+        if flags.once:
+            return _once(path, follower)
+        _wait_for(path, follower)
+        return _watch(path, follower, interval)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _once(path: Path, follower: Follower) -> int:
+    from likelier.utils.terminal import SafeConsole
+
+    now = follower.read()
+    console = SafeConsole()
+    console.print(view_of(now, follower.warnings, note=_note(path, now), ascii_only=console.options.ascii_only))
+    return _code(now) if _is_over(path, now) else 0
+
+
+def _wait_for(path: Path, follower: Follower) -> None:
+    """Until there is a run to look at: a little while, or as long as a process prepares one.
+
+    Raises `RunFolderError` where none appears.
+    """
+    began, is_told = time.monotonic(), False
+    while True:
+        try:
+            follower.read()
+            return
+        except ChangedRunError:
+            raise
+        except RunFolderError:
+            if time.monotonic() - began > PATIENCE and not is_held(path):
+                raise
+        if not is_told:
+            say(f"waiting for a run in {path}")
+            is_told = True
+        time.sleep(0.2)
+
+
+def _watch(path: Path, follower: Follower, interval: float) -> int:
+    from likelier.utils.terminal import SafeConsole
+
+    console = SafeConsole()
+    if console.is_terminal and not console.is_dumb_terminal:
+        last = _show(path, follower, interval, console)
+    else:
+        last = _tell(path, follower, interval)
+    say(_last_words(path, last))
+    return _code(last)
+
+
+def _show(path: Path, follower: Follower, interval: float, console: Any) -> Run:
+    """A live display until the run is over."""
+    from rich.live import Live
+
+    def view() -> Any:
+        now = follower.read()
+        return now, view_of(now, follower.warnings, note=_note(path, now), ascii_only=console.options.ascii_only)
+
+    now, shown = view()
+    with Live(shown, console=console, auto_refresh=False) as live:
+        while not _is_over(path, now):
+            time.sleep(interval)
+            now, shown = view()
+            live.update(shown, refresh=True)
+    return now
+
+
+def _tell(path: Path, follower: Follower, interval: float) -> Run:
+    """Plain lines until the run is over: what is new since the last look."""
+    lines = Lines(put)
+    while True:
+        now = follower.read()
+        lines.tell(now, _note(path, now), [warning_line(verdict) for verdict in follower.new_warnings()])
+        if _is_over(path, now):
+            return now
+        time.sleep(interval)
+
+
+class Lines:
+    """Says what is new of a run, each thing once."""
+
+    def __init__(self, out: Callable[[str], None]) -> None:
+        self._out = out
+        self._folder: Path | None = None
+        self._steps = self._evaluations = 0
+        self._is_quiet = False
+
+    def tell(self, run: Run, note: str, warnings: list[str]) -> None:
+        """Every evaluation, the last step, warnings, and a note when it begins."""
+        if run.folder != self._folder:  # the first look, or the next stage
+            self._out(f"{run.name}: {run.method}, {status_words(run)}")
+            self._folder, self._steps, self._evaluations = run.folder, 0, 0
+        if len(run.steps) > self._steps:
+            total = run.card.get("total_steps")
+            self._out(step_line(run.steps[-1], total, pace_of(run.steps), unit(run)))
+        for row in run.evaluations[self._evaluations :]:
+            self._out(evaluation_line(row, row.get("step", 0)))
+        self._steps, self._evaluations = len(run.steps), len(run.evaluations)
+        for line in [*warnings, *([note] if note and not self._is_quiet else [])]:
+            self._out(line)
+        self._is_quiet = bool(note)
+
+
+def _note(path: Path, run: Run) -> str:
+    """Something to say of a run that says nothing itself."""
+    if not run.is_running or (quiet := time.time() - last_written(run.folder)) < QUIET:
+        return ""
+    since = f"nothing was written for {duration(quiet)}"
+    if not is_held(run.folder) and not is_held(path):
+        return f"{since}, and no process of this machine holds the folder: it was killed, or runs elsewhere"
+    return f"{since}: a long step, evaluation or checkpoint"
+
+
+def _is_over(path: Path, run: Run) -> bool:
+    """Whether nothing more will come: it has ended, and so has the whole that it is a stage of; or it is gone."""
+    if run.is_running:
+        quiet = time.time() - last_written(run.folder)
+        return quiet > QUIET and not is_held(run.folder) and not is_held(path)
+    if run.folder == path or run.card.get("status") != "done":
+        return True
+    return json.loads((path / "run.json").read_text(encoding="utf-8")).get("status") != "training" or not is_held(path)
+
+
+def _last_words(path: Path, run: Run) -> str:
+    if run.is_running:
+        return f"{path}: {_note(path, run)}; --resume goes on from its last checkpoint"
+    return f"{path}: {status_words(run)}"
+
+
+def _code(run: Run) -> int:
+    return 0 if run.card.get("status") == "done" else ENDED_BADLY

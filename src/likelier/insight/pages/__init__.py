@@ -1,0 +1,1 @@
+"""Pages of HTML: templates, charts as SVG, heat maps."""

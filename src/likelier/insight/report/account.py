@@ -1,0 +1,319 @@
+"""What a run's card says, for its report: in a sentence, as figures before and after, as time and memory, and as the
+file that would make it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from likelier.data.builtin import BUILT_IN
+from likelier.insight.compare.subjects import SWEEP_FILE
+from likelier.insight.pages.charts import number
+from likelier.runs.model_card import base_model_id
+from likelier.runs.reader import Row, Run
+from likelier.utils.durable import read_object
+from likelier.utils.errors import RunFolderError
+from likelier.utils.files import base_names, refuse_link
+from likelier.utils.shell import CODE, names_code, quoted
+from likelier.utils.yaml_text import as_yaml, comment
+
+# Metric, its name for a reader, whether it is a share.
+_FIGURES = (
+    ("pair_accuracy", "pairs right by reward", True),
+    ("rewards/accuracies", "items right by reward", True),
+    ("ranking_accuracy", "pairs right by the policy itself", True),
+    ("ranking_accuracy_per_token", "the same, per token", True),
+    ("rewards/margins", "reward margin", False),
+    ("rewards/chosen", "reward of chosen answers", False),
+    ("rewards/rejected", "reward of rejected answers", False),
+    ("logps/chosen", "log-probability of chosen answers, nats", False),
+    ("logps/rejected", "log-probability of rejected answers, nats", False),
+    ("loss", "loss", False),
+    ("kl", "KL to the reference, nats an answer", False),
+    ("reward", "reward of own answers, by the judge", False),
+    ("win_rate", "own answers better than at the start, by the judge", True),
+    ("answer_length", "tokens of own answers", False),
+    ("repetition", "repetition in own answers", True),
+    ("refusals", "refusals", True),
+    ("cut_answers", "own answers cut at the limit", True),
+)
+_BY_REWARD = ("pair_accuracy", "rewards/accuracies")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A line of the table of results: before and after in words, each with its interval; empty where not measured."""
+
+    name: str
+    before: tuple[str, str]
+    after: tuple[str, str]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def block(run: Run, name: str) -> Mapping[str, Any]:
+    """A part of the card; empty where an older run does not have it."""
+    found = run.card.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def sentence(run: Run) -> str:
+    """What was trained, on what and for how long."""
+    options, data = block(run, "options"), block(run, "data")
+    model = base_names(_model(run.card))
+    said = [f"{run.method.upper()} trained {model}"]
+    rows = (data.get("train") or {}).get("groups")
+    if rows:
+        said.append(f"on {rows:,} {unit(run)}")
+    if run.card.get("steps") or run.steps:
+        said.append(f"for {_steps(run)} of {options.get('batch_size', '?')} {unit(run)}")
+    if run.card.get("training_seconds") is not None:
+        said.append(f"in {duration(float(run.card['training_seconds']))} on {run.card.get('device', '?')}")
+    return " ".join(said) + "."
+
+
+def _model(card: Mapping[str, Any]) -> str:
+    """The policy in words, the built-in one by its full name."""
+    words, name = str(card.get("policy") or "a model"), (card.get("run") or {}).get("model")
+    known = base_model_id(card)
+    return words.replace(str(name), known, 1) if known and words.split(" ")[0] == name else words
+
+
+def unit(run: Run) -> str:
+    """What a step counts."""
+    return "rows" if run.method in ("kto", "sft") else "pairs"
+
+
+def _steps(run: Run) -> str:
+    done = int(run.card.get("steps") or (run.steps[-1].get("step", 0) if run.steps else 0))
+    return f"{done:,} step" + ("" if done == 1 else "s")
+
+
+def state(run: Run) -> tuple[str, str]:
+    """How it stands: a severity and words; no words for a run that is done."""
+    status, error = run.card.get("status"), base_names(dict(run.card)).get("error")
+    planned = run.card.get("total_steps")
+    where = _steps(run) + (f" of {planned:,}" if isinstance(planned, int) else "")
+    if status == "training":
+        return "info", f"This run has not ended: {where} so far. Make the report again later for the rest."
+    if status in ("failed", "interrupted"):
+        return "error", f"This run {'failed' if status == 'failed' else 'was interrupted'} after {where}" + (
+            f": {error}" if error else "."
+        )
+    return "good", ""
+
+
+# --- figures ---------------------------------------------------------------------------------------------------
+
+
+def start_and_end(run: Run) -> tuple[Row, Row]:
+    """The evaluation before the first step and the last one; empty where there is none."""
+    first = run.evaluations[0] if run.evaluations and run.evaluations[0].get("step") == 0 else {}
+    last = run.evaluations[-1] if run.evaluations and run.evaluations[-1].get("step") != 0 else {}
+    return first, last
+
+
+def figures(run: Run) -> list[Figure]:
+    """The held-out metrics before and after, those that were measured."""
+    before, after = start_and_end(run)
+    keys = [entry for entry in _FIGURES if entry[0] in before or entry[0] in after]
+    if "pair_accuracy" in (after or before) and unit(run) == "pairs":
+        keys = [entry for entry in keys if entry[0] != "rewards/accuracies"]  # the same pairs, the same rewards
+    return [Figure(name, _measured(before, key, share), _measured(after, key, share)) for key, name, share in keys]
+
+
+def _measured(row: Row, key: str, share: bool) -> tuple[str, str]:
+    """A metric's value, and how sure it is."""
+    value = row.get(key)
+    if not isinstance(value, (int, float)):
+        return "", ""
+    if key in _BY_REWARD and not row.get("rewards/margins"):
+        return "", "no reward differs yet"
+    low, high, error = (row.get(f"{key}_{name}") for name in ("low", "high", "standard_error"))
+    words = number(value, percent=share)
+    if isinstance(low, (int, float)) and isinstance(high, (int, float)):
+        return words, f"{number(low, percent=share)} to {number(high, percent=share)}"
+    return words, f"± {error:.2g}" if isinstance(error, (int, float)) and error else ""
+
+
+def tiles(run: Run) -> list[tuple[str, str]]:
+    """The few figures that stand at the top."""
+    _, after = start_and_end(run)
+    named = [
+        ("held-out accuracy", "pair_accuracy" if "pair_accuracy" in after else "rewards/accuracies", True),
+        ("held-out margin", "rewards/margins", False),
+        ("held-out loss", "loss", False),
+        ("KL in nats", "kl", False),
+    ]
+    if "rewards/margins" in after:
+        named = [entry for entry in named if entry[1] != "loss"]  # it says less
+    found = [(name, number(after[key], percent=share)) for name, key, share in named if key in after]
+    found.append(("steps", f"{_steps(run).split()[0]}"))
+    if run.card.get("training_seconds") is not None:
+        found.append(("training time", duration(float(run.card["training_seconds"]))))
+    if run.card.get("peak_memory_gib"):
+        found.append(("peak memory", f"{float(run.card['peak_memory_gib']):.3g} GiB"))
+    return found
+
+
+# --- the card --------------------------------------------------------------------------------------------------
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """The card in words, local paths cut down to their last part."""
+    return [(name, str(words)) for name, words in _facts(run, base_names(dict(run.card))) if words]
+
+
+def _facts(run: Run, card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    rate, parameters = card.get("learning_rate") or {}, card.get("parameters") or {}
+    yield "model", _model(card) if card.get("policy") else None
+    if parameters.get("all"):
+        share = parameters["trainable"] / parameters["all"]
+        yield "trained", f"{parameters['trainable']:,} of {parameters['all']:,} parameters ({share:.2%})"
+    yield "method", f"{run.method}: {card['explained']}" if card.get("explained") else run.method
+    yield "reference", (card.get("reference") or {}).get("words")
+    yield "reference checked", _proof(card.get("reference") or {})
+    yield "learning rate", f"{rate['value']:g} ({rate['source']})" if rate else None
+    yield "data", (card.get("run") or {}).get("data")
+    yield "data format", card.get("data_format")
+    yield "held out", _held_out(card)
+    yield "arithmetic", f"{card['precision']} on {card.get('device', '?')}" if card.get("precision") else None
+    scorer = card.get("scorer") or {}
+    yield "scorer", f"{scorer.get('name')} ({scorer.get('reason')})" if scorer else None
+    yield "begun", card.get("started")
+
+
+def _proof(reference: Mapping[str, Any]) -> str | None:
+    if "step0_loss" not in reference:
+        return None
+    loss, expected = reference["step0_loss"], reference["step0_loss_expected"]
+    return f"before the first step the loss was {loss:.6f}, where {expected:.6f} was expected"
+
+
+def _held_out(card: Mapping[str, Any]) -> str | None:
+    run, rows = card.get("run") or {}, ((card.get("data") or {}).get("eval") or {}).get("groups")
+    if not rows:
+        return None
+    if run.get("eval_fraction"):
+        return f"{rows:,} items: {float(run['eval_fraction']):.0%} of the prompts"
+    return f"{rows:,} items" + (f" from {run['eval_data']}" if run.get("eval_data") else "")
+
+
+def timing(run: Run) -> list[tuple[str, str]]:
+    """Time, speed and memory."""
+    return [(name, words) for name, words in _timing(run) if words]
+
+
+def _timing(run: Run) -> Iterator[tuple[str, str | None]]:
+    seconds, last = run.card.get("training_seconds"), run.steps[-1] if run.steps else {}
+    spent = seconds if seconds is not None else last.get("seconds")
+    yield "training", None if spent is None else duration(float(spent))
+    for what, key in ((unit(run), "items"), ("tokens", "num_tokens")):
+        rate = float(last.get(key) or 0) / float(spent) if spent else 0.0
+        yield f"{what} a second", number(round(rate, 1)) if rate else None
+    evaluation = block(run, "evaluation")
+    for when, words in (
+        ("start", "evaluation before"),
+        ("interval", "evaluations between"),
+        ("end", "evaluation after"),
+    ):
+        taken = (evaluation.get("seconds") or {}).get(when) if isinstance(evaluation.get("seconds"), dict) else None
+        yield words, None if taken is None else duration(float(taken))
+    share = evaluation.get("share_at_intervals")
+    yield "evaluations between, of training time", None if share is None else number(float(share), percent=True)
+    memory = run.card.get("peak_memory_gib")
+    what = (
+        "most held on the GPU" if str(run.card.get("device", "")).startswith("cuda") else "largest size of the process"
+    )
+    yield f"memory ({what})", None if not memory else f"{float(memory):.3g} GiB"
+
+
+# --- again -----------------------------------------------------------------------------------------------------
+
+
+def run_file(run: Run) -> str | None:
+    """The YAML that makes the run again; None for a run that was not made from files, or not from its own alone.
+
+    That of a run of a sweep is a sweep's file: its seed is the one by which the sweep drew the held-out rows.
+    """
+    given, held_out = dict(block(run, "run")), block(run, "sweep").get("held_out") or {}
+    if not given or BUILT_IN in (given.get("data"), given.get("eval_data")) or held_out.get("from_own_data") is False:
+        return None
+    for name in ("resume", "push_to_hub"):
+        given.pop(name, None)
+    seed = {"seed": held_out["seed"]} if "seed" in held_out else {}
+    parts = (given, block(run, "lora"), block(run, "hyperparameters"), block(run, "options"), block(run, "chat"), seed)
+    named = {name: _plain(value) for part in parts for name, value in part.items() if value not in (None, {}, [])}
+    text = as_yaml(named)
+    return f"{comment(CODE)}\n{text}" if names_code(text) else text
+
+
+def how_again(run: Run) -> tuple[str, str]:
+    """What is to know before the run is made again (of a run of its own nothing), and the command."""
+    held_out = block(run, "sweep").get("held_out")
+    if not held_out:
+        return "", "likelier train run.yaml"
+    named = base_names(str(held_out.get("named", "")))
+    if held_out.get("from_own_data") is False:
+        return f"This run is one of a sweep, held to rows of other data than its own ({named}).", _sweep_command(run)
+    first, own = held_out.get("seed"), block(run, "options").get("seed")
+    words = f"This run is one of a sweep, which drew the held-out rows by seed {first} ({named})."
+    if first in (None, own):
+        return words, "likelier sweep run.yaml"
+    return f"{words} The run of that seed is trained before it.", f"likelier sweep run.yaml --seeds {first} {own}"
+
+
+def _sweep_command(run: Run) -> str:
+    """The command of the run's sweep, as far as its record can be read: of no other file than the one beside it."""
+    try:
+        file = run.folder.resolve().parent / SWEEP_FILE
+        refuse_link(file)
+        record = read_object(file)
+        vary = " ".join(map(quoted, base_names(record["words"])))
+        seeds = [int(seed) for seed in record["seeds"]]
+    except (OSError, ValueError, KeyError, TypeError, RunFolderError):
+        return "likelier sweep FILE"
+    several = f" --seeds {' '.join(map(str, seeds))}" if len(seeds) > 1 else ""
+    caution = f"  # {CODE}" if names_code(vary) else ""
+    return f"likelier sweep FILE{f' --vary {vary}' if vary else ''}{several}{caution}"
+
+
+def demo_command(run: Run) -> str | None:
+    """The command that makes a run on the built-in data again; None for any other run."""
+    given, most = block(run, "run"), block(run, "options").get("max_steps")
+    if given.get("data") != BUILT_IN:
+        return None
+    model = "" if given.get("model") == "demo" else f" --model {quoted(given.get('model'))}"
+    return f"likelier demo{model}" + (f" --max-steps {most}" if most else "")
+
+
+def _plain(value: Any) -> Any:
+    """A value without what was left alone in it."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items() if one is not None}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
+
+
+def identities(run: Run) -> list[tuple[str, str]]:
+    """Hashes, seed and versions."""
+    reference, data = block(run, "reference"), block(run, "data")
+    named = [
+        ("seed", block(run, "options").get("seed")),
+        ("hash of the training rows as tokens", data.get("hash")),
+        ("hash of the reference's weights", reference.get("weights")),
+        ("identity of the reference's scores", reference.get("identity")),
+    ]
+    named.append(
+        ("versions", ", ".join(f"{name} {version}" for name, version in block(run, "versions").items()) or None)
+    )
+    return [(name, str(value)) for name, value in named if value is not None]

@@ -1,0 +1,178 @@
+"""`likelier report`: everything that a run folder tells, as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from likelier.insight.pages.heatmap import HEATMAP_CSS
+from likelier.insight.pages.render import render
+from likelier.insight.report.account import (
+    block,
+    demo_command,
+    facts,
+    figures,
+    how_again,
+    identities,
+    run_file,
+    sentence,
+    state,
+    tiles,
+    timing,
+)
+from likelier.insight.report.curves import curves
+from likelier.insight.report.distributions import distributions
+from likelier.insight.report.examples import clipped, heat_maps, samples
+from likelier.insight.verdicts import Verdict
+from likelier.runs.folder import RunFolder
+from likelier.runs.reader import Run, read_run
+from likelier.utils.console import put
+from likelier.utils.errors import RunFolderError
+from likelier.utils.files import base_names, local, write_whole
+from likelier.utils.outputs import add_overwrite_flag, check_output
+
+MOST_FINDINGS = 20
+_HOLD_OUT = "No data were held out: give --eval-fraction 0.1, or --eval-data FILE, to find it here."
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `likelier report`."""
+    parser.add_argument("run", metavar="RUN", help="a run folder; of a run in stages the last finished one is told")
+    parser.add_argument("--output", metavar="FILE", help="the HTML file (default: report.html in the run folder)")
+    add_overwrite_flag(parser)
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Write the report and say where it lies."""
+    output = Path(flags.output) if flags.output else None
+    put(str(write_report(flags.run, output, overwrite=flags.overwrite)))
+
+
+def write_report(folder: str | Path, output: Path | None = None, *, overwrite: bool = False) -> Path:
+    """Write a run's report, over an older one but over no other file unless `overwrite`; gives its place.
+
+    Raises `RunFolderError` if there is no run, or the report cannot be written there, `ConfigError` for another file.
+    """
+    run = read_run(folder)
+    file = local(output or Path(folder) / "report.html")
+    check_output(file, overwrite=overwrite, page=True)
+    page = report_page(run)
+    try:
+        write_whole(file, page.encode("utf-8", "replace"))
+    except OSError as error:
+        raise RunFolderError(f"{file} cannot be written: {error.strerror or error}; name another --output") from error
+    return file
+
+
+def report_page(run: Run) -> str:
+    """The whole page."""
+    verdicts = _verdicts(run)
+    return render(
+        "report.html",
+        run=run,
+        sentence=clipped(sentence(run)),
+        state=state(run),
+        tiles=tiles(run),
+        verdicts=verdicts,
+        figures=figures(run),
+        curves=curves(run),
+        distributions=distributions(run),
+        heat_maps=heat_maps(run),
+        samples=samples(run),
+        findings=_findings(run),
+        audit_verdict=(run.audit.get("audit") or {}).get("verdict", ""),
+        counts=_counts(run),
+        timing=timing(run),
+        facts=[(name, clipped(words)) for name, words in facts(run)],
+        run_file=run_file(run),
+        how_again=how_again(run),
+        demo_command=demo_command(run),
+        identities=[(name, clipped(words)) for name, words in identities(run)],
+        stages=_stages(run),
+        why_empty=lambda what: why_empty(run, what),
+        heatmap_css=HEATMAP_CSS,
+    )
+
+
+def _verdicts(run: Run) -> list[Verdict]:
+    """The diagnosis, the card's local paths in it cut down to their last part."""
+    from likelier.insight.diagnose import diagnose
+
+    found = diagnose(run)
+    said = [
+        {"title": one.title, "meaning": one.meaning, "evidence": one.evidence, "advice": one.advice} for one in found
+    ]
+    shown = base_names({"card": dict(run.card), "said": said})["said"]
+    return [replace(one, **words) for one, words in zip(found, shown, strict=True)]
+
+
+def why_empty(run: Run, what: str) -> str:
+    """Why a section (`figures`, `items`, `pairs`, `samples`) has nothing to show, and how it comes by it."""
+    if run.card.get("status") in ("training", "failed", "interrupted"):
+        return "Nothing yet: the run has not come so far, or did not."
+    if not run.evaluations and not ((block(run, "data").get("eval") or {}).get("groups")):
+        return _HOLD_OUT
+    if what == "pairs" and "rejected" not in ((run.detail("end") or {}).get("items") or {"rejected": None}):
+        return "This method sets no two answers against each other: there is no margin to explain token by token."
+    if what in ("pairs", "samples") and block(run, "options").get("eval_prompts") == 0:
+        return "The policy wrote no answers, because of --eval-prompts 0."
+    if what == "pairs" and run.detail("end"):
+        return "The reference could not be asked at the end, so that no token has a log-ratio."
+    return "The run folder does not hold it; runs of older versions did not write it."
+
+
+# --- data ------------------------------------------------------------------------------------------------------
+
+
+def _findings(run: Run) -> list[dict[str, Any]]:
+    """What was wrong with the data: rows left out, then what the audit found, with a few places each."""
+    left_out = [one | {"severity": "warning", "summary": "rows that could not be used"} for one in _listed(run.audit)]
+    audited = _listed(run.audit.get("audit") or {})
+    return [_finding(one) for one in (left_out + audited)[:MOST_FINDINGS]]
+
+
+def _listed(account: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [dict(one) for one in account.get("findings") or [] if isinstance(one, dict)]
+
+
+def _finding(one: Mapping[str, Any]) -> dict[str, Any]:
+    places: Sequence[Any] = one.get("examples") or []
+    found = {name: clipped(one.get(name) or "", 600) for name in ("name", "summary", "why", "mend", "severity")}
+    return found | {"count": one.get("count", ""), "places": [clipped(base_names(str(p)), 200) for p in places[:5]]}
+
+
+def _counts(run: Run) -> list[list[str]]:
+    """Rows used and left out, of what is trained on and what is held out."""
+    data = block(run, "data")
+    parts = [(name, data.get(key) or {}) for name, key in (("trained on", "train"), ("held out", "eval"))]
+    columns = [
+        ("used", "groups"),
+        ("left out", "unusable"),
+        ("prompts cut", "cut_prompts"),
+        ("answers cut", "cut_answers"),
+        ("answers without an end", "answers_without_eos"),
+    ]
+    rows = [[name, *(f"{part.get(key, 0):,}" for _, key in columns)] for name, part in parts if part]
+    return [["", *(name for name, _ in columns)], *rows] if rows else []
+
+
+# --- stages ----------------------------------------------------------------------------------------------------
+
+
+def _stages(run: Run) -> list[dict[str, Any]]:
+    """The stages of the whole that this run is one of; empty for a run of its own."""
+    whole = RunFolder(run.folder.resolve().parent)
+    stages = whole.read_card().get("stages") if whole.card_file.is_file() else None
+    return [
+        {
+            "name": clipped(stage.get("name", ""), 100),
+            "method": stage.get("method", ""),
+            "status": stage.get("status", ""),
+            "is_this": stage.get("folder") == run.folder.resolve().name,
+        }
+        for stage in stages or []
+        if isinstance(stage, dict)
+    ]

@@ -1,0 +1,1 @@
+"""Models: loading them safely, adapters, their layers, generation, sharding."""

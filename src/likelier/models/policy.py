@@ -1,0 +1,254 @@
+"""Load a policy: a hub id, a folder, an adapter, a GGUF file or the demo model; LoRA; dtype for this hardware."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from likelier.data.dates import check_date
+from likelier.data.ends import know_ends
+from likelier.data.vocabulary import embedding_rows, require_rows
+from likelier.models.adapter_loading import ROWS_MEND, load_adapter
+from likelier.models.adapter_parts import adapters_own_modules, base_named, has_adapter, settings_of
+from likelier.models.architectures import freeze_other_parts, outside_language
+from likelier.models.loading import DEMO_MODEL, converted, demo_model_folder, load_whole, quiet
+from likelier.scoring.plain import backbone_of, causal_model
+from likelier.training.options import ChatOptions, Dtype, LoraOptions
+from likelier.utils.console import warn
+from likelier.utils.errors import ConfigError, WrongReferenceError, whole_reason
+from likelier.utils.files import local, require_utf8
+
+
+@dataclass
+class Policy:
+    """A model with its tokenizer, and how it was come by. `again` loads the same once more, where that is known."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    words: str
+    autocast: bool = False
+    chat: ChatOptions = field(default_factory=ChatOptions)
+    again: Callable[[], Policy] | None = None
+
+    def __post_init__(self) -> None:
+        causal = causal_model(self.model)
+        know_ends(self.tokenizer, causal.generation_config, causal.config)
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence that the model knows, in tokens."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def adapter_settings(self) -> dict[str, Any] | None:
+        """What shapes a LoRA adapter besides its weights; None without one."""
+        return settings_of(self.model) if has_adapter(self.model) else None
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """How many weights there are, and how many of them are trained."""
+        weights = list(self.model.parameters())
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        return {"all": sum(weight.numel() for weight in weights), "trainable": trained}
+
+    @property
+    def precision(self) -> str:
+        """What log-probabilities are computed in: part of a stored score's identity."""
+        return "bfloat16-autocast" if self.autocast else str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype of the matrix products."""
+        return torch.bfloat16 if self.autocast else self.model.dtype
+
+
+def load_policy(
+    name: str | Path,
+    *,
+    dtype: Dtype = "auto",
+    lora: LoraOptions | None = None,
+    seed: int = 42,
+    chat: ChatOptions | None = None,
+    empty: bool = False,
+) -> Policy:
+    """Load a model to be trained or scored with.
+
+    Args:
+        name: a hub id, a folder with a model, a folder with an adapter (training goes on from it), a `.gguf` file, or
+            `demo` for the built-in small model.
+        dtype: `auto` takes bfloat16 arithmetic on CUDA and float32 elsewhere. All weights that are trained stay in
+            float32, but with `pure-bfloat16`.
+        lora: a new adapter's options; the base is then frozen.
+        seed: of the new adapter's weights.
+        chat: how conversations become text; a template given here is saved with the policy.
+        empty: leave the weights out. They come from the first rank when the model is sharded, so that a machine holds
+            them once (see `sharding.shard_policy`).
+
+    Raises:
+        ModelError: the model cannot be found or read.
+    """
+    name = str(name)
+    require_utf8(name, "the model")
+    lora = lora or LoraOptions()
+    autocast, pure = use_bfloat16(dtype), dtype == "pure-bfloat16"
+    if pure and lora.lora_r is not None:
+        raise ConfigError("dtype=pure-bfloat16 is for training all weights; with lora_r take bfloat16")
+    if (autocast or pure) and not torch.cuda.is_available():
+        warn("bfloat16 arithmetic on a CPU is often many times slower than float32; --dtype auto takes float32 here")
+    folder = str(demo_model_folder()) if name == DEMO_MODEL else name
+    is_adapter = (Path(folder) / "adapter_config.json").is_file()
+    with quiet():
+        if is_adapter:
+            if pure:
+                raise ConfigError(f"{name} is an adapter, and dtype=pure-bfloat16 is for all weights; take bfloat16")
+            if lora.lora_r is not None:
+                raise ConfigError(f"{name} is an adapter and training goes on from it: drop lora_r, or merge it first")
+            model, tokenizer = load_adapter(Path(folder), autocast, empty)
+            words = f"{name} (an adapter on {base_named(model)})"
+        else:
+            if folder.endswith(".gguf") and lora.lora_r is not None:
+                folder = str(converted(Path(folder)))  # an adapter must name a base that others can load
+            weights = torch.bfloat16 if pure or (autocast and lora.lora_r is not None) else torch.float32
+            model, tokenizer = load_whole(folder, weights, lora.load_in_4bit, empty)
+            words = name
+            if lora.lora_r is not None:
+                model = add_lora(model, lora, seed)
+                words = f"{name} with a new LoRA adapter of rank {lora.lora_r}"
+    disable_dropout(model)
+    parts = freeze_other_parts(model)
+    if parts:
+        words += f", its language part; {', '.join(parts)} stay as they are"
+    chat = chat or ChatOptions()
+    set_template(tokenizer, chat)
+    mend = {"mend": ROWS_MEND} if is_adapter else {}
+    require_rows(tokenizer, embedding_rows(causal_model(model)), name, chat, **mend)
+    again = partial(load_policy, name, dtype=dtype, chat=chat, empty=empty) if lora.lora_r is None else None
+    return Policy(model, tokenizer, name, words, autocast, chat, again)
+
+
+def set_template(tokenizer: Any, chat: ChatOptions) -> None:
+    """Take the template that was named. Raises `ConfigError` for one that cannot be read, or arguments it ignores."""
+    if chat.chat_template is not None:
+        try:
+            tokenizer.chat_template = local(chat.chat_template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"chat_template={chat.chat_template!r}: give a file with a Jinja template: {error}"
+            ) from error
+    template = tokenizer.chat_template
+    check_date(template, chat)
+    for name in chat.chat_template_kwargs or {}:
+        if name not in str(template or ""):
+            raise ConfigError(
+                f"chat_template_kwargs: {name} has no effect, the chat template does not know it; drop it"
+            )
+
+
+def require_same_vocabulary(policy: Policy, reference: Policy) -> None:
+    """Raises `WrongReferenceError` where the same token ids would mean other text to the reference."""
+    if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise WrongReferenceError(
+            f"the reference {reference.name} has another vocabulary than the policy {policy.name}: the same token ids "
+            "would mean other text. Name a reference with the policy's tokenizer"
+        )
+
+
+def use_bfloat16(dtype: Dtype) -> bool:
+    """Whether matrix products run in bfloat16: where asked for, and by default where CUDA has it."""
+    if dtype == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return dtype == "bfloat16"
+
+
+def add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
+    """Put a new LoRA adapter on the model (on its language part, where it has others); its base is frozen."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    assert lora.lora_r is not None
+    torch.manual_seed(seed)
+    if lora.load_in_4bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    targets = lora.lora_targets or "all-linear"
+    config = LoraConfig(
+        r=lora.lora_r,
+        lora_alpha=lora.lora_alpha if lora.lora_alpha is not None else 2 * lora.lora_r,  # type: ignore[arg-type]
+        lora_dropout=lora.lora_dropout or 0.0,
+        target_modules=targets if targets == "all-linear" else targets.split(","),
+        exclude_modules=outside_language(model),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(f"lora_targets={targets!r}: {whole_reason(error)}") from error
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switch off the model's own dropout (an adapter's stays: it is on only where asked for)."""
+    beside = adapters_own_modules(model)
+    for module in model.modules():
+        if module in beside:
+            continue
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for attribute, value in list(vars(module).items()):
+            if "dropout" in attribute and isinstance(value, float):
+                setattr(module, attribute, 0.0)
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Keep each decoder layer's input only, and compute the layer again in backward."""
+    causal = causal_model(model)
+    enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ConfigError(f"activation_checkpointing: {whole_reason(error)}") from error
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The model's decoder layers (those of its language part), as transformers marks them."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = backbone_of(causal_model(model)).modules()
+    return [module for module in layers if isinstance(module, GradientCheckpointingLayer)]
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Compile every decoder layer for rows of any length; what lies between them stays as it is."""
+    for layer in decoder_layers(model):
+        layer.compile(dynamic=True)
+
+
+def default_token_budget(model: Any, device: torch.device, *, checkpointing: bool = False) -> int:
+    """Tokens of one micro-batch: a deterministic function of the model, its dtype and the device's total memory."""
+    config = model.config.get_text_config()
+    hidden = config.hidden_size * torch.finfo(model.dtype).bits // 8
+    return default_budget(
+        config.num_hidden_layers, hidden, total_memory(device), device.type, checkpointing=checkpointing
+    )
+
+
+def default_budget(layers: int, hidden: int, memory: int, device: str, *, checkpointing: bool = False) -> int:
+    """A third of the memory for activations, at about 40 hidden states (of `hidden` bytes) a layer and token.
+
+    With activation checkpointing 2 of them are kept and one layer's 40 are live. On a CPU at most 1024 tokens, beyond
+    which rows only leave the cache.
+    """
+    fitting = memory // 3 // ((2 * layers + 40 if checkpointing else 40 * layers) * hidden)
+    return int(max(1024, min(fitting, 1024 if device == "cpu" else 65536)))
+
+
+def total_memory(device: torch.device) -> int:
+    """Total memory of the device in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

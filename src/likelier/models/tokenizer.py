@@ -1,0 +1,79 @@
+"""A model's tokenizer and context, without its weights."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from likelier.data.ends import know_ends
+from likelier.data.vocabulary import require_rows
+from likelier.models.safe_loading import (
+    read_config,
+    read_generation,
+    read_tokenizer,
+    reading,
+    say_what_a_file_names,
+    try_out,
+)
+from likelier.training.options import ChatOptions
+from likelier.utils.durable import read_object
+from likelier.utils.errors import ModelError
+from likelier.utils.files import local
+
+
+def tokenizer_of(name: str) -> tuple[Any, int]:
+    """(tokenizer, default max length) of a hub id, a folder (an adapter's base gives the context), a GGUF file or demo.
+
+    Raises `ModelError` if there is none.
+    """
+    from likelier.data.tokenize import default_max_length
+    from likelier.models.loading import DEMO_MODEL, demo_model_folder, locate
+
+    name = str(demo_model_folder()) if name == DEMO_MODEL else name
+    base, own = _base_of(name)
+    where, more = locate(base)
+    with reading(base, "a tokenizer"):
+        tokenizer = read_tokenizer(own or where, {} if own else more)
+        whole = read_config(where, base, more)
+        know_ends(tokenizer, read_generation(where, whole), whole)
+        config = whole.get_text_config()
+        try_out(tokenizer, config)
+    if own is None:  # an adapter may bring rows for tokens of its own
+        require_rows(tokenizer, getattr(config, "vocab_size", None) or len(tokenizer), name)
+    return tokenizer, default_max_length(getattr(config, "max_position_embeddings", None))
+
+
+def tokenizer_with(name: str, given: Mapping[str, Any]) -> tuple[Any, int, ChatOptions]:
+    """(tokenizer, default max length, chat options) of a model or a run, whose own options `given` ones replace."""
+    from likelier.data.dates import dated
+    from likelier.models.policy import set_template
+    from likelier.scoring.restore import card_of, final_model, recorded_chat
+
+    model = final_model(name)
+    tokenizer, max_length = tokenizer_of(model)
+    chat = replace(recorded_chat(card_of(model)), **given)
+    set_template(tokenizer, chat)
+    return tokenizer, max_length, dated(chat, tokenizer.chat_template)
+
+
+def given_chat_options(flags: argparse.Namespace) -> dict[str, Any]:
+    """The chat options that were typed (see `flags.add_section_flags`)."""
+    return {item.name: getattr(flags, item.name) for item in fields(ChatOptions) if hasattr(flags, item.name)}
+
+
+def _base_of(name: str) -> tuple[str, str | None]:
+    """(the model, its adapter's folder if that has a tokenizer of its own)."""
+    folder = local(name)
+    settings = folder / "adapter_config.json"
+    if not settings.is_file():
+        return name, None
+    try:
+        base = read_object(settings).get("base_model_name_or_path")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{settings} cannot be read: {error}") from error
+    if not base or not isinstance(base, str):
+        raise ModelError(f"{settings} does not name its base model (base_model_name_or_path)")
+    say_what_a_file_names(str(base), str(settings))
+    return str(base), str(folder) if (folder / "tokenizer_config.json").is_file() else None

@@ -1,0 +1,305 @@
+"""Objectives that learn from pairs: one answer preferred to another under the same prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from likelier.objectives import losses
+from likelier.objectives.base import LogRatioReward, Objective, Scored, require, require_chance
+
+
+@dataclass(frozen=True)
+class _Paired(Objective):
+    """Shared by the methods that learn from pairs: `nll_weight` adds that weight times the chosen answer's negative
+    log-likelihood per token, which keeps its probability from falling (RPO, arXiv 2404.19733).
+    """
+
+    nll_weight: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require(self.nll_weight >= 0, self.method, "nll_weight", self.nll_weight, "at least 0")
+
+    def pair_losses(self, scored: Scored) -> Tensor:
+        """The method's own loss per pair, (n,)."""
+        raise NotImplementedError
+
+    def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        found = self.pair_losses(scored)
+        if not self.nll_weight:
+            return found
+        logps, lengths = (scored.chosen_rejected(values)[0] for values in (scored.logps, scored.lengths))
+        return found + self.nll_weight * losses.nll_loss(logps, lengths)
+
+    def smoothing(self, scored: Scored) -> float | Tensor:
+        """The chance that a label is wrong: each pair's own where the run has soft labels, else `label_smoothing`."""
+        return getattr(self, "label_smoothing", 0.0) if scored.flip_chances is None else scored.flip_chances
+
+    def pair_words(self, median_length: float) -> str:
+        """The method's own hyperparameters in nats."""
+        raise NotImplementedError
+
+    def explain(self, median_length: float) -> str:
+        words = self.pair_words(median_length)
+        if not self.nll_weight:
+            return words
+        return f"{words}; plus {self.nll_weight:g} times the chosen answer's negative log-likelihood per token"
+
+
+@dataclass(frozen=True)
+class _LogRatioPair(LogRatioReward, _Paired):
+    """Shared by the methods for pairs whose logged reward is `beta` times the summed log-ratio."""
+
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.beta > 0, self.method, "beta", self.beta, "above 0")
+
+    def pair_words(self, median_length: float) -> str:
+        return self.reward_words()
+
+
+@dataclass(frozen=True)
+class DPO(_LogRatioPair):
+    """Direct preference optimization; with `label_smoothing` above 0, conservative DPO. See `losses.dpo_loss`."""
+
+    method: ClassVar[str] = "dpo"
+    takes_margins: ClassVar[bool] = True
+    takes_soft_labels: ClassVar[bool] = True
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_chance(self.method, "label_smoothing", self.label_smoothing)
+
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        ratios = scored.chosen_rejected(scored.logratios)
+        return losses.dpo_logits(*ratios, beta=self.beta, margin=0.0 if scored.margins is None else scored.margins)
+
+    def pair_losses(self, scored: Scored) -> Tensor:
+        ratios = scored.chosen_rejected(scored.logratios)
+        margin = 0.0 if scored.margins is None else scored.margins
+        return losses.dpo_loss(*ratios, beta=self.beta, label_smoothing=self.smoothing(scored), margin=margin)
+
+
+@dataclass(frozen=True)
+class RobustDPO(_LogRatioPair):
+    """Robust DPO for labels that flip with a known chance. See `losses.robust_dpo_loss`."""
+
+    method: ClassVar[str] = "robust"
+    flip_probability: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_chance(self.method, "flip_probability", self.flip_probability)
+
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        return losses.dpo_logits(*scored.chosen_rejected(scored.logratios), beta=self.beta)
+
+    def pair_losses(self, scored: Scored) -> Tensor:
+        chosen, rejected = scored.chosen_rejected(scored.logratios)
+        return losses.robust_dpo_loss(chosen, rejected, beta=self.beta, flip_probability=self.flip_probability)
+
+
+@dataclass(frozen=True)
+class Hinge(_LogRatioPair):
+    """Hinge loss on the margin (RSO). See `losses.hinge_loss`."""
+
+    method: ClassVar[str] = "hinge"
+    beta: float = 0.05
+
+    def pair_losses(self, scored: Scored) -> Tensor:
+        return losses.hinge_loss(*scored.chosen_rejected(scored.logratios), beta=self.beta)
+
+
+@dataclass(frozen=True)
+class SigmoidNorm(_LogRatioPair):
+    """Length-normalized DPO. `beta` is per token, so about fifty times DPO's. See `losses.sigmoid_norm_loss`."""
+
+    method: ClassVar[str] = "sigmoid_norm"
+    takes_soft_labels: ClassVar[bool] = True
+    learning_rate: ClassVar[float] = 5e-7
+    learning_rate_source: ClassVar[str] = "Tulu 3, 8B"
+    beta: float = 5.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_chance(self.method, "label_smoothing", self.label_smoothing)
+
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        lengths = scored.chosen_rejected(scored.lengths)
+        return losses.sigmoid_norm_logits(*scored.chosen_rejected(scored.logratios), *lengths, beta=self.beta)
+
+    def pair_losses(self, scored: Scored) -> Tensor:
+        chosen, rejected = scored.chosen_rejected(scored.logratios)
+        lengths = scored.chosen_rejected(scored.lengths)
+        smoothing = self.smoothing(scored)
+        return losses.sigmoid_norm_loss(chosen, rejected, *lengths, beta=self.beta, label_smoothing=smoothing)
+
+    def pair_words(self, median_length: float) -> str:
+        return (
+            f"mean log-ratio per token; beta {self.beta:g} per token is "
+            f"{self.beta / median_length:.3g} per nat at the median answer of {median_length:g} tokens"
+        )
+
+
+@dataclass(frozen=True)
+class APOZero(_LogRatioPair):
+    """APO-zero: chosen up, rejected down, each on its own. See `losses.apo_zero_loss`."""
+
+    method: ClassVar[str] = "apo_zero"
+
+    def pair_losses(self, scored: Scored) -> Tensor:
+        return losses.apo_zero_loss(*scored.chosen_rejected(scored.logratios), beta=self.beta)
+
+
+@dataclass(frozen=True)
+class APODown(_LogRatioPair):
+    """APO-down: both down, the rejected more. See `losses.apo_down_loss`."""
+
+    method: ClassVar[str] = "apo_down"
+
+    def pair_losses(self, scored: Scored) -> Tensor:
+        return losses.apo_down_loss(*scored.chosen_rejected(scored.logratios), beta=self.beta)
+
+
+@dataclass(frozen=True)
+class DPOP(_LogRatioPair):
+    """DPO-Positive: DPO with a penalty while the chosen answer is less likely than under the reference.
+
+    See `losses.dpop_loss`. The default `penalty` is the low end of what is in use (5 to 50).
+    """
+
+    method: ClassVar[str] = "dpop"
+    penalty: float = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.penalty >= 0, self.method, "penalty", self.penalty, "at least 0")
+
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        return losses.dpop_logits(*scored.chosen_rejected(scored.logratios), beta=self.beta, penalty=self.penalty)
+
+    def pair_losses(self, scored: Scored) -> Tensor:
+        return losses.dpop_loss(*scored.chosen_rejected(scored.logratios), beta=self.beta, penalty=self.penalty)
+
+    def pair_words(self, median_length: float) -> str:
+        return (
+            f"{self.reward_words()}; a nat that the chosen answer loses against the reference costs "
+            f"{self.penalty:g} nats of the margin"
+        )
+
+
+@dataclass(frozen=True)
+class IPO(_Paired):
+    """Identity preference optimization. See `losses.ipo_loss`.
+
+    Without `tau` it is chosen from the data so that the target is about 5 nats an answer: 0.1, times the median answer
+    length in the per-token form.
+    """
+
+    method: ClassVar[str] = "ipo"
+    takes_margins: ClassVar[bool] = True
+    takes_soft_labels: ClassVar[bool] = True
+    tau: float | None = None
+    length_normalize: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.tau is None or self.tau > 0, self.method, "tau", self.tau, "above 0")
+
+    def _tau(self) -> float:
+        if self.tau is None:
+            raise ValueError("IPO has no tau yet: give one, or call resolved(median_length)")
+        return self.tau
+
+    def pair_losses(self, scored: Scored) -> Tensor:
+        ratios = scored.chosen_rejected(scored.logratios)
+        lengths = scored.chosen_rejected(scored.lengths)
+        return losses.ipo_loss(
+            *ratios,
+            *lengths,
+            tau=self._tau(),
+            length_normalize=self.length_normalize,
+            margin=1.0 if scored.margins is None else scored.margins,
+            label_smoothing=self.smoothing(scored),
+        )
+
+    def reward_scale(self) -> float:
+        return self._tau()
+
+    def rewards(self, scored: Scored) -> Tensor:
+        return (self._tau() * scored.logratios).detach()
+
+    def resolved(self, median_length: float) -> IPO:
+        if self.tau is not None:
+            return self
+        return replace(self, tau=0.1 * median_length if self.length_normalize else 0.1)
+
+    def pair_words(self, median_length: float) -> str:
+        target = 1 / (2 * self._tau())
+        if not self.length_normalize:
+            return f"sums of log-ratios; tau {self._tau():g}: the target is {target:g} nats an answer"
+        return (
+            f"mean log-ratio per token; tau {self._tau():g}: the target is {target:.3g} nats a token, "
+            f"{target * median_length:.3g} nats at the median answer of {median_length:g} tokens"
+        )
+
+
+@dataclass(frozen=True)
+class SimPO(_Paired):
+    """SimPO: no reference; `beta` multiplies a mean log-probability per token. See `losses.simpo_loss`."""
+
+    method: ClassVar[str] = "simpo"
+    takes_margins: ClassVar[bool] = True
+    takes_soft_labels: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = False
+    learning_rate: ClassVar[float] = 6e-7
+    learning_rate_source: ClassVar[str] = "SimPO paper, Llama-3-8B-Base"
+    beta: float = 2.0
+    gamma_beta_ratio: float = 0.5
+    label_smoothing: float = 0.0
+    allow_small_beta: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.beta > 0, self.method, "beta", self.beta, "above 0")
+        wanted = "at least 1 (it is per token: 2 to 10 are usual; DPO's 0.1 destroys the model), or --allow-small-beta"
+        require(self.beta >= 1 or self.allow_small_beta, self.method, "beta", self.beta, wanted)
+        require_chance(self.method, "label_smoothing", self.label_smoothing)
+        require(self.gamma_beta_ratio >= 0, self.method, "gamma_beta_ratio", self.gamma_beta_ratio, "at least 0")
+
+    def _target(self, scored: Scored) -> float | Tensor:
+        """The margin in nats a token."""
+        return self.gamma_beta_ratio * (1.0 if scored.margins is None else scored.margins)
+
+    def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
+        return losses.simpo_logits(
+            *scored.chosen_rejected(scored.logps),
+            *scored.chosen_rejected(scored.lengths),
+            beta=self.beta,
+            gamma_beta_ratio=self._target(scored),
+        )
+
+    def pair_losses(self, scored: Scored) -> Tensor:
+        return losses.simpo_loss(
+            *scored.chosen_rejected(scored.logps),
+            *scored.chosen_rejected(scored.lengths),
+            beta=self.beta,
+            gamma_beta_ratio=self._target(scored),
+            label_smoothing=self.smoothing(scored),
+        )
+
+    def rewards(self, scored: Scored) -> Tensor:
+        return (self.beta * scored.logps / scored.lengths).detach()
+
+    def pair_words(self, median_length: float) -> str:
+        return (
+            f"mean log-probability per token, no reference; beta {self.beta:g}, gamma "
+            f"{self.gamma_beta_ratio * self.beta:g}: the margin is {self.gamma_beta_ratio:g} nats a token, "
+            f"{self.gamma_beta_ratio * median_length:.3g} nats at the median answer of {median_length:g} tokens"
+        )

@@ -1,0 +1,269 @@
+"""The README.md of a run's folder: what was trained, how, on what, against what, and how to use it.
+
+Everything comes from run.json. What a user or a file named is escaped, and local paths are cut down to their last part:
+the page may be published.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from likelier.utils.console import one_line
+from likelier.utils.errors import RunFolderError
+from likelier.utils.files import base_names, write_whole
+from likelier.utils.redaction import without_secrets
+from likelier.runs.folder import RunFolder
+from likelier.utils.yaml_text import as_yaml
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_BUILT_IN = {"demo": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+_MARKUP = re.compile(r"([\\`*_\[\]|~#$])")
+_SHOWN = {
+    "eval_rewards/accuracies": "reward accuracy",
+    "eval_ranking_accuracy": "ranking accuracy",
+    "eval_rewards/margins": "reward margin",
+    "eval_rewards/chosen": "reward of the chosen answer",
+    "eval_rewards/rejected": "reward of the rejected answer",
+    "eval_loss": "loss",
+}
+_SHARES = ("eval_rewards/accuracies", "eval_ranking_accuracy")
+_PLACE = "path/to/this/folder"
+
+_USE_MODEL = f'''```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{_PLACE}")
+model = AutoModelForCausalLM.from_pretrained("{_PLACE}", dtype="auto")
+```'''
+_USE_ADAPTER = f'''```python
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{_PLACE}")
+model = AutoPeftModelForCausalLM.from_pretrained("{_PLACE}", dtype="auto")  # loads the base model too
+```'''
+
+
+def write_model_card(folder: RunFolder) -> None:
+    """Write README.md from run.json. Raises `RunFolderError` if there is no run.json."""
+    write_whole(
+        folder.path / "README.md",
+        model_card(folder.read_card(), base_names(str(folder.path.resolve()))).encode("utf-8", "replace"),
+    )
+
+
+def model_card(card: Mapping[str, Any], name: str, *, merged: Mapping[str, Any] | None = None) -> str:
+    """The page of a run called `name`; with `merged` (merge.json's content) that of the model made of it.
+
+    Raises `RunFolderError` for a card that holds other things than a run writes.
+    """
+    try:
+        return _page(*without_secrets([dict(card), name, merged]))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{name}: run.json is damaged: {type(error).__name__}: {error}") from error
+
+
+def _page(card: Mapping[str, Any], name: str, merged: Mapping[str, Any] | None) -> str:
+    known = base_names(dict(card))
+    is_adapter = merged is None and _adapter(card) is not None
+    sections = [
+        _front_matter(card, is_adapter),
+        f"# {escaped(name)}",
+        _what(known, card, is_adapter, merged),
+        _section("Merging", _table(_merging(merged)) if merged else ""),
+        _section("Training", _table(_training(known))),
+        _section("Data", _bullets(_data(known))),
+        _section("Reference", _reference(known)),
+        _section("Evaluation", _evaluation(known)),
+        _section("Stages", _stages(known)),
+        _section("Use", _use(is_adapter)),
+        _section("Versions", _table((known.get("versions") or {}).items())),
+    ]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def escaped(text: Any) -> str:
+    """One line of text in which nothing is markup, neither Markdown nor HTML, and nothing becomes a link."""
+    line = _MARKUP.sub(r"\\\1", html.escape(one_line(str(text)), quote=False))
+    return line.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
+
+
+def base_model_id(card: Mapping[str, Any]) -> str | None:
+    """The hub id of the model that training began with; None for a local one."""
+    name = (card.get("run") or {}).get("model")
+    if not isinstance(name, str):
+        return None
+    return _BUILT_IN.get(name) or (name if _HUB_ID.fullmatch(name) else None)
+
+
+def _adapter(card: Mapping[str, Any]) -> dict[str, Any] | None:
+    return (card.get("fingerprint") or {}).get("adapter")
+
+
+def _front_matter(card: Mapping[str, Any], is_adapter: bool) -> str:
+    tags = ["likelier", "preference-optimization", card.get("method"), "lora" if is_adapter else None]
+    base = base_model_id(card)
+    content: dict[str, Any] = {
+        "library_name": "peft" if is_adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": [str(tag) for tag in tags if tag],
+    }
+    if base is not None:
+        content |= {"base_model": base, "base_model_relation": "adapter" if is_adapter else "finetune"}
+    return f"---\n{as_yaml(content).strip()}\n---"
+
+
+def _what(known: Mapping[str, Any], card: Mapping[str, Any], is_adapter: bool, merged: Mapping[str, Any] | None) -> str:
+    began = base_model_id(card) or (known.get("run") or {}).get("model") or known.get("policy") or "a language model"
+    began = escaped(began)
+    method = escaped(known.get("method", "an unknown method"))
+    if merged is not None:
+        what = f"{began} with a LoRA adapter merged into it" if merged.get("adapter") else f"{began}, trained further"
+    else:
+        what = f"A LoRA adapter for {began}" if is_adapter else f"{began}, trained further"
+    made = f"{what}, by {method} with likelier." if card.get("method") else f"{what}, with likelier."
+    done = known.get("status", "done")
+    return made if done == "done" or merged is not None else f"{made} The run ended early: {escaped(done)}."
+
+
+def _section(title: str, content: str) -> str:
+    return f"## {title}\n\n{content}" if content else ""
+
+
+def _table(rows: Iterable[tuple[str, Any]]) -> str:
+    lines = [f"| {escaped(name)} | {escaped(value)} |" for name, value in rows if value is not None]
+    return "\n".join(["| | |", "|---|---|", *lines]) if lines else ""
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _merging(merged: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    check = merged["check"]
+    yield "made from", merged["run"]
+    yield "base", merged.get("base")
+    yield "hash of the base's weights", merged.get("base_weights")
+    yield "adapter", _pairs(merged.get("adapter") or {}) or None
+    yield "weights written as", merged["dtype"] + (f", {merged['rounding']} rounding" if merged["rounding"] else "")
+    yield "checked on", f"{check['answers']} answers, {check['tokens']} tokens"
+    yield "difference from the run", f"{check['difference']:.2g} nats a token (allowed {check['tolerance']:g})"
+    yield "difference of single tokens", f"{check['token_difference']:.2g} nats on average"
+    if check["adapter_effect"] is not None:
+        yield "what the adapter does to them", f"{check['adapter_effect']:.2g} nats on average"
+
+
+def _training(known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    options, rate = known.get("options") or {}, known.get("learning_rate") or {}
+    yield "method", known.get("method")
+    yield from (known.get("hyperparameters") or {}).items()
+    yield "in words", known.get("explained")
+    adapter = _adapter(known)
+    yield "adapter", _pairs(adapter) if adapter else None
+    yield "learning rate", f"{rate['value']:g} ({rate['source']})" if rate else None
+    yield "items in a step", options.get("batch_size")
+    yield "steps", known.get("steps")
+    yield "seed", options.get("seed")
+    yield "arithmetic", f"{known['precision']} on {known.get('device', '?')}" if "precision" in known else None
+    yield "seconds", round(known["training_seconds"], 1) if "training_seconds" in known else None
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_list(value)}" for name, value in values.items())
+
+
+def _list(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _data(known: Mapping[str, Any]) -> Iterator[str]:
+    run, data = known.get("run") or {}, known.get("data") or {}
+    for title, option in (("training", "data"), ("evaluation", "eval_data")):
+        if run.get(option):
+            yield f"{title}: {', '.join(_data_sets(run[option]))}"
+    if run.get("eval_fraction"):
+        yield f"evaluation: {float(run['eval_fraction']):.0%} of the prompts, held out"
+    if known.get("data_format"):
+        yield f"read as: {escaped(known['data_format'])}"
+    for title, part in (("training", "train"), ("evaluation", "eval")):
+        counts = data.get(part) or {}
+        if counts.get("groups"):
+            left_out = escaped(counts["unusable"])
+            yield f"{title} rows used: {escaped(counts['groups'])}; left out after tokenization: {left_out}"
+    if known.get("unusable_rows"):
+        yield f"left out before: {escaped(_pairs(known['unusable_rows']))}"
+    if data:
+        median = float(data.get("median_answer_length") or 0)
+        yield f"at most {escaped(data.get('max_length'))} tokens a row; the median answer has {median:g}"
+        yield f"hash of the training rows as tokens: {escaped(data.get('hash'))}"
+
+
+def _data_sets(named: Any) -> list[str]:
+    """The names of one data set, or of several with their weights."""
+    found = []
+    for one in named if isinstance(named, list) else [named]:
+        weight = one.get("weight", 1) if isinstance(one, dict) else 1
+        name = escaped(one.get("path") if isinstance(one, dict) else one)
+        found.append(name if weight == 1 else f"{name} (weight {escaped(weight)})")
+    return found
+
+
+def _reference(known: Mapping[str, Any]) -> str:
+    reference = known.get("reference") or {}
+    if not reference:
+        return ""
+    lines = [escaped(reference.get("words"))]
+    if "weights" in reference:
+        lines.append(f"hash of its weights: {escaped(reference['weights'])}")
+        lines.append(f"hash of its weights, precision and scorer: {escaped(reference.get('identity'))}")
+    if "step0_loss" in reference:
+        loss, expected = reference["step0_loss"], reference["step0_loss_expected"]
+        lines.append(f"before the first step the loss was {loss:.6f}, where {expected:.6f} was expected")
+    return _bullets(lines)
+
+
+def _evaluation(known: Mapping[str, Any]) -> str:
+    start, end = known.get("evaluation_start") or {}, known.get("evaluation_end") or {}
+    rows = [
+        f"| {title} | {_value(start, name)} | {_value(end, name)} |"
+        for name, title in _SHOWN.items()
+        if name in start or name in end
+    ]
+    if not rows:
+        return ""
+    held = ((known.get("data") or {}).get("eval") or {}).get("groups")
+    head = f"On {escaped(held)} held-out rows; in brackets the 95 % interval.\n\n" if held else ""
+    return head + "\n".join(["| | before | after |", "|---|---|---|", *rows])
+
+
+def _value(metrics: Mapping[str, Any], name: str) -> str:
+    if name not in metrics:
+        return ""
+    if name not in _SHARES:
+        return f"{metrics[name]:.4f}"
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    interval = f" [{low:.1%}, {high:.1%}]" if low is not None and high is not None else ""
+    return f"{metrics[name]:.1%}{interval}"
+
+
+def _stages(known: Mapping[str, Any]) -> str:
+    lines = []
+    for number, stage in enumerate(known.get("stages") or [], 1):
+        reference = (stage.get("reference") or {}).get("words")
+        against = f"; reference: {escaped(reference)}" if reference else ""
+        words = (
+            f"{stage.get('name')} ({stage.get('method', '?')}), in {stage.get('folder')}: {stage.get('status', '?')}"
+        )
+        lines.append(f"{number}. {escaped(words)}{against}")
+    return "\n".join(lines)
+
+
+def _use(is_adapter: bool) -> str:
+    chat = f"With likelier, beside its reference:\n\n```text\nlikelier chat {_PLACE}\n```"
+    if not is_adapter:
+        return f"{_USE_MODEL}\n\n{chat}"
+    merge = f"As one folder for any other tool:\n\n```text\nlikelier merge {_PLACE} merged\n```"
+    return f"{_USE_ADAPTER}\n\n{chat}\n\n{merge}"

@@ -1,0 +1,194 @@
+"""One engine for training, evaluation, scoring and the reference: groups in, `Scored` out, in micro-batches.
+
+It joins the boxes on both sides of the seam (batches and scores below, objectives above) and adds no mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from likelier.data.packing import packed_micro_batches, padded_micro_batches
+from likelier.data.tokenize import Group
+from likelier.objectives import Objective, Scored
+from likelier.scoring import Batch, SequenceScores, collate, scorer_of
+from likelier.scoring.batch import Answers
+from likelier.scoring.plain import frozen
+from likelier.utils.distributed import ALONE, Ranks
+
+Report = Callable[[int], None]
+_WINDOW = 4096  # groups a rank that are planned at once
+PACK_LARGER = {"cuda": 4}  # without gradients no activations are kept; on a CPU larger batches gain nothing
+
+
+def as_scored(batch: Batch, scores: SequenceScores) -> Scored:
+    """The seam's result as what objectives read; the reference and what rows bring in the policy's precision."""
+
+    def like_logps(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values.to(scores.logps.device, scores.logps.dtype)
+
+    return Scored(
+        logps=scores.logps,
+        lengths=scores.lengths,
+        ref_logps=like_logps(batch.ref_logps),
+        pairs=batch.pairs,
+        rows=batch.rows,
+        desirable=batch.desirable,
+        partners=batch.partners,
+        weights=like_logps(batch.weights),
+        margins=like_logps(batch.margins),
+        flip_chances=like_logps(batch.flip_chances),
+    )
+
+
+def micro_batches(model: nn.Module, groups: Sequence[Group], token_budget: int, *, ranks: int = 1) -> list[list[Group]]:
+    """Cut groups into micro-batches within the budget, as the model's scorer holds them: padded rows, or packed. With
+    several `ranks` their number is a multiple of that, and some may be empty.
+    """
+    cut = padded_micro_batches if scorer_of(model).name == "plain" else packed_micro_batches
+    return cut(groups, token_budget, ranks=ranks)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Groups that are computed at once. Where they do not count, a rank without work keeps step with the others."""
+
+    groups: list[Group]
+    counts: bool = True
+
+
+def own_micro_batches(model: nn.Module, groups: Sequence[Group], token_budget: int, ranks: Ranks) -> list[MicroBatch]:
+    """This rank's share of the micro-batches of some groups: as many as every other rank has."""
+    cut = micro_batches(model, groups, token_budget, ranks=ranks.size)
+    return [
+        MicroBatch(part) if part else MicroBatch([min(groups, key=lambda group: group.tokens)], counts=False)
+        for part in ranks.share(cut)
+    ]
+
+
+@dataclass(frozen=True)
+class ScoredGroups:
+    """A micro-batch of groups with its batch and scores."""
+
+    groups: list[Group]
+    batch: Batch
+    scores: SequenceScores
+
+
+def score_groups(
+    model: nn.Module,
+    groups: Sequence[Group],
+    *,
+    token_budget: int,
+    device: torch.device | str,
+    answers: Answers = "all",
+    report: Report | None = None,
+    ranks: Ranks = ALONE,
+) -> Iterator[ScoredGroups]:
+    """Score groups without gradients, dropout off, in micro-batches within `token_budget` (on CUDA four times that).
+
+    The largest come first, so that memory is at its peak at once; they are planned some thousands at a time. With
+    `ranks` only this one's share is computed and yielded, else all of them on every rank. `report` is called with the
+    number of groups done.
+    """
+    budget = token_budget * PACK_LARGER.get(torch.device(device).type, 1)
+    with frozen(model):
+        for window in _windows(groups, ranks.size):
+            for part in own_micro_batches(model, window, budget, ranks):
+                batch = collate(part.groups, device=device, answers=answers)
+                scores = model(batch=batch)
+                if part.counts:
+                    yield ScoredGroups(part.groups, batch, scores)
+                    if report is not None:
+                        report(len(part.groups))
+
+
+def _windows(groups: Sequence[Group], ranks: int) -> Iterator[Sequence[Group]]:
+    """The groups, some thousands a rank at a time, the largest first: so that planning takes linear time."""
+    size = _WINDOW * ranks
+    if len(groups) <= size:
+        yield groups
+        return
+    ordered = sorted(groups, key=lambda group: -group.tokens)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def score_everywhere(
+    model: nn.Module,
+    groups: Sequence[Group],
+    *,
+    token_budget: int,
+    device: torch.device | str,
+    ranks: Ranks,
+    report: Report | None = None,
+) -> list[ScoredGroups]:
+    """`score_groups` with the work divided between the ranks, and all scores on every one of them: the same values
+    everywhere. Token log-probabilities are left out where there are several.
+    """
+    settings: dict[str, Any] = {"token_budget": token_budget, "device": device, "report": report}
+    own = list(score_groups(model, groups, **settings, ranks=ranks))
+    return own if not ranks.several else _exchanged(own, groups, torch.device(device), ranks)
+
+
+def _exchanged(
+    own: Sequence[ScoredGroups], groups: Sequence[Group], device: torch.device, ranks: Ranks
+) -> list[ScoredGroups]:
+    """One micro-batch of all groups, its sums from whichever rank has computed them."""
+    batch = collate(groups, device=device)
+    place = {id(group): numbers for group, numbers in zip(groups, batch.answers_of_groups(), strict=True)}
+    sums = torch.zeros(len(batch.answers), dtype=torch.double)
+    times = torch.zeros(len(batch.answers), dtype=torch.double)
+    for part in own:
+        for group, numbers in zip(part.groups, part.batch.answers_of_groups(), strict=True):
+            sums[place[id(group)]] += part.scores.logps[numbers].double().cpu()
+            times[place[id(group)]] += 1
+    logps = (ranks.total(sums) / ranks.total(times)).to(device)
+    lengths = batch.lengths.to(device)
+    nothing = logps.new_empty(0)
+    return [ScoredGroups(list(groups), batch, SequenceScores(logps, lengths, nothing, nothing.long()))]
+
+
+def prompt_numbers(groups: Sequence[Group]) -> Tensor:
+    """(groups,): a number per distinct prompt, in order of appearance; groups of one prompt share it."""
+    known: dict[bytes, int] = {}
+    return torch.tensor([known.setdefault(group.prompt.tobytes(), len(known)) for group in groups])
+
+
+def step_statistics(objective: Objective, parts: Sequence[Scored]) -> Tensor | None:
+    """The objective's statistics over the whole step: the sum over its micro-batches."""
+    sums = [objective.step_statistics(part) for part in parts]
+    found = [part for part in sums if part is not None]
+    return torch.stack(found).sum(0) if found else None
+
+
+def join(parts: Sequence[Scored]) -> Scored:
+    """Several scored micro-batches as one, answer numbers shifted."""
+    offsets = [0]
+    for part in parts:
+        offsets.append(offsets[-1] + len(part.logps))
+
+    def numbers(name: str) -> Tensor | None:
+        found = [(getattr(part, name), offset) for part, offset in zip(parts, offsets, strict=False)]
+        return None if found[0][0] is None else torch.cat([values + offset for values, offset in found])
+
+    def values(name: str) -> Tensor | None:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else torch.cat(found)
+
+    return Scored(
+        logps=torch.cat([part.logps for part in parts]),
+        lengths=torch.cat([part.lengths for part in parts]),
+        ref_logps=values("ref_logps"),
+        pairs=numbers("pairs"),
+        rows=numbers("rows"),
+        desirable=values("desirable"),
+        partners=numbers("partners"),
+        weights=values("weights"),
+        margins=values("margins"),
+        flip_chances=values("flip_chances"),
+    )

@@ -1,0 +1,264 @@
+"""One tree of dataclasses = the YAML file = the flags.
+
+`RunOptions`, `LoraOptions`, `TrainingOptions` and the chosen objective share one flat space of names. A name that
+nothing reads, or that has no effect beside the others, is an error.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from datetime import date
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from likelier.data.columns import COLUMNS_HELP, Columns, columns_of
+from likelier.objectives import METHODS, Objective
+from likelier.training.options import (
+    ChatOptions,
+    DataSet,
+    Dtype,
+    LoraOptions,
+    TrainingOptions,
+    nearest,
+    option,
+    refuse_inert_options,
+)
+from likelier.utils.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is trained, on what, against what, and where to."""
+
+    method: str = option("dpo", "the objective: " + ", ".join(METHODS))
+    model: str = option("", "a hub id, a model folder, an adapter folder, a .gguf file, or demo")
+    data: str | tuple[DataSet, ...] = option(
+        "", "a preference file, a datasets folder or a hub id; in YAML also a list, with names and weights"
+    )
+    output: str = option("", "the run folder")
+    reference: str = option("start", "start (the policy as it is loaded), base (adapter off), or another model")
+    eval_data: str | tuple[DataSet, ...] | None = option(None, "held-out preferences, named like data")
+    columns: Columns | None = option(None, COLUMNS_HELP, many="ROLE=COLUMN")
+    eval_fraction: float | None = option(None, "hold out this share of the prompts instead")
+    dtype: Dtype = option(
+        "auto",
+        "arithmetic; auto takes what the hardware does well; pure-bfloat16 also keeps the weights in 16 bits, with an "
+        "optimizer that does not lose small updates",
+    )
+    resume: bool = option(False, "go on from the newest checkpoint in --output")
+    push_to_hub: str | None = option(None, "upload the finished run to this hub repository (owner/name), as private")
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(
+                f"unknown method {self.method!r}{nearest(self.method, METHODS)}; known: {', '.join(METHODS)}"
+            )
+        for name in ("model", "data", "output"):
+            if not getattr(self, name):
+                raise ConfigError(f"--{name} is missing")
+        if self.reference == "original":
+            raise ConfigError("reference=original is for runs in stages; in a single run it is start")
+        if self.eval_data is not None and self.eval_fraction is not None:
+            raise ConfigError("eval_data and eval_fraction were both given; keep one of them")
+        if self.eval_fraction is not None and not 0 < self.eval_fraction < 1:
+            raise ConfigError(f"eval_fraction={self.eval_fraction} is out of range; it must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run."""
+
+    run: RunOptions
+    objective: Objective
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    chat: ChatOptions = field(default_factory=ChatOptions)
+
+
+# Options of which only one can be given: a flag takes the place of its rival in the file.
+RIVALS = {
+    "max_steps": "epochs",
+    "epochs": "max_steps",
+    "eval_data": "eval_fraction",
+    "eval_fraction": "eval_data",
+}
+SECTIONS: tuple[type, ...] = (RunOptions, LoraOptions, TrainingOptions, ChatOptions)
+
+
+def hyperparameter_fields() -> dict[str, dict[str, Field[Any]]]:
+    """Each hyperparameter's name, with the methods that have it."""
+    found: dict[str, dict[str, Field[Any]]] = {}
+    for method, objective in METHODS.items():
+        for item in fields(objective):
+            found.setdefault(item.name, {})[method] = item
+    return found
+
+
+def parse(values: Mapping[str, Any]) -> RunConfig:
+    """Make a run from named values (dashes or underscores). Raises `ConfigError` naming the option and the mend."""
+    named = {str(name).replace("-", "_"): value for name, value in values.items()}
+    for name in ("data", "eval_data"):
+        if isinstance(named.get(name), (list, tuple, Mapping)):
+            named[name] = data_sets(name, named[name])
+    if "columns" in named:
+        named["columns"] = columns_of(named["columns"])
+    run = _section(RunOptions, named)
+    objective = _objective(run.method, named)
+    lora, training, chat = (_section(kind, named) for kind in (LoraOptions, TrainingOptions, ChatOptions))
+    if named:
+        _refuse(next(iter(named)), run.method)
+    config = RunConfig(run, objective, lora, training, chat)
+    refuse_inert_options(objective, training, named_reference=run.reference != "start")
+    return config
+
+
+def _section(kind: Any, named: dict[str, Any]) -> Any:
+    """Take this dataclass's names out of `named` and build it."""
+    hints = typing.get_type_hints(kind)
+    own = {item.name: named.pop(item.name) for item in fields(kind) if item.name in named}
+    return kind(**{name: coerce(name, value, hints[name]) for name, value in own.items()})
+
+
+def data_sets(name: str, value: Any) -> tuple[DataSet, ...]:
+    """Several data sets as YAML names them: a list of paths, or of blocks with a path and what goes with it."""
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    found = []
+    for entry in entries:
+        if isinstance(entry, (str, DataSet)):
+            found.append(DataSet(entry) if isinstance(entry, str) else entry)
+            continue
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"{name}: {entry!r} is no data set; give a path, or a block with path and weight")
+        known = [item.name for item in fields(DataSet)]
+        unknown = [key for key in entry if key not in known]
+        if unknown:
+            close = nearest(str(unknown[0]), known)
+            raise ConfigError(f"{name}: unknown option {unknown[0]!r} of a data set{close}; known: {', '.join(known)}")
+        if "path" not in entry:
+            raise ConfigError(f"{name}: a data set without path: {dict(entry)!r}")
+        own = dict(entry)
+        if "columns" in own:
+            own["columns"] = columns_of(own["columns"])
+        found.append(_section(DataSet, own))
+    if not found:
+        raise ConfigError(f"{name} is an empty list; name at least one data set")
+    return tuple(found)
+
+
+def _objective(method: str, named: dict[str, Any]) -> Objective:
+    kind = METHODS[method]
+    hints = typing.get_type_hints(kind)
+    own = {item.name: named.pop(item.name) for item in fields(kind) if item.name in named}
+    try:
+        return kind(**{name: coerce(name, value, hints[name]) for name, value in own.items()})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _refuse(name: str, method: str) -> None:
+    owners = hyperparameter_fields().get(name)
+    if owners:
+        own = ", ".join(item.name for item in fields(METHODS[method])) or "none"
+        raise ConfigError(f"{name} has no effect on {method} (it belongs to {', '.join(owners)}); {method} has: {own}")
+    known = [item.name for section in SECTIONS for item in fields(section)] + list(hyperparameter_fields())
+    raise ConfigError(f"unknown option {name!r}{nearest(name, known)}")
+
+
+def coerce(name: str, value: Any, hint: Any) -> Any:
+    """The value as the option's type; text from YAML or the command line is read as a number where one is wanted."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        fits = any(typing.get_origin(kind) is tuple for kind in kinds) and isinstance(value, tuple)
+        return value if value is None or fits else coerce(name, value, kinds[0])
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ConfigError(f"{name}={value!r} is not one of: {', '.join(map(str, choices))}")
+        return value
+    if hint in (int, float):
+        return _number(name, value, hint)
+    if typing.get_origin(hint) is dict:
+        return value
+    if hint is str and isinstance(value, date):  # which YAML makes of one without quotation marks
+        value = value.isoformat()
+    if not isinstance(value, hint):
+        raise ConfigError(f"{name}={value!r} is {type(value).__name__}; it must be {hint.__name__}")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{name}={value!r} holds a null character, which no name can have; remove it")
+    return value
+
+
+def _number(name: str, value: Any, kind: type) -> Any:
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not isfinite(number) or (kind is int and number != int(number)):
+        raise ConfigError(f"{name}={value!r} is not a {'whole number' if kind is int else 'number'}")
+    return kind(number)
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """What PyYAML says, with line and column, without its names for the text that it was given."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is not None and problem:
+        began, while_doing = getattr(error, "context_mark", None), getattr(error, "context", None)
+        where = f" ({while_doing} that begins in line {began.line + 1})" if began is not None and while_doing else ""
+        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{where}"
+    return " ".join(str(error).split()) or f"a value does not fit its kind ({type(error).__name__})"
+
+
+_MOST_VALUES = 100_000  # of a file, with every alias written out
+
+
+def _refuse_bomb(tree: Any, path: str) -> None:
+    """A few aliases (`*name`) in one another can stand for more values than any memory holds, and one in itself for
+    ever more.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = _MOST_VALUES  # what it counts for inside itself
+            parts = node.value if isinstance(node.value, list) else []
+            inside = (part for entry in parts for part in (entry if isinstance(entry, tuple) else (entry,)))
+            sizes[id(node)] = 1 + sum(map(size, inside))
+        return sizes[id(node)]
+
+    if tree is not None and size(tree) > _MOST_VALUES:
+        raise ConfigError(f"{path}: with its aliases (*name) written out it holds too many values; write out the few")
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The options of a YAML file. Raises `ConfigError` with the line where it cannot be read."""
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_bomb(tree, path)
+        loaded = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid YAML: values are nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid YAML: it is not UTF-8 text; convert the file to UTF-8") from error
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # besides its own errors, PyYAML lets out those of Python where a value does not fit its kind (a 13th month)
+        raise ConfigError(f"{path} is not valid YAML: {_what_is_wrong(error)}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected names and values, found {type(loaded).__name__}")
+    seen: set[str] = set()
+    for key, _ in tree.value:
+        name = str(key.value).replace("-", "_")
+        if name in seen:
+            raise ConfigError(f"{path}:{key.start_mark.line + 1}: {name} stands there for the second time; keep one")
+        seen.add(name)
+    return {str(name).replace("-", "_"): value for name, value in loaded.items()}

@@ -1,0 +1,183 @@
+"""Held-out preference accuracy with intervals, and what else can be told from scores alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from likelier.data.tokenize import Group
+from likelier.objectives import Objective, Scored
+from likelier.objectives.metrics import MetricSums, accuracy_interval, item_metrics, label_is_right, readable
+from likelier.scoring.engine import Report, as_scored, join, prompt_numbers, score_everywhere, step_statistics
+from likelier.utils.distributed import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics over held-out items; the items' scores, aligned with their groups."""
+
+    metrics: dict[str, float]
+    groups: list[Group]
+    scored: Scored
+    pairs: Tensor | None
+
+    @property
+    def items(self) -> int:
+        """How many items there were."""
+        return len(self.groups)
+
+
+def evaluate_groups(
+    model: nn.Module,
+    objective: Objective,
+    groups: Sequence[Group],
+    *,
+    token_budget: int,
+    device: torch.device | str,
+    report: Report | None = None,
+    ranks: Ranks = ALONE,
+) -> Evaluation:
+    """Score all held-out groups, by all ranks together, and compute the objective's metrics over them as one set.
+
+    Where two answers stand against each other (pairs, and labelled rows that were made of pairs) also
+    `pair_accuracy`: how often the chosen one has the higher reward; `ranking_accuracy`: how often the policy itself
+    finds it likelier (sums), and `ranking_accuracy_per_token` (means). Accuracies come with `_low` and `_high` of a
+    95 % interval.
+    """
+    parts: list[Scored] = []
+    ordered: list[Group] = []
+    settings: dict[str, Any] = {"token_budget": token_budget, "device": device, "ranks": ranks, "report": report}
+    for part in score_everywhere(model, groups, **settings):
+        parts.append(as_scored(part.batch, part.scores))
+        ordered.extend(part.groups)
+    scored = join(parts)
+    statistics = step_statistics(objective, [scored])
+    metrics = objective_metrics(objective, scored, statistics)
+    pairs = scored.pairs if scored.pairs is not None else pairs_of_rows(scored, ordered)
+    for name, right, own in accuracies(objective, scored, statistics, pairs, ordered):
+        low, high = accuracy_interval(right.cpu(), prompt_numbers(own))
+        metrics |= {name: float(right.double().mean()), f"{name}_low": low, f"{name}_high": high}
+        metrics |= _by_data_set(name, right.cpu(), own)
+    return Evaluation(metrics | {"items": float(len(groups))}, ordered, scored, pairs)
+
+
+def _by_data_set(metric: str, right: Tensor, groups: Sequence[Group]) -> dict[str, float]:
+    """The share of right items (n,) in each of several data sets."""
+    names = [group.source.data_set for group in groups]
+    found: dict[str, float] = {}
+    for name in sorted(set(names)) if len(set(names)) > 1 else []:
+        own = torch.tensor([other == name for other in names])
+        found[f"{metric}/{name}"] = float(right[own].double().mean())
+    return found
+
+
+def objective_metrics(objective: Objective, scored: Scored, statistics: Tensor | None) -> dict[str, float]:
+    """Loss, rewards, log-probabilities, log-ratios, lengths and the objective's own statistics, as means over items."""
+    sums = step_sums(objective, scored, statistics, objective.weighted_losses(scored, statistics))
+    found = readable(sums)
+    if statistics is not None:  # KTO's baseline, which is a KL of other answers than the policy's own
+        named = objective.statistics_metrics(statistics)
+        found |= {name.replace("kl", "baseline", 1): value for name, value in named.items()}
+    if scored.ref_logps is not None:
+        ratios = readable(item_metrics(replace(scored, logps=scored.logratios), scored.logratios, scored.logratios))
+        found |= {f"logratios/{side}": ratios[f"logps/{side}"] for side in SIDES if f"logps/{side}" in ratios}
+    return found
+
+
+SIDES = ("chosen", "rejected")
+
+
+def step_sums(objective: Objective, scored: Scored, statistics: Tensor | None, losses: Tensor) -> MetricSums:
+    """The metrics of some items as sums and counts (the objective's statistics aside)."""
+    return item_metrics(scored, losses, objective.rewards(scored), objective.reward_baseline(statistics))
+
+
+def pairs_of_rows(scored: Scored, groups: Sequence[Group]) -> Tensor | None:
+    """(n, 2) answer numbers (chosen, rejected) of labelled rows that come from one row of the data and share their
+    prompt: a pair that was read as two labels. None where there are none.
+    """
+    if scored.rows is None or scored.desirable is None:
+        return None
+    sides: dict[tuple[str, bytes], list[tuple[bool, int]]] = {}
+    rows = zip(groups, scored.desirable.tolist(), scored.rows.tolist(), strict=True)
+    for group, desirable, answer in rows:
+        sides.setdefault((str(group.source), group.prompt.tobytes()), []).append((desirable, answer))
+    judged = [sorted(own, reverse=True) for own in sides.values() if len(own) == 2]  # a ranking has more
+    both = [[first, second] for (desirable, first), (other, second) in judged if desirable and not other]
+    return torch.tensor(both, device=scored.logps.device) if both else None
+
+
+def accuracies(
+    objective: Objective, scored: Scored, statistics: Tensor | None, pairs: Tensor | None, groups: Sequence[Group]
+) -> list[tuple[str, Tensor, Sequence[Group]]]:
+    """Which items are right, (n,) bool each with the n groups that they belong to: by reward, and where answers stand
+    against each other also by the policy's own log-probabilities.
+    """
+    rewards = objective.rewards(scored)
+    found: list[tuple[str, Tensor, Sequence[Group]]] = []
+    if scored.rows is not None and scored.desirable is not None and objective.data != "answers":
+        baseline = objective.reward_baseline(statistics)
+        right = label_is_right(rewards[scored.rows], scored.desirable, 0.0 if baseline is None else baseline)
+        found.append(("rewards/accuracies", right, groups))
+    if pairs is None:
+        return found
+    own = groups if scored.pairs is not None else _groups_of(pairs[:, 0], scored, groups)
+    values = {
+        "pair_accuracy": rewards,
+        "ranking_accuracy": scored.logps,
+        "ranking_accuracy_per_token": scored.logps / scored.lengths,
+    }
+    if scored.pairs is not None:
+        values["rewards/accuracies"] = rewards
+    return found + [(name, one[pairs[:, 0]] > one[pairs[:, 1]], own) for name, one in values.items()]
+
+
+def _groups_of(answers: Tensor, scored: Scored, groups: Sequence[Group]) -> list[Group]:
+    assert scored.rows is not None
+    place = {answer: number for number, answer in enumerate(scored.rows.tolist())}
+    return [groups[place[answer]] for answer in answers.tolist()]
+
+
+def item_table(found: Evaluation, most: int) -> dict[str, Any]:
+    """The items' scores as columns, at most so many, evenly spaced: of both sides where answers stand against each
+    other, else of each labelled answer.
+    """
+    scored, pairs = found.scored, found.pairs
+    if pairs is not None and (scored.pairs is not None or 4 * len(pairs) >= len(found.groups)):  # most rows
+        groups = found.groups if scored.pairs is not None else _groups_of(pairs[:, 0], scored, found.groups)
+        sides = {"chosen": pairs[:, 0], "rejected": pairs[:, 1]}
+    else:
+        assert scored.rows is not None
+        groups, sides = found.groups, {"completion": scored.rows}
+    kept = _evenly(groups, most)
+    table: dict[str, Any] = {
+        "source": [str(groups[number].source) for number in kept],
+        "prompt": prompt_numbers([groups[number] for number in kept]).tolist(),
+    }
+    if "completion" in sides and groups[0].desirable is not None:
+        table["label"] = [groups[number].desirable for number in kept]
+    return table | {side: _scores(scored, answers[kept]) for side, answers in sides.items()}
+
+
+def _evenly(groups: Sequence[Group], most: int) -> list[int]:
+    """Numbers of at most `most` groups, in the order of the data and evenly spaced in it."""
+    order = sorted(
+        range(len(groups)), key=lambda number: (groups[number].source.data_set, groups[number].source.number)
+    )
+    step = max(1.0, len(order) / most)
+    return [order[int(place * step)] for place in range(min(most, len(order)))]
+
+
+def _scores(scored: Scored, answers: Tensor) -> dict[str, Any]:
+    def column(values: Tensor) -> list[float]:
+        return [round(value, 6) for value in values[answers].double().tolist()]
+
+    return {
+        "logps": column(scored.logps),
+        "ref_logps": None if scored.ref_logps is None else column(scored.ref_logps),
+        "lengths": scored.lengths[answers].tolist(),
+    }

@@ -1,0 +1,351 @@
+"""The options of a run, as dataclasses: one name each for the library, the YAML file and the command line.
+
+A field's `help` metadata is its `--help`; None means "not given", so that an option without effect can be told from one
+that was left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from likelier.data.columns import Columns, columns_of
+from likelier.data.dates import parsed_date
+from likelier.training.trainer_block import DDP_ARGUMENTS, check_trainer_block
+from likelier.utils.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from likelier.utils.distributed import Ranks
+
+Scheduler = Literal["constant", "cosine", "linear"]
+Dtype = Literal["auto", "float32", "bfloat16", "pure-bfloat16"]
+
+
+def option(default: Any, text: str, **more: Any) -> Any:
+    """A dataclass field with a help text."""
+    return field(default=default, metadata={"help": text, **more})
+
+
+_LARGEST_RANK = 2**16  # far above the width of any matrix that is adapted
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """A low-rank adapter; without `lora_r` all weights are trained."""
+
+    lora_r: int | None = option(None, "rank of a LoRA adapter; without it all weights are trained")
+    lora_alpha: float | None = option(None, "LoRA scaling (default: twice the rank)")
+    lora_dropout: float | None = option(None, "LoRA dropout (default: 0)")
+    lora_targets: str | None = option(None, "module names, comma-separated, or all-linear (default)")
+    load_in_4bit: bool = option(False, "quantize the base to 4 bits (QLoRA; needs --lora-r, CUDA and bitsandbytes)")
+
+    def __post_init__(self) -> None:
+        if self.lora_r is None:
+            for name in ("lora_alpha", "lora_dropout", "lora_targets", "load_in_4bit"):
+                if getattr(self, name) is not None and getattr(self, name) is not False:
+                    raise ConfigError(
+                        f"{name}={getattr(self, name)!r} has no effect without lora_r; give lora_r as well"
+                    )
+        elif not 1 <= self.lora_r <= _LARGEST_RANK:
+            raise ConfigError(
+                f"lora_r={self.lora_r} is out of range; it must be a whole number from 1 to {_LARGEST_RANK:,}"
+            )
+        if self.lora_dropout is not None and not 0 <= self.lora_dropout < 1:
+            raise ConfigError(f"lora_dropout={self.lora_dropout} is out of range; it must lie in [0, 1)")
+        if self.lora_alpha is not None and not self.lora_alpha > 0:
+            raise ConfigError(f"lora_alpha={self.lora_alpha} is out of range; it must be above 0")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One of several data sets of a run.
+
+    `path` is a file, a folder or a hub id; `weight` says how often its rows are seen in an epoch (0.5: a seeded half of
+    them, 2: each twice); `subset`, `split` and `revision` choose within a hub id (`subset`, `revision`) or a `datasets`
+    folder (`split`, also slices such as `train[:50%]`, `train[10:20]`, `train+test`), or the sheet of a workbook
+    (`subset`). `columns` says which column is what (a `Columns`, or a mapping of its fields). `name` stands in the
+    account and in the evaluation's metrics (default: the path's last part).
+    """
+
+    path: str
+    name: str = ""
+    weight: float = 1.0
+    subset: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    columns: Columns | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", columns_of(self.columns))
+        if not isinstance(self.path, str):
+            raise ConfigError(f"a data set has path={self.path!r}; give a file, a folder or a hub id")
+        if not self.weight > 0:
+            raise ConfigError(f"{self.path}: weight={self.weight} is out of range; it must be above 0")
+        if not self.name:
+            object.__setattr__(self, "name", self.path.rstrip("/").rsplit("/", 1)[-1].split(".")[0])
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """How conversations become text."""
+
+    chat_template: str | None = option(None, "a file with a Jinja chat template, instead of the model's own")
+    chat_template_kwargs: dict[str, Any] | None = option(
+        None, "what the template is given besides, such as enable_thinking: false (YAML only)", flag=False
+    )
+    system_prompt: str | None = option(None, "a system turn for the conversations that have none")
+    reasoning: Literal["keep", "drop", None] = option(
+        None,
+        "reasoning that messages hold: keep: written into the text in front of the answer, for templates that do not "
+        "print its field; drop: left out",
+    )
+    train_on: Literal["all", "last"] | None = option(
+        None,
+        "of an answer of several turns (tool calls, a conversation that goes on) all turns of the assistant, or only "
+        "the last one, the others then belong to the prompt (default: all)",
+    )
+    fold_system: bool = option(
+        False, "put a system turn in front of the first user's text, for chat templates that have no system turn"
+    )
+    date: str | None = option(
+        None,
+        "what a chat template that asks for the date is told: 2026-11-29, or with a time 2026-11-29T13:45:00 (default: "
+        "the moment at which the run began)",
+    )
+
+    def __post_init__(self) -> None:
+        if self.chat_template_kwargs is not None and not isinstance(self.chat_template_kwargs, dict):
+            found = type(self.chat_template_kwargs).__name__
+            raise ConfigError(f"chat_template_kwargs: must be a block of names and values, found {found}")
+        if self.train_on not in (None, "all", "last"):
+            raise ConfigError(f"train_on={self.train_on!r} is unknown; known: all, last")
+        if self.date is not None:
+            parsed_date(self.date)
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that are not left alone."""
+        return [item.name for item in fields(self) if getattr(self, item.name)]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a run trains. See `docs/design.md` for what each default rests on."""
+
+    batch_size: int = option(32, "pairs (KTO: rows) of one optimizer step, over all micro-batches")
+    learning_rate: float | None = option(
+        None, "peak learning rate (default: the method's own, printed with its source)"
+    )
+    scheduler: Scheduler = option("cosine", "learning rate schedule after the warm-up")
+    warmup: float | None = option(None, "share of the steps to warm up (default: 0.1, with --scheduler constant 0)")
+    max_steps: int | None = option(None, "stop after this many optimizer steps (default: the epochs decide)")
+    epochs: float | None = option(None, "passes over the data (default: 1)")
+    order: Literal["shuffled", "file"] = option(
+        "shuffled", "order of the rows: shuffled by seed and epoch, or as in the file"
+    )
+    group_by: Literal["prompt"] | None = option(
+        None, "prompt: steps of whole prompts (all pairs of a prompt in one step)"
+    )
+    max_length: int | None = option(None, "tokens of prompt + answer (default: the model's context, at most 2048)")
+    truncation: Literal["drop", "cut-prompt-left", "cut-answer-right", "error"] = option(
+        "drop", "what to do with rows over --max-length; an answer cut on the right gets no end-of-sequence token"
+    )
+    token_budget: int | None = option(None, "tokens of one micro-batch (default: from the device's memory)")
+    scorer: Literal["auto", "shared-prefix", "plain"] = option(
+        "auto", "shared-prefix: every prompt once, no padding; plain: padded rows; auto: the first where it is exact"
+    )
+    activation_checkpointing: bool = option(
+        False, "keep fewer activations and compute them again in backward: less memory, about a third more time"
+    )
+    compile: bool = option(False, "compile the model's layers (torch.compile); the first steps are then slow")
+    shard: bool = option(
+        False,
+        "of several processes (torchrun, accelerate launch), split weights, gradients and optimizer state between them "
+        "(FSDP2); without it each holds all of them (DDP)",
+    )
+    rank_timeout: float | None = option(
+        None, "seconds without a sign of life after which a process of several ends the others (default: 120)"
+    )
+    use_votes: Literal["majority", "soft", "weight"] = option(
+        "majority",
+        "what annotators' votes do: majority: say which answer is chosen; soft: their share is the label's certainty; "
+        "weight: their margin is the pair's weight",
+    )
+    use_weights: Literal["column", "scores", "prompt"] | None = option(
+        None,
+        "weigh rows in the loss: by their weight column, by the difference of the answers' scores, or so that every "
+        "prompt counts alike (default: not)",
+    )
+    use_margins: Literal["column", "scores"] | None = option(
+        None, "margin of each pair: its margin column, or the difference of the answers' scores (default: not)"
+    )
+    min_score_gap: float | None = option(None, "leave out pairs whose scores are less than this apart")
+    reference_scores: Literal["stored", "live"] = option(
+        "stored", "stored: score the reference once, keep it on disk; live: ask it at every step"
+    )
+    reference_store: str | None = option(None, "folder of stored reference scores (default: in the user's cache)")
+    eval_steps: int | None = option(
+        None,
+        "evaluate every so many steps; 0: only at the start and the end (default: as often as costs about 5 % of the "
+        "training time at most)",
+    )
+    eval_items: int | None = option(None, "held-out items that are scored at intervals (default: 256)")
+    eval_prompts: int | None = option(
+        None, "held-out prompts that the policy answers in an evaluation; 0: none (default: 16)"
+    )
+    eval_new_tokens: int | None = option(None, "tokens of such an answer at most (default: 64)")
+    eval_reward: str | None = option(
+        None,
+        "reward of the answers: a sequence classifier (hub id or folder), or file.py:function, which is given the "
+        "prompts and the answers",
+    )
+    save_steps: int | None = option(None, "write a checkpoint every so many steps (default: none)")
+    save_total_limit: int | None = option(None, "keep only the newest checkpoints")
+    logging_steps: int = option(1, "write metrics every so many steps")
+    report_to: str = option("none", "where else to report, as in transformers: tensorboard, wandb, trackio, none")
+    seed: int = option(42, "seed of the order, the held-out split and new LoRA weights")
+    trainer: dict[str, Any] = option(None, "any other transformers.TrainingArguments, by name (YAML only)", flag=False)
+
+    def __post_init__(self) -> None:
+        for name, choices in _choices(type(self)).items():
+            value = getattr(self, name)
+            if value not in choices and (value is not None or getattr(type(self), name) is not None):
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(choices)}")
+        at_least_one = (
+            "batch_size",
+            "max_steps",
+            "eval_items",
+            "eval_new_tokens",
+            "save_steps",
+            "save_total_limit",
+            "logging_steps",
+            "token_budget",
+            "max_length",
+        )
+        for name in at_least_one:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} is out of range; it must be at least 1")
+        for name in ("eval_steps", "eval_prompts"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"{name}={value} is out of range; it must be at least 0")
+        for name in ("eval_new_tokens", "eval_reward"):
+            if self.eval_prompts == 0 and getattr(self, name) is not None:
+                raise ConfigError(f"{name} has no effect with eval_prompts=0, which lets the policy write nothing")
+        if self.eval_steps == 0 and self.eval_items is not None:
+            raise ConfigError("eval_items has no effect with eval_steps=0; at the start and the end all items count")
+        for name in ("learning_rate", "epochs", "rank_timeout"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{name}={value} is out of range; it must be above 0, and finite")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed={self.seed} is out of range; it must lie between 0 and 2**32 - 1")
+        if self.min_score_gap is not None and not 0 <= self.min_score_gap < float("inf"):
+            raise ConfigError(f"min_score_gap={self.min_score_gap} is out of range; it must be at least 0")
+        if self.warmup is not None and not 0 <= self.warmup < 1:
+            raise ConfigError(f"warmup={self.warmup} is out of range; it is a share of the steps, from 0 to below 1")
+        if self.max_steps is not None and self.epochs is not None:
+            raise ConfigError("max_steps and epochs were both given, and max_steps would win; keep one of them")
+        if self.save_total_limit is not None and self.save_steps is None:
+            raise ConfigError("save_total_limit has no effect without save_steps; give save_steps as well")
+        if self.reference_store is not None and self.reference_scores == "live":
+            raise ConfigError("reference_store has no effect with reference_scores=live; drop one of them")
+        object.__setattr__(self, "trainer", check_trainer_block(self.trainer or {}))
+
+    @property
+    def warmup_share(self) -> float:
+        """The warm-up that runs."""
+        return self.warmup if self.warmup is not None else (0.0 if self.scheduler == "constant" else 0.1)
+
+    @property
+    def interval_items(self) -> int:
+        """Held-out items that are scored at intervals."""
+        return 256 if self.eval_items is None else self.eval_items
+
+    @property
+    def answered_prompts(self) -> int:
+        """Held-out prompts that the policy answers."""
+        return 16 if self.eval_prompts is None else self.eval_prompts
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of a written answer at most."""
+        return 64 if self.eval_new_tokens is None else self.eval_new_tokens
+
+
+def _choices(options: type) -> dict[str, tuple[str, ...]]:
+    """The options that are one of a few words, or not given."""
+    found = {}
+    for name, hint in get_type_hints(options).items():
+        for kind in (hint, *get_args(hint)):
+            if get_origin(kind) is Literal:
+                found[name] = get_args(kind)
+    return found
+
+
+def refuse_evaluation_options(options: TrainingOptions) -> None:
+    """Without evaluation data every option about an evaluation is inert, hence an error."""
+    for name in ("eval_steps", "eval_items", "eval_prompts", "eval_new_tokens", "eval_reward"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"{name} has no effect without evaluation data; give eval_data or eval_fraction")
+
+
+def refuse_process_options(options: TrainingOptions, ranks: Ranks) -> None:
+    """In one process every option about several is inert, hence an error; so are those that do not go together."""
+    if not ranks.several:
+        several = {"shard": options.shard, "rank_timeout": options.rank_timeout is not None}
+        several |= {f"trainer.{name}": name in options.trainer for name in DDP_ARGUMENTS}
+        for name in (name for name, given in several.items() if given):
+            raise ConfigError(
+                f"{name} has no effect in one process; start several with torchrun or accelerate launch, or drop it"
+            )
+    if options.shard and options.reference_scores == "live":
+        raise ConfigError("reference_scores=live would keep a second model beside a sharded policy; take stored scores")
+    if options.shard and options.compile:
+        raise ConfigError("shard and compile were both given, and are not proved together; drop one of them")
+
+
+def refuse_inert_options(objective: Any, options: TrainingOptions, *, named_reference: bool) -> None:
+    """Options that the method (an `Objective`) cannot use are an error. `named_reference`: the run names one."""
+    refuse_signal_options(objective, options)
+    if not objective.needs_reference:
+        refuse_reference_options(objective.method, named=named_reference, options=options)
+
+
+def refuse_reference_options(method: str, *, named: bool, options: TrainingOptions) -> None:
+    """For a method without a reference: every option about one is inert, hence an error."""
+    asked = {
+        "reference": named,
+        "reference_scores": options.reference_scores != "stored",
+        "reference_store": options.reference_store is not None,
+    }
+    for name, given in asked.items():
+        if given:
+            raise ConfigError(f"{method} uses no reference; drop {name}")
+
+
+def refuse_signal_options(objective: Any, options: TrainingOptions) -> None:
+    """Votes, weights and margins that the method (an `Objective`) cannot use are an error that names those that can."""
+    method = objective.method
+    if options.use_margins is not None and not objective.takes_margins:
+        raise ConfigError(f"{method} has no place for a margin; drop use_margins, or take dpo, ipo or simpo")
+    if options.use_votes == "soft":
+        if not objective.takes_soft_labels:
+            raise ConfigError(
+                f"{method} has no place for soft labels; use_votes=weight works with every method, soft with dpo, ipo, "
+                "simpo and sigmoid_norm"
+            )
+        for name in ("label_smoothing", "nll_weight"):
+            if getattr(objective, name, 0):
+                value = getattr(objective, name)
+                raise ConfigError(f"use_votes=soft and {name}={value} contradict each other; drop one of them")
+
+
+def with_changes(options: TrainingOptions, changes: dict[str, Any]) -> TrainingOptions:
+    """The options with some changed by name; an unknown name is an error."""
+    known = [item.name for item in fields(TrainingOptions)]
+    for name in changes:
+        if name not in known:
+            raise ConfigError(f"unknown option {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    return replace(options, **changes)

@@ -1,0 +1,117 @@
+"""The reference of a run: named, scored, proved, and asked again where scores are not stored or answers are new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from likelier.data.tokenize import Group
+from likelier.models.policy import Policy, require_same_vocabulary
+from likelier.objectives import Objective
+from likelier.scoring import attach_scorer
+from likelier.scoring.engine import ScoredGroups
+from likelier.scoring.reference.identity import Reference, base_reference, other_reference, released, start_reference
+from likelier.scoring.reference.proof import check_first_step, prove_reference
+from likelier.scoring.reference.reload import AskedAgain
+from likelier.scoring.reference.store import ReferenceScoring, score_live
+from likelier.training.options import TrainingOptions
+
+Named = Literal["start", "base"] | Policy
+
+
+class RunReference:
+    """What a run compares its policy with.
+
+    Args:
+        policy: as it stands before the first step, with a scorer attached.
+        named: `start` (the policy as it is now), `base` (adapter switched off), or another policy.
+        objective, options: of the run.
+        how: store, token budget and device.
+        asked_later: whether evaluations will ask it about answers that are not known yet.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        named: Named,
+        objective: Objective,
+        options: TrainingOptions,
+        how: ReferenceScoring,
+        *,
+        asked_later: bool,
+    ) -> None:
+        self.policy, self.objective, self.options, self.how = policy, objective, options, how
+        self._named: Named | None = named
+        self._again = named.again if isinstance(named, Policy) else policy.again
+        self._asked_later = asked_later
+        self._start_tolerance: float | None = None
+        self.model: Reference | None = None
+        self._compared: Reference | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is asked at every step."""
+        return self.model is not None and self.options.reference_scores == "live"
+
+    def prove(
+        self, train: Sequence[Group], held_out: Sequence[Group], first_step: Sequence[int]
+    ) -> tuple[list[Group], list[Group], dict[str, Any]]:
+        """Name it, score it, prove it (see `prove_reference`): both lists of groups with its scores, and what the run
+        card says. Of a method without a reference the groups come back as they were, and KL will be measured against
+        the policy as it began.
+        """
+        if not self.objective.needs_reference:
+            if self._asked_later:
+                self._compared = released(self._start())
+            return list(train), list(held_out), {"words": "none: this method needs no reference"}
+        made = self._make([*train, *held_out])
+        self.how.ranks.require_same("reference model", made.identity)
+        proved = prove_reference(
+            self.policy.model,
+            made,
+            self.objective,
+            list(train),
+            list(held_out),
+            first_step,
+            self.how,
+            live=self.options.reference_scores == "live",
+            dtype=self.policy.compute_dtype,
+        )
+        self.model = self._compared = proved.reference
+        self._start_tolerance = proved.start_tolerance
+        self._named = None  # a second model that was named is not kept in memory
+        return proved.train, proved.held_out, proved.card
+
+    def _make(self, groups: Sequence[Group]) -> Reference:
+        named, precision = self._named, self.how.precision_of(self.policy)
+        if isinstance(named, Policy):
+            require_same_vocabulary(self.policy, named)
+            self.how.place(named)
+            attach_scorer(named.model, autocast=named.autocast, scorer=self.options.scorer, groups=groups)
+            other = other_reference(named.model, named.name, precision=self.how.precision_of(named))
+            return replace(other, at_hand=self.options.reference_scores == "live")  # it stays in memory
+        return base_reference(self.policy.model, precision=precision) if named == "base" else self._start()
+
+    def _start(self) -> Reference:
+        live = self.options.reference_scores == "live" and self.objective.needs_reference
+        keep_adapter = self._asked_later and not self.how.shard  # what is split already takes no second adapter
+        precision = self.how.precision_of(self.policy)
+        return start_reference(self.policy.model, precision=precision, live=live, keep_adapter=keep_adapter)
+
+    def with_live_scores(self, groups: Sequence[Group]) -> list[Group]:
+        """Ask it now, where scores are not stored."""
+        if not self.is_live:
+            return list(groups)
+        assert self.model is not None
+        return score_live(groups, self.model, self.how)
+
+    def check_first_step(self, part: ScoredGroups) -> None:
+        """Hold a micro-batch of the first step, dropout off, to the claim that the policy starts as the reference."""
+        if self._start_tolerance is not None:
+            assert self.model is not None
+            check_first_step(part, self.model, self._start_tolerance)
+
+    def asked_again(self) -> AskedAgain | None:
+        """How evaluations come by it; for a method without one, by the policy as it began."""
+        return None if self._compared is None else AskedAgain(self._compared, self._again, self.how)
