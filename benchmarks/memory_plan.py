@@ -88,8 +88,9 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
     from likelier import PreferenceTrainer, load_policy
     from likelier.advice.memory import plan_memory
     from likelier.advice.trace import Row
+    from likelier.models.options import LoraOptions
     from likelier.objectives import METHODS
-    from likelier.training.options import LoraOptions, TrainingOptions
+    from likelier.training.options import TrainingOptions
 
     warnings.simplefilter("ignore")
     torch.nn.Linear(8, 8)(torch.zeros(2, 8)).sum().backward()

@@ -126,8 +126,8 @@ def tiny_policy(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: ob
 
 def lora_policy(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: object) -> Policy:
     """A tiny model with a new LoRA adapter."""
+    from likelier.models.options import LoraOptions
     from likelier.models.policy import add_lora
-    from likelier.training.options import LoraOptions
 
     policy = tiny_policy(seed, dtype)
     policy.model = add_lora(policy.model, LoraOptions(lora_r=4, **changes), seed).to(dtype)  # type: ignore[arg-type]

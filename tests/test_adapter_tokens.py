@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from likelier.data.options import ChatOptions
 from likelier.models.policy import load_policy
 from likelier.scoring import attach_scorer
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import ModelError
 from tests.adapters_of_peft import NEW, VOCABULARY, write_adapter, write_base
 from tests.architectures import group

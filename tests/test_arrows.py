@@ -19,7 +19,7 @@ TRAINING = (
     *("training.checkpointing", "runs.folder", "training.run_card", "data.tokenize", "models", "training.options"),
     *("runs.checkpoints", "utils.durable", "training.stop_signals", "training.guards", "training.nonfinite"),
 )
-COMMANDS = ("insight", "experiments", "training.run", "cli")
+COMMANDS = ("insight", "experiments", "cli")
 
 
 @cache

@@ -12,6 +12,7 @@ from likelier.data.audit import Audit, Finding, audit_records
 from likelier.data.audit.scripts import main_script
 from likelier.data.records import Labelled, Message, Pair, Source, TokenIds
 from likelier.data.tokenize import tokenize_records
+from likelier.scoring.ranking import ModelRanker
 from tests.audit_rows import labels, pair, pairs
 from tests.support import CHATML, chat_pairs, naive_logp, tiny_policy, tiny_tokenizer
 
@@ -113,7 +114,7 @@ def test_tokens_a_character_go_by_script() -> None:
 def test_the_reference_ranks_a_sample() -> None:
     policy = tiny_policy()
     rows = chat_pairs(30)
-    audit = audit_records(rows, policy=policy, max_length=512, score_sample=20)
+    audit = audit_records(rows, ranker=ModelRanker(policy), max_length=512, score_sample=20)
     figures = audit.statistics["reference"]
     assert figures["sample"] == 20
     picked = [rows[at * 30 // 20] for at in range(20)]
@@ -126,7 +127,7 @@ def test_what_the_reference_finds_impossible_or_certain() -> None:
     policy = tiny_policy()
     long = " ".join(["red blue"] * 60)
     rows = [pair(at, f"{PROMPT} {at}", *(("yes", long) if at < 3 else (long, "yes"))) for at in range(8)]
-    audit = audit_records(rows, policy=policy, max_length=2048, score_sample=100)
+    audit = audit_records(rows, ranker=ModelRanker(policy), max_length=2048, score_sample=100)
     certain, impossible = found(audit, "reference-certain"), found(audit, "reference-impossible")
     assert (certain.count, impossible.count) == (3, 5)
     assert set(impossible.examples) == {f"made.jsonl:{at}" for at in range(3, 8)}
@@ -150,4 +151,7 @@ def test_a_row_that_the_template_refuses_is_named() -> None:
 
 def test_labels_and_the_model_do_not_meet() -> None:
     rows: list[Labelled] = labels(10)
-    assert "reference" not in audit_records(rows, policy=tiny_policy(), max_length=64, score_sample=5).statistics
+    assert (
+        "reference"
+        not in audit_records(rows, ranker=ModelRanker(tiny_policy()), max_length=64, score_sample=5).statistics
+    )

@@ -469,7 +469,7 @@ def failing(error: BaseException) -> Callable[..., None]:
 
 
 def train_raising(error: BaseException, run: Run, monkeypatch: pytest.MonkeyPatch) -> Outcome:
-    monkeypatch.setattr("likelier.training.run.train", failing(error))
+    monkeypatch.setattr("likelier.experiments.watched.train_watched", failing(error))
     return run("train", "--model", "m", "--data", "d", "--output", "o")
 
 

@@ -15,10 +15,11 @@ from transformers import TrainingArguments
 
 from likelier.cli import main as cli
 from likelier.cli.flags import add_run_flags
+from likelier.models.options import LoraOptions
 from likelier.objectives import DPO, IPO, KTO, METHODS, SimPO
 from likelier.training.arguments import LORA_RATE_FACTOR, learning_rate, training_arguments
 from likelier.training.config import SECTIONS, RunConfig, RunOptions, hyperparameter_fields, parse, read_yaml
-from likelier.training.options import LoraOptions, TrainingOptions
+from likelier.training.options import TrainingOptions
 from likelier.training.trainer_block import OURS, check_trainer_block
 from likelier.utils.distributed import ALONE
 from likelier.utils.errors import ConfigError
@@ -97,7 +98,7 @@ def test_yaml_flags_and_dataclasses_say_the_same(
 
 def test_flags_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[RunConfig] = []
-    monkeypatch.setattr("likelier.training.run.train", seen.append)
+    monkeypatch.setattr("likelier.experiments.watched.train_watched", seen.append)
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump({**NEEDED, "batch-size": 4, "beta": 0.3}), encoding="utf-8")
     assert cli.main(["train", str(path), "--batch-size", "8"]) == 0

@@ -14,6 +14,7 @@ import yaml
 from likelier.cli import main as cli
 from likelier.data import dates, token_cache
 from likelier.data.dates import as_of, dated, dates_written
+from likelier.data.options import ChatOptions
 from likelier.data.records import Message
 from likelier.data.rendering import render
 from likelier.data.tokenize import tokenize_records
@@ -21,7 +22,6 @@ from likelier.models.policy import load_policy
 from likelier.runs.checkpoints import differences
 from likelier.scoring.restore import card_of, recorded_chat
 from likelier.training.config import parse
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import ConfigError
 from tests.small_runs import pair_rows, read_card, save_tiny, write_rows
 from tests.support import chat_pairs, tiny_tokenizer

@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 
 from likelier import DPO, IPO, KTO, SFT, SimPO
 from likelier.insight.diagnose import live_warnings
+from likelier.models.options import LoraOptions
 from likelier.models.policy import add_lora
 from likelier.scoring.reference import Reference, start_reference
-from likelier.training.options import LoraOptions
 from tests.diagnosis_world import bad, names, numbers, plain_pairs, the, train, writer
 from tests.support import tiny_policy
 

@@ -18,13 +18,14 @@ from likelier import DPO, IPO, KTO, SFT, PreferenceTrainer, SimPO
 from likelier.data.records import Message, Source, to_labels
 from likelier.data.tokenize import Group
 from likelier.models.generation import Decoding, Written, prompt_ids, write_answers
+from likelier.models.options import LoraOptions
 from likelier.models.policy import Policy, load_policy
 from likelier.objectives import Objective
 from likelier.runs.folder import RunFolder
 from likelier.training.evaluation import Evaluator, Judge, judge_of, planned_interval
 from likelier.training.evaluation.answers import Answer, is_refusal, kl_metrics, repetition
 from likelier.training.evaluation.schedule import SHARE, some_of
-from likelier.training.options import LoraOptions, TrainingOptions
+from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, LikelierWarning, ModelError, RunFolderError, TrainingError
 from tests.small_runs import save_tiny
 from tests.support import chat_pairs, labelled_rows, lora_policy, naive_logp, numbers, tiny_policy, tiny_tokenizer

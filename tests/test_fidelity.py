@@ -8,10 +8,10 @@ import pytest
 
 from likelier.data.audit.checks import audit_records
 from likelier.data.formats.messages import read_messages
+from likelier.data.options import ChatOptions
 from likelier.data.prepare import prepare_data
 from likelier.data.records import Pair, Source
 from likelier.data.tokenize import Tokenized, tokenize_records
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import ConfigError, DataError, LikelierWarning
 from tests.chat_templates import DEEPSEEK, GEMMA, LLAMA3, MISTRAL, PHI, QWEN3, TEMPLATES
 from tests.support import CHATML, tiny_tokenizer

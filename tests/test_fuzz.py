@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from likelier.data.columns import Columns, columns_of
 from likelier.data.load import load_preferences
+from likelier.data.options import DataSet
 from likelier.training.config import SECTIONS, hyperparameter_fields, parse, read_yaml
-from likelier.training.options import DataSet
 from tests.fuzz_rows import ROWS
 from tests.fuzzing import (
     as_json,

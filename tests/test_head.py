@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from likelier.models.layers import causal_model
+from likelier.models.options import LoraOptions
 from likelier.models.policy import add_lora
 from likelier.scoring import attach_scorer, collate, score_plain, score_shared_prefix
 from likelier.scoring import shared_prefix as scorer_room
 from likelier.scoring.attention import install_attention
 from likelier.scoring.logprobs import HeadTransform, is_plain_linear, linear_token_logprobs, token_logprobs
-from likelier.scoring.plain import causal_model
-from likelier.training.options import LoraOptions
 from tests.architectures import gradient_gap, hard_pairs, tiny, weighted_gradients
 from tests.support import tiny_model
 

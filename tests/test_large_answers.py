@@ -18,11 +18,11 @@ from likelier.data.audit.checks import audit_records
 from likelier.data.audit.words import word_table
 from likelier.data.fidelity import holds, respaced
 from likelier.data.load import load_preferences
+from likelier.data.options import ChatOptions
 from likelier.data.records import Message, Pair, Source
 from likelier.data.rendering import reasoning_in
 from likelier.data.tokenize import tokenize_records
 from likelier.data.too_long import characters_a_token
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import DataError
 from tests.support import CHATML, chat_pairs, sentence, tiny_tokenizer
 

@@ -16,8 +16,8 @@ from likelier.advice.estimate import bytes_of
 from likelier.advice.memory import MemoryPlan, plan_memory, planner_for
 from likelier.advice.trace import Row
 from likelier.cli import main as cli
+from likelier.models.options import LoraOptions
 from likelier.models.policy import Policy, load_policy
-from likelier.training.options import LoraOptions
 from likelier.training.step import advice_when_memory_runs_out, moments_of
 from likelier.utils.errors import ConfigError, LikelierWarning, TrainingError
 from tests.small_runs import save_tiny

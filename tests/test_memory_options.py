@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from likelier import DPO, PreferenceTrainer
-from likelier.models.policy import Policy, add_lora, compile_layers, default_token_budget, load_policy
-from likelier.training.options import LoraOptions
+from likelier.models.layers import compile_layers
+from likelier.models.options import LoraOptions
+from likelier.models.policy import Policy, add_lora, load_policy
+from likelier.models.token_budget import default_token_budget
 from likelier.utils.errors import ConfigError
 from tests.support import chat_pairs, logged, lora_policy, tiny_model, tiny_policy, tiny_tokenizer
 
@@ -34,7 +36,7 @@ def test_activation_checkpointing_changes_nothing(tmp_path: Path, make: type[Pol
 
 
 def test_activation_checkpointing_allows_larger_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("likelier.models.policy.total_memory", lambda _: 80 * 2**30)
+    monkeypatch.setattr("likelier.models.token_budget.total_memory", lambda _: 80 * 2**30)
     model, device = tiny_model(num_hidden_layers=30, hidden_size=1024), torch.device("cuda")
     assert default_token_budget(model, device, checkpointing=True) > 5 * default_token_budget(model, device)
 

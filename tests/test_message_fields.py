@@ -13,10 +13,10 @@ import pytest
 from likelier.data.convert import write_records
 from likelier.data.formats.messages import as_written, json_text, read_messages
 from likelier.data.load import load_preferences
+from likelier.data.options import ChatOptions
 from likelier.data.records import Demonstration, Message, Pair, content_key
 from likelier.data.rendering import as_dict, render
 from likelier.data.split import prompt_key
-from likelier.training.options import ChatOptions
 from tests.support import tiny_tokenizer
 
 TOOLS = (

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from likelier import LoraOptions, load_policy
 from likelier.models.loading import demo_model_folder
-from likelier.models.policy import default_token_budget, disable_dropout, use_bfloat16
+from likelier.models.policy import disable_dropout, use_bfloat16
+from likelier.models.token_budget import default_token_budget
 from likelier.utils.errors import ConfigError, ModelError
 from tests.support import tiny_model, tiny_policy
 
@@ -190,9 +191,9 @@ def test_a_missing_gguf_file_is_named(tmp_path: Path) -> None:
 def test_the_token_budget_is_a_function_of_model_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(dtype=torch.float32)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr("likelier.models.policy.total_memory", lambda device: 2**40)
+    monkeypatch.setattr("likelier.models.token_budget.total_memory", lambda device: 2**40)
     assert (default_token_budget(model, cpu), default_token_budget(model, cuda)) == (1024, 65536)
-    monkeypatch.setattr("likelier.models.policy.total_memory", lambda device: 3 * 2000 * 2 * 32 * 40 * 4)
+    monkeypatch.setattr("likelier.models.token_budget.total_memory", lambda device: 3 * 2000 * 2 * 32 * 40 * 4)
     assert default_token_budget(model, cuda) == 2000
     assert default_token_budget(model.double(), cuda) == 1024
 

@@ -10,11 +10,11 @@ import torch
 
 from likelier.cli import main as cli
 from likelier.data.audit.checks import audit_records
+from likelier.data.options import ChatOptions
 from likelier.data.records import Message
 from likelier.data.rendering import RowRefused, render
 from likelier.data.tokenize import tokenize_records
 from likelier.data.vocabulary import require_rows
-from likelier.training.options import ChatOptions
 from likelier.training.rewards import _ids
 from tests.small_runs import write_rows
 from tests.support import CHATML, chat_pairs, tiny_model, tiny_tokenizer

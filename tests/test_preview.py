@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from likelier.cli.main import main
+from likelier.data.options import ChatOptions
 from likelier.data.preview import RowPreview, bracketed, in_brief, preview_rows, visible
 from likelier.data.records import Demonstration, Labelled, Message, Pair, Source, TokenIds
 from likelier.data.tokenize import tokenize_records
 from likelier.runs.hub import _without_a_row
-from likelier.training.options import ChatOptions
 from tests.chat_templates import DEEPSEEK, PHI
 from tests.support import CHATML, chat_pairs, labelled_rows, tiny_model, tiny_tokenizer
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from likelier.data import token_cache
+from likelier.data.options import ChatOptions
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.records import Message, Pair, Source
 from likelier.data.rendering import render
 from likelier.data.shared_ids import sharing_ids
 from likelier.data.tokenize import tokenize_records
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import ConfigError, DataError, LikelierWarning
 from tests.support import CHATML, tiny_tokenizer
 

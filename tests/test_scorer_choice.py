@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from likelier.models.options import LoraOptions
 from likelier.models.policy import add_lora
 from likelier.scoring import attach_scorer, collate, score_plain, score_shared_prefix, scorer_of
 from likelier.scoring.attention import (
@@ -22,7 +23,6 @@ from likelier.scoring.attention import (
 )
 from likelier.scoring.engine import micro_batches
 from likelier.scoring.layout import Segment, Segments
-from likelier.training.options import LoraOptions
 from likelier.utils.errors import ModelError
 from tests.architectures import NOT_SHARING, SHARING, hard_pairs, random_tokens, tiny
 from tests.support import tiny_model

@@ -15,11 +15,11 @@ from transformers import (
 )
 
 from likelier.data.tokenize import Group, tokenize_records
+from likelier.models.options import LoraOptions
 from likelier.models.policy import add_lora
 from likelier.scoring import SequenceScores, attach_scorer, collate, score_plain
 from likelier.scoring.attach import verify_head
 from likelier.scoring.engine import micro_batches, score_groups
-from likelier.training.options import LoraOptions
 from likelier.utils.errors import ModelError
 from tests.support import chat_pairs, naive_logp, tiny_model, tiny_tokenizer
 

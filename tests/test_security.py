@@ -19,12 +19,12 @@ from transformers import LlamaForSequenceClassification
 
 import likelier
 from likelier.cli import main as cli
+from likelier.data.options import ChatOptions
 from likelier.data.records import Message
 from likelier.data.rendering import render
 from likelier.models.policy import load_policy
 from likelier.models.safe_loading import say_what_a_file_names
 from likelier.models.tokenizer import tokenizer_of
-from likelier.training.options import ChatOptions
 from likelier.training.rewards import load_judge
 from likelier.utils.console import plain_warnings, printable, put, say, warn
 from likelier.utils.errors import DataError, LikelierError, LikelierWarning, ModelError

@@ -21,10 +21,11 @@ from likelier.experiments.sweep.data import SharedData, load_shared, records_has
 from likelier.experiments.sweep.plan import SweepPlan, plan_sweep
 from likelier.experiments.sweep.record import SweepRecord
 from likelier.models.generation import WRITE_LARGER
+from likelier.models.options import LoraOptions
 from likelier.models.policy import Policy, disable_dropout
 from likelier.objectives import Objective, Scored
 from likelier.training.merge import _difference, _token_difference
-from likelier.training.options import LoraOptions, TrainingOptions
+from likelier.training.options import TrainingOptions
 from likelier.utils.errors import RunFolderError
 from tests.small_runs import pair_rows, write_rows
 from tests.support import chat_pairs, labelled_rows, lora_policy, tiny_model, tiny_policy, tiny_tokenizer

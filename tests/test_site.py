@@ -14,8 +14,10 @@ from types import ModuleType
 
 import pytest
 
+from likelier.data.options import ChatOptions, DataSet
+from likelier.models.options import LoraOptions
 from likelier.training.config import RunOptions, hyperparameter_fields
-from likelier.training.options import ChatOptions, DataSet, LoraOptions, TrainingOptions
+from likelier.training.options import TrainingOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 _LOADS = {  # tag -> attributes whose address a browser fetches by itself

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from likelier.data.load import load_preferences
+from likelier.data.options import DataSet
 from likelier.data.sources import read_rows
-from likelier.training.options import DataSet
 from likelier.utils.errors import ConfigError, DataError
 
 

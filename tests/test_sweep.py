@@ -284,7 +284,7 @@ def test_pairs_and_their_labels_share_their_ids(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_another_template_has_other_ids() -> None:
-    from likelier.training.options import ChatOptions
+    from likelier.data.options import ChatOptions
 
     records: list[Record] = list(chat_pairs(2))
     with sharing_ids():

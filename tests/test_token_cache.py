@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from likelier.data import token_cache, tokenize
+from likelier.data.options import ChatOptions
 from likelier.data.records import Pair, Record
 from likelier.data.token_cache import TokenFolder
 from likelier.data.tokenize import Tokenized, tokenize_records
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import LikelierWarning
 from tests.support import chat_pairs, labelled_rows, tiny_tokenizer
 

@@ -10,6 +10,7 @@ import pytest
 
 from likelier.data.formats import convert
 from likelier.data.load import load_preferences
+from likelier.data.options import ChatOptions
 from likelier.data.prepare import prepare_data
 from likelier.data.records import Message, Pair, Record, answers_of, to_demonstrations, to_labels
 from likelier.data.shared_ids import sharing_ids
@@ -17,7 +18,6 @@ from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.token_cache import TokenFolder
 from likelier.data.tokenize import Group, Tokenized, tokenize_records
 from likelier.data.turns import joined
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import ConfigError
 from tests.support import tiny_tokenizer
 

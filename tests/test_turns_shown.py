@@ -15,6 +15,7 @@ from rich.console import Console
 
 from likelier.data.audit import audit_records
 from likelier.data.masks import together
+from likelier.data.options import ChatOptions
 from likelier.data.records import Labelled, Message, Pair, Source
 from likelier.data.tokenize import Group, tokenize_records
 from likelier.insight.inspect.look import _with_reward, _without_reference
@@ -27,7 +28,6 @@ from likelier.scoring.implicit_rewards import implicit_rewards
 from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.training.close_ups import telling_pairs, token_by_token
 from likelier.training.evaluation.heldout import evaluate_groups
-from likelier.training.options import ChatOptions
 from tests.support import tiny_policy, tiny_tokenizer
 
 ASKED = (Message("user", "one"),)

@@ -8,10 +8,10 @@ import torch
 import transformers as hf
 
 from likelier import load_policy
+from likelier.data.options import ChatOptions
 from likelier.models.generation import Decoding, write_answers
 from likelier.models.tokenizer import tokenizer_of
 from likelier.scoring import attach_scorer
-from likelier.training.options import ChatOptions
 from likelier.training.rewards import load_judge
 from likelier.utils.errors import ModelError
 from tests.architectures import group

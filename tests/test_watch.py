@@ -27,8 +27,8 @@ from likelier.insight.verdicts import Verdict
 from likelier.runs.folder import RunFolder
 from likelier.runs.reader import RunReader, is_held
 from likelier.utils import console
-from likelier.utils.console import Display, counting
 from likelier.utils.errors import RunFolderError
+from likelier.utils.terminal import Display, counting
 from tests.small_runs import SmallRuns, read_card, train, write_card
 
 Json = dict[str, Any]

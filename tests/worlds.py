@@ -25,7 +25,8 @@ from transformers import TrainerCallback
 from likelier import DPO, IPO, KTO, SimPO
 from likelier.data.records import Record
 from likelier.experiments.stages import parse_stages, train_stages
-from likelier.models.policy import Policy, decoder_layers
+from likelier.models.layers import decoder_layers
+from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.training.stop_signals import Interrupted
 from likelier.training.trainer import PreferenceTrainer

@@ -10,6 +10,8 @@ from likelier.utils.versions import __version__
 if TYPE_CHECKING:
     from likelier.data.columns import Columns
     from likelier.data.load import PreferenceData, load_preferences
+    from likelier.data.options import ChatOptions, DataSet
+    from likelier.models.options import LoraOptions
     from likelier.models.policy import Policy, load_policy
     from likelier.objectives import (
         DPO,
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
         SigmoidNorm,
         SimPO,
     )
-    from likelier.training.options import ChatOptions, DataSet, LoraOptions, TrainingOptions
+    from likelier.training.options import TrainingOptions
     from likelier.training.trainer import PreferenceTrainer
 
 # torch and transformers take seconds to import: each name is imported when it is first used.

@@ -1,11 +1,9 @@
-"""`likelier estimate`: memory plans side by side, as a table or as JSON."""
+"""Memory plans of one model side by side: what is asked for, and what comes out."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,50 +25,6 @@ def bytes_of(text: str) -> int:
     if not 1 <= size < _LARGEST:
         raise ConfigError(f"memory={text!r} is no size; write it as 24GB (10^9 bytes) or 24GiB (2^30)")
     return int(size)
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `likelier estimate`: those of a run that change its memory, with the run's names."""
-    from likelier.data.columns import add_columns_flag
-
-    parser.add_argument("--model", required=True, help="a hub id, a folder, an adapter folder, a .gguf file, or demo")
-    parser.add_argument("--method", default="dpo", help="the objective (default: dpo)")
-    add_machine_flags(parser)
-    parser.add_argument("--lora-r", type=int, metavar="R", help="plan this adapter alone, not full, LoRA and QLoRA")
-    parser.add_argument("--lora-targets", metavar="TARGETS", help="module names, comma-separated, or all-linear")
-    parser.add_argument("--load-in-4bit", action="store_true", help="with --lora-r: a base in 4 bits (QLoRA)")
-    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "pure-bfloat16"], default="auto")
-    parser.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt + answer, as in a run")
-    parser.add_argument("--token-budget", type=int, metavar="N", help="of one micro-batch (default: as a run's)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a step (default: 32)")
-    parser.add_argument("--activation-checkpointing", action="store_true", help="plan with it")
-    parser.add_argument(
-        "--reference-scores", choices=["stored", "live"], default="stored", help="as in a run (default: stored)"
-    )
-    parser.add_argument("--data", metavar="FILE", help="plan for its lengths, instead of rows at --max-length")
-    add_columns_flag(parser)
-    parser.add_argument("--format", choices=["text", "json"], default="text", help="of the plan (default: text)")
-
-
-def add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    """What it is planned for."""
-    parser.add_argument(
-        "--memory",
-        metavar="SIZE",
-        help="what the device has, as 24GB or 24GiB; then the token budget that fits is told",
-    )
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="what it will run on (default: as a run here)")
-
-
-def run(flags: argparse.Namespace) -> None:
-    """Plan and print."""
-    estimate = make_estimate(flags)
-    if flags.format == "json":
-        sys.stdout.write(json.dumps(estimate.as_json(), indent=2) + "\n")
-        return
-    from likelier.advice.tables import estimate_text
-
-    sys.stdout.write(estimate_text(estimate))
 
 
 @dataclass(frozen=True)
@@ -123,7 +77,7 @@ def plan_json(plan: Any) -> dict[str, Any]:
 def make_estimate(flags: argparse.Namespace) -> Estimate:
     """The plans that the flags ask for. Raises `ConfigError` for options that are out of range or without effect."""
     from likelier.advice.memory import planner_for
-    from likelier.training.options import LoraOptions
+    from likelier.models.options import LoraOptions
 
     for name in ("max_length", "token_budget", "batch_size"):
         value = getattr(flags, name)
@@ -161,7 +115,7 @@ def ways(model: str, asked: Any, device: str | None) -> dict[str, Any]:
     import torch
 
     from likelier.advice.weights import find_model
-    from likelier.training.options import LoraOptions
+    from likelier.models.options import LoraOptions
 
     if asked.lora_r is not None:
         return {f"{'QLoRA' if asked.load_in_4bit else 'LoRA'} r={asked.lora_r}": asked}

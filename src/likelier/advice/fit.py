@@ -10,7 +10,7 @@ from likelier.advice.estimate import DEFAULT_RANK
 from likelier.advice.memory import Device, MemoryPlan, planner_for
 from likelier.advice.trace import Row
 from likelier.advice.weights import find_model
-from likelier.training.options import LoraOptions
+from likelier.models.options import LoraOptions
 
 _MOST_ROWS = 2000  # of a file that are tokenized for the plan, the longest ones among them
 

@@ -21,10 +21,11 @@ from likelier.advice.trace import Alive, Row, StepTracer, Training, tokens_of
 from likelier.advice.weights import Known, Weights, count_weights, find_model, kept_of_a_token
 from likelier.data.tokenize import default_max_length
 from likelier.models.generation import WRITE_LARGER
-from likelier.models.policy import default_budget, total_memory
+from likelier.models.options import Dtype, LoraOptions
+from likelier.models.token_budget import default_budget, total_memory
 from likelier.objectives import METHODS, Objective
 from likelier.scoring.engine import PACK_LARGER
-from likelier.training.options import Dtype, LoraOptions, TrainingOptions
+from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, nearest
 
 Device = Literal["cpu", "cuda"]

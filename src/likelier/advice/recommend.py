@@ -18,8 +18,8 @@ from likelier.advice.runfile import StagePlan, run_file, run_options
 from likelier.advice.settings import Setting, Subject, batch_size, remarks, settings_of
 from likelier.advice.tables import size
 from likelier.advice.weights import find_model
+from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
-from likelier.training.options import LoraOptions
 from likelier.utils.errors import ConfigError
 
 _QUICK_STEPS = 100

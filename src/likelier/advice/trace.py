@@ -23,13 +23,13 @@ from torch.utils._pytree import tree_leaves
 from likelier.data.records import Source
 from likelier.data.tokenize import Group
 from likelier.models.architectures import auto_class, freeze_other_parts
-from likelier.models.policy import add_lora, checkpoint_activations, disable_dropout
+from likelier.models.layers import backbone_of, causal_model, checkpoint_activations
+from likelier.models.options import LoraOptions
+from likelier.models.policy import add_lora, disable_dropout
 from likelier.scoring import attention, collate, shared_prefix
 from likelier.scoring.attention import install_attention
 from likelier.scoring.layout import Layout, Segments, shared_prefix_layout
 from likelier.scoring.logprobs import default_chunk
-from likelier.scoring.plain import backbone_of, causal_model
-from likelier.training.options import LoraOptions
 from likelier.utils.errors import whole_reason
 
 Kind = Literal["activations", "head"]

@@ -11,10 +11,10 @@ from torch import nn
 
 from likelier.advice.trace import Training, build, quantized_layers
 from likelier.models.architectures import auto_class
+from likelier.models.layers import causal_model
 from likelier.models.loading import DEMO_MODEL, demo_model_folder, locate
+from likelier.models.options import LoraOptions
 from likelier.models.safe_loading import read_config, reading, say_what_a_file_names
-from likelier.scoring.plain import causal_model
-from likelier.training.options import LoraOptions
 from likelier.utils.durable import read_object
 from likelier.utils.errors import ConfigError, ModelError
 from likelier.utils.files import local

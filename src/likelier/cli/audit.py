@@ -10,7 +10,7 @@ from shutil import get_terminal_size
 from typing import Any
 
 from likelier.data.audit.findings import SEVERITIES, Audit
-from likelier.training.options import ChatOptions
+from likelier.data.options import ChatOptions
 from likelier.utils.errors import ConfigError
 from likelier.utils.outputs import add_overwrite_flag, check_output
 from likelier.utils.redaction import without_secrets
@@ -91,8 +91,8 @@ def _print(report: str, kind: str) -> None:
 
 def _checked(flags: argparse.Namespace) -> list[str]:
     """The findings to drop. Raises `ConfigError` for flags without an effect or out of range."""
+    from likelier.cli.flags import given_chat_options
     from likelier.data.audit.clean import check_names
-    from likelier.models.tokenizer import given_chat_options
 
     names = [name.strip() for name in (flags.drop or "").split(",") if name.strip()]
     if bool(names) != bool(flags.write):
@@ -123,7 +123,7 @@ def _audit(flags: argparse.Namespace) -> tuple[Audit, list[Any]]:
     from likelier.data.audit.checks import CHECKS, audit_records
     from likelier.data.columns import columns_of
     from likelier.data.load import load_preferences
-    from likelier.utils.console import counting
+    from likelier.utils.terminal import counting
 
     columns = columns_of(flags.columns)
     data = load_preferences(flags.file, columns=columns)
@@ -145,18 +145,24 @@ def _audit(flags: argparse.Namespace) -> tuple[Audit, list[Any]]:
 
 def _model(flags: argparse.Namespace) -> dict[str, Any]:
     """What `audit_records` is given of a model."""
+    from likelier.cli.flags import given_chat_options
     from likelier.models.policy import load_policy
-    from likelier.models.tokenizer import given_chat_options, tokenizer_with
-    from likelier.scoring.restore import final_model
+    from likelier.scoring.restore import final_model, tokenizer_with
 
     tokenizer, max_length, chat = tokenizer_with(flags.model, given_chat_options(flags))
     if not flags.score:
         return {"tokenizer": tokenizer, "max_length": flags.max_length or max_length, "chat": chat}
     from likelier.data.tokenize import default_max_length
+    from likelier.scoring.ranking import ModelRanker
 
     policy = load_policy(final_model(flags.model), dtype=flags.dtype or "auto", chat=chat)
     max_length = flags.max_length or default_max_length(policy.context)
-    return {"policy": policy, "max_length": max_length, "chat": chat, "score_sample": flags.score_sample or SCORED}
+    return {
+        "ranker": ModelRanker(policy),
+        "max_length": max_length,
+        "chat": chat,
+        "score_sample": flags.score_sample or SCORED,
+    }
 
 
 def _as_text(audit: Audit) -> str:

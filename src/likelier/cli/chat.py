@@ -20,7 +20,8 @@ from likelier.data.records import Message, Source
 from likelier.data.rendering import render
 from likelier.data.tokenize import Group
 from likelier.models.generation import Decoding, Written, prompt_ids, write_answers
-from likelier.models.policy import Policy, default_token_budget, load_policy
+from likelier.models.policy import Policy, load_policy
+from likelier.models.token_budget import default_token_budget
 from likelier.scoring import attach_scorer
 from likelier.scoring.implicit_rewards import implicit_rewards
 from likelier.scoring.reference import Reference, ReferenceScoring

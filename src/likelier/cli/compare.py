@@ -5,15 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING
 
-from likelier.utils.errors import ConfigError
 from likelier.utils.outputs import add_overwrite_flag, check_output
-
-if TYPE_CHECKING:
-    from likelier.insight.compare.text import Findings
-
-PIPED = 120  # the width of the table where it is not written to a terminal
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +22,9 @@ def run(flags: argparse.Namespace) -> None:
     import json
     import sys
 
+    from likelier.insight.compare.page import write_page
     from likelier.insight.compare.subjects import read_comparison
-    from likelier.insight.compare.text import Findings, as_json, as_text
+    from likelier.insight.compare.text import PIPED, Findings, as_json, as_text
     from likelier.utils.console import put, say
 
     if flags.output:
@@ -44,16 +38,3 @@ def run(flags: argparse.Namespace) -> None:
     if flags.output:
         write_page(found, Path(flags.output))
         say(f"page: {flags.output}")
-
-
-def write_page(found: Findings, path: Path) -> None:
-    """Write the page. Raises `ConfigError` where it cannot be written."""
-    from likelier.insight.compare.page import as_html
-    from likelier.utils.files import write_whole
-
-    if path.is_dir():
-        raise ConfigError(f"--output {path} is a folder; name a file, such as {path / 'compare.html'}")
-    try:
-        write_whole(path, as_html(found).encode("utf-8", "replace"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from likelier.data.builtin import BUILT_IN, demo_data
+from likelier.experiments.watched import train_watched
 from likelier.insight.report.page import write_report
 from likelier.runs.reader import Run, read_run
 from likelier.training.config import parse
-from likelier.training.run import train
 from likelier.training.trainer import PreferenceTrainer
 from likelier.utils.console import printable, put, say
 from likelier.utils.shell import quoted
@@ -46,7 +46,7 @@ def run_demo(*, model: str, output: str | None = None, max_steps: int | None = N
         "This trains a small language model on the built-in preferences: answer honestly instead of agreeing with a\n"
         "false or sweeping claim."
     )
-    trainer = train(config, demo_data())
+    trainer = train_watched(config, demo_data())
     run = read_run(output)
     put(render(run))
     report = write_report(output)

@@ -7,8 +7,10 @@ import typing
 from dataclasses import Field, fields
 from typing import Any, Literal
 
+from likelier.data.options import ChatOptions
+from likelier.models.options import LoraOptions
 from likelier.training.config import RunOptions, hyperparameter_fields
-from likelier.training.options import ChatOptions, LoraOptions, TrainingOptions
+from likelier.training.options import TrainingOptions
 
 _HYPERPARAMETER_HELP = {
     "beta": "inverse temperature: per nat of an answer's log-ratio; for simpo and sigmoid_norm per token",
@@ -79,3 +81,8 @@ def _flag(
     else:
         metavar = None if choices else name.rsplit("_", 1)[-1].upper()
         group.add_argument(flag, default=argparse.SUPPRESS, help=text, choices=choices, metavar=metavar)
+
+
+def given_chat_options(flags: argparse.Namespace) -> dict[str, Any]:
+    """The chat options that were typed (see `flags.add_section_flags`)."""
+    return {item.name: getattr(flags, item.name) for item in fields(ChatOptions) if hasattr(flags, item.name)}

@@ -77,8 +77,8 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(flags: argparse.Namespace) -> None:
+    from likelier.experiments.watched import train_watched
     from likelier.training.config import RIVALS, parse, read_yaml
-    from likelier.training.run import train
 
     given = {name: value for name, value in vars(flags).items() if name not in ("config", "command")}
     from_file = read_yaml(flags.config) if flags.config else {}
@@ -87,7 +87,7 @@ def _train(flags: argparse.Namespace) -> None:
     if "stages" in from_file:
         _train_stages(from_file, given)
     else:
-        train(parse({**from_file, **given}))
+        train_watched(parse({**from_file, **given}))
 
 
 def _train_stages(from_file: dict[str, Any], given: dict[str, Any]) -> None:
@@ -137,8 +137,8 @@ def _add_mends(group: Any) -> None:
 
 
 def _score(flags: argparse.Namespace) -> None:
-    from likelier.models.tokenizer import given_chat_options
-    from likelier.training.run import score_file
+    from likelier.cli.flags import given_chat_options
+    from likelier.scoring.score_file import score_file
     from likelier.utils.console import put
 
     put(
@@ -227,7 +227,7 @@ def _convert_flags(parser: argparse.ArgumentParser) -> None:
 def _convert(flags: argparse.Namespace) -> None:
     from likelier.data.columns import columns_of
     from likelier.data.convert import convert_file
-    from likelier.training.options import DataSet
+    from likelier.data.options import DataSet
     from likelier.utils.console import put
 
     choices = {name: getattr(flags, name) for name in ("subset", "split", "revision")}
@@ -256,7 +256,7 @@ COMMANDS = {
     "estimate": Command(
         "how much memory a run takes, part by part, and the token budget that fits",
         "--model M [options]",
-        *_module("likelier.advice.estimate"),
+        *_module("likelier.cli.estimate"),
     ),
     "recommend": Command(
         "which method and settings suit the data and the memory, with reasons and a run.yaml",

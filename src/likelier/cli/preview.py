@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likelier.training.options import ChatOptions, TrainingOptions
+from likelier.data.options import ChatOptions
+from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, DataError
 from likelier.utils.outputs import add_overwrite_flag, check_output
 
@@ -120,8 +121,9 @@ def _of_unusable(row: Unusable) -> RowPreview:
 
 
 def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowPreview]:
+    from likelier.cli.flags import given_chat_options
     from likelier.data.preview import preview_rows
-    from likelier.models.tokenizer import given_chat_options, tokenizer_with
+    from likelier.scoring.restore import tokenizer_with
 
     given = given_chat_options(flags)
     tokenizer, max_length, chat = tokenizer_with(flags.model, given)

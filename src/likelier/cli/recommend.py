@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from likelier.advice.choice import Goal
-from likelier.advice.estimate import add_machine_flags, bytes_of
+from likelier.advice.estimate import bytes_of
+from likelier.cli.estimate import add_machine_flags
 from likelier.utils.errors import ConfigError
 from likelier.utils.outputs import add_overwrite_flag, check_output
 

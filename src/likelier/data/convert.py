@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from likelier.data.load import load_preferences
+from likelier.data.options import DataSet
 from likelier.data.records import (
     Content,
     Demonstration,
@@ -30,7 +31,6 @@ from likelier.data.records import (
 )
 from likelier.data.rendering import as_dict
 from likelier.data.split import prompt_key
-from likelier.training.options import DataSet
 from likelier.utils.console import say, warn
 from likelier.utils.errors import ConfigError, DataError
 from likelier.utils.files import local

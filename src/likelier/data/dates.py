@@ -16,12 +16,10 @@ from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from string import ascii_letters
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from likelier.data.options import ChatOptions, parsed_date
 from likelier.utils.errors import ConfigError
-
-if TYPE_CHECKING:
-    from likelier.training.options import ChatOptions
 
 _CLOCK, _GIVEN = "strftime_now", "date_string"
 _GIVEN_FORMAT = "%d %b %Y"  # that of the templates which take one: Llama 3.1 and its kin
@@ -45,14 +43,6 @@ def as_of(moment: str) -> Iterator[None]:
         yield
     finally:
         _MOMENT.reset(token)
-
-
-def parsed_date(text: str) -> datetime:
-    """A date with or without a time. Raises `ConfigError` for anything else."""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"date={text!r} is no date; write it as 2026-11-29, or 2026-11-29T13:45:00") from None
 
 
 def asks_for_date(template: Any) -> bool:

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from likelier.data.options import ChatOptions
 from likelier.data.records import Message, Record, Source
 from likelier.data.rendering import REASONING_FIELDS, RowRefused, Then, as_given, reasoning_in, without_reasoning
-from likelier.training.options import ChatOptions
 from likelier.utils.strict_json import BrokenJson, parse_json
 
 

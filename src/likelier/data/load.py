@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from likelier.data.columns import Columns, columns_of
 from likelier.data.formats import convert
+from likelier.data.options import DataSet
 from likelier.data.records import Demonstration, Pair, Record, UnusableRows
 from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.split import split_by_prompt
-from likelier.training.options import DataSet
-from likelier.utils.console import progress, say
+from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, DataError
+from likelier.utils.terminal import progress
 
 if TYPE_CHECKING:
     from likelier.objectives import DataKind

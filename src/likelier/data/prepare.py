@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from likelier.data.ends import NOT_NAMED
 from likelier.data.markup import find_markup
 from likelier.data.mismatched import data_hash, with_partners
+from likelier.data.options import ChatOptions
 from likelier.data.preview import RowPreview, in_brief, in_card, preview_group
 from likelier.data.records import (
     SPOKEN_FIELDS,
@@ -25,7 +26,6 @@ from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.data.turns import check_train_on
 from likelier.data.weighting import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
-from likelier.training.options import ChatOptions
 from likelier.utils.console import say, warn
 from likelier.utils.errors import DataError
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from likelier.data.ends import Ends, control_tokens
 from likelier.data.masks import Mask
+from likelier.data.options import ChatOptions
 from likelier.data.records import Record, TokenIds
 from likelier.data.token_text import token_texts
 from likelier.data.tokenize import Group, Tokenized, Truncation, tokenize_records
-from likelier.training.options import ChatOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

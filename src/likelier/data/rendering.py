@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from likelier.data.dates import date_arguments
+from likelier.data.options import ChatOptions
 from likelier.data.records import Message, Record, Source, answers_of
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import ConfigError, DataError, ModelError
 from likelier.utils.strict_json import BrokenJson, parse_json
 

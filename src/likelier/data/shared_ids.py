@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from likelier.data.masks import each_mask, together
+from likelier.data.options import ChatOptions
 from likelier.data.records import Record, answers_of, content_key
 from likelier.data.token_cache import RecordIds, tokenizer_digest
-from likelier.training.options import ChatOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -20,9 +20,9 @@ from typing import IO, Any
 
 from likelier.data.archives import open_gzip
 from likelier.data.excel import read_workbook
+from likelier.data.options import DataSet
 from likelier.data.records import Source
 from likelier.data.slices import is_slice, split_rows
-from likelier.training.options import DataSet
 from likelier.utils.errors import ConfigError, DataError, whole_reason
 from likelier.utils.strict_json import BrokenJson, parse_json
 

@@ -23,8 +23,8 @@ import numpy as np
 from likelier.data.dates import asks_for_date, dates_written
 from likelier.data.ends import Ends
 from likelier.data.masks import Masks, gaps_of, with_gaps
+from likelier.data.options import ChatOptions
 from likelier.data.records import Record, answers_of, content_key
-from likelier.training.options import ChatOptions
 from likelier.utils.console import warn
 from likelier.utils.files import cache_folder, made_anew, make_folder, refuse_link, refuse_links_below, sync_files
 

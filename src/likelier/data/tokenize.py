@@ -19,6 +19,7 @@ from likelier.data.dates import dated
 from likelier.data.ends import Ends
 from likelier.data.fidelity import LOSSES, Fidelity, Render
 from likelier.data.masks import Mask, Masks, answer_bytes, cut_right, each_mask, together, trained_count, trained_runs
+from likelier.data.options import ChatOptions
 from likelier.data.plain import TextKind, encode, kind_of_answer
 from likelier.data.records import Message, Pair, Record, Source, TokenIds, Unusable, UnusableRows, answers_of
 from likelier.data.rendering import RowRefused, Then, check_template, render
@@ -28,9 +29,8 @@ from likelier.data.too_long import over_limit, surely_too_long
 from likelier.data.turns import as_trained, begins_answer, check_begun, common_prefix, edges, joined, turn_masks
 from likelier.data.unknown import Unknown
 from likelier.data.unprinted import Unprinted, find_unprinted
-from likelier.training.options import ChatOptions
-from likelier.utils.console import counting
 from likelier.utils.errors import DataError
+from likelier.utils.terminal import counting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

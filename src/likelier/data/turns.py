@@ -17,9 +17,9 @@ import numpy as np
 
 from likelier.data.fidelity import Render
 from likelier.data.masks import Mask, Masks, together
+from likelier.data.options import ChatOptions
 from likelier.data.records import Content, Demonstration, Labelled, Message, Pair, Record, answers_of, spoken_key
 from likelier.data.rendering import RowRefused, Then
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import ConfigError
 
 Talk = tuple[Message, ...]

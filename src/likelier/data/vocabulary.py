@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from likelier.training.options import ChatOptions
+from likelier.data.options import ChatOptions
 from likelier.utils.console import say
 from likelier.utils.errors import ModelError
 

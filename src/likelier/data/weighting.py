@@ -19,7 +19,6 @@ from likelier.utils.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from likelier.data.tokenize import Group
-    from likelier.training.options import TrainingOptions
 
 One = TypeVar("One", bound="Record")
 
@@ -32,11 +31,6 @@ class Signals:
     weights: Literal["column", "scores", "prompt"] | None = None
     margins: Literal["column", "scores"] | None = None
     min_score_gap: float | None = None
-
-    @staticmethod
-    def of(options: TrainingOptions) -> Signals:
-        """The run's."""
-        return Signals(options.use_votes, options.use_weights, options.use_margins, options.min_score_gap)
 
     @property
     def weighs(self) -> bool:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from likelier.data.dates import as_of, now
+from likelier.experiments.watched import train_watched
+from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
 from likelier.runs.cleanup import nothing_left
 from likelier.runs.folder import OtherRanksFolder, RunFolder
 from likelier.runs.ownership import refuse_links, take_away_begun
 from likelier.training.config import RunConfig, hyperparameter_fields, parse
-from likelier.training.options import LoraOptions
-from likelier.training.run import train
 from likelier.utils.console import say
 from likelier.utils.distributed import Ranks, join_ranks
 from likelier.utils.errors import ConfigError, RunFolderError
@@ -185,7 +185,7 @@ def _train_stage(root: RunFolder, staged: StagedConfig, number: int, ranks: Rank
         say(f"{said}: done already")
         return
     say(said)
-    train(replace(stage.config, run=replace(stage.config.run, resume=found == "checkpoints")))
+    train_watched(replace(stage.config, run=replace(stage.config.run, resume=found == "checkpoints")))
     gc.collect()  # the stage's model and optimizer, before the next one is loaded
 
 

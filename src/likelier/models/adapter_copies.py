@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from likelier.models.adapter_parts import ADAPTER, OwnBase, own_base, parts_of
+from likelier.models.layers import causal_model
 from likelier.models.sharding import whole
-from likelier.scoring.plain import causal_model
 from likelier.utils.errors import WrongReferenceError
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from likelier.scoring.plain import causal_model
+from likelier.models.layers import causal_model
 
 ADAPTER = "default"  # the adapter that is trained, as peft calls it
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from likelier.scoring.plain import backbone_of, causal_model
+from likelier.models.layers import backbone_of, causal_model
 from likelier.utils.errors import ModelError
 
 _OTHER_TASKS = {

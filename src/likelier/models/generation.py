@@ -19,8 +19,8 @@ from likelier.data.records import Message
 from likelier.data.rendering import render
 from likelier.data.turns import begins_answer
 from likelier.data.vocabulary import embedding_rows, require_rows_for
+from likelier.models.layers import causal_model, frozen
 from likelier.models.policy import Policy
-from likelier.scoring.plain import causal_model, frozen
 from likelier.utils.errors import ConfigError
 
 WRITE_LARGER = 4  # token budgets written at once: no activations are kept, and more answers share the wait for weights

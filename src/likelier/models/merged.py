@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from likelier.models.layers import causal_model
 from likelier.models.policy import Policy
-from likelier.scoring.plain import causal_model
 from likelier.utils.console import say
 from likelier.utils.errors import ModelError, whole_reason
 

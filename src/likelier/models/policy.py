@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,13 +13,14 @@ from torch import nn
 
 from likelier.data.dates import check_date
 from likelier.data.ends import know_ends
+from likelier.data.options import ChatOptions
 from likelier.data.vocabulary import embedding_rows, require_rows
 from likelier.models.adapter_loading import ROWS_MEND, load_adapter
 from likelier.models.adapter_parts import adapters_own_modules, base_named, has_adapter, settings_of
 from likelier.models.architectures import freeze_other_parts, outside_language
+from likelier.models.layers import causal_model
 from likelier.models.loading import DEMO_MODEL, converted, demo_model_folder, load_whole, quiet
-from likelier.scoring.plain import backbone_of, causal_model
-from likelier.training.options import ChatOptions, Dtype, LoraOptions
+from likelier.models.options import Dtype, LoraOptions
 from likelier.utils.console import warn
 from likelier.utils.errors import ConfigError, WrongReferenceError, whole_reason
 from likelier.utils.files import local, require_utf8
@@ -202,53 +202,3 @@ def disable_dropout(model: nn.Module) -> None:
         for attribute, value in list(vars(module).items()):
             if "dropout" in attribute and isinstance(value, float):
                 setattr(module, attribute, 0.0)
-
-
-def checkpoint_activations(model: nn.Module) -> None:
-    """Keep each decoder layer's input only, and compute the layer again in backward."""
-    causal = causal_model(model)
-    enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
-    try:
-        enable({"use_reentrant": False})
-    except ValueError as error:
-        raise ConfigError(f"activation_checkpointing: {whole_reason(error)}") from error
-
-
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The model's decoder layers (those of its language part), as transformers marks them."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = backbone_of(causal_model(model)).modules()
-    return [module for module in layers if isinstance(module, GradientCheckpointingLayer)]
-
-
-def compile_layers(model: nn.Module) -> None:
-    """Compile every decoder layer for rows of any length; what lies between them stays as it is."""
-    for layer in decoder_layers(model):
-        layer.compile(dynamic=True)
-
-
-def default_token_budget(model: Any, device: torch.device, *, checkpointing: bool = False) -> int:
-    """Tokens of one micro-batch: a deterministic function of the model, its dtype and the device's total memory."""
-    config = model.config.get_text_config()
-    hidden = config.hidden_size * torch.finfo(model.dtype).bits // 8
-    return default_budget(
-        config.num_hidden_layers, hidden, total_memory(device), device.type, checkpointing=checkpointing
-    )
-
-
-def default_budget(layers: int, hidden: int, memory: int, device: str, *, checkpointing: bool = False) -> int:
-    """A third of the memory for activations, at about 40 hidden states (of `hidden` bytes) a layer and token.
-
-    With activation checkpointing 2 of them are kept and one layer's 40 are live. On a CPU at most 1024 tokens, beyond
-    which rows only leave the cache.
-    """
-    fitting = memory // 3 // ((2 * layers + 40 if checkpointing else 40 * layers) * hidden)
-    return int(max(1024, min(fitting, 1024 if device == "cpu" else 65536)))
-
-
-def total_memory(device: torch.device) -> int:
-    """Total memory of the device in bytes."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -22,7 +22,8 @@ from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
 from likelier.models.adapter_parts import has_adapter, names_to_save, own_base
-from likelier.models.policy import Policy, decoder_layers
+from likelier.models.layers import decoder_layers
+from likelier.models.policy import Policy
 from likelier.utils.distributed import Ranks
 from likelier.utils.errors import ConfigError, RunFolderError
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
-from dataclasses import fields, replace
 from typing import Any
 
 from likelier.data.ends import know_ends
@@ -17,7 +14,6 @@ from likelier.models.safe_loading import (
     say_what_a_file_names,
     try_out,
 )
-from likelier.training.options import ChatOptions
 from likelier.utils.durable import read_object
 from likelier.utils.errors import ModelError
 from likelier.utils.files import local
@@ -43,24 +39,6 @@ def tokenizer_of(name: str) -> tuple[Any, int]:
     if own is None:  # an adapter may bring rows for tokens of its own
         require_rows(tokenizer, getattr(config, "vocab_size", None) or len(tokenizer), name)
     return tokenizer, default_max_length(getattr(config, "max_position_embeddings", None))
-
-
-def tokenizer_with(name: str, given: Mapping[str, Any]) -> tuple[Any, int, ChatOptions]:
-    """(tokenizer, default max length, chat options) of a model or a run, whose own options `given` ones replace."""
-    from likelier.data.dates import dated
-    from likelier.models.policy import set_template
-    from likelier.scoring.restore import card_of, final_model, recorded_chat
-
-    model = final_model(name)
-    tokenizer, max_length = tokenizer_of(model)
-    chat = replace(recorded_chat(card_of(model)), **given)
-    set_template(tokenizer, chat)
-    return tokenizer, max_length, dated(chat, tokenizer.chat_template)
-
-
-def given_chat_options(flags: argparse.Namespace) -> dict[str, Any]:
-    """The chat options that were typed (see `flags.add_section_flags`)."""
-    return {item.name: getattr(flags, item.name) for item in fields(ChatOptions) if hasattr(flags, item.name)}
 
 
 def _base_of(name: str) -> tuple[str, str | None]:

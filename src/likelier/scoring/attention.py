@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from likelier.models.layers import backbone_of
 from likelier.scoring.layout import Segment, Segments
-from likelier.scoring.plain import backbone_of
 from likelier.utils.errors import ModelError
 
 _PREFIX = "likelier_"

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from likelier.data.packing import packed_micro_batches, padded_micro_batches
 from likelier.data.tokenize import Group
+from likelier.models.layers import frozen
 from likelier.objectives import Objective, Scored
 from likelier.scoring import Batch, SequenceScores, collate, scorer_of
 from likelier.scoring.batch import Answers
-from likelier.scoring.plain import frozen
 from likelier.utils.distributed import ALONE, Ranks
 
 Report = Callable[[int], None]

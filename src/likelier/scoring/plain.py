@@ -5,15 +5,13 @@ It is the oracle that the shared-prefix scorer is held against, and what models 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from likelier.models.layers import backbone_of, causal_model
 from likelier.scoring.batch import Batch
 from likelier.scoring.logprobs import HeadTransform, default_chunk, token_logprobs
 
@@ -39,43 +37,6 @@ class SequenceScores:
         answer_of = torch.arange(len(lengths)).repeat_interleave(lengths).to(batch.device)
         logps = token_logps.new_zeros(len(lengths)).index_add(0, answer_of, token_logps)
         return SequenceScores(logps, lengths.to(batch.device), token_logps, answer_of)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (dropout off) without gradients; the mode before is restored. Weights that were gathered from
-    other ranks for it are let go (FSDP2 keeps those of the root until a backward pass).
-    """
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-        let_go = getattr(model, "reshard", None)
-        if let_go is not None:
-            let_go()
-
-
-def causal_model(model: nn.Module) -> Any:
-    """The causal language model beneath wrappers and adapters."""
-    while hasattr(model, "module"):
-        model = model.module  # type: ignore[assignment]
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-
-
-def backbone_of(causal: Any) -> Any:
-    """The model beneath the head: tokens in, hidden states out. None where there is no such part.
-
-    Of a model of several parts (vision and language) it is the one that reads text.
-    """
-    if causal.config.get_text_config() is not causal.config:
-        language = causal.get_decoder()
-        if language is not causal:
-            return language if language.get_output_embeddings() is None else backbone_of(language)
-    found = getattr(causal, "base_model", causal)
-    return getattr(causal, "model", None) if found is causal else found
 
 
 def score_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> SequenceScores:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from likelier.data.builtin import BUILT_IN, demo_data
 from likelier.data.columns import columns_of
+from likelier.data.dates import dated
 from likelier.data.load import PreferenceData, load_preferences
+from likelier.data.options import ChatOptions, DataSet
 from likelier.data.tokenize import Group
 from likelier.data.weighting import Signals
 from likelier.models.adapter_parts import base_named
-from likelier.models.policy import Policy, load_policy, require_same_vocabulary
-from likelier.models.safe_loading import read_tokenizer, reading, say_what_a_file_names
+from likelier.models.options import Dtype
+from likelier.models.policy import Policy, load_policy, require_same_vocabulary, set_template
+from likelier.models.safe_loading import (
+    read_tokenizer,
+    reading,
+    say_what_a_file_names,
+)
+from likelier.models.tokenizer import tokenizer_of
 from likelier.objectives import METHODS, Objective
 from likelier.runs.card import told
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.scoring import attach_scorer
 from likelier.scoring.reference import Reference, base_reference, other_reference, start_reference
-from likelier.training.options import ChatOptions, DataSet, Dtype
 from likelier.utils.errors import ConfigError, LikelierError, RunFolderError, WrongReferenceError
 from likelier.utils.files import refuse_links_below
 
@@ -240,3 +247,12 @@ def reference_at_start(
         _require_recorded(itself, source, "the run", card, policy)
         return replace(itself, words=f"{source}, which the policy is here")
     return reference_for(source, named, card, policy, dtype, groups)
+
+
+def tokenizer_with(name: str, given: Mapping[str, Any]) -> tuple[Any, int, ChatOptions]:
+    """(tokenizer, default max length, chat options) of a model or a run, whose own options `given` ones replace."""
+    model = final_model(name)
+    tokenizer, max_length = tokenizer_of(model)
+    chat = replace(recorded_chat(card_of(model)), **given)
+    set_template(tokenizer, chat)
+    return tokenizer, max_length, dated(chat, tokenizer.chat_template)

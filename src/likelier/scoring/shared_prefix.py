@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from likelier.models.layers import backbone_of, causal_model
 from likelier.scoring.batch import Batch
 from likelier.scoring.layout import Layout, shared_prefix_layout
 from likelier.scoring.logprobs import (
@@ -14,7 +15,7 @@ from likelier.scoring.logprobs import (
     linear_token_logprobs,
     token_logprobs,
 )
-from likelier.scoring.plain import SequenceScores, backbone_of, causal_model
+from likelier.scoring.plain import SequenceScores
 
 _NO_MASK = (1, 1, 1, 1)  # transformers leaves a mask of four dimensions as it is; ours is never looked at
 

@@ -16,17 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from likelier.data.columns import COLUMNS_HELP, Columns, columns_of
+from likelier.data.options import ChatOptions, DataSet, option
+from likelier.models.options import Dtype, LoraOptions
 from likelier.objectives import METHODS, Objective
-from likelier.training.options import (
-    ChatOptions,
-    DataSet,
-    Dtype,
-    LoraOptions,
-    TrainingOptions,
-    nearest,
-    option,
-    refuse_inert_options,
-)
+from likelier.training.options import TrainingOptions, nearest, refuse_inert_options
 from likelier.utils.errors import ConfigError
 
 

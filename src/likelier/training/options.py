@@ -6,11 +6,11 @@ that was left alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from likelier.data.columns import Columns, columns_of
-from likelier.data.dates import parsed_date
+from likelier.data.options import option
+from likelier.data.weighting import Signals
 from likelier.training.trainer_block import DDP_ARGUMENTS, check_trainer_block
 from likelier.utils.errors import ConfigError, nearest
 
@@ -18,114 +18,6 @@ if TYPE_CHECKING:
     from likelier.utils.distributed import Ranks
 
 Scheduler = Literal["constant", "cosine", "linear"]
-Dtype = Literal["auto", "float32", "bfloat16", "pure-bfloat16"]
-
-
-def option(default: Any, text: str, **more: Any) -> Any:
-    """A dataclass field with a help text."""
-    return field(default=default, metadata={"help": text, **more})
-
-
-_LARGEST_RANK = 2**16  # far above the width of any matrix that is adapted
-
-
-@dataclass(frozen=True)
-class LoraOptions:
-    """A low-rank adapter; without `lora_r` all weights are trained."""
-
-    lora_r: int | None = option(None, "rank of a LoRA adapter; without it all weights are trained")
-    lora_alpha: float | None = option(None, "LoRA scaling (default: twice the rank)")
-    lora_dropout: float | None = option(None, "LoRA dropout (default: 0)")
-    lora_targets: str | None = option(None, "module names, comma-separated, or all-linear (default)")
-    load_in_4bit: bool = option(False, "quantize the base to 4 bits (QLoRA; needs --lora-r, CUDA and bitsandbytes)")
-
-    def __post_init__(self) -> None:
-        if self.lora_r is None:
-            for name in ("lora_alpha", "lora_dropout", "lora_targets", "load_in_4bit"):
-                if getattr(self, name) is not None and getattr(self, name) is not False:
-                    raise ConfigError(
-                        f"{name}={getattr(self, name)!r} has no effect without lora_r; give lora_r as well"
-                    )
-        elif not 1 <= self.lora_r <= _LARGEST_RANK:
-            raise ConfigError(
-                f"lora_r={self.lora_r} is out of range; it must be a whole number from 1 to {_LARGEST_RANK:,}"
-            )
-        if self.lora_dropout is not None and not 0 <= self.lora_dropout < 1:
-            raise ConfigError(f"lora_dropout={self.lora_dropout} is out of range; it must lie in [0, 1)")
-        if self.lora_alpha is not None and not self.lora_alpha > 0:
-            raise ConfigError(f"lora_alpha={self.lora_alpha} is out of range; it must be above 0")
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """One of several data sets of a run.
-
-    `path` is a file, a folder or a hub id; `weight` says how often its rows are seen in an epoch (0.5: a seeded half of
-    them, 2: each twice); `subset`, `split` and `revision` choose within a hub id (`subset`, `revision`) or a `datasets`
-    folder (`split`, also slices such as `train[:50%]`, `train[10:20]`, `train+test`), or the sheet of a workbook
-    (`subset`). `columns` says which column is what (a `Columns`, or a mapping of its fields). `name` stands in the
-    account and in the evaluation's metrics (default: the path's last part).
-    """
-
-    path: str
-    name: str = ""
-    weight: float = 1.0
-    subset: str | None = None
-    split: str | None = None
-    revision: str | None = None
-    columns: Columns | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", columns_of(self.columns))
-        if not isinstance(self.path, str):
-            raise ConfigError(f"a data set has path={self.path!r}; give a file, a folder or a hub id")
-        if not self.weight > 0:
-            raise ConfigError(f"{self.path}: weight={self.weight} is out of range; it must be above 0")
-        if not self.name:
-            object.__setattr__(self, "name", self.path.rstrip("/").rsplit("/", 1)[-1].split(".")[0])
-
-
-@dataclass(frozen=True)
-class ChatOptions:
-    """How conversations become text."""
-
-    chat_template: str | None = option(None, "a file with a Jinja chat template, instead of the model's own")
-    chat_template_kwargs: dict[str, Any] | None = option(
-        None, "what the template is given besides, such as enable_thinking: false (YAML only)", flag=False
-    )
-    system_prompt: str | None = option(None, "a system turn for the conversations that have none")
-    reasoning: Literal["keep", "drop", None] = option(
-        None,
-        "reasoning that messages hold: keep: written into the text in front of the answer, for templates that do not "
-        "print its field; drop: left out",
-    )
-    train_on: Literal["all", "last"] | None = option(
-        None,
-        "of an answer of several turns (tool calls, a conversation that goes on) all turns of the assistant, or only "
-        "the last one, the others then belong to the prompt (default: all)",
-    )
-    fold_system: bool = option(
-        False, "put a system turn in front of the first user's text, for chat templates that have no system turn"
-    )
-    date: str | None = option(
-        None,
-        "what a chat template that asks for the date is told: 2026-11-29, or with a time 2026-11-29T13:45:00 (default: "
-        "the moment at which the run began)",
-    )
-
-    def __post_init__(self) -> None:
-        if self.chat_template_kwargs is not None and not isinstance(self.chat_template_kwargs, dict):
-            found = type(self.chat_template_kwargs).__name__
-            raise ConfigError(f"chat_template_kwargs: must be a block of names and values, found {found}")
-        if self.train_on not in (None, "all", "last"):
-            raise ConfigError(f"train_on={self.train_on!r} is unknown; known: all, last")
-        if self.date is not None:
-            parsed_date(self.date)
-
-    @property
-    def given(self) -> list[str]:
-        """The names of the options that are not left alone."""
-        return [item.name for item in fields(self) if getattr(self, item.name)]
 
 
 @dataclass(frozen=True)
@@ -252,6 +144,11 @@ class TrainingOptions:
         if self.reference_store is not None and self.reference_scores == "live":
             raise ConfigError("reference_store has no effect with reference_scores=live; drop one of them")
         object.__setattr__(self, "trainer", check_trainer_block(self.trainer or {}))
+
+    @property
+    def signals(self) -> Signals:
+        """What of the data's votes, weights, margins and scores is used."""
+        return Signals(self.use_votes, self.use_weights, self.use_margins, self.min_score_gap)
 
     @property
     def warmup_share(self) -> float:

@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 
 import torch
 
+from likelier.data.options import ChatOptions
 from likelier.data.records import Message
 from likelier.data.rendering import render
 from likelier.data.vocabulary import embedding_rows, require_rows_for
 from likelier.models.safe_loading import check_model_folder, loading_failed, read_config, read_tokenizer
 from likelier.objectives.metrics import wilson_interval
-from likelier.training.options import ChatOptions, TrainingOptions
+from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, ModelError
 from likelier.utils.files import local
 

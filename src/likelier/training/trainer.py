@@ -24,14 +24,15 @@ from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.records import Record, UnusableRows, last_turn
 from likelier.data.tokenize import Group, default_max_length
-from likelier.data.weighting import Signals
-from likelier.models.policy import Policy, checkpoint_activations, compile_layers, default_token_budget
+from likelier.models.layers import checkpoint_activations, compile_layers
+from likelier.models.policy import Policy
 from likelier.models.sharding import shard_policy
+from likelier.models.token_budget import default_token_budget
 from likelier.objectives import Objective
 from likelier.runs.folder import OtherRanksFolder, RunFolder
 from likelier.scoring import attach_scorer
 from likelier.scoring.engine import ScoredGroups
-from likelier.scoring.reference import Named, Reference, ReferenceScoring, RunReference
+from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.scoring.reference.identity import hashed_once
 from likelier.training.arguments import optimizer_for, training_arguments
 from likelier.training.evaluation import Evaluator, Judge, When, judge_of, planned_interval
@@ -46,6 +47,7 @@ from likelier.training.options import (
     with_changes,
 )
 from likelier.training.origin import origin_of, warn_of_other_versions
+from likelier.training.reference import Named, RunReference
 from likelier.training.run_card import RunFacts, say_what_does_not_fit
 from likelier.training.step import StepLoader, StepWalker, advice_when_memory_runs_out, can_retry, moments_of
 from likelier.training.timer import peak_memory
@@ -209,7 +211,7 @@ class PreferenceTrainer(ResilientTrainer):
             max_length=limit or default_max_length(context),
             truncation=self.options.truncation,
             chat=self.policy.chat,
-            signals=Signals.of(self.options),
+            signals=self.options.signals,
         )
 
     def _planned_interval(self) -> int | None:

@@ -1,14 +1,17 @@
-"""The rich console of every table and display: whatever reaches the screen is text, wherever it came from."""
+"""Tables, displays and progress bars: whatever reaches the screen is text, wherever it came from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from likelier.utils.console import printable
+from likelier.utils.console import printable, say, speaks
 
 
 class SafeConsole(Console):
@@ -24,3 +27,121 @@ class SafeConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+_PAUSE = 0.25  # seconds between two drawings of a live display
+_THRIFT = 100  # drawing takes at most one part in so many of the time
+
+
+class Display:
+    """A live display on standard error that is drawn when `refresh` is called, at most four times a second and for at
+    most a hundredth of the time.
+
+    A terminal holds one at a time, so that `counting` puts its bars below the one that runs. What is printed meanwhile
+    appears above it, and its last state stays on the screen.
+    """
+
+    running: Display | None = None
+
+    def __init__(self, render: Callable[[], Any]) -> None:
+        self.console = SafeConsole(stderr=True)
+        self._render, self._bars = render, []
+        self._next_drawing = 0.0
+        self._live: Any = None
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether standard error is a terminal that can be drawn on."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal and speaks()
+
+    def start(self) -> None:
+        """Take the terminal."""
+        from rich.live import Live
+
+        here = {"console": self.console, "redirect_stdout": sys.stdout.isatty()}
+        self._live = Live(get_renderable=self._content, auto_refresh=False, **here)
+        Display.running = self
+        self._live.start(refresh=True)
+
+    def refresh(self) -> None:
+        """Draw it, unless it was drawn just now, or was abandoned."""
+        begun = time.monotonic()
+        if self._live is not None and begun >= self._next_drawing:
+            self._live.refresh()
+            now = time.monotonic()
+            self._next_drawing = now + max(_PAUSE, _THRIFT * (now - begun))
+
+    def stop(self) -> None:
+        """Draw it for the last time and leave it there."""
+        Display.running = None
+        if self._live is not None:
+            self._live.stop()
+
+    def abandon(self, error: Exception) -> None:
+        """Give the terminal back without drawing again, and tell why: hours of training are worth more than this."""
+        self._render = str
+        self._bars.clear()
+        with suppress(Exception):  # what is broken may be the terminal itself
+            self.stop()
+        self._live = None
+        say(out_of_order(error))
+
+    def _content(self) -> Any:
+        from rich.console import Group
+
+        return Group(self._render(), *self._bars)
+
+    @contextmanager
+    def counting(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar below the rest, as `counting`."""
+        bar = _bar(self.console)
+        task = bar.add_task(description, total=total)
+
+        def advance(done: int) -> None:
+            bar.advance(task, done)
+            self._refresh_safely()
+
+        self._bars.append(bar)
+        self._refresh_safely()
+        try:
+            yield advance
+        finally:
+            if bar in self._bars:
+                self._bars.remove(bar)
+
+    def _refresh_safely(self) -> None:
+        try:
+            self.refresh()
+        except Exception as error:  # whatever it is, who counts has other work to do
+            self.abandon(error)
+
+
+def out_of_order(error: Exception) -> str:
+    """What is told where the display of a run has a fault."""
+    return f"the display of the run is out of order ({type(error).__name__}: {error}); training goes on"
+
+
+def progress() -> Any:
+    """A rich progress bar on standard error; it is silent where that is no terminal."""
+
+    return _bar(SafeConsole(stderr=True))
+
+
+def _bar(console: Any) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    is_shown = console.is_terminal and speaks()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not is_shown, transient=True)
+
+
+@contextmanager
+def counting(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar over `total` things; yields what is to be called with the number just done."""
+    if Display.running is not None:
+        with Display.running.counting(description, total) as advance:
+            yield advance
+        return
+    with progress() as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.advance(task, done)

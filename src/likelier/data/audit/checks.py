@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from likelier.data.audit.balance import eval_overlap, label_balance, prompt_statistics
 from likelier.data.audit.contradictions import contradictory_labels, contradictory_pairs, intransitive_cycles
 from likelier.data.audit.duplicates import exact_duplicates, near_duplicates
 from likelier.data.audit.findings import SEVERITIES, Audit, Finding
 from likelier.data.audit.markup import chat_markup
-from likelier.data.audit.material import Material
+from likelier.data.audit.material import Material, Ranker
 from likelier.data.audit.noise import noise, undecided_pairs
 from likelier.data.audit.rows import length_statistics, unusable_rows
 from likelier.data.audit.scores import reference_checks
 from likelier.data.audit.shortcuts import length_bias, surface_bias
 from likelier.data.audit.tokens import token_checks
+from likelier.data.options import ChatOptions
 from likelier.data.records import Record, Unusable
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from likelier.models.policy import Policy
 
 Result: TypeAlias = "list[Finding] | tuple[list[Finding], dict[str, Any]]"
 
@@ -44,7 +41,7 @@ NEEDS: dict[str, Callable[[Material], bool]] = {
     "judgements": lambda material: bool(material.pairs or material.labels),
     "evaluation data": lambda material: material.held_out is not None,
     "tokenizer": lambda material: material.tokenizer is not None and bool(material.records),
-    "model": lambda material: material.policy is not None and material.sample > 0 and bool(material.decided),
+    "model": lambda material: material.ranker is not None and material.sample > 0 and bool(material.decided),
 }
 
 CHECKS = (
@@ -76,7 +73,7 @@ def audit_records(
     tokenizer: Any = None,
     max_length: int | None = None,
     chat: ChatOptions | None = None,
-    policy: Policy | None = None,
+    ranker: Ranker | None = None,
     score_sample: int = 0,
     show: bool = False,
     name: str = "",
@@ -89,10 +86,10 @@ def audit_records(
         records: of `load_preferences`, as they are.
         unusable: the rows that it left out; their votes, where they were read, tell of the annotators all the same.
         held_out: an evaluation file's records, for `eval-overlap`.
-        tokenizer: for everything about tokens; needs `max_length`. With a `policy`, that one's.
+        tokenizer: for everything about tokens; needs `max_length`. With a `ranker`, that one's.
         max_length: tokens of prompt and answer that training would keep.
         chat: how conversations become text.
-        policy: a model that scores `score_sample` pairs (see `reference_checks`).
+        ranker: a model that scores `score_sample` pairs (see `reference_checks`).
         show: put text of the data into the findings (`quotes`), which otherwise name places only.
         name: what was audited, and its `format`, to be shown.
         report: called with each check's name before it runs.
@@ -101,7 +98,7 @@ def audit_records(
         ConfigError: a tokenizer without a length, or a length without a tokenizer.
         DataError: there is nothing to look at.
     """
-    tokenizer = policy.tokenizer if policy is not None and tokenizer is None else tokenizer
+    tokenizer = ranker.tokenizer if ranker is not None and tokenizer is None else tokenizer
     if (tokenizer is None) != (max_length is None):
         raise ConfigError("a tokenizer and max_length go together: give both or none")
     material = Material(
@@ -111,7 +108,7 @@ def audit_records(
         tokenizer,
         max_length,
         chat or ChatOptions(),
-        policy,
+        ranker,
         score_sample,
         show,
     )

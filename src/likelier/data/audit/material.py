@@ -6,19 +6,35 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from likelier.data.options import ChatOptions
 from likelier.data.records import Content, Labelled, Pair, Record, Source, TokenIds, Unusable, answers_of, spoken_key
-from likelier.training.options import ChatOptions
-
-if TYPE_CHECKING:
-    from likelier.models.policy import Policy
+from likelier.data.tokenize import Group
 
 # For each case the records that say one thing and those that say the other.
 Cases: TypeAlias = "dict[tuple[int, ...], tuple[list[int], list[int]]]"
 _TO_SPACE = dict.fromkeys((code for code in range(0x3001) if chr(code).isspace()), " ")
+
+
+class Ranker(Protocol):
+    """What ranks the answers of pairs: a model, in rooms that this one does not know (`scoring.ranking`)."""
+
+    @property
+    def words(self) -> str:
+        """The model, as a person would say it."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own."""
+        ...
+
+    def margins(self, groups: Sequence[Group]) -> np.ndarray:
+        """(groups, 2): log-probability of the chosen answer minus the rejected one's, in sums and in means a token."""
+        ...
 
 
 @dataclass
@@ -35,7 +51,7 @@ class Material:
     tokenizer: Any = None
     max_length: int | None = None
     chat: ChatOptions = field(default_factory=ChatOptions)
-    policy: Policy | None = None
+    ranker: Ranker | None = None
     sample: int = 0
     show: bool = False
 

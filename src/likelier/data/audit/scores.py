@@ -9,7 +9,7 @@ import numpy as np
 from likelier.data.audit.findings import Finding, places, severity_of
 from likelier.data.audit.material import Material, sampled
 from likelier.data.records import Source
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.tokenize import tokenize_records
 from likelier.utils.statistics import Share, share_of
 
 BETA = 0.1
@@ -23,19 +23,19 @@ def reference_checks(material: Material) -> tuple[list[Finding], dict[str, Any]]
     is sigmoid(-beta * change): where the reference prefers the rejected answer by more than 5 / beta nats, less than
     1 % of it is left when the ranking turns.
     """
-    assert material.policy is not None and material.max_length is not None
+    assert material.ranker is not None and material.max_length is not None
     rows = [material.records[number] for number in sampled(material.decided, material.sample)]
     chat = material.chat if any(isinstance(row.prompt, tuple) for row in rows) else None
     tokenized = tokenize_records(rows, material.tokenizer, max_length=material.max_length, chat=chat)
     groups = tokenized.groups
     if not groups:
         return [], {}
-    margins = _margins(material.policy, groups)
+    margins = material.ranker.margins(groups)
     clusters = np.array([hash(group.prompt.tobytes()) for group in groups])
     accuracy, per_token = (share_of((margins[:, at] > 0).astype(float), clusters) for at in (0, 1))
     far = FAR / BETA
     statistics = {
-        "model": material.policy.words,
+        "model": material.ranker.words,
         "sample": len(groups),
         "ranking_accuracy": accuracy.as_json(),
         "ranking_accuracy_per_token": per_token.as_json(),
@@ -47,27 +47,6 @@ def reference_checks(material: Material) -> tuple[list[Finding], dict[str, Any]]
     impossible = _far("reference-impossible", "rejected", sources, -margins[:, 0], accuracy)
     certain = _far("reference-certain", "chosen", sources, margins[:, 0], accuracy)
     return impossible + certain, {"reference": statistics}
-
-
-def _margins(policy: Any, groups: list[Group]) -> np.ndarray:
-    """(groups, 2): log-probability of the chosen answer minus the rejected one's, in sums and in means a token."""
-    import torch
-
-    from likelier.models.policy import default_token_budget
-    from likelier.scoring import attach_scorer
-    from likelier.scoring.engine import score_groups
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy.model.to(device)
-    attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
-    budget = default_token_budget(policy.model, device)
-    place = {id(group): number for number, group in enumerate(groups)}
-    margins = np.zeros((len(groups), 2))
-    for part in score_groups(policy.model, groups, token_budget=budget, device=device):
-        sums, means = part.scores.logps.double(), part.scores.logps.double() / part.scores.lengths
-        for group, (chosen, rejected) in zip(part.groups, part.batch.answers_of_groups(), strict=True):
-            margins[place[id(group)]] = [float(values[chosen] - values[rejected]) for values in (sums, means)]
-    return margins
 
 
 def _far(name: str, side: str, sources: list[Source], margins: np.ndarray, accuracy: Share) -> list[Finding]:

@@ -14,9 +14,9 @@ PAGE = "sweep.html"
 
 def show_results(record: SweepRecord) -> list[str]:
     """Print the table and write the page; returns the names of the runs that failed, after saying why."""
-    from likelier.cli.compare import PIPED, write_page
+    from likelier.insight.compare.page import write_page
     from likelier.insight.compare.subjects import read_comparison
-    from likelier.insight.compare.text import Findings, as_text
+    from likelier.insight.compare.text import PIPED, Findings, as_text
 
     folder = record.path.parent
     failed = {run["name"]: run.get("error", "") for run in record.content["runs"] if run["status"] == "failed"}

@@ -17,10 +17,10 @@ from likelier.data.shared_ids import sharing_ids
 from likelier.experiments.sweep.data import SharedData, load_shared, say_budgets
 from likelier.experiments.sweep.plan import PlannedRun, SweepPlan
 from likelier.experiments.sweep.record import SWEEP_FILE, SweepRecord
+from likelier.experiments.watched import train_watched
 from likelier.runs.cleanup import nothing_left
 from likelier.runs.folder import RunFolder
 from likelier.runs.ownership import take_away_begun
-from likelier.training.run import train
 from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, LikelierError, RunFolderError
 from likelier.utils.files import refuse_link
@@ -113,7 +113,7 @@ def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepReco
     record.update(run.name, status="training", error=None)
     config = replace(run.config, run=replace(run.config.run, resume=resume))
     try:
-        train(config, shared.of(run.config), card=_card(run, record, shared))
+        train_watched(config, shared.of(run.config), card=_card(run, record, shared))
     except Exception as error:
         record.update(run.name, status="failed", error=_named(error))
         if not isinstance(error, LikelierError):

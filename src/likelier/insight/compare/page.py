@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from markupsafe import Markup
 
 from likelier.insight.compare.curves import charts
@@ -10,7 +12,8 @@ from likelier.insight.compare.text import Findings, paired_table
 from likelier.insight.pages.charts import Point, scatter_chart
 from likelier.insight.pages.render import render
 from likelier.insight.pages.svg import SERIES_COLOURS
-from likelier.utils.files import base_names
+from likelier.utils.errors import ConfigError
+from likelier.utils.files import base_names, write_whole
 
 
 def as_html(found: Findings) -> str:
@@ -49,3 +52,13 @@ def _picture(frontier: Frontier, subjects: int) -> Markup:
         note="Every run is a point; the bar is the standard error of its KL. Up and to the left is better.",
         named=False,
     )
+
+
+def write_page(found: Findings, path: Path) -> None:
+    """Write the page. Raises `ConfigError` where it cannot be written."""
+    if path.is_dir():
+        raise ConfigError(f"--output {path} is a folder; name a file, such as {path / 'compare.html'}")
+    try:
+        write_whole(path, as_html(found).encode("utf-8", "replace"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -180,3 +180,6 @@ def _figures(summary: Summary) -> dict[str, Any]:
     runs = [{name: value for name, value in vars(one).items() if value is not None} for one in summary.figures]
     found = {"mean": summary.mean, "runs": runs}
     return found if summary.deviation is None else {**found, "standard_deviation": summary.deviation}
+
+
+PIPED = 120  # the width of the table where it is not written to a terminal

@@ -14,7 +14,8 @@ from likelier.data.tokenize import Group
 from likelier.insight.inspect.chain import Chain, chain_of
 from likelier.insight.inspect.subject import Subject, group_of
 from likelier.models.loading import DEMO_MODEL
-from likelier.models.policy import Dtype, Policy, default_token_budget
+from likelier.models.policy import Dtype, Policy
+from likelier.models.token_budget import default_token_budget
 from likelier.objectives import Objective
 from likelier.runs.reader import read_run
 from likelier.scoring import attach_scorer

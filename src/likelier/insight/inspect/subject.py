@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from likelier.data.load import PreferenceData
+from likelier.data.options import ChatOptions
 from likelier.data.prepare import prepare_groups
 from likelier.data.records import Demonstration, Labelled, Message, Pair, Record, Source
 from likelier.data.tokenize import Group, tokenize_records
@@ -14,7 +15,6 @@ from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.runs.card import told
 from likelier.scoring.restore import recorded_signals
-from likelier.training.options import ChatOptions
 from likelier.utils.errors import ConfigError, DataError
 
 _TYPED = Source("typed", 1, "row")

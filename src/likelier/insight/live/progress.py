@@ -12,7 +12,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from likelier.insight.live.follow import Follower
 from likelier.insight.live.view import evaluation_line, pace_of, step_line, view_of, warning_line
 from likelier.insight.report.account import unit
-from likelier.utils.console import Display, out_of_order, say
+from likelier.utils.console import say
+from likelier.utils.terminal import Display, out_of_order
 
 _PAUSE = 1.0  # seconds between two looks for warnings where there is no display
 

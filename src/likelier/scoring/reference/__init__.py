@@ -3,15 +3,12 @@
 from likelier.scoring.reference.identity import Reference, base_reference, other_reference, released, start_reference
 from likelier.scoring.reference.proof import ProvedReference, check_first_step, prove_reference
 from likelier.scoring.reference.store import ReferenceScoring, ReferenceStore
-from likelier.training.reference import Named, RunReference
 
 __all__ = [
-    "Named",
     "ProvedReference",
     "Reference",
     "ReferenceScoring",
     "ReferenceStore",
-    "RunReference",
     "base_reference",
     "check_first_step",
     "other_reference",

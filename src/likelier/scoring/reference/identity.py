@@ -17,9 +17,9 @@ from torch import nn
 
 from likelier.models.adapter_copies import adapter_has_effect, frozen_copy_of_adapter, without_adapter
 from likelier.models.adapter_parts import has_adapter, once, own_base, parts_of, shaping_settings
+from likelier.models.layers import causal_model
 from likelier.models.sharding import whole
 from likelier.scoring import scorer_of
-from likelier.scoring.plain import causal_model
 from likelier.utils.errors import WrongReferenceError
 
 BASE_WORDS = "the base model, adapter switched off"

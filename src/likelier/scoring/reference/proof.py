@@ -15,8 +15,9 @@ from likelier.objectives import Objective
 from likelier.scoring.engine import ScoredGroups, as_scored, join, score_groups, step_statistics
 from likelier.scoring.reference.identity import Reference, released
 from likelier.scoring.reference.store import ReferenceScoring, attach_reference, score_live, take_given
-from likelier.utils.console import counting, say
+from likelier.utils.console import say
 from likelier.utils.errors import WrongReferenceError
+from likelier.utils.terminal import counting
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 0.02}
 _GIVEN_TOLERANCE = 0.02  # scores in a data file may have been computed in bfloat16 elsewhere

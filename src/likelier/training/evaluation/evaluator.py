@@ -23,8 +23,9 @@ from likelier.training.evaluation.heldout import Evaluation, evaluate_groups, it
 from likelier.training.evaluation.schedule import some_of
 from likelier.training.options import TrainingOptions
 from likelier.training.rewards import Judge, reward_metrics
-from likelier.utils.console import counting, say, warn
+from likelier.utils.console import say, warn
 from likelier.utils.errors import LikelierError, TrainingError
+from likelier.utils.terminal import counting
 
 When = Literal["start", "interval", "end"]
 MOST_ITEMS = 2000  # of the items whose scores are written down

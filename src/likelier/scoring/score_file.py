@@ -1,0 +1,102 @@
+"""Implicit rewards of the answers in a file, written to another: what `likelier score` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from likelier.data.load import load_preferences
+from likelier.data.prepare import prepare_groups
+from likelier.data.tokenize import default_max_length
+from likelier.models.options import Dtype
+from likelier.models.policy import load_policy
+from likelier.models.token_budget import default_token_budget
+from likelier.scoring import attach_scorer
+from likelier.scoring.implicit_rewards import implicit_rewards, summarize
+from likelier.scoring.reference import ReferenceScoring
+from likelier.scoring.restore import card_of, final_model, recorded_chat, reference_for
+from likelier.utils.console import say
+from likelier.utils.errors import ConfigError
+from likelier.utils.files import cache_folder, write_whole
+from likelier.utils.outputs import check_output
+from likelier.utils.strict_json import encodable
+from likelier.utils.terminal import counting
+
+
+def score_file(
+    model: str,
+    reference: str | None,
+    data: str,
+    output: str,
+    *,
+    beta: float | None,
+    per_token: bool,
+    max_length: int | None,
+    dtype: Dtype,
+    token_budget: int | None,
+    columns: Any = None,
+    overwrite: bool = False,
+    chat: Mapping[str, Any] | None = None,
+) -> str:
+    """Write the implicit reward of every answer in `data` to `output`; returns a summary. `chat` are options of
+    conversations (see `ChatOptions`) that take the place of the run's own.
+    """
+    check_output(output, inputs=[data], overwrite=overwrite)
+    _check_writable(output)
+    model = final_model(model)
+    card = card_of(model)
+    scale = beta if beta is not None else float(card.get("reward_scale") or 0.1)
+    loaded = load_preferences(data, columns=columns)
+    talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
+    options = replace(recorded_chat(card), **chat or {})
+    policy = load_policy(model, dtype=dtype, chat=options if talks or chat else None)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenized = prepare_groups(
+        loaded.train,
+        policy.tokenizer,
+        method="score",
+        wants=loaded.kind,
+        partners=False,
+        max_length=max_length or default_max_length(policy.context),
+        truncation="drop",
+        chat=policy.chat,
+    )
+    if len(tokenized.unusable):
+        say(f"{len(tokenized.unusable)} rows are left out:\n{tokenized.unusable.summary()}")
+    groups = tokenized.groups
+    policy.model.to(device)
+    chosen = attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
+    known = reference_for(model, reference, card, policy, dtype, groups)
+    say(f"policy: {policy.words}\nreference: {known.words}\nscorer: {chosen.name} ({chosen.reason})")
+    budget = token_budget or default_token_budget(policy.model, device)
+    with counting("scoring", 2 * len(groups)) as report:
+        how = ReferenceScoring(cache_folder() / "reference", budget, device, report)
+        rows = implicit_rewards(policy, known, groups, how, beta=scale, per_token=per_token)
+    _write("".join(encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows), output)
+    return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"
+
+
+def _write(text: str, output: str) -> None:
+    try:
+        write_whole(Path(output), text.encode())
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}; name another --output") from error
+
+
+def _check_writable(output: str) -> None:
+    """Fail before the work, and leave no empty file behind."""
+    path, existed = Path(output), Path(output).exists()
+    if path.is_symlink():  # it is replaced, and what it leads to is left
+        return
+    try:
+        with open(path, "a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}; name another --output") from error
+    if not existed:
+        path.unlink()
