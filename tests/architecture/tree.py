@@ -1,25 +1,13 @@
-"""Which modules may import which: the losses stand alone, training knows no reader, readers do not train."""
+"""The package's modules and what they import, read from the tree."""
 
 import ast
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import likelier
 
 SOURCES = Path(likelier.__file__).parent
-
-PURE = ("objectives",)
-TRAINING = (
-    *PURE,
-    *("training.trainer", "training.evaluation", "scoring", "training.step", "training.log_window", "training.timer"),
-    *("training.checkpointing", "runs.folder", "training.run_card", "data.tokenize", "models", "training.options"),
-    *("runs.checkpoints", "utils.durable", "training.stop_signals", "training.guards", "training.nonfinite"),
-)
-COMMANDS = ("insight", "experiments", "cli")
 
 
 @cache
@@ -35,13 +23,6 @@ def modules() -> dict[str, Path]:
 def within(name: str, parts: tuple[str, ...]) -> bool:
     """Whether a module is one of these parts of the package, or inside one."""
     return any(name == f"likelier.{part}" or name.startswith(f"likelier.{part}.") for part in parts)
-
-
-def of(parts: tuple[str, ...]) -> list[str]:
-    """The modules of these parts, each of which must have some."""
-    for part in parts:
-        assert any(within(name, (part,)) for name in modules()), f"there is no likelier.{part}"
-    return [name for name in sorted(modules()) if within(name, parts)]
 
 
 def statements(node: ast.AST, only_at_import: bool) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -66,8 +47,8 @@ def imports(module: str, only_at_import: bool) -> frozenset[str]:
             found |= {alias.name for alias in one.names}
         else:
             assert one.level == 0 and one.module, f"{module}: a relative import"
-            inner = {f"{one.module}.{alias.name}" for alias in one.names} & modules().keys()
-            found |= inner | {one.module}
+            named = {f"{one.module}.{alias.name}" for alias in one.names}
+            found |= (inner := named & modules().keys()) | (set() if named == inner else {one.module})
     return frozenset(found)
 
 
@@ -94,24 +75,8 @@ def chain_to(start: str, targets: tuple[str, ...]) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("module", of(PURE))
-def test_losses_objectives_and_metrics_stand_alone(module: str) -> None:
-    allowed = {"torch", *sys.stdlib_module_names}
-    foreign = {name for name in imports(module, False) if not within(name, PURE) and name.split(".")[0] not in allowed}
-    assert foreign == set()
-
-
-@pytest.mark.parametrize("module", of(TRAINING))
-def test_what_trains_knows_no_reader_and_no_command(module: str) -> None:
-    assert chain_to(module, COMMANDS) == []
-
-
-@pytest.mark.parametrize("module", of(("insight",)))
-def test_readers_do_not_train(module: str) -> None:
-    assert chain_to(module, ("training.trainer", "training.run")) == []
-
-
-def test_a_chain_is_found() -> None:
-    assert chain_to("likelier.training.run", ("objectives.losses",))[-1] == "likelier.objectives.losses"
-    progress = "likelier.insight.live.progress"
-    assert chain_to(progress, ("insight",))[:2] == [progress, "likelier.insight"]
+def room_of(module: str) -> str:
+    """The room that a module lies in; empty for the package itself and for foreign modules."""
+    parts = module.split(".")
+    inside = module in modules() and len(parts) > 1 and (SOURCES / parts[1]).is_dir()
+    return parts[1] if inside else ""
