@@ -33,7 +33,7 @@ soak: $(VENV)/.installed-dev
 
 # Files, options and run folders that are harmed in thousands of new ways: twenty minutes.
 fuzz: $(VENV)/.installed-dev
-	LIKELIER_FUZZ=thorough $(BIN)/python -m pytest -n 2 tests/test_fuzz.py tests/test_fuzz_runs.py
+	LIKELIER_FUZZ=thorough $(BIN)/python -m pytest -n 2 tests/fuzz
 
 $(VENV)/.installed-mutants: $(VENV)/.installed-dev
 	$(INSTALL) --no-build-isolation --editable '.[demo,dev,docs,mutants]'
@@ -41,7 +41,7 @@ $(VENV)/.installed-mutants: $(VENV)/.installed-dev
 
 # Small mistakes planted one at a time, and how many of them the tests see: ARGUMENTS='--only losses --seed 2'.
 mutants: $(VENV)/.installed-mutants
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(ARGUMENTS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.mutants.__main__ $(ARGUMENTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from tests.small_runs import SmallRuns
+    from tests.helpers.small_runs import SmallRuns
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
 torch.set_num_threads(1)
@@ -62,6 +62,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> "SmallRuns":
     """Finished runs of tiny models, made by the first test that asks for them."""
-    from tests.small_runs import make_runs
+    from tests.helpers.small_runs import make_runs
 
     return make_runs(tmp_path_factory.getbasetemp() / "small_runs")

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from tests.killed_runs import POINTS, SAVE_STEPS, Given, Left, can_go_on, results
+from tests.helpers.killed_runs import POINTS, SAVE_STEPS, Given, Left, can_go_on, results
 
 Point = tuple[str, int] | None
 MOST_GROWTH = 0.02  # of memory, after the warm-up
@@ -35,7 +35,7 @@ WARM_UP = 500  # steps
 def start(words: Sequence[str], point: Point, log: Path) -> subprocess.Popen[bytes]:
     """`likelier WORDS` in a process of its own, which kills itself at a point."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "tests.killed_runs", json.dumps(point), *words]
+    command = [sys.executable, "-m", "tests.helpers.killed_runs", json.dumps(point), *words]
     with open(log, "wb") as stream:
         return subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
 
@@ -173,7 +173,7 @@ class Reader(threading.Thread):
 def soak_steps(root: Path, steps: int) -> None:
     """A tiny model over many steps: flat memory, no file left open, whole lines at every moment."""
     from likelier import DPO, PreferenceTrainer
-    from tests.support import chat_pairs, tiny_policy
+    from tests.helpers.support import chat_pairs, tiny_policy
 
     watcher, reader = Watcher(), Reader(root / "run" / "metrics.jsonl")
     trainer = PreferenceTrainer(

@@ -38,9 +38,9 @@ _HOMES = {
     "load_preferences": "data.load",
     "Policy": "models.policy",
     "load_policy": "models.policy",
-    "ChatOptions": "training.options",
-    "DataSet": "training.options",
-    "LoraOptions": "training.options",
+    "ChatOptions": "data.options",
+    "DataSet": "data.options",
+    "LoraOptions": "models.options",
     "TrainingOptions": "training.options",
     "PreferenceTrainer": "training.trainer",
     **dict.fromkeys(

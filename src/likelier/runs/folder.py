@@ -17,17 +17,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from likelier.runs.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
-from likelier.utils.console import warn
+from likelier.data.records import UnusableRows
 from likelier.runs.card import checked_card
+from likelier.runs.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
+from likelier.runs.ownership import refuse_links, stranger_in, take_away_temporary, was_begun
+from likelier.runs.written import written_in
+from likelier.utils.console import warn
 from likelier.utils.durable import append_line, cause_of_failed_write, moved_when_whole, read_object
 from likelier.utils.errors import RunFolderError
-from likelier.utils.strict_json import encodable
-from likelier.runs.ownership import refuse_links, stranger_in, take_away_temporary, was_begun
 from likelier.utils.files import below, local, refuse_link, require_utf8, sync_file, write_whole
-from likelier.data.records import UnusableRows
 from likelier.utils.redaction import without_secrets
-from likelier.runs.written import written_in
+from likelier.utils.strict_json import encodable
 
 _MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "*.bin")
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from likelier.utils.errors import HubError, RunFolderError, whole_reason
-from likelier.utils.strict_json import encodable
+from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.model_card import base_model_id, write_model_card
+from likelier.utils.errors import HubError, RunFolderError, whole_reason
 from likelier.utils.files import base_names
 from likelier.utils.redaction import without_secrets
-from likelier.runs.folder import RunFolder, final_folder
+from likelier.utils.strict_json import encodable
 from likelier.utils.versions import __version__
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

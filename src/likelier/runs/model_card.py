@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from likelier.runs.folder import RunFolder
 from likelier.utils.console import one_line
 from likelier.utils.errors import RunFolderError
 from likelier.utils.files import base_names, write_whole
 from likelier.utils.redaction import without_secrets
-from likelier.runs.folder import RunFolder
 from likelier.utils.yaml_text import as_yaml
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

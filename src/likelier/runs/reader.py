@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from likelier.utils.console import warn
 from likelier.runs.card import checked_account, checked_card, checked_evaluation, checked_line, checked_skipped
-from likelier.utils.errors import RunFolderError
-from likelier.utils.strict_json import BrokenJson, parse_json
+from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.ownership import refuse_links
+from likelier.runs.written import Written, what_changed, written_files, written_in
+from likelier.utils.console import warn
+from likelier.utils.errors import RunFolderError
 from likelier.utils.files import below, local
 from likelier.utils.redaction import without_secrets
-from likelier.runs.folder import RunFolder, final_folder
-from likelier.runs.written import Written, what_changed, written_files, written_in
+from likelier.utils.strict_json import BrokenJson, parse_json
 
 Row = Mapping[str, Any]
 _QUIET = 60.0  # seconds in which the end of a line may still come
