@@ -61,7 +61,7 @@ format: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
 
-# The pinned versions against the databases of known faults; asks pypi.org, so it is no part of `check`.
+# The pinned versions against the databases of known faults: asks the network each time, so it is no part of `check`.
 audit-dependencies:
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
