@@ -18,9 +18,13 @@ def _row(name: str, default: str, text: str) -> str:
 
 
 def _section(name: str) -> list[str]:
-    from likelier.training import config, options
+    from likelier.data.options import ChatOptions
+    from likelier.models.options import LoraOptions
+    from likelier.training.config import RunOptions
+    from likelier.training.options import TrainingOptions
 
-    section: Any = config.RunOptions if name == "RunOptions" else getattr(options, name)
+    named = {section.__name__: section for section in (RunOptions, LoraOptions, TrainingOptions, ChatOptions)}
+    section: Any = named[name]
     hints = get_type_hints(section)
     return [_row(one.name, _shown(one.default), _what(one, hints[one.name])) for one in fields(section)]
 

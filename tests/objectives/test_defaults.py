@@ -17,7 +17,7 @@ from likelier.objectives import METHODS, Objective
 from likelier.training import step as steps
 from tests.training.test_step_and_mistakes import rows_for, walker_of
 
-# The values of each method's own paper or reference code (sources: docs/design.md), 0 for what is switched off.
+# The values of each method's own paper or reference code (sources: docs/defaults.md), 0 for what is switched off.
 OWN: dict[type[Objective], dict[str, Any]] = {
     DPO: {"beta": 0.1, "label_smoothing": 0.0, "nll_weight": 0.0},
     RobustDPO: {"beta": 0.1, "flip_probability": 0.1, "nll_weight": 0.0},

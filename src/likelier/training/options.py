@@ -22,7 +22,7 @@ Scheduler = Literal["constant", "cosine", "linear"]
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a run trains. See `docs/design.md` for what each default rests on."""
+    """How a run trains. `docs/defaults.md` says what each default rests on."""
 
     batch_size: int = option(32, "pairs (KTO: rows) of one optimizer step, over all micro-batches")
     learning_rate: float | None = option(
