@@ -45,15 +45,23 @@ def missing_keyword(node: cst.Call) -> Iterator[cst.Call]:
 
 
 def swapped_arguments(node: cst.Call) -> Iterator[cst.Call]:
-    named = node.func.value if isinstance(node.func, cst.Name) else ""
+    named = _name_of(node)
     if len(node.args) > 1 and not any(a.keyword or a.star for a in node.args[:2]) and named not in _ANY_ORDER:
         first, second = node.args[:2]
         swapped = [first.with_changes(value=second.value), second.with_changes(value=first.value)]
         yield node.with_changes(args=[*swapped, *node.args[2:]])
 
 
-_ANY_ORDER = ("isinstance", "max", "min")
-_GUARDS = ("strict", "device")  # of lists made side by side, and of what a CPU does not tell apart
+def _name_of(call: cst.Call) -> str:
+    """What is called, without the object that it belongs to."""
+    named = call.func.attr if isinstance(call.func, cst.Attribute) else call.func
+    return named.value if isinstance(named, cst.Name) else ""
+
+
+# Functions that give the same for their first two arguments exchanged (or, of `isinstance`, nothing but an error).
+_ANY_ORDER = ("isinstance", "max", "min", "maximum", "minimum", "equal", "array_equal", "_apart")
+# Of lists made side by side, of what a CPU does not tell apart, and of the line that a warning names.
+_GUARDS = ("strict", "device", "stacklevel")
 
 # Left out of mutmut's: what becomes None, loses a positional argument or gets a name that nothing has. Such a mutant
 # ends in a TypeError wherever it is run, so it says little about the tests and would only raise their share.
@@ -80,13 +88,20 @@ _NOT_COMPUTED = (cst.Annotation, cst.Decorator, cst.Raise, cst.Import, cst.Impor
 
 def _not_computed(node: cst.CSTNode) -> bool:
     """Text for people, types, and what only guards."""
+    if isinstance(node, cst.If):
+        return isinstance(node.test, cst.Name) and node.test.value == "TYPE_CHECKING"
     if isinstance(node, cst.SimpleString):
         return " " in node.value
     if isinstance(node, cst.Arg) and node.keyword is not None:
         return node.keyword.value in _GUARDS
     if isinstance(node, cst.Subscript):
         return isinstance(node.value, cst.Name) and node.value.value == "Literal"
-    return isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value in ("cast", "TypeVar")
+    return isinstance(node, cst.Call) and (_name_of(node) in ("cast", "TypeVar") or _is_number_as_text(node))
+
+
+def _is_number_as_text(call: cst.Call) -> bool:
+    """`float("inf")`: the same in capital letters, and an error at once with any other."""
+    return _name_of(call) == "float" and len(call.args) == 1 and isinstance(call.args[0].value, cst.SimpleString)
 
 
 class _Finder(cst.CSTVisitor):

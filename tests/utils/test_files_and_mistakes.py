@@ -18,7 +18,7 @@ from likelier.models.sharding import ShardedCheckpoint, _rows, save_shards
 from likelier.runs.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
 from likelier.utils.distributed import ALONE
 from likelier.utils.durable import flaw_of, moved_when_whole, seal
-from likelier.utils.errors import LikelierWarning
+from likelier.utils.errors import LikelierWarning, RunFolderError
 from likelier.utils.files import write_whole
 from tests.helpers.slices import recut
 from tests.helpers.support import tiny_model
@@ -206,6 +206,36 @@ def test_every_part_of_a_fingerprint_counts_and_an_unknown_reference_does_not() 
     assert differences(before, before | {"reference": None}) is None
     assert differences(before | {"reference": None}, before) is None
     assert differences(before, before | {"new": 1}) is not None
+
+
+def test_what_a_run_began_with_is_said_in_words() -> None:
+    now = {"policy": "a", "tokenizer": "b", "chat": "c", "date": "d", "data_hash": "e"}
+    words = {"policy": "the model", "tokenizer": "the tokenizer", "chat": "the chat template", "date": "the date"}
+    for name, what in words.items():
+        said = differences(now, now | {name: "other", "data_hash": "other"})  # the tokens are others as well
+        assert said is not None and said.startswith(what) and "the training data" not in said
+        assert ("data_hash: " in said) == (name != "date")
+    assert str(differences(now, now | {"policy": "x", "chat": "x"})).startswith(
+        "the model that the run begins with (its weights or its config) and the chat template"
+    )
+    assert differences(dict.fromkeys(now), now | {"date": None, "data_hash": None}) is None
+
+
+def test_checkpoints_that_lead_elsewhere_are_not_followed(tmp_path: Path) -> None:
+    put(Checkpoints(tmp_path / "other"), 3)
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "other")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for asked in (checkpoints.flaws, checkpoints.newest, checkpoints.read_fingerprint):
+        with pytest.raises(RunFolderError, match="checkpoints is a link"):
+            asked()
+
+
+def test_a_fingerprint_that_cannot_be_read_is_an_error_of_its_folder(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    final = put(checkpoints, 3)
+    (final / FINGERPRINT).write_text("[]".ljust((final / FINGERPRINT).stat().st_size))  # JSON, of the same size
+    with pytest.raises(RunFolderError, match="step-3 cannot be resumed"):
+        checkpoints.read_fingerprint()
 
 
 def test_a_sealed_folder_is_whole_until_a_file_is_missing_or_has_another_size(tmp_path: Path) -> None:
