@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 DataKind = Literal["pairs", "labels", "answers"]
+SATISFIED = 5.0  # where a sigmoid's gradient is below 1 % of what it was: 1 - sigma(5) = 0.0067
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,20 @@ class Scored:
 
 @dataclass(frozen=True)
 class Objective:
-    """What every method says of itself. Subclasses add hyperparameters and `losses`."""
+    """What every method says of itself. Subclasses add hyperparameters and `losses`.
+
+    Nothing outside this room decides anything by a method's name: what others need to know of one stands here, and
+    travels in the run card (`facts`) to those who read runs.
+    """
 
     method: ClassVar[str]
+    source: ClassVar[str] = ""  # the paper
     data: ClassVar[DataKind] = "pairs"
+    strength: ClassVar[str] = "beta"  # the hyperparameter that holds the policy to where it began
+    rewards_per_token: ClassVar[bool] = False
+    has_baseline: ClassVar[bool] = False  # a reward above which an answer counts as found desirable
+    has_target: ClassVar[bool] = False  # the loss pulls back a pair that went beyond it
+    lowers_both: ClassVar[bool] = False  # both answers of a pair, by design
     needs_reference: ClassVar[bool] = True
     needs_partner: ClassVar[bool] = False
     takes_margins: ClassVar[bool] = False
@@ -65,6 +76,33 @@ class Objective:
     def reward_scale(self) -> float | None:
         """What a summed log-ratio is multiplied by to give the logged reward; None where rewards are something else."""
         return None
+
+    def satisfied_at(self) -> float | None:
+        """The nats between two answers (a token, where the loss is `per_token`) from which on the loss asks for no
+        more; None where no such number is known.
+        """
+        scale = self.reward_scale()
+        return SATISFIED / scale if scale else None
+
+    def per_token(self) -> bool:
+        """Whether the loss divides by the answers' lengths."""
+        return False
+
+    def facts(self) -> dict[str, object]:
+        """What a reader of the run needs to know of its method, for the run card."""
+        return {
+            "source": self.source,
+            "items": "pairs" if self.data == "pairs" else "rows",
+            "strength": self.strength,
+            "strength_from_data": getattr(type(self), self.strength, "") is None,
+            "needs_reference": self.needs_reference,
+            "rewards_per_token": self.rewards_per_token,
+            "has_baseline": self.has_baseline,
+            "has_target": self.has_target,
+            "lowers_both": self.lowers_both,
+            "satisfied_at": self.satisfied_at(),
+            "per_token": self.per_token(),
+        }
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         """One loss per item, (n,), not reduced. `statistics` is the whole step's `step_statistics`, if it has any."""

@@ -67,6 +67,7 @@ class DPO(_LogRatioPair):
     """Direct preference optimization; with `label_smoothing` above 0, conservative DPO. See `losses.dpo_loss`."""
 
     method: ClassVar[str] = "dpo"
+    source: ClassVar[str] = "arXiv 2305.18290"
     takes_margins: ClassVar[bool] = True
     takes_soft_labels: ClassVar[bool] = True
     label_smoothing: float = 0.0
@@ -90,6 +91,7 @@ class RobustDPO(_LogRatioPair):
     """Robust DPO for labels that flip with a known chance. See `losses.robust_dpo_loss`."""
 
     method: ClassVar[str] = "robust"
+    source: ClassVar[str] = "arXiv 2403.00409"
     flip_probability: float = 0.1
 
     def __post_init__(self) -> None:
@@ -109,7 +111,11 @@ class Hinge(_LogRatioPair):
     """Hinge loss on the margin (RSO). See `losses.hinge_loss`."""
 
     method: ClassVar[str] = "hinge"
+    source: ClassVar[str] = "arXiv 2309.06657"
     beta: float = 0.05
+
+    def satisfied_at(self) -> float:
+        return 1 / self.beta
 
     def pair_losses(self, scored: Scored) -> Tensor:
         return losses.hinge_loss(*scored.chosen_rejected(scored.logratios), beta=self.beta)
@@ -120,6 +126,7 @@ class SigmoidNorm(_LogRatioPair):
     """Length-normalized DPO. `beta` is per token, so about fifty times DPO's. See `losses.sigmoid_norm_loss`."""
 
     method: ClassVar[str] = "sigmoid_norm"
+    source: ClassVar[str] = "arXiv 2411.15124"
     takes_soft_labels: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 5e-7
     learning_rate_source: ClassVar[str] = "Tulu 3, 8B"
@@ -129,6 +136,9 @@ class SigmoidNorm(_LogRatioPair):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_chance(self.method, "label_smoothing", self.label_smoothing)
+
+    def per_token(self) -> bool:
+        return True
 
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         lengths = scored.chosen_rejected(scored.lengths)
@@ -152,6 +162,7 @@ class APOZero(_LogRatioPair):
     """APO-zero: chosen up, rejected down, each on its own. See `losses.apo_zero_loss`."""
 
     method: ClassVar[str] = "apo_zero"
+    source: ClassVar[str] = "arXiv 2408.06266"
 
     def pair_losses(self, scored: Scored) -> Tensor:
         return losses.apo_zero_loss(*scored.chosen_rejected(scored.logratios), beta=self.beta)
@@ -162,6 +173,8 @@ class APODown(_LogRatioPair):
     """APO-down: both down, the rejected more. See `losses.apo_down_loss`."""
 
     method: ClassVar[str] = "apo_down"
+    source: ClassVar[str] = "arXiv 2408.06266"
+    lowers_both: ClassVar[bool] = True
 
     def pair_losses(self, scored: Scored) -> Tensor:
         return losses.apo_down_loss(*scored.chosen_rejected(scored.logratios), beta=self.beta)
@@ -175,6 +188,7 @@ class DPOP(_LogRatioPair):
     """
 
     method: ClassVar[str] = "dpop"
+    source: ClassVar[str] = "arXiv 2402.13228"
     penalty: float = 5.0
 
     def __post_init__(self) -> None:
@@ -203,6 +217,9 @@ class IPO(_Paired):
     """
 
     method: ClassVar[str] = "ipo"
+    source: ClassVar[str] = "arXiv 2310.12036"
+    strength: ClassVar[str] = "tau"
+    has_target: ClassVar[bool] = True
     takes_margins: ClassVar[bool] = True
     takes_soft_labels: ClassVar[bool] = True
     tau: float | None = None
@@ -232,6 +249,13 @@ class IPO(_Paired):
     def reward_scale(self) -> float:
         return self._tau()
 
+    def satisfied_at(self) -> float:
+        """The target."""
+        return 1 / (2 * self._tau())
+
+    def per_token(self) -> bool:
+        return self.length_normalize
+
     def rewards(self, scored: Scored) -> Tensor:
         return (self._tau() * scored.logratios).detach()
 
@@ -241,7 +265,7 @@ class IPO(_Paired):
         return replace(self, tau=0.1 * median_length if self.length_normalize else 0.1)
 
     def pair_words(self, median_length: float) -> str:
-        target = 1 / (2 * self._tau())
+        target = self.satisfied_at()
         if not self.length_normalize:
             return f"sums of log-ratios; tau {self._tau():g}: the target is {target:g} nats an answer"
         return (
@@ -255,6 +279,8 @@ class SimPO(_Paired):
     """SimPO: no reference; `beta` multiplies a mean log-probability per token. See `losses.simpo_loss`."""
 
     method: ClassVar[str] = "simpo"
+    source: ClassVar[str] = "arXiv 2405.14734"
+    rewards_per_token: ClassVar[bool] = True
     takes_margins: ClassVar[bool] = True
     takes_soft_labels: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = False
@@ -272,6 +298,9 @@ class SimPO(_Paired):
         require(self.beta >= 1 or self.allow_small_beta, self.method, "beta", self.beta, wanted)
         require_chance(self.method, "label_smoothing", self.label_smoothing)
         require(self.gamma_beta_ratio >= 0, self.method, "gamma_beta_ratio", self.gamma_beta_ratio, "at least 0")
+
+    def per_token(self) -> bool:
+        return True
 
     def _target(self, scored: Scored) -> float | Tensor:
         """The margin in nats a token."""

@@ -22,8 +22,10 @@ class KTO(LogRatioReward, Objective):
     """
 
     method: ClassVar[str] = "kto"
+    source: ClassVar[str] = "arXiv 2402.01306"
     data: ClassVar[DataKind] = "labels"
     needs_partner: ClassVar[bool] = True
+    has_baseline: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 2e-6
     learning_rate_source: ClassVar[str] = "KTO paper: 2 to 10 times DPO's"
     beta: float = 0.1
@@ -119,8 +121,12 @@ class SFT(Objective):
     method: ClassVar[str] = "sft"
     data: ClassVar[DataKind] = "answers"
     needs_reference: ClassVar[bool] = False
+    rewards_per_token: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 1e-5
     learning_rate_source: ClassVar[str] = "usual for SFT of a whole model"
+
+    def per_token(self) -> bool:
+        return True
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         if scored.rows is None:

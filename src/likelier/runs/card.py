@@ -69,6 +69,12 @@ CARD: Shape = {
     "lora": {"lora_r": WHOLE, "lora_alpha": NUMBER, "lora_dropout": NUMBER, "lora_targets": TEXT, "load_in_4bit": FLAG},
     "fingerprint": {"adapter": {"dropout": NUMBER}, "token_budget": WHOLE},
     **dict.fromkeys(("evaluation_start", "evaluation_end"), Every(NUMBER)),
+    "objective": {
+        **dict.fromkeys(("source", "items", "strength"), TEXT),
+        **dict.fromkeys(("needs_reference", "rewards_per_token", "per_token", "strength_from_data"), FLAG),
+        **dict.fromkeys(("has_baseline", "has_target", "lowers_both"), FLAG),
+        "satisfied_at": NUMBER,
+    },
     "data_format": TEXT,
     "total_steps": WHOLE,
     "steps": WHOLE,

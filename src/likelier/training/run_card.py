@@ -66,6 +66,7 @@ class RunFacts:
             "hyperparameters": self.objective.hyperparameters(),
             "explained": self.explained,
             "reward_scale": self.objective.reward_scale(),
+            "objective": self.objective.facts(),
             "policy": self.policy.words,
             "chat": {name: getattr(self.policy.chat, name) for name in self.policy.chat.given},
             "precision": self.policy.precision,

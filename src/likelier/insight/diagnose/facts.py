@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 from likelier.insight.diagnose.items import Items, items_of
 from likelier.insight.diagnose.statistics import Level, Trend, trend_of
 from likelier.insight.diagnose.words import from_to, number
+from likelier.runs.method import MethodFacts, method_facts
 from likelier.runs.reader import Row, Run, without_prefix
 
 SIDES = ("chosen", "rejected")
 MOVED = 0.5  # nats: one answer became 1.6 times likelier than it was; less cannot be seen in what a model writes
-SATISFIED = 5.0  # where a sigmoid's gradient is below 1 % of what it was: 1 - sigma(5) = 0.0067
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class Facts:
     def card(self) -> Mapping[str, Any]:
         """run.json"""
         return self.run.card
+
+    @cached_property
+    def method(self) -> MethodFacts:
+        """What the run recorded of its method."""
+        return method_facts(self.card)
 
     @cached_property
     def hyperparameters(self) -> Mapping[str, Any]:
@@ -249,28 +254,11 @@ class Facts:
     @cached_property
     def reach(self) -> float | None:
         """The nats between two answers at which the loss is satisfied; None where no such number is known."""
-        find = _REACH.get(self.run.method, _sigmoid_reach)
-        return find(self)
+        at = self.method.satisfied_at
+        return at * self.length if at and self.method.per_token else at
 
 
 def told(facts: Facts, name: str, words: str) -> tuple[str, str] | None:
     """An evaluation metric at the start and now, in words; None where one of them is unknown."""
     known = facts.from_start_to_now(name)
     return None if known is None else (words, from_to(*known))
-
-
-def _sigmoid_reach(facts: Facts) -> float | None:
-    return SATISFIED / facts.scale if facts.scale else None
-
-
-def _target_reach(facts: Facts) -> float | None:
-    """The target of IPO, 1 / (2 tau) nats, a token where it divides by length."""
-    per_token = facts.hyperparameters.get("length_normalize", True)
-    return (facts.length if per_token else 1.0) / (2 * facts.scale) if facts.scale else None
-
-
-_REACH: Mapping[str, Callable[[Facts], float | None]] = {
-    "ipo": _target_reach,
-    "hinge": lambda facts: 1 / facts.scale if facts.scale else None,
-    "sigmoid_norm": lambda facts: SATISFIED * facts.length / facts.scale if facts.scale else None,
-}

@@ -123,7 +123,7 @@ def _stop_sooner(facts: Facts, best: Row, bad: bool) -> list[str | None]:
         f"--max-steps {step}: the held-out loss was lowest there" if bad and step > 0 else None,
         "--epochs 1" if epochs > 1 else "fewer steps",
         "more pairs, or more kinds of them",
-        "--method ipo, which stops at a target" if "tau" not in facts.hyperparameters and facts.wants_pairs else None,
+        "--method ipo, which stops at a target" if not facts.method.has_target and facts.wants_pairs else None,
         f"--eval-steps {max(1, facts.steps // 10)} shows sooner where it turns"
         if len(facts.run.evaluations) < 4
         else None,

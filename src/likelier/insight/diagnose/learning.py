@@ -117,7 +117,7 @@ def _satisfied_at_once(facts: Facts, moved: Level) -> bool:
 
 def _beta(facts: Facts, moved: Level) -> Verdict:
     reach, scale = facts.reach or 0.0, facts.scale or 0.0
-    name = "tau" if "tau" in facts.hyperparameters else "beta"
+    name = facts.method.strength
     proposed = _gentler(facts)
     evidence = [
         (name, f"{scale:g}: the loss is satisfied where the two answers are {number(reach)} nats apart"),
@@ -127,7 +127,7 @@ def _beta(facts: Facts, moved: Level) -> Verdict:
     ]
     advice = [
         f"--{name} {proposed:g}, so that the loss asks for some nats an answer"
-        + (" (or leave it out: it is then chosen from the data)" if name == "tau" else ""),
+        + (" (or leave it out: it is then chosen from the data)" if facts.method.strength_from_data else ""),
         "then look at the learning rate: with a smaller value the gradient lasts longer, and steps go farther",
     ]
     return verdict("not-learning/beta", "warning", evidence, advice)
@@ -135,9 +135,7 @@ def _beta(facts: Facts, moved: Level) -> Verdict:
 
 def _gentler(facts: Facts) -> float:
     """A beta or tau at which the loss asks for what DPO's 0.1 asks for; IPO's target is then 5 nats an answer."""
-    reach, scale, wanted = facts.reach or 1.0, facts.scale or 1.0, 50.0
-    if "tau" in facts.hyperparameters:
-        wanted = 5.0
+    reach, scale, wanted = facts.reach or 1.0, facts.scale or 1.0, 5.0 if facts.method.has_target else 50.0
     return float(f"{scale * reach / wanted:.2g}")
 
 

@@ -22,7 +22,6 @@ ALIKE = 0.75  # share of two answers' tokens that stand in both, in order: their
 TOKENS = 5
 DRIFTED = 0.1  # nats a token by which the chosen answers fell: each token 10 % less likely
 FAR = 0.3  # nats a token of KL to the start: each token as if another model wrote it
-DOWN_BY_DESIGN = ("apo_down",)  # lowers both answers, and says so
 
 
 def displacement(facts: Facts) -> Iterator[Verdict]:
@@ -32,7 +31,7 @@ def displacement(facts: Facts) -> Iterator[Verdict]:
         return
     if chosen.value > -max(LOST, LOST_PER_TOKEN * facts.length) or not chosen.surely_below(0.0):
         return
-    heavy = -chosen.value >= LARGE_PART * margin.value and facts.run.method not in DOWN_BY_DESIGN
+    heavy = -chosen.value >= LARGE_PART * margin.value and not facts.method.lowers_both
     alike = _alike(facts)
     evidence = [
         ("log-ratios to the reference", f"chosen {nats(chosen.value)}, rejected {nats(facts.lost['rejected'].value)}"),
@@ -91,7 +90,6 @@ def _ids(pair: Mapping[str, Any], side: str) -> list[int]:
 
 
 def _hold_up(facts: Facts, alike: float | None) -> list[str | None]:
-    strength = "tau" if "tau" in facts.hyperparameters else "beta"
     pairs = [
         "the answers of a pair are nearly the same: --method dpop takes back what the chosen answer loses"
         if alike is not None and alike >= ALIKE
@@ -101,7 +99,7 @@ def _hold_up(facts: Facts, alike: float | None) -> list[str | None]:
     return [
         *(pairs if facts.wants_pairs else []),
         f"--learning-rate {rate(facts.peak_rate / 3)}, or fewer steps" if facts.peak_rate else None,
-        f"--{strength} {2 * (facts.scale or 0.1):.3g} holds the policy closer to the reference",
+        f"--{facts.method.strength} {2 * (facts.scale or 0.1):.3g} holds the policy closer to the reference",
         "a first stage of --method sft on the chosen answers, if the model would not write such answers itself",
     ]
 

@@ -11,6 +11,7 @@ from typing import Any
 from likelier.data.builtin import BUILT_IN
 from likelier.insight.compare.subjects import SWEEP_FILE
 from likelier.insight.pages.charts import number
+from likelier.runs.method import method_facts
 from likelier.runs.model_card import base_model_id
 from likelier.runs.reader import Row, Run
 from likelier.utils.durable import read_object
@@ -91,7 +92,7 @@ def _model(card: Mapping[str, Any]) -> str:
 
 def unit(run: Run) -> str:
     """What a step counts."""
-    return "rows" if run.method in ("kto", "sft") else "pairs"
+    return method_facts(run.card).items
 
 
 def _steps(run: Run) -> str:

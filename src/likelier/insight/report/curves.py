@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from likelier.insight.pages.charts import Series, line_chart
+from likelier.runs.method import MethodFacts, method_facts
 from likelier.runs.reader import Row, Run
 
 CHOSEN, REJECTED, TRAIN, HELD_OUT = 0, 1, 5, 2  # the page's series colours, the same in every chart
@@ -67,7 +68,7 @@ def _rewards(run: Run) -> Markup:
         return Markup("")  # without two sides the reward is the loss's negative
     scale = run.card.get("reward_scale")
     if scale is None:
-        note = "This method has no reference: a reward is what the policy itself gives an answer, per token."
+        note = _own_rewards(method_facts(run.card))
         return line_chart("Rewards", "step", "chosen and rejected apart", _sides(run, "rewards"), note=note)
     note = (
         f"A reward is {scale:g} times the log-ratio to the reference: above 0 an answer became likelier, below 0 less "
@@ -75,6 +76,14 @@ def _rewards(run: Run) -> Markup:
     )
     level = (0.0, "as the reference")
     return line_chart("Rewards", "step", "chosen and rejected apart", _sides(run, "rewards"), level=level, note=note)
+
+
+def _own_rewards(method: MethodFacts) -> str:
+    """How to read rewards that are no multiple of a log-ratio."""
+    per_token = ", per token" if method.rewards_per_token else ""
+    if method.needs_reference:
+        return f"A reward is what this method makes of an answer and its reference{per_token}."
+    return f"This method has no reference: a reward is what the policy itself gives an answer{per_token}."
 
 
 def _margins(run: Run) -> Markup:
@@ -167,9 +176,12 @@ def _lengths(run: Run) -> Markup:
 
 
 def _baseline(run: Run) -> Markup:
-    if run.method != "kto":
+    if not method_facts(run.card).has_baseline:
         return Markup("")
-    note = "KTO's baseline: rewards count from here. Always 0 means that it plays no part; see the verdicts."
+    note = (
+        f"{run.method.upper()}'s baseline: rewards count from here. Always 0 means that it plays no part; see the "
+        "verdicts."
+    )
     return line_chart("Baseline of the step", "step", "nats", [_trained(run, "kl", "training")], note=note)
 
 
