@@ -14,9 +14,9 @@ import torch
 from rich.console import Console
 from transformers import GenerationConfig
 
-from likelier.cli import chat as chatting
+from likelier.cli import conversation as chatting
 from likelier.cli import main as cli
-from likelier.cli.chat import Answer, Pairing, pair_up, show
+from likelier.cli.conversation import Answer, Pairing, pair_up, show
 from likelier.data.records import Labelled, Message, Source
 from likelier.data.tokenize import tokenize_records
 from likelier.models.generation import Decoding, Written, end_tokens, prompt_ids, write_answers

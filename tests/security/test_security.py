@@ -19,6 +19,7 @@ from transformers import LlamaForSequenceClassification
 
 import likelier
 from likelier.cli import main as cli
+from likelier.cli import merge
 from likelier.data.options import ChatOptions
 from likelier.data.records import Message
 from likelier.data.rendering import render
@@ -353,8 +354,8 @@ def test_errors_are_printed_harmless(
     def fail(flags: object) -> None:
         raise error
 
-    monkeypatch.setitem(cli.COMMANDS, "merge", cli.Command("", "", lambda parser: None, fail))
-    assert cli.main(["merge"]) == (2 if isinstance(error, LikelierError) else 1)
+    monkeypatch.setattr(merge, "run", fail)
+    assert cli.main(["merge", "run", "out"]) == (2 if isinstance(error, LikelierError) else 1)
     told = capsys.readouterr().err
     assert is_harmless(told) and "[red]kept[/red]" in told
 

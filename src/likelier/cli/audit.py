@@ -9,10 +9,11 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
 
+from likelier.cli.shared import add_overwrite_flag
 from likelier.data.audit.findings import SEVERITIES, Audit
 from likelier.data.options import ChatOptions
 from likelier.utils.errors import ConfigError
-from likelier.utils.outputs import add_overwrite_flag, check_output
+from likelier.utils.outputs import check_output
 from likelier.utils.redaction import without_secrets
 
 FOUND = 3  # the exit code for findings at or above the named severity

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from shutil import get_terminal_size
 
-from likelier.utils.outputs import add_overwrite_flag, check_output
+from likelier.cli.shared import add_overwrite_flag
+from likelier.utils.outputs import check_output
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

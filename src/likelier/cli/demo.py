@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from likelier.data.builtin import BUILT_IN, demo_data
-from likelier.experiments.watched import train_watched
-from likelier.insight.report.page import write_report
-from likelier.runs.reader import Run, read_run
-from likelier.training.config import parse
-from likelier.training.trainer import PreferenceTrainer
-from likelier.utils.console import printable, put, say
-from likelier.utils.shell import quoted
+from likelier.cli.shared import positive
+
+if TYPE_CHECKING:
+    from likelier.runs.reader import Run
 
 SETTINGS: dict[str, Any] = {
     "method": "dpo",
@@ -30,30 +27,43 @@ SETTINGS: dict[str, Any] = {
 SHOWN = 6
 
 
-def free_folder(name: str = "runs/demo") -> str:
-    """`name`, or the first of `name-2`, `name-3`, ... that does not exist."""
-    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(folder for folder in names if not Path(folder).exists())
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `likelier demo`."""
+    parser.add_argument("--model", default="demo", help="a hub id or folder instead of the built-in small model")
+    parser.add_argument("--output", help="the run folder (default: runs/demo, or the next free runs/demo-N)")
+    parser.add_argument("--max-steps", type=positive(int), help="stop after this many optimizer steps")
 
 
-def run_demo(*, model: str, output: str | None = None, max_steps: int | None = None) -> PreferenceTrainer:
+def run(flags: argparse.Namespace) -> None:
     """Train a LoRA adapter on the built-in pairs, then show accuracy and answers before and after."""
+    from likelier.data.builtin import BUILT_IN, demo_data
+    from likelier.experiments.watched import train_watched
+    from likelier.insight.report.page import write_report
+    from likelier.runs.reader import read_run
+    from likelier.training.config import parse
+    from likelier.utils.console import put, say
+    from likelier.utils.shell import quoted
+
     started = time.monotonic()
-    output = output or free_folder()
-    steps = {"max_steps": max_steps, "epochs": None} if max_steps is not None else {}
-    config = parse({**SETTINGS, **steps, "model": model, "data": BUILT_IN, "output": output})
+    output = flags.output or free_folder()
+    steps = {"max_steps": flags.max_steps, "epochs": None} if flags.max_steps is not None else {}
+    config = parse({**SETTINGS, **steps, "model": flags.model, "data": BUILT_IN, "output": output})
     say(
         "This trains a small language model on the built-in preferences: answer honestly instead of agreeing with a\n"
         "false or sweeping claim."
     )
-    trainer = train_watched(config, demo_data())
-    run = read_run(output)
-    put(render(run))
+    train_watched(config, demo_data())
+    put(render(read_run(output)))
     report = write_report(output)
     put(f"\n{time.monotonic() - started:.0f} s. In {output}: the adapter, run.json, metrics.jsonl, evaluations.")
     put(f"Report: {report}   (open it in a browser; it fetches nothing)")
     put(f"Next: likelier inspect {quoted(output)} --row 12 · likelier chat {quoted(output)}")
-    return trainer
+
+
+def free_folder(name: str = "runs/demo") -> str:
+    """`name`, or the first of `name-2`, `name-3`, ... that does not exist."""
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(folder for folder in names if not Path(folder).exists())
 
 
 def render(run: Run) -> str:
@@ -79,4 +89,6 @@ def answers_before_and_after(run: Run) -> list[tuple[str, str, str]]:
 
 def _line(text: str) -> str:
     """One line that is safe to print (a model may write anything)."""
+    from likelier.utils.console import printable
+
     return " ".join(printable(text).split())

@@ -6,11 +6,11 @@ import argparse
 import json
 import sys
 
+from likelier.cli.shared import add_columns_flag
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier estimate`: those of a run that change its memory, with the run's names."""
-    from likelier.data.columns import add_columns_flag
-
     parser.add_argument("--model", required=True, help="a hub id, a folder, an adapter folder, a .gguf file, or demo")
     parser.add_argument("--method", default="dpo", help="the objective (default: dpo)")
     add_machine_flags(parser)

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from likelier.cli.shared import add_columns_flag, add_overwrite_flag, count
 from likelier.utils.errors import ConfigError
-from likelier.utils.outputs import add_overwrite_flag, check_output
+from likelier.utils.outputs import check_output
 
 if TYPE_CHECKING:
     from likelier.insight.inspect.look import Inspection
@@ -21,8 +22,6 @@ _FROM_FILE = ("data", "columns", "held_out", "pair")
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier inspect`."""
-    from likelier.data.columns import add_columns_flag
-
     parser.add_argument("run", metavar="RUN", help="a run folder")
     row = parser.add_argument_group("a row of a file")
     row.add_argument(
@@ -31,7 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     row.add_argument("--data", metavar="F", help="another file instead of the run's own data")
     add_columns_flag(row)
     row.add_argument("--held-out", action="store_true", help="the row is one of the run's evaluation data")
-    row.add_argument("--pair", type=_count, metavar="K", help="which of the pairs that a ranking gives (default: 1)")
+    row.add_argument("--pair", type=count, metavar="K", help="which of the pairs that a ranking gives (default: 1)")
     typed = parser.add_argument_group("or typed")
     typed.add_argument("--prompt", help="the prompt")
     typed.add_argument("--chosen", help="the preferred answer")
@@ -50,7 +49,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="arithmetic (default: auto)"
     )
     out = parser.add_argument_group("output")
-    out.add_argument("--top", type=_count, metavar="N", help="list only the N tokens of each answer that count most")
+    out.add_argument("--top", type=count, metavar="N", help="list only the N tokens of each answer that count most")
     out.add_argument("--html", metavar="OUT", help="write a page there instead, on which each token shows its numbers")
     add_overwrite_flag(out)
     out.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -62,12 +61,6 @@ def _row(text: str) -> Any:
     return RowName.parse(text)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
 def _time(text: str) -> str:
     if text in ("start", "end") or (text.startswith("step-") and text[5:].isdecimal()):
         return text
@@ -75,7 +68,6 @@ def _time(text: str) -> str:
 
 
 _row.__name__ = "row number"
-_count.__name__ = "whole number from 1 on"
 _time.__name__ = "time (start, step-N or end)"
 
 

@@ -9,10 +9,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from likelier.cli.shared import add_columns_flag, add_overwrite_flag, count
 from likelier.data.options import ChatOptions
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, DataError
-from likelier.utils.outputs import add_overwrite_flag, check_output
+from likelier.utils.outputs import check_output
 
 if TYPE_CHECKING:
     from likelier.data.load import PreferenceData
@@ -25,17 +26,16 @@ ROWS = 3
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier preview`."""
     from likelier.cli.flags import add_section_flags
-    from likelier.data.columns import add_columns_flag
 
     parser.add_argument("file", help="preferences in any known format")
     parser.add_argument("--model", required=True, help="a model, adapter or run folder, a hub id, demo")
     which = parser.add_argument_group("which rows")
-    which.add_argument("--rows", type=_count, metavar="N", help=f"the first N (default: {ROWS})")
+    which.add_argument("--rows", type=count, metavar="N", help=f"the first N (default: {ROWS})")
     which.add_argument("--row", action="append", metavar="FILE:LINE", help="this one, also by its number alone; again")
     add_columns_flag(which)
     add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
     cut = parser.add_argument_group("length")
-    cut.add_argument("--max-length", type=_count, metavar="N", help=_help_of("max_length"))
+    cut.add_argument("--max-length", type=count, metavar="N", help=_help_of("max_length"))
     cut.add_argument("--truncation", choices=_TRUNCATIONS, default="drop", help=_help_of("truncation"))
     out = parser.add_argument_group("output")
     out.add_argument("--format", choices=["text", "json"], default="text", help="of what is printed (default: text)")
@@ -48,15 +48,6 @@ _TRUNCATIONS = ("drop", "cut-prompt-left", "cut-answer-right", "error")
 
 def _help_of(name: str) -> str:
     return next(item.metadata["help"] for item in fields(TrainingOptions) if item.name == name)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
-_count.__name__ = "whole number from 1 on"
 
 
 def run(flags: argparse.Namespace) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from likelier.advice.choice import Goal
 from likelier.advice.estimate import bytes_of
 from likelier.cli.estimate import add_machine_flags
+from likelier.cli.shared import add_columns_flag, add_overwrite_flag
 from likelier.utils.errors import ConfigError
-from likelier.utils.outputs import add_overwrite_flag, check_output
+from likelier.utils.outputs import check_output
 
 if TYPE_CHECKING:
     from likelier.advice.recommend import Recommendation
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier recommend`."""
-    from likelier.data.columns import add_columns_flag
-
     parser.add_argument("files", nargs="+", metavar="FILE", help="preferences: files of pairs, of labels, or of each")
     parser.add_argument("--model", required=True, help="a hub id, a folder, an adapter folder, a .gguf file, or demo")
     add_columns_flag(parser)

@@ -152,12 +152,6 @@ def _setting_value(name: str, value: Any, kind: type) -> Any:
 COLUMNS_HELP = "which column is what, such as prompt=task,input chosen=good rejected=bad (see docs/data.md)"
 
 
-def add_columns_flag(parser: Any) -> None:
-    """Give a command the flag `--columns`; what it gives is read by `columns_of`."""
-    words: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "ROLE=COLUMN"}
-    parser.add_argument("--columns", default=None, help=COLUMNS_HELP, **words)
-
-
 def columns_of(value: Any) -> Columns | None:
     """A column map from YAML (a block) or from flags (`name=column` words).
 

@@ -6,7 +6,6 @@ of letters leads to them.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -16,11 +15,6 @@ from likelier.utils.files import is_stream, local
 
 MARK = '<meta name="generator" content="likelier">'  # stands in the head of every page
 _HEAD = 2048  # bytes in which it is looked for
-
-
-def add_overwrite_flag(parser: argparse._ActionsContainer) -> None:
-    """The flag of every command that writes a file of a given name."""
-    parser.add_argument("--overwrite", action="store_true", help="write even where a file is there already")
 
 
 def check_output(

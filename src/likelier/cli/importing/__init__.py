@@ -1,4 +1,4 @@
-"""`likelier import-config`: a run of TRL, Axolotl or LLaMA-Factory as a run file of ours.
+"""A run of TRL, Axolotl or LLaMA-Factory as a run file of ours.
 
 Nothing is dropped in silence: every option of the source is translated, or named in a note that says what differs,
 what needs no option here, or what has no counterpart. What would make another method of it is refused.
@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from likelier.cli.importing import axolotl, llamafactory, trl
 from likelier.cli.importing.common import Draft
-from likelier.cli.importing.text import note_lines, read_source, recognise, render
+from likelier.cli.importing.text import read_source, recognise
 from likelier.training.config import parse
-from likelier.utils.console import put, say
 from likelier.utils.errors import ConfigError
-from likelier.utils.files import write_whole
-from likelier.utils.outputs import check_output
 
 
 @dataclass(frozen=True)
@@ -52,30 +48,3 @@ def import_config(path: str, tool: str | None = None, trainer: str | None = None
     except ConfigError as error:
         raise ConfigError(f"{path}: translated, it would not run: {error}") from error
     return draft
-
-
-def write_import(
-    path: str,
-    tool: str | None = None,
-    trainer: str | None = None,
-    output: str | None = None,
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Translate a file to `output`, or to standard output, and say the notes."""
-    if output is not None:
-        check_output(output, inputs=[path], overwrite=overwrite)
-    if output is not None and not Path(output).parent.is_dir():
-        raise ConfigError(f"{output} cannot be written: there is no folder {Path(output).parent}; make it first")
-    draft = import_config(path, tool, trainer)
-    text = render(draft)
-    for line in note_lines(draft):
-        say(line)
-    if output is None:
-        put(text, end="", exact=True)
-        return
-    try:
-        write_whole(Path(output), text.encode())
-    except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
-    say(f"written: {output}")

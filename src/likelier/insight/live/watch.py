@@ -1,8 +1,7 @@
-"""`likelier watch`: a run seen from another terminal, until it ends."""
+"""A run seen from another terminal, until it ends."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -14,46 +13,39 @@ from likelier.insight.live.view import evaluation_line, pace_of, status_words, s
 from likelier.insight.report.account import duration, unit
 from likelier.runs.reader import ChangedRunError, Run, is_held
 from likelier.utils.console import put, say
-from likelier.utils.errors import ConfigError, RunFolderError
-from likelier.utils.files import local
+from likelier.utils.errors import RunFolderError
 
 ENDED_BADLY = 3
 PATIENCE = 30.0  # seconds in which a run that is not there may appear
 QUIET = 60.0  # seconds without a word after which it is said
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `likelier watch`."""
-    parser.add_argument("run", metavar="RUN", help="a run folder; one that is about to be made is waited for")
-    parser.add_argument("--interval", type=float, metavar="S", help="seconds between two looks (default: 2)")
-    parser.add_argument("--once", action="store_true", help="show how it stands now, and end")
-
-
-def run(flags: argparse.Namespace) -> int:
-    """Watch; gives 0 for a run that is done, 3 for one that failed or was interrupted. Ctrl-C leaves quietly."""
-    if flags.interval is not None and flags.once:
-        raise ConfigError("--interval has no effect with --once; drop it")
-    interval = 2.0 if flags.interval is None else flags.interval
-    if not 0.1 <= interval <= 3600:
-        raise ConfigError(f"--interval {interval:g} is out of range; it must lie between 0.1 and 3600 seconds")
-    path = local(flags.run)
-    follower = Follower(path)
-    try:
-        if flags.once:
-            return _once(path, follower)
-        _wait_for(path, follower)
-        return _watch(path, follower, interval)
-    except KeyboardInterrupt:
-        return 0
-
-
-def _once(path: Path, follower: Follower) -> int:
+def look_once(path: Path) -> int:
+    """Show how a run stands now; gives its exit code, 0 while it trains. Raises `RunFolderError` if there is none."""
     from likelier.utils.terminal import SafeConsole
 
+    follower = Follower(path)
     now = follower.read()
     console = SafeConsole()
     console.print(view_of(now, follower.warnings, note=_note(path, now), ascii_only=console.options.ascii_only))
     return _code(now) if _is_over(path, now) else 0
+
+
+def watch(path: Path, interval: float) -> int:
+    """Look at a run every `interval` seconds until it is over; gives its exit code. Raises `RunFolderError` if none
+    appears.
+    """
+    from likelier.utils.terminal import SafeConsole
+
+    follower = Follower(path)
+    _wait_for(path, follower)
+    console = SafeConsole()
+    if console.is_terminal and not console.is_dumb_terminal:
+        last = _show(path, follower, interval, console)
+    else:
+        last = _tell(path, follower, interval)
+    say(_last_words(path, last))
+    return _code(last)
 
 
 def _wait_for(path: Path, follower: Follower) -> None:
@@ -75,18 +67,6 @@ def _wait_for(path: Path, follower: Follower) -> None:
             say(f"waiting for a run in {path}")
             is_told = True
         time.sleep(0.2)
-
-
-def _watch(path: Path, follower: Follower, interval: float) -> int:
-    from likelier.utils.terminal import SafeConsole
-
-    console = SafeConsole()
-    if console.is_terminal and not console.is_dumb_terminal:
-        last = _show(path, follower, interval, console)
-    else:
-        last = _tell(path, follower, interval)
-    say(_last_words(path, last))
-    return _code(last)
 
 
 def _show(path: Path, follower: Follower, interval: float, console: Any) -> Run:

@@ -1,8 +1,7 @@
-"""`likelier report`: everything that a run folder tells, as one HTML file that needs nothing else."""
+"""The report: everything that a run folder tells, as one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,26 +28,12 @@ from likelier.insight.report.examples import clipped, heat_maps, samples
 from likelier.insight.verdicts import Verdict
 from likelier.runs.folder import RunFolder
 from likelier.runs.reader import Run, read_run
-from likelier.utils.console import put
 from likelier.utils.errors import RunFolderError
 from likelier.utils.files import base_names, local, write_whole
-from likelier.utils.outputs import add_overwrite_flag, check_output
+from likelier.utils.outputs import check_output
 
 MOST_FINDINGS = 20
 _HOLD_OUT = "No data were held out: give --eval-fraction 0.1, or --eval-data FILE, to find it here."
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `likelier report`."""
-    parser.add_argument("run", metavar="RUN", help="a run folder; of a run in stages the last finished one is told")
-    parser.add_argument("--output", metavar="FILE", help="the HTML file (default: report.html in the run folder)")
-    add_overwrite_flag(parser)
-
-
-def run(flags: argparse.Namespace) -> None:
-    """Write the report and say where it lies."""
-    output = Path(flags.output) if flags.output else None
-    put(str(write_report(flags.run, output, overwrite=flags.overwrite)))
 
 
 def write_report(folder: str | Path, output: Path | None = None, *, overwrite: bool = False) -> Path:
