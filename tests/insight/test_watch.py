@@ -26,7 +26,7 @@ from likelier.insight.live.view import Pace, pace_of, seconds_left, sparkline, v
 from likelier.insight.verdicts import Verdict
 from likelier.runs.folder import RunFolder
 from likelier.runs.reader import RunReader, is_held
-from likelier.utils import console
+from likelier.utils import terminal as drawing
 from likelier.utils.errors import RunFolderError
 from likelier.utils.terminal import Display, counting
 from tests.helpers.small_runs import SmallRuns, read_card, train, write_card
@@ -385,8 +385,8 @@ class Terminal:
 def test_training_in_a_terminal(
     runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr(console, "_PAUSE", 0.0)
-    monkeypatch.setattr(console, "_THRIFT", 0)
+    monkeypatch.setattr(drawing, "_PAUSE", 0.0)
+    monkeypatch.setattr(drawing, "_THRIFT", 0)
     monkeypatch.setattr("likelier.insight.diagnose.live_warnings", lambda run: [WARNING] if run.steps else [])
     terminal = Terminal(monkeypatch)
     before = sys.stderr
@@ -404,8 +404,8 @@ def test_training_in_a_terminal(
 def test_a_display_that_breaks_does_not_end_the_run(
     runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "_PAUSE", 0.0)
-    monkeypatch.setattr(console, "_THRIFT", 0)
+    monkeypatch.setattr(drawing, "_PAUSE", 0.0)
+    monkeypatch.setattr(drawing, "_THRIFT", 0)
 
     def broken(run: Any, *args: Any, **kwargs: Any) -> Any:
         if run.steps:
@@ -466,8 +466,8 @@ def test_a_run_is_watched_in_a_terminal(
 
 
 def test_bars_join_the_display_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "_PAUSE", 0.0)
-    monkeypatch.setattr(console, "_THRIFT", 0)
+    monkeypatch.setattr(drawing, "_PAUSE", 0.0)
+    monkeypatch.setattr(drawing, "_THRIFT", 0)
     terminal = Terminal(monkeypatch)
     display = Display(lambda: "the main thing")
     assert display.is_possible
@@ -480,8 +480,8 @@ def test_bars_join_the_display_that_runs(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_display_that_breaks_does_not_end_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "_PAUSE", 0.0)
-    monkeypatch.setattr(console, "_THRIFT", 0)
+    monkeypatch.setattr(drawing, "_PAUSE", 0.0)
+    monkeypatch.setattr(drawing, "_THRIFT", 0)
     terminal = Terminal(monkeypatch)
     before, broken = sys.stdout, False
 
@@ -524,7 +524,7 @@ def test_drawing_takes_little_of_the_time(monkeypatch: pytest.MonkeyPatch) -> No
     display = Display(lambda: drawn.append(1) or "x")
     display.start()
     clock = iter(range(10_000))
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))  # drawing takes a second
+    monkeypatch.setattr(drawing.time, "monotonic", lambda: next(clock))  # drawing takes a second
     for _ in range(1000):
         display.refresh()
     monkeypatch.undo()

@@ -100,7 +100,7 @@ def test_nothing_evaluates_text_or_asks_a_shell() -> None:
 
 
 def test_what_the_user_names_as_code_is_run_in_one_place_only() -> None:
-    assert {where.split(":")[0] for where, _ in calls_of("exec_module")} == {"evaluation/judge.py"}
+    assert {where.split(":")[0] for where, _ in calls_of("exec_module")} == {"training/rewards.py"}
 
 
 def test_loaders_are_the_safe_ones() -> None:
@@ -124,7 +124,7 @@ def test_no_model_brings_code_and_weights_are_safetensors() -> None:
         settings = {given(call, "trust_remote_code"), *(ast.unparse(one.value) for one in call.keywords if not one.arg)}
         assert settings & {"False", "safe"}, f"{where}: it would ask whether to run the model's code"
         if ast.unparse(call.func).startswith(("AutoConfig", "AutoTokenizer")):
-            assert where.startswith("safe_loading.py"), f"{where}: configurations and tokenizers are read in one place"
+            assert where.startswith("models/safe_loading.py"), f"{where}: read in one place, there"
         elif call.func.attr == "from_pretrained":  # type: ignore[union-attr]
             assert given(call, "use_safetensors") == "True", where
     for path in SOURCES.rglob("*.py"):
@@ -133,9 +133,9 @@ def test_no_model_brings_code_and_weights_are_safetensors() -> None:
 
 
 def test_text_reaches_the_terminal_by_safe_ways_only() -> None:
-    ours = {"audit/command.py", "insight/diagnose/command.py", "advice/command.py", "advice/estimate.py"}
+    ours = {f"cli/{command}.py" for command in ("audit", "diagnose", "recommend", "estimate")}
     for where, call in calls_of("print"):
-        assert where.startswith("console.py") or not call.args or ".print" in ast.unparse(call.func), where
+        assert where.startswith("utils/console.py") or not call.args or ".print" in ast.unparse(call.func), where
     for where, _ in calls_of("stdout.write", "stderr.write"):
         assert where.split(":")[0] in ours, where  # what `SafeConsole` rendered, or JSON in ASCII
     for where, call in calls_of("Console"):
