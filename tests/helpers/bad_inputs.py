@@ -235,6 +235,11 @@ CONFIG = [
     Case("a run file that is a list", "train @run.yaml", {"run.yaml": "- dpo\n"}),
     Case("an option that does not exist", "train @run.yaml", {"run.yaml": SETTINGS + "learning_rat: 1e-6\n"}),
     Case("an option that stands there twice", "train @run.yaml", {"run.yaml": SETTINGS + "beta: 0.1\nbeta: 0.2\n"}),
+    Case(
+        "an option that stands twice in a stage",
+        "train @run.yaml",
+        {"run.yaml": SETTINGS + "stages:\n- method: dpo\n  beta: 0.1\n  seed: 7\n  beta: 0.2\n"},
+    ),
     Case("an option of another method", "train @run.yaml", {"run.yaml": SETTINGS + "tau: 0.1\n"}),
     Case("a word where a number belongs", "train @run.yaml", {"run.yaml": SETTINGS + "batch_size: many\n"}),
     Case("a date that does not exist", "train @run.yaml", {"run.yaml": SETTINGS + "run: 2001-99-99\n"}),

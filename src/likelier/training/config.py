@@ -21,6 +21,7 @@ from likelier.models.options import Dtype, LoraOptions
 from likelier.objectives import METHODS, Objective
 from likelier.training.options import TrainingOptions, nearest, refuse_inert_options
 from likelier.utils.errors import ConfigError
+from likelier.utils.yaml_text import BrokenYaml, parse_yaml
 
 
 @dataclass(frozen=True)
@@ -197,61 +198,17 @@ def _number(name: str, value: Any, kind: type) -> Any:
     return kind(number)
 
 
-def _what_is_wrong(error: Exception) -> str:
-    """What PyYAML says, with line and column, without its names for the text that it was given."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is not None and problem:
-        began, while_doing = getattr(error, "context_mark", None), getattr(error, "context", None)
-        where = f" ({while_doing} that begins in line {began.line + 1})" if began is not None and while_doing else ""
-        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{where}"
-    return " ".join(str(error).split()) or f"a value does not fit its kind ({type(error).__name__})"
-
-
-_MOST_VALUES = 100_000  # of a file, with every alias written out
-
-
-def _refuse_bomb(tree: Any, path: str) -> None:
-    """A few aliases (`*name`) in one another can stand for more values than any memory holds, and one in itself for
-    ever more.
-    """
-    sizes: dict[int, int] = {}
-
-    def size(node: Any) -> int:
-        if id(node) not in sizes:
-            sizes[id(node)] = _MOST_VALUES  # what it counts for inside itself
-            parts = node.value if isinstance(node.value, list) else []
-            inside = (part for entry in parts for part in (entry if isinstance(entry, tuple) else (entry,)))
-            sizes[id(node)] = 1 + sum(map(size, inside))
-        return sizes[id(node)]
-
-    if tree is not None and size(tree) > _MOST_VALUES:
-        raise ConfigError(f"{path}: with its aliases (*name) written out it holds too many values; write out the few")
-
-
 def read_yaml(path: str) -> dict[str, Any]:
-    """The options of a YAML file. Raises `ConfigError` with the line where it cannot be read."""
-    import yaml
-
+    """The options of a YAML file, with underscores. Raises `ConfigError` with the line where it cannot be read."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_bomb(tree, path)
-        loaded = yaml.safe_load(text)
+        loaded = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is not valid YAML: values are nested too deeply") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not valid YAML: it is not UTF-8 text; convert the file to UTF-8") from error
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # besides its own errors, PyYAML lets out those of Python where a value does not fit its kind (a 13th month)
-        raise ConfigError(f"{path} is not valid YAML: {_what_is_wrong(error)}") from error
+    except BrokenYaml as error:
+        place = f"{path}:{error.line}:" if error.line else f"{path} is not valid YAML:"
+        raise ConfigError(f"{place} {error.reason}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected names and values, found {type(loaded).__name__}")
-    seen: set[str] = set()
-    for key, _ in tree.value:
-        name = str(key.value).replace("-", "_")
-        if name in seen:
-            raise ConfigError(f"{path}:{key.start_mark.line + 1}: {name} stands there for the second time; keep one")
-        seen.add(name)
     return {str(name).replace("-", "_"): value for name, value in loaded.items()}

@@ -18,6 +18,7 @@ from likelier.training.config import RIVALS, RunConfig, hyperparameter_fields, p
 from likelier.utils.errors import ConfigError, nearest
 from likelier.utils.files import local
 from likelier.utils.shell import quoted
+from likelier.utils.yaml_text import BrokenYaml, parse_yaml
 
 MOST_SEEDS = 20
 _OF_THE_WHOLE = {
@@ -167,12 +168,10 @@ def _no_method(word: str, name: str, is_method: bool) -> str:
 
 def _listed(word: str, text: str) -> list[Any]:
     """The values: a YAML list without its brackets, so that quotes, null and lists in lists can stand in it."""
-    import yaml
-
     try:
-        values = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{word}: the values cannot be read as YAML: {' '.join(str(error).split())}") from error
+        values = parse_yaml(f"[{text}]")
+    except BrokenYaml as error:
+        raise ConfigError(f"{word}: the values cannot be read as YAML: {error.reason}") from error
     if not values:
         raise ConfigError(f"{word}: no value is given; write one, or several with commas between them")
     twice = next((value for value in values if values.count(value) > 1), None)
