@@ -84,5 +84,5 @@ def _flag(
 
 
 def given_chat_options(flags: argparse.Namespace) -> dict[str, Any]:
-    """The chat options that were typed (see `flags.add_section_flags`)."""
+    """The chat options that were typed (see `add_section_flags`)."""
     return {item.name: getattr(flags, item.name) for item in fields(ChatOptions) if hasattr(flags, item.name)}

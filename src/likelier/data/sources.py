@@ -1,7 +1,7 @@
 """Read rows from whatever a user names: JSON, JSON lines, CSV, Parquet, Excel, a saved `datasets` folder, a hub id, a
 list.
 
-Nothing here looks inside a row; `formats.py` does. The network is touched only for a hub id (`owner/name` that is no
+Nothing here looks inside a row; `data.formats` does. The network is touched only for a hub id (`owner/name` that is no
 local path), which only the user can have typed.
 """
 

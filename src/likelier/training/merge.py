@@ -1,8 +1,9 @@
 """`likelier merge`: an adapter and its base as one ordinary model folder, checked against what they are together.
 
 The adapter is merged in float32 and the result written in the base's own dtype, or the one asked for; 16 bits are
-rounded so that what was learned stays (see `rounding`). The written folder is loaded again and must give the
-log-probabilities of base + adapter before it comes to lie where it was asked for: a folder that is there was checked.
+rounded so that what was learned stays (see `models.stochastic_rounding`). The written folder is loaded again and must
+give the log-probabilities of base + adapter before it comes to lie where it was asked for: a folder that is there was
+checked.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is wrong with a preference file, before anything is trained on it.
 
 `audit_records` looks at records and gives an `Audit`: findings with stable names, statistics and a verdict. `checks`
-holds the table of checks, `catalogue` what each finding means; `text` and `page` show an audit, `clean` mends a file.
+holds the table of checks, `catalogue` what each finding means, `clean` mends a file; `insight.audit` shows an audit.
 """
 
 from likelier.data.audit.checks import CHECKS, audit_records

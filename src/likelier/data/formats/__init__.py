@@ -1,8 +1,8 @@
 """Recognise what a file holds and turn its rows into records.
 
 `layouts` holds what rows can look like, `mapping` brings other column names to these, `codings` and `meanings` say what
-coded values mean, `questions` asks where they can mean several things, `words` says what a row says, `judged` turns
-winners, rankings and trees into pairs, and `reading` runs them over a file.
+coded values mean, `questions` asks where they can mean several things, `words` says what a row says, `comparisons`
+makes pairs of winners and rankings, `trees` makes rankings of conversations, and `detect` runs all of it over a file.
 """
 
 from likelier.data.formats.detect import Converted, check_answers, convert, recognise
