@@ -1,18 +1,21 @@
 """`likelier recommend`: every row of its table, what it says of doubt, and the run files that it writes."""
 
+import argparse
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from likelier.advice.choice import Situation, choose
+from likelier.advice.choice import choose
 from likelier.advice.evidence import flip_rate_of, gather
 from likelier.advice.recommend import Recommendation, recommend
-from likelier.advice.settings import Subject, batch_size, settings_of
+from likelier.advice.settings import batch_size, settings_of
 from likelier.cli import main as cli
+from likelier.cli.recommend import add_flags
 from likelier.experiments.stages import parse_stages
+from likelier.objectives.advice import Goal, Situation, Subject
 from likelier.runs.folder import RunFolder
 from likelier.training.config import parse, read_yaml
 from likelier.utils.errors import ConfigError
@@ -176,9 +179,9 @@ def test_small_sets_get_small_batches(rows: int, size: int) -> None:
 
 def test_simpo_takes_its_authors_settings_for_the_model() -> None:
     subject = Subject("gemma2", True, 1000, adapter=False)
-    found = {one.name: one for one in settings_of("simpo", subject, flip_rate=None, labels=(0, 0))}
+    found = {one.name: one for one in settings_of("simpo", subject)}
     assert (found["beta"].value, found["learning_rate"].value) == (10.0, 8e-7)
-    unknown = settings_of("simpo", Subject("qwen3", True, 1000, adapter=True), flip_rate=None, labels=(0, 0))
+    unknown = settings_of("simpo", Subject("qwen3", True, 1000, adapter=True))
     assert "nothing is published for qwen3" in unknown[0].source and unknown[-1].value == pytest.approx(1.2e-5)
 
 
@@ -199,6 +202,13 @@ def test_the_written_run_trains_as_it_stands(
     folders = ["runs/ipo"] if kinds == "pairs" else ["runs/dpo-then-kto/1-dpo", "runs/dpo-then-kto/2-kto"]
     assert all(RunFolder(folder).is_finished() for folder in folders)
     assert cli.main(["recommend", *asked]) == 2  # run.yaml is there already
+
+
+def test_every_goal_can_be_asked_for() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    assert parser.parse_args(["a.jsonl", "--model", "demo", "--goal", "quick"]).goal in get_args(Goal)
+    assert next(one.choices for one in parser._actions if one.dest == "goal") == list(get_args(Goal))
 
 
 def test_json_has_stable_names(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -522,7 +522,9 @@ def test_the_top_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None
     assert help_of(capsys, "--version") == f"likelier {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["score", "--help"], ["demo", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["score", "--help"], ["recommend", "--help"], ["demo", "--help"], ["--version"]]
+)
 def test_importing_and_helping_need_neither_torch_nor_transformers(words: list[str]) -> None:
     code = (
         "import sys, likelier, likelier.cli.main\n"

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from likelier.advice.runfile import StagePlan, run_file
-from likelier.advice.settings import Setting
 from likelier.cli.flags import add_run_flags
 from likelier.cli.importing import import_config
 from likelier.cli.importing.text import render
 from likelier.insight.report.account import run_file as run_again
+from likelier.objectives.advice import Setting
 from likelier.runs.model_card import model_card
 from likelier.runs.reader import Run
 from likelier.training.config import parse, read_yaml

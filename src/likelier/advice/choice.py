@@ -1,153 +1,54 @@
-"""The table that chooses a method: its rows in order of precedence, the first that fits wins.
-
-Thresholds and precedence are those of docs/advice.md; what studies say against a row stands in `claims`.
-"""
+"""The choice of a method: the rows that the methods say they fit, in order of precedence; the first that fits wins."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-Goal = Literal["quick", "robust", "ceiling"]
+from likelier.objectives import METHODS
+from likelier.objectives.advice import PAIRS_DOMINATE, Case, Situation
 
-NOISY = 0.1  # the flip rate above which robust DPO is worth its variance
-FEW_PAIRS = 500
-LABELS_DOMINATE = 10  # times as many labels as pairs
-PAIRS_DOMINATE = 5  # times as many pairs as labels
-GUESSED_FLIP_RATE = 0.1  # where robustness is asked for and nothing tells the rate
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What the choice depends on. `has_reference` is False where no reference can be scored, not even beforehand."""
-
-    pairs: int
-    labels: int
-    flip_rate: float | None = None
-    goal: Goal | None = None
-    has_reference: bool = True
-
-    @property
-    def noisy(self) -> bool:
-        """Whether the labels are known to be wrong too often for plain DPO."""
-        return self.flip_rate is not None and self.flip_rate > NOISY
-
-    @property
-    def labels_dominate(self) -> bool:
-        """Whether the pairs are not worth a stage."""
-        return self.labels >= LABELS_DOMINATE * self.pairs
-
-    @property
-    def both(self) -> bool:
-        """Whether both kinds are worth a stage."""
-        return self.labels > 0 and not self.labels_dominate and self.pairs < PAIRS_DOMINATE * self.labels
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """A row of the table: when it fits, the methods of its stages in order, and why, in words with the situation's
-    numbers.
-    """
-
-    name: str
-    methods: tuple[str, ...]
-    fits: Callable[[Situation], bool]
-    why: Callable[[Situation], str]
-
-
-TABLE: tuple[TableRow, ...] = (
-    TableRow(
-        "labels only",
-        ("kto",),
-        lambda known: known.pairs == 0,
-        lambda known: f"{known.labels:,} single answers with a thumb and no pairs: KTO learns from labels",
-    ),
-    TableRow(
-        "memory too tight for a reference",
-        ("simpo",),
-        lambda known: not known.has_reference,
-        lambda known: "no reference can be scored, not even beforehand: SimPO needs none",
-    ),
-    TableRow(
-        "labels dominate",
-        ("kto",),
-        lambda known: known.labels_dominate,
-        lambda known: (
-            f"{known.labels:,} labels against {known.pairs:,} pairs, at least {LABELS_DOMINATE} times as many: KTO on "
-            "the labels; the pairs would hardly be noticed"
-        ),
-    ),
-    TableRow(
-        "quick validation",
-        ("dpo",),
-        lambda known: known.goal == "quick",
-        lambda known: "a quick check whether these preferences can be learnt: DPO, with LoRA and few steps",
-    ),
-    TableRow(
-        "both kinds, noisy",
-        ("robust", "kto"),
-        lambda known: known.both and known.noisy,
-        lambda known: (
-            f"{known.pairs:,} pairs and {known.labels:,} labels: pairs first, then KTO on the labels; robust DPO for "
-            f"the pairs, since {known.flip_rate:.1%} of them are the wrong way round"
-        ),
-    ),
-    TableRow(
-        "both kinds",
-        ("dpo", "kto"),
-        lambda known: known.both,
-        lambda known: f"{known.pairs:,} pairs and {known.labels:,} labels: DPO on the pairs, then KTO on the labels",
-    ),
-    TableRow(
-        "noisy or contradictory",
-        ("robust",),
-        lambda known: known.noisy or known.goal == "robust",
-        lambda known: (
-            f"{known.flip_rate:.1%} of the pairs are estimated to be the wrong way round: robust DPO takes that into "
-            "account"
-            if known.flip_rate
-            else f"robustness was asked for, and nothing tells the flip rate: {GUESSED_FLIP_RATE:.0%} is a guess"
-        ),
-    ),
-    TableRow(
-        "a few hundred pairs",
-        ("ipo",),
-        lambda known: known.pairs < FEW_PAIRS,
-        lambda known: f"{known.pairs:,} pairs, under {FEW_PAIRS}: IPO, whose margin stops at a target",
-    ),
-    TableRow(
-        "many pairs",
-        ("dpo",),
-        lambda known: True,
-        lambda known: f"{known.pairs:,} pairs: DPO, the method with the most experience behind it",
-    ),
+_ONLINE = (
+    "the highest that can be reached is an online method (GRPO, PPO): the policy writes, a reward judges, and it "
+    "learns from its own answers. Online training is not built here; the run below is the offline start for it"
+)
+_ONLINE_DOUBT = (
+    "online methods lead most tables, with a good reward and a budget for sampling; with a poor reward they learn "
+    "to please it"
 )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The row that was used, its methods and its reasons. `online` where the goal is the ceiling: the methods are then
-    what comes before, or stands in for, online training.
+    """The row that was used, its methods, its reasons and its doubts. `online` where the goal is the ceiling: the
+    methods are then what comes before, or stands in for, online training.
     """
 
     row: str
     methods: tuple[str, ...]
     reasons: tuple[str, ...]
+    doubts: tuple[str, ...]
     online: bool = False
+
+
+def table() -> list[tuple[str, Case]]:
+    """Every case of every method, in order of precedence."""
+    rows = [(method, case) for method, objective in METHODS.items() for case in objective.advice.cases]
+    return sorted(rows, key=lambda row: row[1].rank)
+
+
+def learn_from_labels(methods: tuple[str, ...]) -> bool:
+    """Whether all of these methods learn from labels."""
+    return all(METHODS[method].data == "labels" for method in methods)
 
 
 def choose(known: Situation) -> Choice:
     """The method for a situation."""
-    row = next(row for row in TABLE if row.fits(known))
-    reasons = [row.why(known)]
-    if row.methods != ("kto",) and known.labels and not known.both:
+    first, case = next(row for row in table() if row[1].fits(known))
+    methods, reasons = (first, *case.then), [case.why(known)]
+    if not learn_from_labels(methods) and known.labels and not known.both:
         share = "aside" if known.pairs >= PAIRS_DOMINATE * known.labels else "to a later stage"
         reasons.append(f"the {known.labels:,} labels are left {share}: {known.pairs:,} pairs say more")
+    doubts = tuple(doubt for method in methods for doubt in METHODS[method].advice.doubts)
     if known.goal != "ceiling":
-        return Choice(row.name, row.methods, tuple(reasons))
-    first = (
-        "the highest that can be reached is an online method (GRPO, PPO): the policy writes, a reward judges, and it "
-        "learns from its own answers. Online training is not built here; the run below is the offline start for it"
-    )
-    return Choice("ceiling", row.methods, (first, *reasons), online=True)
+        return Choice(case.name, methods, tuple(reasons), (*case.doubts, *doubts))
+    return Choice("ceiling", methods, (_ONLINE, *reasons), (_ONLINE_DOUBT, *doubts), online=True)

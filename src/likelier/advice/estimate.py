@@ -129,12 +129,16 @@ def ways(model: str, asked: Any, device: str | None) -> dict[str, Any]:
     return found
 
 
-_KINDS = {"sft": "sft", "dpo": "dpo, simpo and every method for pairs", "kto": "kto"}
+_KINDS = {"answers": "{0}", "pairs": "{0}, simpo and every method for pairs", "labels": "{0}"}
 
 
 def _peaks(planner: Any, budget: int | None) -> dict[str, int]:
     """The peak of one method of each kind: what methods of a kind compute is the same but for a few numbers."""
-    return {words: planner.for_method(method).plan(budget).peak for method, words in _KINDS.items()}
+    from likelier.objectives import METHODS
+
+    of_kind = {kind: [name for name, one in METHODS.items() if one.data == kind] for kind in _KINDS}
+    first = {words.format(*of_kind[kind]): of_kind[kind][0] for kind, words in _KINDS.items()}
+    return {words: planner.for_method(method).plan(budget).peak for words, method in first.items()}
 
 
 def models_in_memory(planner: Any, budget: int | None) -> dict[str, int]:

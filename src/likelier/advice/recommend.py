@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from likelier.advice.choice import Choice, Goal, Situation, choose
-from likelier.advice.claims import GAINS, RIVALS, doubts_of
+from likelier.advice.choice import Choice, choose, learn_from_labels
 from likelier.advice.estimate import models_in_memory, plan_json, rows_of_records
 from likelier.advice.evidence import Evidence
 from likelier.advice.fit import Fitted, fit, sample
 from likelier.advice.memory import Device, own_memory, planner_for
 from likelier.advice.runfile import StagePlan, run_file, run_options
-from likelier.advice.settings import Setting, Subject, batch_size, remarks, settings_of
+from likelier.advice.settings import batch_size, settings_of
 from likelier.advice.tables import size
 from likelier.advice.weights import find_model
 from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
+from likelier.objectives.advice import Goal, Setting, Situation, Subject
 from likelier.utils.errors import ConfigError
 
 _QUICK_STEPS = 100
@@ -116,20 +116,10 @@ def recommend(
     counts = [sum(len(file.records) for file in evidence.files if file.path in paths) for paths in used]
     batch = batch_size(min(counts))
     fitted = _fit(evidence, model, methods, used, device, memory, int(batch.value), goal)
-    subject = _subject(model, fitted)
+    found = (*_subject(model), min(counts), _is_adapter(fitted), evidence.flip_rate)
+    subject = Subject(*found, (evidence.desirable, evidence.undesirable))
     stages = [
-        StagePlan(
-            method,
-            paths,
-            tuple(
-                settings_of(
-                    method,
-                    Subject(*subject, rows, _is_adapter(fitted)),
-                    flip_rate=evidence.flip_rate,
-                    labels=(evidence.desirable, evidence.undesirable),
-                )
-            ),
-        )
+        StagePlan(method, paths, tuple(settings_of(method, replace(subject, rows=rows))))
         for method, paths, rows in zip(methods, used, counts, strict=True)
     ]
     return Recommendation(
@@ -137,11 +127,11 @@ def recommend(
         choice=choice,
         evidence=evidence,
         fitted=fitted,
-        doubts=(*_data_doubts(evidence, fitted, has_reference), *doubts_of(choice.row, methods)),
+        doubts=(*_data_doubts(evidence, fitted, has_reference), *choice.doubts),
         alternatives=tuple(_alternatives(known, methods, fitted)),
         stages=tuple(stages),
         shared=tuple(_shared(evidence, fitted, batch, min(counts), goal)),
-        remarks=tuple(words for method in methods for words in remarks(method)),
+        remarks=tuple(words for method in methods for words in METHODS[method].advice.remarks),
         online_needs=tuple(_online_needs(model, fitted, device, memory)) if choice.online else (),
     )
 
@@ -183,7 +173,7 @@ def _is_adapter(fitted: Fitted) -> bool:
     return fitted.plan.training.lora.lora_r is not None
 
 
-def _subject(model: str, fitted: Fitted) -> tuple[str, bool]:
+def _subject(model: str) -> tuple[str, bool]:
     """The architecture, and whether its name says that it was instructed."""
     words = model.lower()
     instructed = model == "demo" or any(mark in words for mark in ("instruct", "-it", "chat"))
@@ -235,13 +225,24 @@ def _data_doubts(evidence: Evidence, fitted: Fitted, has_reference: bool) -> lis
     return found
 
 
-def _alternatives(known: Situation, methods: Sequence[str], fitted: Fitted) -> list[str]:
-    rivals = [rival for method in methods for rival in RIVALS[method] if rival not in methods]
-    if (known.labels and "kto" not in methods) or (known.pairs and methods == ("kto",)):
-        rivals.append("kto")
-    if len(methods) > 1:
-        rivals = ["kto", *rivals]
-    found = [f"{rival}: {GAINS[rival]}" for rival in dict.fromkeys(rivals) if known.has_reference or rival == "simpo"]
+def _rivals(known: Situation, methods: tuple[str, ...]) -> list[str]:
+    """The methods to weigh against the recommended ones."""
+    for_labels = [name for name, one in METHODS.items() if one.data == "labels" and one.advice.gains]
+    rivals = [
+        name
+        for method in methods
+        for name, one in METHODS.items()
+        if method in one.advice.instead_of and name not in methods
+    ]
+    if known.pairs if learn_from_labels(methods) else known.labels and not set(methods) & set(for_labels):
+        rivals += for_labels
+    if len(methods) > 1:  # one of labels alone takes the place of both stages
+        rivals = [*for_labels, *rivals]
+    return [name for name in dict.fromkeys(rivals) if known.has_reference or not METHODS[name].needs_reference]
+
+
+def _alternatives(known: Situation, methods: tuple[str, ...], fitted: Fitted) -> list[str]:
+    found = [f"{rival}: {METHODS[rival].advice.gains}" for rival in _rivals(known, methods)]
     for words, plan in fitted.tried.items():
         if words != fitted.way.words:
             found.append(f"{words}: would take {size(plan.needed)} of {size(plan.memory or 0)}")

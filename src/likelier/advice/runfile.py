@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from likelier.advice.settings import Setting
+from likelier.objectives.advice import Setting
 from likelier.utils.yaml_text import comment, inline_yaml
 
 

@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from likelier.objectives.advice import Advice
+
 DataKind = Literal["pairs", "labels", "answers"]
 SATISFIED = 5.0  # where a sigmoid's gradient is below 1 % of what it was: 1 - sigma(5) = 0.0067
 
@@ -66,6 +68,7 @@ class Objective:
     has_baseline: ClassVar[bool] = False  # a reward above which an answer counts as found desirable
     has_target: ClassVar[bool] = False  # the loss pulls back a pair that went beyond it
     lowers_both: ClassVar[bool] = False  # both answers of a pair, by design
+    advice: ClassVar[Advice] = Advice()
     needs_reference: ClassVar[bool] = True
     needs_partner: ClassVar[bool] = False
     takes_margins: ClassVar[bool] = False

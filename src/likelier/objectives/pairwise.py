@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from likelier.objectives import losses
+from likelier.objectives import advised, losses
+from likelier.objectives.advice import Advice
 from likelier.objectives.base import LogRatioReward, Objective, Scored, require, require_chance
 
 
@@ -68,6 +69,7 @@ class DPO(_LogRatioPair):
 
     method: ClassVar[str] = "dpo"
     source: ClassVar[str] = "arXiv 2305.18290"
+    advice: ClassVar[Advice] = advised.DPO
     takes_margins: ClassVar[bool] = True
     takes_soft_labels: ClassVar[bool] = True
     label_smoothing: float = 0.0
@@ -92,6 +94,7 @@ class RobustDPO(_LogRatioPair):
 
     method: ClassVar[str] = "robust"
     source: ClassVar[str] = "arXiv 2403.00409"
+    advice: ClassVar[Advice] = advised.ROBUST
     flip_probability: float = 0.1
 
     def __post_init__(self) -> None:
@@ -218,6 +221,7 @@ class IPO(_Paired):
 
     method: ClassVar[str] = "ipo"
     source: ClassVar[str] = "arXiv 2310.12036"
+    advice: ClassVar[Advice] = advised.IPO
     strength: ClassVar[str] = "tau"
     has_target: ClassVar[bool] = True
     takes_margins: ClassVar[bool] = True
@@ -280,6 +284,7 @@ class SimPO(_Paired):
 
     method: ClassVar[str] = "simpo"
     source: ClassVar[str] = "arXiv 2405.14734"
+    advice: ClassVar[Advice] = advised.SIMPO
     rewards_per_token: ClassVar[bool] = True
     takes_margins: ClassVar[bool] = True
     takes_soft_labels: ClassVar[bool] = True

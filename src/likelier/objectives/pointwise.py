@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from likelier.objectives import losses
+from likelier.objectives import advised, losses
+from likelier.objectives.advice import Advice
 from likelier.objectives.base import DataKind, LogRatioReward, Objective, Scored, require
 
 
@@ -23,6 +24,7 @@ class KTO(LogRatioReward, Objective):
 
     method: ClassVar[str] = "kto"
     source: ClassVar[str] = "arXiv 2402.01306"
+    advice: ClassVar[Advice] = advised.KTO
     data: ClassVar[DataKind] = "labels"
     needs_partner: ClassVar[bool] = True
     has_baseline: ClassVar[bool] = True
