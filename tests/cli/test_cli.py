@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -512,6 +513,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str
     shown = help_of(capsys, command, "--help")
     assert shown.startswith(f"usage: likelier {command}")
     assert cli.COMMANDS[command].help in " ".join(shown.split()) and "options:" in shown
+    assert not re.search(r"\{[^}]*\bNone\b[^}]*\}", shown)  # an option that is not given is no word to type
 
 
 def test_the_top_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,10 +42,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--score-sample", type=int, metavar="N", help=f"how many pairs to score (default: {SCORED}; evenly spaced)"
     )
     parser.add_argument(
-        "--dtype", choices=["auto", "float32", "bfloat16"], help="arithmetic of --score (default: auto)"
+        "--dtype", choices=["auto", "float32", "bfloat16"], help="precision of the model with --score (default: auto)"
     )
     add_section_flags(parser.add_argument_group("conversations, with --model"), ChatOptions)
-    parser.add_argument("--format", choices=list(FORMATS), default="text", help="of the report (default: text)")
+    parser.add_argument(
+        "--format", choices=list(FORMATS), default="text", help="how the report is written (default: text)"
+    )
     parser.add_argument("--output", metavar="OUT", help="write the report there instead of printing it")
     parser.add_argument(
         "--fail-on",

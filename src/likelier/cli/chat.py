@@ -14,7 +14,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", help="a system turn before the conversation")
     parser.add_argument("--max-new-tokens", type=positive(int), default=256, help="tokens of an answer (default: 256)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (the default)")
-    parser.add_argument("--seed", type=int, default=42, help="of answers drawn at a temperature (default: 42)")
+    parser.add_argument("--seed", type=int, default=42, help="seed of drawn answers (default: 42)")
     parser.add_argument("--prompt", action="append", default=[], help="answer this and end; may be given several times")
 
 

@@ -13,7 +13,7 @@ from likelier.utils.outputs import check_output
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier compare`."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders, or the folder of a sweep")
-    parser.add_argument("--output", metavar="FILE.html", help="write a page with the courses and the frontier there")
+    parser.add_argument("--output", metavar="FILE.html", help="write a page there, with curves and the frontier")
     add_overwrite_flag(parser)
     parser.add_argument("--json", action="store_true", help="print every number as JSON instead of the table")
 

@@ -19,15 +19,22 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--load-in-4bit", action="store_true", help="with --lora-r: a base in 4 bits (QLoRA)")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "pure-bfloat16"], default="auto")
     parser.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt + answer, as in a run")
-    parser.add_argument("--token-budget", type=int, metavar="N", help="of one micro-batch (default: as a run's)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a step (default: 32)")
-    parser.add_argument("--activation-checkpointing", action="store_true", help="plan with it")
     parser.add_argument(
-        "--reference-scores", choices=["stored", "live"], default="stored", help="as in a run (default: stored)"
+        "--token-budget", type=int, metavar="N", help="tokens of one micro-batch (default: what a run takes)"
     )
-    parser.add_argument("--data", metavar="FILE", help="plan for its lengths, instead of rows at --max-length")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a step (default: 32)")
+    parser.add_argument("--activation-checkpointing", action="store_true", help="plan for activation checkpointing")
+    parser.add_argument(
+        "--reference-scores",
+        choices=["stored", "live"],
+        default="stored",
+        help="plan for stored or live ones (default: stored)",
+    )
+    parser.add_argument("--data", metavar="FILE", help="plan for the lengths of its rows, not for rows of --max-length")
     add_columns_flag(parser)
-    parser.add_argument("--format", choices=["text", "json"], default="text", help="of the plan (default: text)")
+    parser.add_argument(
+        "--format", choices=["text", "json"], default="text", help="how the plan is printed (default: text)"
+    )
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +42,11 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory",
         metavar="SIZE",
-        help="what the device has, as 24GB or 24GiB; then the token budget that fits is told",
+        help="memory of the device, such as 24GB or 24GiB; the plan then names the token budget that fits",
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="what it will run on (default: as a run here)")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], help="what it will run on (default: what a run here takes)"
+    )
 
 
 def run(flags: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     row = parser.add_argument_group("a row of a file")
     row.add_argument(
-        "--row", type=_row, metavar="N", help="its number in the run's data, as the file counts; of several sets NAME:N"
+        "--row", type=_row, metavar="N", help="the row's number, counted as in the run's file; of several files NAME:N"
     )
     row.add_argument("--data", metavar="F", help="another file instead of the run's own data")
     add_columns_flag(row)
@@ -46,7 +46,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     models.add_argument("--reference", help="the reference model (default: the run's own)")
     models.add_argument(
-        "--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="arithmetic (default: auto)"
+        "--dtype",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="precision of the model (default: auto)",
     )
     out = parser.add_argument_group("output")
     out.add_argument("--top", type=count, metavar="N", help="list only the N tokens of each answer that count most")

@@ -10,7 +10,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder or an adapter folder")
     parser.add_argument("output", metavar="OUT", help="the model folder to be made")
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16"], help="of the written weights (default: that of the base on disk)"
+        "--dtype", choices=["float32", "bfloat16"], help="precision of the written weights (default: the base's)"
     )
 
 

@@ -31,14 +31,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="a model, adapter or run folder, a hub id, demo")
     which = parser.add_argument_group("which rows")
     which.add_argument("--rows", type=count, metavar="N", help=f"the first N (default: {ROWS})")
-    which.add_argument("--row", action="append", metavar="FILE:LINE", help="this one, also by its number alone; again")
+    which.add_argument(
+        "--row",
+        action="append",
+        metavar="FILE:LINE",
+        help="this row, also by its number alone; may be given several times",
+    )
     add_columns_flag(which)
     add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
     cut = parser.add_argument_group("length")
     cut.add_argument("--max-length", type=count, metavar="N", help=_help_of("max_length"))
     cut.add_argument("--truncation", choices=_TRUNCATIONS, default="drop", help=_help_of("truncation"))
     out = parser.add_argument_group("output")
-    out.add_argument("--format", choices=["text", "json"], default="text", help="of what is printed (default: text)")
+    out.add_argument("--format", choices=["text", "json"], default="text", help="how it is printed (default: text)")
     out.add_argument("--html", metavar="OUT", help="write a page there instead")
     add_overwrite_flag(out)
 

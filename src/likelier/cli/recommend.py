@@ -33,7 +33,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-reference", action="store_true", help="no reference can be scored, not even before training"
     )
-    parser.add_argument("--format", choices=["text", "json"], default="text", help="of the report (default: text)")
+    parser.add_argument(
+        "--format", choices=["text", "json"], default="text", help="how the report is printed (default: text)"
+    )
     parser.add_argument("--output", metavar="RUN.yaml", help="write the run file that 'likelier train' takes there")
     add_overwrite_flag(parser)
 

@@ -10,7 +10,7 @@ from likelier.cli.shared import add_overwrite_flag
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier report`."""
-    parser.add_argument("run", metavar="RUN", help="a run folder; of a run in stages the last finished one is told")
+    parser.add_argument("run", metavar="RUN", help="a run folder; of a run in stages, its last finished stage")
     parser.add_argument("--output", metavar="FILE", help="the HTML file (default: report.html in the run folder)")
     add_overwrite_flag(parser)
 

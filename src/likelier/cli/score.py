@@ -22,7 +22,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-length", type=positive(int), help="tokens of prompt + answer (default: the context, at most 2048)"
     )
-    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="arithmetic")
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="precision of the model (default: auto)",
+    )
     parser.add_argument(
         "--token-budget", type=positive(int), help="padded tokens of one micro-batch (default: from memory)"
     )
@@ -35,7 +40,7 @@ def _add_mends(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--reasoning", choices=["keep", "drop"], help="reasoning that messages hold: written or left out"
     )
-    group.add_argument("--train-on", choices=["all", "last"], help="of an answer of several turns, what is scored")
+    group.add_argument("--train-on", choices=["all", "last"], help="which turns of an answer are scored")
     fold = "put a system turn in front of the first user's text"
     group.add_argument("--fold-system", action=argparse.BooleanOptionalAction, help=fold)
 

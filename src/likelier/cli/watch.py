@@ -9,7 +9,7 @@ from likelier.utils.errors import ConfigError
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier watch`."""
-    parser.add_argument("run", metavar="RUN", help="a run folder; one that is about to be made is waited for")
+    parser.add_argument("run", metavar="RUN", help="a run folder; where there is none yet, it waits for one")
     parser.add_argument("--interval", type=float, metavar="S", help="seconds between two looks (default: 2)")
     parser.add_argument("--once", action="store_true", help="show how it stands now, and end")
 

@@ -54,26 +54,26 @@ class ChatOptions:
 
     chat_template: str | None = option(None, "a file with a Jinja chat template, instead of the model's own")
     chat_template_kwargs: dict[str, Any] | None = option(
-        None, "what the template is given besides, such as enable_thinking: false (YAML only)", flag=False
+        None, "more arguments of the template, such as enable_thinking: false (YAML only)", flag=False
     )
     system_prompt: str | None = option(None, "a system turn for the conversations that have none")
-    reasoning: Literal["keep", "drop", None] = option(
+    reasoning: Literal["keep", "drop"] | None = option(
         None,
-        "reasoning that messages hold: keep: written into the text in front of the answer, for templates that do not "
-        "print its field; drop: left out",
+        "what becomes of the reasoning in messages: keep writes it in front of the answer, for templates that do not "
+        "print its field; drop leaves it out",
     )
     train_on: Literal["all", "last"] | None = option(
         None,
-        "of an answer of several turns (tool calls, a conversation that goes on) all turns of the assistant, or only "
-        "the last one, the others then belong to the prompt (default: all)",
+        "where an answer has several turns (tool calls, a conversation that goes on), train on all of the assistant's, "
+        "or on the last one only; the others then belong to the prompt (default: all)",
     )
     fold_system: bool = option(
         False, "put a system turn in front of the first user's text, for chat templates that have no system turn"
     )
     date: str | None = option(
         None,
-        "what a chat template that asks for the date is told: 2026-11-29, or with a time 2026-11-29T13:45:00 (default: "
-        "the moment at which the run began)",
+        "the date that chat templates write into conversations: 2026-11-29, or with a time 2026-11-29T13:45:00 "
+        "(default: the moment at which the run began)",
     )
 
     def __post_init__(self) -> None:

@@ -40,8 +40,8 @@ class RunOptions:
     eval_fraction: float | None = option(None, "hold out this share of the prompts instead")
     dtype: Dtype = option(
         "auto",
-        "arithmetic; auto takes what the hardware does well; pure-bfloat16 also keeps the weights in 16 bits, with an "
-        "optimizer that does not lose small updates",
+        "precision in which the model computes; auto takes what the hardware does well; pure-bfloat16 also keeps the "
+        "weights in 16 bits, with an optimizer that does not lose small updates",
     )
     resume: bool = option(False, "go on from the newest checkpoint in --output")
     push_to_hub: str | None = option(None, "upload the finished run to this hub repository (owner/name), as private")

@@ -52,16 +52,16 @@ class TrainingOptions:
     compile: bool = option(False, "compile the model's layers (torch.compile); the first steps are then slow")
     shard: bool = option(
         False,
-        "of several processes (torchrun, accelerate launch), split weights, gradients and optimizer state between them "
-        "(FSDP2); without it each holds all of them (DDP)",
+        "split weights, gradients and optimizer state between the processes of torchrun or accelerate launch (FSDP2); "
+        "without it each process holds all of them (DDP)",
     )
     rank_timeout: float | None = option(
-        None, "seconds without a sign of life after which a process of several ends the others (default: 120)"
+        None, "seconds without a sign of life of one process after which the others end (default: 120)"
     )
     use_votes: Literal["majority", "soft", "weight"] = option(
         "majority",
-        "what annotators' votes do: majority: say which answer is chosen; soft: their share is the label's certainty; "
-        "weight: their margin is the pair's weight",
+        "what annotators' votes decide; majority: which answer is chosen; soft: also how certain the label is (their "
+        "share); weight: also how much the pair weighs (their margin)",
     )
     use_weights: Literal["column", "scores", "prompt"] | None = option(
         None,
@@ -85,11 +85,13 @@ class TrainingOptions:
     eval_prompts: int | None = option(
         None, "held-out prompts that the policy answers in an evaluation; 0: none (default: 16)"
     )
-    eval_new_tokens: int | None = option(None, "tokens of such an answer at most (default: 64)")
+    eval_new_tokens: int | None = option(
+        None, "most tokens of an answer that the policy writes in an evaluation (default: 64)"
+    )
     eval_reward: str | None = option(
         None,
-        "reward of the answers: a sequence classifier (hub id or folder), or file.py:function, which is given the "
-        "prompts and the answers",
+        "what gives the policy's answers a reward: a sequence classifier (hub id or folder), or file.py:function, "
+        "which is called with the prompts and the answers",
     )
     save_steps: int | None = option(None, "write a checkpoint every so many steps (default: none)")
     save_total_limit: int | None = option(None, "keep only the newest checkpoints")
