@@ -15,11 +15,12 @@ from likelier.insight.compare.cautions import cautions
 from likelier.insight.compare.frontier import Place, frontiers
 from likelier.insight.compare.measures import summaries, summary_words
 from likelier.insight.compare.page import as_html
-from likelier.insight.compare.paired import bootstrap, compare_pairs, items_of, sign_test
+from likelier.insight.compare.paired import compare_pairs, items_of, sign_test
 from likelier.insight.compare.subjects import Comparison, read_comparison
 from likelier.insight.compare.text import Findings, as_json, as_text, blocks
 from likelier.runs.reader import read_run
 from likelier.utils.errors import ConfigError, RunFolderError
+from likelier.utils.statistics import bootstrap
 from tests.helpers.support import clustered, clustered_error
 
 START = {"words": "the policy itself as it was loaded", "weights": "w0", "equals_policy": True}
@@ -38,6 +39,7 @@ def make_run(
     sources: list[str] | None = None,
     items: int = 8,
     end: dict[str, Any] | None = None,
+    prompts: list[int] | None = None,
 ) -> Path:
     """A finished run of 2 steps as training writes it; `right` says of which held-out pairs it ranks right."""
     right = RIGHT if right is None else right
@@ -64,7 +66,7 @@ def make_run(
     sources = sources or [f"held.jsonl:{number}" for number in range(1, len(right) + 1)]
     table = {
         "source": sources,
-        "prompt": list(range(len(right))),
+        "prompt": prompts or list(range(len(right))),
         "chosen": {"logps": [-1.0] * len(right), "ref_logps": None, "lengths": [2] * len(right)},
         "rejected": {"logps": [-2.0 if one else -0.5 for one in right], "ref_logps": None, "lengths": [2] * len(right)},
     }

@@ -1,4 +1,4 @@
-"""Sums and counts merge exactly; intervals are what their formulas say."""
+"""Sums and counts merge exactly."""
 
 import math
 
@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likelier.objectives import DPO, KTO, Scored
-from likelier.objectives.metrics import MetricSums, accuracy_interval, item_metrics, readable, wilson_interval
-from tests.helpers.support import clustered, clustered_error
+from likelier.objectives.metrics import MetricSums, item_metrics, readable
 
 VALUES = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
 
@@ -29,43 +28,6 @@ def test_a_mean_of_means_is_never_taken() -> None:
     sums.add("x", torch.tensor([0.0, 0.0, 0.0]))
     sums.add("x", torch.tensor([4.0]))
     assert sums.means() == {"x": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("right", "count", "low", "high"), [(8, 10, 0.490162, 0.943318), (0, 5, 0.0, 0.434482), (43, 46, 0.825, 0.978)]
-)
-def test_wilsons_interval(right: int, count: int, low: float, high: float) -> None:
-    assert wilson_interval(right, count) == pytest.approx((low, high), abs=1e-3)
-
-
-def test_without_observations_anything_is_possible() -> None:
-    assert wilson_interval(0, 0) == (0.0, 1.0)
-
-
-@given(right=st.integers(0, 50), more=st.integers(0, 50))
-def test_wilsons_interval_holds_the_share(right: int, more: int) -> None:
-    if right + more:
-        low, high = wilson_interval(right, right + more)
-        assert 0 <= low <= right / (right + more) <= high + 1e-12 <= 1 + 1e-12
-
-
-def test_repeated_prompts_widen_the_interval() -> None:
-    """To what drawing whole prompts gives, however unequal they are, and whatever the order of the rows."""
-    sizes, sums = clustered(300)
-    rows = [
-        (number, place < right)
-        for number, (size, right) in enumerate(zip(sizes, sums, strict=True))
-        for place in range(size)
-    ]
-    clusters, right = torch.tensor([number for number, _ in rows]), torch.tensor([is_right for _, is_right in rows])
-    mean, error = sum(sums) / sum(sizes), clustered_error(sizes, sums)
-    alone = accuracy_interval(right, torch.arange(len(right)))
-    assert alone == wilson_interval(sum(sums), len(right))
-    low, high = accuracy_interval(right, clusters)
-    assert (low, high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.15 * error)
-    assert high - low > 2 * (alone[1] - alone[0])
-    shuffled = torch.randperm(len(right), generator=torch.Generator().manual_seed(1))
-    assert accuracy_interval(right[shuffled], clusters[shuffled] * 7 + 3) == pytest.approx((low, high), abs=1e-12)
 
 
 def _scored(**more: torch.Tensor) -> Scored:

@@ -20,9 +20,8 @@ from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import fresh_accuracies
 from likelier.insight.diagnose.items import Items, Side
 from likelier.insight.diagnose.length import _gap
-from likelier.insight.diagnose.statistics import share_interval
 from likelier.objectives import Objective, Scored
-from likelier.objectives.metrics import label_is_right, wilson_interval
+from likelier.objectives.metrics import label_is_right
 from likelier.runs.reader import Run
 from likelier.scoring import attach_scorer
 from likelier.scoring.implicit_rewards import summarize
@@ -31,6 +30,7 @@ from likelier.training.evaluation import Evaluator
 from likelier.training.evaluation.heldout import Evaluation, evaluate_groups, item_table, pairs_of_rows
 from likelier.training.evaluation.schedule import some_of
 from likelier.training.options import TrainingOptions
+from likelier.utils.statistics import wilson
 from tests.helpers.support import chat_pairs, labelled_rows, naive_logp, tiny_policy
 
 
@@ -62,10 +62,10 @@ def test_rows_five_times_under_their_prompt_are_not_five_times_as_sure(policy: A
     assert set(names) == {"rewards/accuracies", "pair_accuracy", "ranking_accuracy", "ranking_accuracy_per_token"}
     for name in names:
         assert often[name] == pytest.approx(once[name]) and 0 < once[name] < 1
-        surer = wilson_interval(5 * 16 * once[name], 5 * 16)
+        surer = wilson(5 * 16 * once[name], 5 * 16)
         assert width(often, name) > 1.5 * (surer[1] - surer[0])
         assert width(often, name) == pytest.approx(width(once, name), abs=0.12)
-        low, high = wilson_interval(16 * once[name], 16)
+        low, high = wilson(16 * once[name], 16)
         assert (once[f"{name}_low"], once[f"{name}_high"]) == pytest.approx((low, high))
 
 
@@ -104,7 +104,7 @@ def test_score_prints_each_accuracy_under_its_own_name(policy: Any) -> None:
     rows = score_rows([number < 15 for number in range(20)], [number % 10 < 3 for number in range(20)])
     found = shares(summarize(rows, groups, 0.1))
     for name, right in (("reward accuracy", 15), ("ranking accuracy", 6)):
-        low, high = wilson_interval(right, 20)
+        low, high = wilson(right, 20)
         assert found[name] == pytest.approx((5 * right, 100 * low, 100 * high), abs=0.051)
     often = shares(summarize(rows * 5, groups * 5, 0.1))
     for name, (value, low, high) in found.items():
@@ -301,9 +301,7 @@ def test_an_accuracy_of_the_first_pass_is_as_sure_as_its_items_allow(
 ) -> None:
     """A logged line is the mean of all items since the line before: the later half of these are 160 items, always."""
     (found,) = fresh_accuracies(facts(steps, batch_size, logging_steps))
-    assert (found.low, found.high) == pytest.approx(share_interval(0.6 * 160, 160)) and found.value == pytest.approx(
-        0.6
-    )
+    assert (found.low, found.high) == pytest.approx(wilson(0.6 * 160, 160)) and found.value == pytest.approx(0.6)
     assert not fresh_accuracies(facts(2, 7, 4)) and fresh_accuracies(facts(2, 8, 4))  # 28 and 32 items
 
 
@@ -348,7 +346,7 @@ def test_length_is_blamed_only_where_the_two_kinds_are_surely_apart(
 ) -> None:
     found = _gap(items(longer, shorter))
     assert (found is not None) is told
-    intervals = [share_interval(*one) for one in (longer, shorter)]
+    intervals = [wilson(*one) for one in (longer, shorter)]
     apart = intervals[0][0] > intervals[1][1] or intervals[1][0] > intervals[0][1]
     assert apart or not told
     if found:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from math import sqrt
 from typing import TYPE_CHECKING
 
 import torch
@@ -98,36 +97,3 @@ def readable(sums: MetricSums) -> dict[str, float]:
     if "rewards/margins" not in means and "rewards/chosen" in means and "rewards/rejected" in means:
         means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
     return means
-
-
-def wilson_interval(successes: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval for a proportion (95 % by default); (0, 1) without observations."""
-    if count == 0:
-        return 0.0, 1.0
-    share = successes / count
-    centre = share + z * z / (2 * count)
-    half = z * sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-def bootstrap_interval(right: Tensor, clusters: Tensor, *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """A 95 % bootstrap interval of the mean of `right` (n,), resampling whole `clusters` (n,) (items of one prompt)."""
-    _, number = torch.unique(clusters, return_inverse=True)
-    count = int(number.max()) + 1
-    sums = torch.zeros(count, dtype=torch.double).index_add_(0, number, right.double())
-    sizes = torch.bincount(number, minlength=count).double()
-    generator = torch.Generator().manual_seed(seed)
-    means = []
-    for _ in range(draws):
-        drawn = torch.randint(count, (count,), generator=generator)
-        means.append(sums[drawn].sum() / sizes[drawn].sum())
-    low, high = torch.quantile(torch.stack(means), torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
-    return low, high
-
-
-def accuracy_interval(right: Tensor, clusters: Tensor) -> tuple[float, float]:
-    """Wilson's interval, or a bootstrap over prompts where prompts repeat. `right` (n,) bool, `clusters` (n,) int."""
-    if len(torch.unique(clusters)) == len(clusters):
-        return wilson_interval(float(right.sum()), len(right))
-    return bootstrap_interval(right, clusters)

@@ -153,6 +153,7 @@ EVALUATION: Shape = {
     "items_of": WHOLE,
     "items": {
         "source": [TEXT],
+        "prompt": [WHOLE],
         "label": [FLAG],
         "chosen": _SIDE,
         "rejected": _SIDE,

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from likelier.data.masks import Mask, trained_count
 from likelier.data.token_text import token_texts
 from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
-from likelier.objectives.metrics import accuracy_interval
 from likelier.scoring.engine import prompt_numbers, score_groups
 from likelier.scoring.reference import Reference, ReferenceScoring
+from likelier.utils.statistics import share_of
 
 
 @dataclass(frozen=True)
@@ -118,19 +116,12 @@ def summarize(rows: Sequence[dict[str, Any]], groups: Sequence[Group], beta: flo
         if "label" in row:
             sides.setdefault("desirable" if row["label"] else "undesirable", []).append(row["completion"]["reward"])
     if "chosen" in sides:
-        right = torch.tensor([row["correct"] for row in rows])
-        ranked = torch.tensor([row["chosen"]["logp"] > row["rejected"]["logp"] for row in rows])
-        lines.append(
-            f"reward accuracy   {_share(right, clusters)}   (the chosen answer has the higher implicit reward)"
-        )
-        lines.append(f"ranking accuracy  {_share(ranked, clusters)}   (the policy finds the chosen answer likelier)")
+        right = share_of([row["correct"] for row in rows], clusters)
+        ranked = share_of([row["chosen"]["logp"] > row["rejected"]["logp"] for row in rows], clusters)
+        lines.append(f"reward accuracy   {right}   (the chosen answer has the higher implicit reward)")
+        lines.append(f"ranking accuracy  {ranked}   (the policy finds the chosen answer likelier)")
     for side, rewards in sides.items():
         lines.append(
             f"mean reward       {sum(rewards) / len(rewards):+.4f}   {side}, {len(rewards)} answers, beta {beta:g}"
         )
     return "\n".join(lines)
-
-
-def _share(right: torch.Tensor, clusters: torch.Tensor) -> str:
-    low, high = accuracy_interval(right, clusters)
-    return f"{float(right.double().mean()):.1%} [{low:.1%}, {high:.1%}]"

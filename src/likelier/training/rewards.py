@@ -17,10 +17,10 @@ from likelier.data.records import Message
 from likelier.data.rendering import render
 from likelier.data.vocabulary import embedding_rows, require_rows_for
 from likelier.models.safe_loading import check_model_folder, loading_failed, read_config, read_tokenizer
-from likelier.objectives.metrics import wilson_interval
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, ModelError
 from likelier.utils.files import local
+from likelier.utils.statistics import wilson
 
 # Prompts and answers in words, one reward an answer: higher is better.
 Judge: TypeAlias = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
@@ -134,6 +134,6 @@ def reward_metrics(rewards: Sequence[float], at_start: Sequence[float]) -> dict[
     found = {"reward": fmean(rewards)}
     if at_start:
         wins = sum((now > then) + 0.5 * (now == then) for now, then in zip(rewards, at_start, strict=True))
-        low, high = wilson_interval(wins, len(rewards))
+        low, high = wilson(wins, len(rewards))
         found |= {"win_rate": wins / len(rewards), "win_rate_low": low, "win_rate_high": high}
     return found

@@ -1,14 +1,18 @@
-"""The few statistics that the checks need, on numpy alone: an audit without a model does not import torch."""
+"""Every interval of the product, and the few statistics that the checks need: on numpy alone, without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Numbers = np.ndarray
+Z = 1.959964  # standard errors on each side of a 95 % interval
+DRAWS = 2000  # of a bootstrap
+_AT_ONCE = 2**18  # clusters that are drawn at once: 2 MiB
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _NAMES = ("p5", "p25", "median", "p75", "p95", "p99")
 
@@ -39,36 +43,81 @@ class Share:
         return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
-def wilson(successes: float, count: float, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion, as `metrics.wilson_interval` has it; (0, 1) without observations."""
+def wilson(successes: float, count: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a proportion; (0, 1) without observations."""
     if count == 0:
         return 0.0, 1.0
     share = successes / count
-    centre = share + z * z / (2 * count)
-    half = z * sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
+    centre = share + Z * Z / (2 * count)
+    half = Z * sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
+    scale = 1 + Z * Z / count
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def share_of(right: Numbers, clusters: Numbers, *, draws: int = 1000, seed: int = 0) -> Share:
+def bootstrap(sizes: ArrayLike, own: ArrayLike, base: ArrayLike | None = None, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of a mean over rows, or of how far it is above another, where whole clusters of rows (those of
+    one prompt) are drawn again, and on each side the runs.
+
+    `sizes` (clusters,) are the rows of each cluster; `own` and `base` (runs, clusters) each run's sum over them. Where
+    clusters are alike, as a handful easily is, all draws are: `share_of` and `difference_of` are never that sure.
+    """
+    rows, generator = np.asarray(sizes), np.random.default_rng(seed)
+    sides = [np.asarray(side, dtype=float) for side in (own, base) if side is not None]
+    weighted = [(side, _drawn_runs(generator, len(side))) for side in sides]
+    few, found = max(1, _AT_ONCE // len(rows)), []
+    for start in range(0, DRAWS, few):
+        now = slice(start, min(start + few, DRAWS))
+        drawn = generator.integers(len(rows), size=(now.stop - start, len(rows)))
+        mine, *theirs = ((side.take(drawn, 1).sum(2) * weights[:, now]).sum(0) for side, weights in weighted)
+        found.append((mine - sum(theirs)) / rows.take(drawn).sum(1))
+    low, high = np.quantile(np.concatenate(found), [0.025, 0.975]).tolist()
+    return low, high
+
+
+def _drawn_runs(generator: np.random.Generator, count: int) -> Numbers:
+    """(runs, draws): each run's weight. One run fewer is drawn than there are: of few, as many vary too little."""
+    if count == 1:
+        return np.ones((1, DRAWS))
+    return generator.multinomial(count - 1, [1 / count] * count, DRAWS).T / (count - 1)
+
+
+def _by_cluster(clusters: ArrayLike, *rows: Numbers) -> tuple[Numbers, list[Numbers]]:
+    """The rows in each cluster, and the sums over clusters of each of `rows` (n,)."""
+    _, number, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
+    return sizes, [np.bincount(number, weights=one) for one in rows]
+
+
+def share_of(right: ArrayLike, clusters: ArrayLike) -> Share:
     """The mean of `right` (n,), 0 to 1 each, with an interval: Wilson's, or a bootstrap over `clusters` (n,) (rows of
     one prompt) where these repeat, which is never made narrower than Wilson's (it would be, with a handful of prompts).
     """
-    count = len(right)
-    value = float(right.mean()) if count else 0.5
-    _, number = np.unique(clusters, return_inverse=True)
-    groups = int(number.max()) + 1 if count else 0
-    low, high = wilson(float(right.sum()), count)
-    if groups == count:
-        return Share(value, low, high, count)
-    sums, sizes = np.bincount(number, weights=right, minlength=groups), np.bincount(number, minlength=groups)
-    generator = np.random.default_rng(seed)
-    means = []
-    for _ in range(draws):
-        drawn = generator.integers(groups, size=groups)
-        means.append(sums[drawn].sum() / sizes[drawn].sum())
-    below, above = np.quantile(means, [0.025, 0.975])
-    return Share(value, min(low, float(below)), max(high, float(above)), count)
+    values = np.asarray(right, dtype=float)
+    count = len(values)
+    value = float(values.mean()) if count else 0.5
+    low, high = wilson(float(values.sum()), count)
+    sizes, sums = _by_cluster(clusters, values)
+    if len(sizes) < count:
+        below, above = bootstrap(sizes, sums)
+        low, high = min(low, below), max(high, above)
+    return Share(value, low, high, count)
+
+
+def difference_of(own: ArrayLike, base: ArrayLike, clusters: ArrayLike) -> Share:
+    """How far the mean of `own` (runs, n) is above that of `base` (runs, n), on the same n >= 1 rows, 0 to 1 each.
+
+    The interval is that of a bootstrap over `clusters` (n,) and runs. It is never narrower than what Wilson's intervals
+    of the two shares of rows, better ones and worse ones, leave for their difference (squares of distances to the
+    limits added, as Newcombe 1998 does): with few rows that differ, or none, a bootstrap is too sure.
+    """
+    ours, theirs = (np.asarray(side, dtype=float) for side in (own, base))
+    by_row = ours.mean(0) - theirs.mean(0)
+    count, value = len(by_row), float(by_row.mean())
+    better, worse = (share_of(np.maximum(sign * by_row, 0), np.arange(count)) for sign in (1, -1))
+    sizes, _ = _by_cluster(clusters)
+    low, high = bootstrap(sizes, _by_cluster(clusters, *ours)[1], _by_cluster(clusters, *theirs)[1])
+    low = min(low, value - hypot(better.value - better.low, worse.high - worse.value))
+    high = max(high, value + hypot(better.high - better.value, worse.value - worse.low))
+    return Share(value, max(-1.0, low), min(1.0, high), count)
 
 
 def ranks(values: Numbers) -> Numbers:
@@ -97,7 +146,7 @@ def chance_above(values: Numbers, up: Numbers) -> Share:
     area = (float(ranks(values)[up].sum()) - many * (many + 1) / 2) / (many * few)
     over, under = area / (2 - area), 2 * area * area / (1 + area)
     spread = area * (1 - area) + (many - 1) * (over - area**2) + (few - 1) * (under - area**2)
-    half = 1.959964 * sqrt(max(spread, 0.0) / (many * few))
+    half = Z * sqrt(max(spread, 0.0) / (many * few))
     return Share(area, max(0.0, area - half), min(1.0, area + half), len(values))
 
 

@@ -16,7 +16,6 @@ from torch.nn.functional import softplus
 from likelier.data.audit import Audit, Finding, audit_records
 from likelier.data.audit.words import _fit, _Rows, word_table
 from likelier.data.records import Labelled, Message, Pair, Source, Unusable
-from likelier.objectives.metrics import wilson_interval
 from likelier.utils.statistics import (
     Share,
     chance_above,
@@ -286,11 +285,6 @@ def test_an_evaluation_file_that_shares_prompts() -> None:
 
 
 # --- statistics ----------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 50), st.integers(1, 50))
-def test_wilson_is_the_one_of_the_metrics(successes: int, more: int) -> None:
-    assert wilson(successes, successes + more) == pytest.approx(wilson_interval(successes, successes + more))
 
 
 @given(st.floats(0, 0.5))

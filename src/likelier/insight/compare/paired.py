@@ -6,15 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from likelier.insight.compare.subjects import Subject
 from likelier.runs.reader import Run
+from likelier.utils.statistics import difference_of
 
-if TYPE_CHECKING:
-    import numpy as np
-
-DRAWS = 4000
 Key = tuple[str, int, int]
 
 
@@ -28,7 +25,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Paired:
-    """The difference between two subjects on their common rows, with a 95 % bootstrap interval over prompts and runs.
+    """The difference between two subjects on their common rows, with a 95 % interval over prompts and runs.
 
     `runs` counts those of the subject that has fewer: with one, nothing is known of other seeds. `better` and `worse`
     count prompts; `p` is the two-sided sign test on them.
@@ -133,17 +130,15 @@ def _paired(
     base: Sequence[Mapping[Key, Item]],
     common: Sequence[Key],
 ) -> Paired:
-    prompts: dict[int, list[Key]] = {}
-    for key in common:
-        prompts.setdefault(base[0][key].prompt, []).append(key)
-    sizes = [len(keys) for keys in prompts.values()]
+    prompts = [base[0][key].prompt for key in common]
     right, against_right = (
-        [[sum(table[key].right[measure] for key in keys) for keys in prompts.values()] for table in tables]
-        for tables in (own, base)
+        [[float(table[key].right[measure]) for key in common] for table in tables] for tables in (own, base)
     )
-    low, high = bootstrap(sizes, right, against_right)
-    means, base_means = ([fmean(of_all) for of_all in zip(*runs, strict=True)] for runs in (right, against_right))
-    differences = [ours - theirs for ours, theirs in zip(means, base_means, strict=True)]
+    found = difference_of(right, against_right, prompts)
+    by_prompt = dict.fromkeys(prompts, 0.0)
+    for prompt, ours, theirs in zip(prompts, zip(*right, strict=True), zip(*against_right, strict=True), strict=True):
+        by_prompt[prompt] += fmean(ours) - fmean(theirs)
+    differences = by_prompt.values()
     better, worse = sum(value > 1e-12 for value in differences), sum(value < -1e-12 for value in differences)
     return Paired(
         name,
@@ -151,37 +146,14 @@ def _paired(
         measure,
         runs=min(len(own), len(base)),
         items=len(common),
-        prompts=len(prompts),
-        difference=sum(differences) / len(common),
-        low=low,
-        high=high,
+        prompts=len(by_prompt),
+        difference=found.value,
+        low=found.low,
+        high=found.high,
         better=better,
         worse=worse,
         p=sign_test(better, worse),
     )
-
-
-def bootstrap(
-    sizes: Sequence[int], own: Sequence[Sequence[float]], base: Sequence[Sequence[float]], seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % interval of the difference of two means over all rows, resampling prompts, and on each side the runs.
-
-    `sizes` are the rows of each prompt; `own` and `base` hold for each run its sum on each prompt.
-    """
-    import numpy as np
-
-    rng, count = np.random.default_rng(seed), len(sizes)
-    prompts = rng.multinomial(count, np.full(count, 1 / count), DRAWS)
-    mine, theirs = ((prompts @ np.array(runs).T * _drawn_runs(rng, len(runs))).sum(axis=1) for runs in (own, base))
-    low, high = np.quantile((mine - theirs) / (prompts @ np.array(sizes)), [0.025, 0.975]).tolist()
-    return low, high
-
-
-def _drawn_runs(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Each run's weight in each draw. One run fewer is drawn than there are: of few, as many would vary too little."""
-    if count == 1:
-        return rng.multinomial(1, [1.0], DRAWS)
-    return rng.multinomial(count - 1, [1 / count] * count, DRAWS) / (count - 1)
 
 
 def sign_test(better: int, worse: int) -> float:

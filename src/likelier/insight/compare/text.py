@@ -70,7 +70,7 @@ class Findings:
         seeds = " and seeds" if any(len(subject.runs) > 1 for subject in self.comparison.subjects) else ""
         return (
             f"Each against {self.against.name}, on the held-out rows that both have: the difference in percentage "
-            f"points with its 95 % bootstrap interval over prompts{seeds}, on how many prompts it is better and worse, "
+            f"points with its 95 % interval over prompts{seeds}, on how many prompts it is better and worse, "
             f"and the sign test on these.{chosen}"
         )
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import MOVED, SIDES, Facts
-from likelier.insight.diagnose.statistics import Trend, share_interval
+from likelier.insight.diagnose.statistics import Trend
 from likelier.insight.diagnose.words import from_to, interval, number, percent
 from likelier.insight.verdicts import Verdict
 from likelier.runs.reader import Row
+from likelier.utils.statistics import wilson
 
 ROSE = 0.1  # of the loss at the start: a held-out loss wavers by less between evaluations
 LEVEL = 0.02  # of it: a held-out loss that close to its best is at its best
@@ -195,7 +196,7 @@ def _first_pass(facts: Facts) -> Accuracy | None:
     if count < FRESH:
         return None
     value = sum(row["rewards/accuracies"] for row in later) / len(later)
-    return Accuracy("later half of the first pass", value, *share_interval(value * count, count))
+    return Accuracy("later half of the first pass", value, *wilson(value * count, count))
 
 
 def _has_moved(facts: Facts, row: Row) -> bool:

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from likelier.insight.diagnose.statistics import Level, mean_of
+from likelier.utils.statistics import Share, share_of
 
 Detail = Mapping[str, Any]
 
@@ -23,10 +24,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Items:
-    """Held-out answers by side, `chosen` and `rejected`; paired where both stand in the same order."""
+    """Held-out answers by side, `chosen` and `rejected`; paired where both stand in the same order, with the numbers of
+    the pairs' prompts as far as they are known.
+    """
 
     sides: Mapping[str, Side]
     is_paired: bool
+    prompts: Sequence[int] = ()
 
     def level(self, side: str) -> Level:
         """The mean movement of a side."""
@@ -53,6 +57,12 @@ class Items:
         chosen, rejected = self.sides["chosen"].lengths, self.sides["rejected"].lengths
         return [one - other for one, other in zip(chosen, rejected, strict=True)]
 
+    def share(self, right: Sequence[bool], of: Sequence[bool]) -> Share:
+        """The share of pairs that are `right` (pairs,), of those that `of` (pairs,) is true of."""
+        prompts = self.prompts if len(self.prompts) == len(of) else range(len(of))
+        kept = [number for number, is_kept in enumerate(of) if is_kept]
+        return share_of([right[number] for number in kept], [prompts[number] for number in kept])
+
     @property
     def both_fell(self) -> float:
         """The share of pairs of which both answers lost."""
@@ -70,7 +80,9 @@ def items_of(start: Detail | None, now: Detail | None) -> Items | None:
     table, before = now["items"], (start or {}).get("items") or {}
     if "chosen" in table and "rejected" in table:
         chosen, rejected = (_side(table, before, side) for side in ("chosen", "rejected"))
-        return None if chosen is None or rejected is None else Items({"chosen": chosen, "rejected": rejected}, True)
+        if chosen is None or rejected is None:
+            return None
+        return Items({"chosen": chosen, "rejected": rejected}, True, table.get("prompt") or ())
     whole = _side(table, before, "completion")
     if whole is None or "label" not in table:
         return None

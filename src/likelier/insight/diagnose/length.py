@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -11,9 +11,10 @@ from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import findings
 from likelier.insight.diagnose.items import Items
-from likelier.insight.diagnose.statistics import correlation, is_correlated, share_interval
+from likelier.insight.diagnose.statistics import correlation, is_correlated
 from likelier.insight.diagnose.words import interval, number
 from likelier.insight.verdicts import Verdict
+from likelier.utils.statistics import Share
 
 FEWEST = 8  # pairs of a kind
 CHANCE = 0.5  # accuracy on the kind that length gets wrong: there the judgement counts nothing
@@ -23,27 +24,6 @@ GROWN = 1.25  # times the length of the same prompts' answers at the start
 SHRUNK = 0.75
 BIASED = 0.6  # of the pairs, surely: then length alone tells something about which answer is preferred
 UNLIKE = 1.1  # times the length of the other answers: one letter more is no length
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Held-out pairs of one kind: how many, and how many the reward has right."""
-
-    count: int
-    right: int
-
-    @property
-    def share(self) -> float:
-        """The share that is right."""
-        return self.right / self.count
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the share that is right."""
-        return share_interval(self.right, self.count)
-
-    def __str__(self) -> str:
-        return f"{interval(self.share, *self.interval)} of {self.count}"
 
 
 @dataclass(frozen=True)
@@ -87,22 +67,21 @@ def _gap(items: Items) -> list[tuple[str, str]] | None:
     """Accuracy on the two kinds of pairs, where they are surely far apart and one is no better than chance. The data's
     own bias plays no part in it.
     """
-    pairs = list(zip(items.longer_by, items.margins, strict=True))
-    longer = _kind([margin for by, margin in pairs if by > 0])
-    shorter = _kind([margin for by, margin in pairs if by < 0])
-    if min(longer.count, shorter.count) < FEWEST:
+    right = [margin > 0 for margin in items.margins]
+    longer, shorter = (items.share(right, [sign * by > 0 for by in items.longer_by]) for sign in (1, -1))
+    if min(longer.cases, shorter.cases) < FEWEST:
         return None
-    worse, better = sorted((longer, shorter), key=lambda kind: kind.share)
-    if worse.share > CHANCE or better.share - worse.share < GAP or worse.interval[1] >= better.interval[0]:
+    worse, better = sorted((longer, shorter), key=lambda kind: kind.value)
+    if worse.value > CHANCE or better.value - worse.value < GAP or worse.high >= better.low:
         return None
     return [
-        ("right where the chosen answer is the longer one", str(longer)),
-        ("right where it is the shorter one", str(shorter)),
+        ("right where the chosen answer is the longer one", _words(longer)),
+        ("right where it is the shorter one", _words(shorter)),
     ]
 
 
-def _kind(margins: Sequence[float]) -> Kind:
-    return Kind(len(margins), sum(margin > 0 for margin in margins))
+def _words(kind: Share) -> str:
+    return f"{interval(kind.value, kind.low, kind.high)} of {kind.cases}"
 
 
 def _correlation(items: Items) -> Tendency | None:
@@ -134,13 +113,12 @@ def _bias(facts: Facts, items: Items | None) -> Tendency | None:
 
 
 def _bias_of(items: Items) -> Tendency | None:
-    unequal = [by for by in items.longer_by if by]
-    share = Kind(len(unequal), sum(by > 0 for by in unequal))
-    (low, high), sides = share.interval, [fmean(items.sides[side].lengths) for side in ("chosen", "rejected")]
-    if not _unlike(*sides) or (low < BIASED and high > 1 - BIASED):
+    share = items.share([by > 0 for by in items.longer_by], [by != 0 for by in items.longer_by])
+    sides = [fmean(items.sides[side].lengths) for side in ("chosen", "rejected")]
+    if not _unlike(*sides) or (share.low < BIASED and share.high > 1 - BIASED):
         return None
-    words = f"{share} held-out pairs of unequal length"
-    return Tendency(("the chosen answer is the longer one in", words), low >= BIASED)
+    words = f"{_words(share)} held-out pairs of unequal length"
+    return Tendency(("the chosen answer is the longer one in", words), share.low >= BIASED)
 
 
 def _unlike(length: float, other: float) -> bool:

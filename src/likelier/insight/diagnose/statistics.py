@@ -123,10 +123,3 @@ def correlation(left: Sequence[float], right: Sequence[float]) -> float:
 def is_correlated(value: float, count: int) -> bool:
     """Whether a correlation of `count` pairs is above 0 by more than noise (Fisher's transformation)."""
     return count > 3 and atanh(min(value, 1 - 1e-9)) * sqrt(count - 3) > SURE
-
-
-def share_interval(right: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; (0, 1) without cases."""
-    from likelier.utils.statistics import wilson
-
-    return wilson(right, count)

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from likelier.insight.pages.charts import Series, line_chart
 from likelier.runs.method import MethodFacts, method_facts
 from likelier.runs.reader import Row, Run
+from likelier.utils.statistics import Z
 
 CHOSEN, REJECTED, TRAIN, HELD_OUT = 0, 1, 5, 2  # the page's series colours, the same in every chart
 _NOT_APART = 1e-6  # rewards closer than this are equal: whoever is ahead is rounding
@@ -128,7 +129,7 @@ def _with_interval(run: Run, key: str, name: str, colour: int) -> Series:
 def _kl(run: Run) -> Markup:
     rows = [row for row in run.evaluations if isinstance(row.get("kl"), (int, float)) and "kl_per_token" in row]
     values = [float(row["kl"]) for row in rows]
-    spread = [1.96 * float(row.get("kl_standard_error") or 0.0) for row in rows]
+    spread = [Z * float(row.get("kl_standard_error") or 0.0) for row in rows]
     low, high = ([value + sign * reach for value, reach in zip(values, spread, strict=True)] for sign in (-1, 1))
     series = [Series("held-out prompts", [row.get("step", 0) for row in rows], values, low, high, colour=HELD_OUT)]
     note = (

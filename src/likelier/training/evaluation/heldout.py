@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored
-from likelier.objectives.metrics import MetricSums, accuracy_interval, item_metrics, label_is_right, readable
+from likelier.objectives.metrics import MetricSums, item_metrics, label_is_right, readable
 from likelier.scoring.engine import Report, as_scored, join, prompt_numbers, score_everywhere, step_statistics
 from likelier.utils.distributed import ALONE, Ranks
+from likelier.utils.statistics import share_of
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def evaluate_groups(
     metrics = objective_metrics(objective, scored, statistics)
     pairs = scored.pairs if scored.pairs is not None else pairs_of_rows(scored, ordered)
     for name, right, own in accuracies(objective, scored, statistics, pairs, ordered):
-        low, high = accuracy_interval(right.cpu(), prompt_numbers(own))
-        metrics |= {name: float(right.double().mean()), f"{name}_low": low, f"{name}_high": high}
+        share = share_of(right.cpu(), prompt_numbers(own))
+        metrics |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
         metrics |= _by_data_set(name, right.cpu(), own)
     return Evaluation(metrics | {"items": float(len(groups))}, ordered, scored, pairs)
 
