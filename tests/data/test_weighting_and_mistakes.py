@@ -17,6 +17,7 @@ from likelier.data.records import Message, Pair, Record, Source
 from likelier.data.tokenize import Group, tokenize_records
 from likelier.data.weighting import Signals, applied, with_mean_weight_1
 from likelier.objectives import Objective
+from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, DataError, RunFolderError
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy, tiny_tokenizer
 
@@ -44,6 +45,13 @@ def per_prompt(groups: Sequence[Group]) -> dict[bytes, float]:
     for one in groups:
         found[one.prompt.tobytes()] += one.weight
     return found
+
+
+def test_what_is_asked_for_is_told_by_the_options_names() -> None:
+    asked = TrainingOptions(use_votes="soft", use_weights="scores", use_margins="column", min_score_gap=0.5)
+    told = asked.signals.words()
+    assert told == {name: getattr(asked, name) for name in told} and len(told) == 4
+    assert TrainingOptions().signals.words() == {}
 
 
 # --- weights of prompts ----------------------------------------------------------------------------------------------

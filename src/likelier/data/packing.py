@@ -177,10 +177,7 @@ def _prompt_units(groups: Sequence[Group], token_budget: int) -> Iterator[_Unit]
     for group in groups:
         by_prompt.setdefault(group.prompt.tobytes(), []).append(group)
     for own in by_prompt.values():
-        if len(own) == 1:
-            yield _Unit(len(own[0].prompt) + sum(len(answer) - 1 for answer in own[0].answers), own)
-        else:
-            yield from _cut_prompt(own, token_budget)
+        yield from _cut_prompt(own, token_budget)
 
 
 def _cut_prompt(groups: Sequence[Group], token_budget: int) -> Iterator[_Unit]:

@@ -114,7 +114,7 @@ def _patch(model: Any) -> None:
     known = signature(original)  # generation asks for it, and would leave out position_ids with ours
     patched: Any = forward
     patched.__signature__ = known.replace(parameters=[own, *known.parameters.values()])
-    model._likelier_forward, model._likelier_autocast = original, False
+    model._likelier_forward = original
     model.forward = MethodType(forward, model)
 
 

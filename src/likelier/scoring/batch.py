@@ -148,8 +148,8 @@ def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu"
         ref_logps=index(flat.ref_logps, torch.float64) if len(flat.ref_logps) == len(flat.answers) else None,
         device=torch.device(device),
         weights=values("weight") if is_pair or has_own else None,
-        margins=values("margin") if is_pair else None,
-        flip_chances=values("flip_chance") if is_pair else None,
+        margins=values("margin"),
+        flip_chances=values("flip_chance"),
         masks=None if all(mask is None for mask in flat.masks) else flat.masks,
     )
 

@@ -21,11 +21,11 @@ class Level:
 
     def surely_below(self, limit: float, errors: float = SURE) -> bool:
         """Whether it lies under the limit by more than its noise."""
-        return self.value < limit and self.value + errors * self.error < limit
+        return self.value + errors * self.error < limit
 
     def surely_above(self, limit: float, errors: float = SURE) -> bool:
         """Whether it lies over the limit by more than its noise."""
-        return self.value > limit and self.value - errors * self.error > limit
+        return self.value - errors * self.error > limit
 
     def __sub__(self, other: Level) -> Level:
         return Level(self.value - other.value, sqrt(self.error**2 + other.error**2))
