@@ -59,6 +59,8 @@ def test_a_store_asked_and_written_in_turns_knows_all_that_came(tmp_path: Path) 
         found.add(bytes([key]) * 16, -float(key), key)
         found.flush()
         assert scores(found, key, 0) == [-float(key), None]
+        index = found._index
+        assert scores(found, 0, key) == [None, -float(key)] and found._index is index  # nothing to sort in
     assert len(found) == 4 and scores(ReferenceStore(tmp_path, "reference"), 9, 1, 3, 7) == [-9.0, -1.0, -3.0, -7.0]
 
 

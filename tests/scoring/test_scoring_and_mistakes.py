@@ -1,0 +1,61 @@
+"""What a batch hands on of its rows, which attention a model gets back, and how long the scorers' trial may be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from likelier.scoring import attach_scorer, collate
+from likelier.scoring.attention import install_attention, restore_attention
+from tests.helpers.architectures import group, random_tokens, tiny
+
+
+def test_what_rows_bring_comes_through_to_the_last_digit() -> None:
+    pairs = [
+        replace(group([5, 6], [7], [8]), weight=0.1 + number, margin=number / 3, flip_chance=0.7 / (1 + number))
+        for number in range(3)
+    ]
+    batch = collate([replace(one, ref_logps=(-1 / 3, -2 / 3)) for one in pairs[:1]])
+    assert batch.ref_logps is not None and batch.ref_logps.tolist() == [-1 / 3, -2 / 3]
+    batch = collate(pairs)
+    for held, name in ((batch.weights, "weight"), (batch.margins, "margin"), (batch.flip_chances, "flip_chance")):
+        assert held is not None and held.tolist() == [getattr(one, name) for one in pairs]
+    rows = [group([5, 6], [7], [8], desirable=bool(number)) for number in range(2)]
+    for answers, weighs in (("all", True), ("own", True), ("partners", False)):
+        batch = collate(rows, answers=answers)  # type: ignore[arg-type]
+        assert (batch.weights is not None) == weighs and batch.margins is batch.flip_chances is None
+
+
+@pytest.mark.parametrize("names", [("sdpa", "eager"), ("eager", "sdpa")])
+def test_two_models_of_one_kind_get_each_its_own_attention_back(names: tuple[str, str]) -> None:
+    models = [tiny("llama, tied", attn_implementation=name) for name in names]
+    for model in models:
+        install_attention(model)
+    found = [model.config._attn_implementation for model in models]
+    assert len(set(found)) == 2
+    for model in models:
+        install_attention(model)  # once more changes nothing
+    assert [model.config._attn_implementation for model in models] == found
+    for model, name in zip(models, names, strict=True):
+        restore_attention(model)
+        assert model.config._attn_implementation == name
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_the_trial_is_no_longer_than_the_model_can_read(name: str) -> None:
+    """40 positions, each with a row of its own; without any row to be scored the trial makes one up."""
+    length = {"n_positions": 40} if name == "gpt2" else {"max_position_embeddings": 40}
+    assert attach_scorer(tiny(name, **length)).name == "shared-prefix"
+    short = group(random_tokens(1, 20), random_tokens(2, 12), random_tokens(3, 9))
+    assert attach_scorer(tiny(name, **length), groups=[short]).name == "shared-prefix"
+
+
+def test_a_plain_score_is_its_dtypes_own() -> None:
+    model = tiny("llama, tied").to(torch.bfloat16)
+    attach_scorer(model, scorer="plain")
+    with torch.no_grad():
+        scores = model(batch=collate([group([5, 6], [7, 8], [9])]))
+    assert scores.lengths.tolist() == [2, 1] and scores.answer_of.tolist() == [0, 0, 1]
+    assert torch.equal(scores.logps, torch.stack([scores.token_logps[:2].sum(), scores.token_logps[2]]))
