@@ -71,7 +71,11 @@ class StepSampler:
         return units
 
     def _steps(self, units: Sequence[list[int]]) -> Iterator[list[int]]:
-        """Close a step at each multiple of the batch size, but leave a unit for every step to come."""
+        """Close a step at each multiple of the batch size, but leave a unit for every step to come.
+
+        Prompts of 3, 3 and 2 groups with a batch size of 4 are two steps, of 6 and of 2 groups. Sizes are counted from
+        the epoch's start, so that a step over the size is followed by one under it.
+        """
         step: list[int] = []
         taken = made = 0
         for left, unit in zip(reversed(range(len(units))), units, strict=True):
@@ -101,6 +105,8 @@ def padded_micro_batches(groups: Sequence[Group], token_budget: int, *, ranks: i
     Groups are sorted by length and cut into runs, so that padding stays small. A group over the budget runs alone. With
     several `ranks` their number is a multiple of that (see `packed_micro_batches`).
     """
+    # Filled to the budget, the runs tell how few will do. Then the smallest limit that needs no more of them is
+    # searched: like runs in place of full ones and a small rest.
     ordered = sorted(groups, key=lambda group: -group.longest)
     fewest = len(_runs(ordered, token_budget))
     count = math.ceil(fewest / ranks) * ranks
@@ -152,6 +158,9 @@ def packed_micro_batches(groups: Sequence[Group], token_budget: int, *, ranks: i
     and a prompt whose groups are over it (and over twice the prompt) is cut. With several `ranks` their number is a
     multiple of that, so that rank r takes every `ranks`-th from r; some may then be empty.
     """
+    # Counts are tried from the provable minimum up to what best-fit decreasing needs. At each the units are dealt out
+    # evenly; the first count at which the fullest bin keeps to the budget wins. Only where no even deal fits are bins
+    # filled one by one.
     units = sorted(_prompt_units(groups, token_budget), key=lambda unit: -unit.tokens)
     tightest = _best_fit(units, token_budget)
     most, fewest = len(tightest), _least_bins([unit.tokens for unit in units], token_budget)
@@ -164,7 +173,8 @@ def packed_micro_batches(groups: Sequence[Group], token_budget: int, *, ranks: i
 def _least_bins(sizes: Sequence[int], token_budget: int) -> int:
     """A number of bins below which no way of packing gets (sizes: largest first).
 
-    By the sum, and by number: of sizes above the budget / (k + 1), no bin takes more than k.
+    By the sum, and by number: of sizes above the budget / (k + 1), no bin takes more than k. Five sizes of 40 under a
+    budget of 100 hold 200, two bins by the sum; but a bin takes two of them, so that it must be three.
     """
     least = max(1, math.ceil(sum(min(size, token_budget) for size in sizes) / token_budget))
     for taken, size in enumerate(sizes, 1):
@@ -209,7 +219,7 @@ def _fed(group: Group) -> Iterator[tuple[bytes, int]]:
 def _best_fit(units: Sequence[_Unit], token_budget: int) -> list[list[Group]]:
     """Best-fit decreasing: each unit (largest first) into the fullest bin that still takes it. Fullest bins first."""
     bins: list[list[Group]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, bin), sorted
+    room: list[tuple[int, int]] = []  # (tokens left, bin), sorted: the first with enough left is the fullest that fits
     for unit in units:
         place = bisect_left(room, (unit.tokens, 0))
         if place < len(room):
@@ -224,10 +234,10 @@ def _best_fit(units: Sequence[_Unit], token_budget: int) -> list[list[Group]]:
 
 def _fits_evenly(units: Sequence[_Unit], count: int, token_budget: int) -> bool:
     """Whether the bins of `_balanced` keep to the budget."""
-    loads = [0] * count
+    loads = [0] * count  # a heap of equal loads; the emptiest bin stands first. Which units a bin holds does not matter
     for unit in units:
         load = heapreplace(loads, loads[0] + unit.tokens)
-        if load and load + unit.tokens > token_budget:
+        if load and load + unit.tokens > token_budget:  # a unit over the budget may lie alone
             return False
     return True
 

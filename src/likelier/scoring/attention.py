@@ -137,6 +137,7 @@ def shared_prefix_attention(
             k, v = torch.cat([trunk_k, k], dim=2), torch.cat([trunk_v, v], dim=2)
         else:
             trunks[segment.start] = (k, v)
+        # A window as long as the segment hides nothing, and without one a trunk needs no mask.
         window = sliding_window if sliding_window is not None and sliding_window < segment.keys else None
         if plain:
             attended.append(_attend(q, k, v, segments, segment, window, scale))
@@ -153,6 +154,8 @@ def has_varlen_kernel(query: Tensor) -> bool:
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, segments: Segments, segment: Segment, window: int | None, scale: float
 ) -> Tensor:
+    # `is_causal` lines the first query up with the first key. A branch's queries are the last of its keys, behind the
+    # trunk's, so it takes a mask that says so.
     causal = segment.trunk_length == 0 and window is None
     mask = None if causal else segments.mask(segment, window)
     grouped = q.shape[1] != k.shape[1]
@@ -168,7 +171,7 @@ def _attend_in_full(
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     scores = scores.masked_fill(~mask, float("-inf"))
-    if sinks is not None:
+    if sinks is not None:  # one more key in the softmax, whose weight is then dropped: it has no value to give
         scores = torch.cat([scores, sinks.to(scores).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)], dim=3)
     return scores.softmax(3)[..., : k.shape[2]].to(v.dtype) @ v
 
@@ -188,7 +191,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale
         index.longest_query,
         index.longest_keys,
         scale=scale,
-        window_size=(-1 if window is None else window - 1, 0),
+        window_size=(-1 if window is None else window - 1, 0),  # how far to the left, not counting itself; and right
         enable_gqa=query.shape[1] != key.shape[1],
     )
     assert isinstance(attended, Tensor)

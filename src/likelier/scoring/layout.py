@@ -2,7 +2,15 @@
 
 The row is trunk, branch, branch, …, next trunk, …: a trunk is a prompt with whatever its answers begin with in common,
 a branch is the rest of one answer. A branch's positions go on from its trunk's end, and it sees its trunk and itself.
-The last token of an answer is never fed: it predicts nothing that is scored.
+The last token of an answer is never fed: it predicts nothing that is scored. Take "what is a pet ?" with the answers
+"the cat sat END" and "the dog ran END", and "is it ?" with "yes END":
+
+    row        what is a pet ?   the | cat sat | dog ran | is it ?   yes
+    positions  0    1  2 3   4   5   | 6   7   | 6   7   | 0  1  2   3
+    predicts                 the cat | sat END | ran END |       yes END
+                                 dog
+
+An answer alone under its prompt is all trunk: its branch would be empty, and is left out.
 """
 
 from __future__ import annotations
@@ -53,7 +61,7 @@ class Segments:
 
     def mask(self, segment: Segment, window: int | None) -> Tensor:
         """(queries, keys) bool, true where a query sees a key: causal by position, within `window` tokens."""
-        key = (segment.length, segment.trunk_length, window)
+        key = (segment.length, segment.trunk_length, window)  # segments of one shape share a mask, and layers do
         if key not in self._masks:
             queries = torch.arange(segment.trunk_length, segment.keys, device=self.device)[:, None]
             keys = torch.arange(segment.keys, device=self.device)
@@ -74,6 +82,7 @@ class Segments:
         def span(start: int, length: int) -> Tensor:
             return torch.arange(start, start + length)
 
+        # A branch's keys lie in two places of the row, with other branches between: they are gathered into one.
         queries = [segment.length for segment in self.segments]
         keys = [segment.keys for segment in self.segments]
         spans = [(span(s.trunk_start, s.trunk_length), span(s.start, s.length)) for s in self.segments]
@@ -127,7 +136,7 @@ class _Row:
         """
         if wanted is None:
             wanted = torch.ones(len(targets), dtype=torch.bool)
-        numbers = self.scored + wanted.cumsum(0) - 1
+        numbers = self.scored + wanted.cumsum(0) - 1  # one that is not wanted gets its neighbour's, which nobody reads
         self.sources.append(sources[wanted])
         self.targets.append(targets[wanted])
         self.scored += int(wanted.sum())
@@ -165,6 +174,8 @@ def _lay_prompt(
     common = common_beginning(answers)
     trunk = row.feed(torch.cat([prompt, answers[0][:common]]), None)
     end = trunk.start + trunk.length - 1
+    # A token is predicted at the place before its own. The common tokens are the trunk's last, so the places
+    # `end - common` up to `end - 1` predict them, once for all answers. `end` predicts every answer's first own token.
     shared = row.score(torch.arange(end - common, end), answers[0][:common], _any(masks, common))
     for answer, mask in zip(answers, masks, strict=True):
         branch = row.feed(answer[common:-1], trunk)
