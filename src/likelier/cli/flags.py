@@ -9,22 +9,8 @@ from typing import Any, Literal
 
 from likelier.data.options import ChatOptions
 from likelier.models.options import LoraOptions
-from likelier.training.config import RunOptions, hyperparameter_fields
+from likelier.training.config import RunOptions, hyperparameter_fields, hyperparameter_help
 from likelier.training.options import TrainingOptions
-
-_HYPERPARAMETER_HELP = {
-    "beta": "inverse temperature: per nat of an answer's log-ratio; for simpo and sigmoid_norm per token",
-    "tau": "strength of the regularization: the target margin is 1 / (2 tau)",
-    "length_normalize": "mean instead of summed log-ratios in ipo",
-    "gamma_beta_ratio": "target margin of simpo in nats a token",
-    "nll_weight": "adds this weight times the chosen answer's negative log-likelihood per token",
-    "penalty": "nats of margin that dpop takes for each nat that the chosen answer loses",
-    "label_smoothing": "chance that a label is wrong (conservative form)",
-    "flip_probability": "chance that a label is flipped (unbiased form)",
-    "desirable_weight": "weight of desirable rows",
-    "undesirable_weight": "weight of undesirable rows",
-    "allow_small_beta": "let simpo run with a beta below 1",
-}
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +22,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         _flag(
             group,
             name,
-            f"{_HYPERPARAMETER_HELP[name]} ({defaults})",
+            f"{hyperparameter_help(owners)} ({defaults})".replace("%", "%%"),
             isinstance(next(iter(owners.values())).default, bool),
         )
     add_section_flags(parser.add_argument_group("conversations"), ChatOptions)

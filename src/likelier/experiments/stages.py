@@ -32,7 +32,6 @@ from likelier.utils.versions import versions
 
 # The model, its precision and where everything goes belong to the whole; a stage cannot have its own.
 _OF_THE_WHOLE = ["model", "output", "dtype", "resume", "push_to_hub", *(item.name for item in fields(LoraOptions))]
-_OF_A_STAGE = ["method", "reference", *hyperparameter_fields()]
 _WITH_REFERENCE_ONLY = ("reference_scores", "reference_store")
 
 
@@ -69,7 +68,7 @@ def parse_stages(values: Mapping[str, Any]) -> StagedConfig:
     for name in ("model", "output"):
         if not isinstance(shared.get(name), str) or not shared[name]:
             raise ConfigError(f"{name} is missing; it stands outside stages")
-    for name in _OF_A_STAGE:
+    for name in ("method", "reference", *hyperparameter_fields()):  # which belong to a stage
         if name in shared:
             raise ConfigError(f"{name} belongs to a single stage: move it into that block of stages")
     stages: list[Stage] = []

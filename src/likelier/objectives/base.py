@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -157,6 +157,11 @@ class Objective:
     def hyperparameters(self) -> dict[str, object]:
         """Name and value of each hyperparameter."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def hyperparameter(default: Any, text: str, *, kw_only: bool = False) -> Any:
+    """A dataclass field with a help text, which its flag shows; of several methods with that name the first one's."""
+    return field(default=default, metadata={"help": text}, kw_only=kw_only)
 
 
 def require(condition: bool, method: str, name: str, value: object, wanted: str) -> None:

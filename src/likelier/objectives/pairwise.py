@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
 from likelier.objectives import advised, losses
 from likelier.objectives.advice import Advice
-from likelier.objectives.base import LogRatioReward, Objective, Scored, require, require_chance
+from likelier.objectives.base import LogRatioReward, Objective, Scored, hyperparameter, require, require_chance
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,9 @@ class _Paired(Objective):
     log-likelihood per token, which keeps its probability from falling (RPO, arXiv 2404.19733).
     """
 
-    nll_weight: float = field(default=0.0, kw_only=True)
+    nll_weight: float = hyperparameter(
+        0.0, "adds this weight times the chosen answer's negative log-likelihood per token", kw_only=True
+    )
 
     def __post_init__(self) -> None:
         require(self.nll_weight >= 0, self.method, "nll_weight", self.nll_weight, "at least 0")
@@ -53,7 +55,9 @@ class _Paired(Objective):
 class _LogRatioPair(LogRatioReward, _Paired):
     """Shared by the methods for pairs whose logged reward is `beta` times the summed log-ratio."""
 
-    beta: float = 0.1
+    beta: float = hyperparameter(
+        0.1, "inverse temperature: per nat of an answer's log-ratio; for simpo and sigmoid_norm per token"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,7 +76,7 @@ class DPO(_LogRatioPair):
     advice: ClassVar[Advice] = advised.DPO
     takes_margins: ClassVar[bool] = True
     takes_soft_labels: ClassVar[bool] = True
-    label_smoothing: float = 0.0
+    label_smoothing: float = hyperparameter(0.0, "chance that a label is wrong (conservative form)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,7 +99,7 @@ class RobustDPO(_LogRatioPair):
     method: ClassVar[str] = "robust"
     source: ClassVar[str] = "arXiv 2403.00409"
     advice: ClassVar[Advice] = advised.ROBUST
-    flip_probability: float = 0.1
+    flip_probability: float = hyperparameter(0.1, "chance that a label is flipped (unbiased form)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,7 +196,7 @@ class DPOP(_LogRatioPair):
 
     method: ClassVar[str] = "dpop"
     source: ClassVar[str] = "arXiv 2402.13228"
-    penalty: float = 5.0
+    penalty: float = hyperparameter(5.0, "nats of margin that dpop takes for each nat that the chosen answer loses")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -226,8 +230,8 @@ class IPO(_Paired):
     has_target: ClassVar[bool] = True
     takes_margins: ClassVar[bool] = True
     takes_soft_labels: ClassVar[bool] = True
-    tau: float | None = None
-    length_normalize: bool = True
+    tau: float | None = hyperparameter(None, "strength of the regularization: the target margin is 1 / (2 tau)")
+    length_normalize: bool = hyperparameter(True, "mean instead of summed log-ratios in ipo")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -292,9 +296,9 @@ class SimPO(_Paired):
     learning_rate: ClassVar[float] = 6e-7
     learning_rate_source: ClassVar[str] = "SimPO paper, Llama-3-8B-Base"
     beta: float = 2.0
-    gamma_beta_ratio: float = 0.5
+    gamma_beta_ratio: float = hyperparameter(0.5, "target margin of simpo in nats a token")
     label_smoothing: float = 0.0
-    allow_small_beta: bool = False
+    allow_small_beta: bool = hyperparameter(False, "let simpo run with a beta below 1")
 
     def __post_init__(self) -> None:
         super().__post_init__()

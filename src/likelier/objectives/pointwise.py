@@ -11,7 +11,7 @@ from torch import Tensor
 
 from likelier.objectives import advised, losses
 from likelier.objectives.advice import Advice
-from likelier.objectives.base import DataKind, LogRatioReward, Objective, Scored, require
+from likelier.objectives.base import DataKind, LogRatioReward, Objective, Scored, hyperparameter, require
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class KTO(LogRatioReward, Objective):
     learning_rate: ClassVar[float] = 2e-6
     learning_rate_source: ClassVar[str] = "KTO paper: 2 to 10 times DPO's"
     beta: float = 0.1
-    desirable_weight: float = 1.0
-    undesirable_weight: float = 1.0
+    desirable_weight: float = hyperparameter(1.0, "weight of desirable rows")
+    undesirable_weight: float = hyperparameter(1.0, "weight of undesirable rows")
 
     def __post_init__(self) -> None:
         require(self.beta > 0, self.method, "beta", self.beta, "above 0")

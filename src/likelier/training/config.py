@@ -92,6 +92,12 @@ def hyperparameter_fields() -> dict[str, dict[str, Field[Any]]]:
     return found
 
 
+def hyperparameter_help(owners: Mapping[str, Field[Any]]) -> str:
+    """What the first of the methods that have a hyperparameter says of it."""
+    told = (item.metadata["help"] for item in owners.values() if "help" in item.metadata)
+    return next(told, f"of {', '.join(owners)}")
+
+
 def parse(values: Mapping[str, Any]) -> RunConfig:
     """Make a run from named values (dashes or underscores). Raises `ConfigError` naming the option and the mend."""
     named = {str(name).replace("-", "_"): value for name, value in values.items()}

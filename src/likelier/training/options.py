@@ -6,11 +6,13 @@ that was left alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from likelier.data.options import option
 from likelier.data.weighting import Signals
+from likelier.objectives import METHODS
 from likelier.training.trainer_block import DDP_ARGUMENTS, check_trainer_block
 from likelier.utils.errors import ConfigError, nearest
 
@@ -228,17 +230,24 @@ def refuse_signal_options(objective: Any, options: TrainingOptions) -> None:
     """Votes, weights and margins that the method (an `Objective`) cannot use are an error that names those that can."""
     method = objective.method
     if options.use_margins is not None and not objective.takes_margins:
-        raise ConfigError(f"{method} has no place for a margin; drop use_margins, or take dpo, ipo or simpo")
+        takers = [name for name, one in METHODS.items() if one.takes_margins]
+        raise ConfigError(f"{method} has no place for a margin; drop use_margins, or take {_named(takers, 'or')}")
     if options.use_votes == "soft":
         if not objective.takes_soft_labels:
+            takers = [name for name, one in METHODS.items() if one.takes_soft_labels]
             raise ConfigError(
-                f"{method} has no place for soft labels; use_votes=weight works with every method, soft with dpo, ipo, "
-                "simpo and sigmoid_norm"
+                f"{method} has no place for soft labels; use_votes=weight works with every method, soft with "
+                f"{_named(takers, 'and')}"
             )
         for name in ("label_smoothing", "nll_weight"):
             if getattr(objective, name, 0):
                 value = getattr(objective, name)
                 raise ConfigError(f"use_votes=soft and {name}={value} contradict each other; drop one of them")
+
+
+def _named(methods: Sequence[str], link: str) -> str:
+    *first, last = methods
+    return f"{', '.join(first)} {link} {last}"
 
 
 def with_changes(options: TrainingOptions, changes: dict[str, Any]) -> TrainingOptions:
