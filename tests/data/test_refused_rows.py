@@ -12,7 +12,7 @@ from likelier.data.options import ChatOptions
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.records import Message, Pair, Source
 from likelier.data.rendering import render
-from likelier.data.shared_ids import sharing_ids
+from likelier.data.token_cache import sharing_ids
 from likelier.data.tokenize import tokenize_records
 from likelier.utils.errors import ConfigError, DataError, LikelierWarning
 from tests.helpers.support import CHATML, tiny_tokenizer

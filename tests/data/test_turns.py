@@ -13,9 +13,8 @@ from likelier.data.load import load_preferences
 from likelier.data.options import ChatOptions
 from likelier.data.prepare import prepare_data
 from likelier.data.records import Message, Pair, Record, answers_of, to_demonstrations, to_labels
-from likelier.data.shared_ids import sharing_ids
 from likelier.data.sources import NamedRows, stream_rows
-from likelier.data.token_cache import TokenFolder
+from likelier.data.token_cache import TokenFolder, sharing_ids
 from likelier.data.tokenize import Group, Tokenized, tokenize_records
 from likelier.data.turns import joined
 from likelier.utils.errors import ConfigError

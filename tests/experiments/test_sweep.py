@@ -23,7 +23,7 @@ from likelier.cli import main as cli
 from likelier.data import tokenize
 from likelier.data.load import load_preferences
 from likelier.data.records import Labelled, Pair, Record, to_labels
-from likelier.data.shared_ids import sharing_ids
+from likelier.data.token_cache import sharing_ids
 from likelier.data.tokenize import Tokenized, tokenize_records
 from likelier.experiments.sweep.data import load_shared, loose_prompt
 from likelier.experiments.sweep.plan import SweepPlan, plan_sweep, seeds_of

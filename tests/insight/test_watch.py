@@ -25,7 +25,8 @@ from likelier.insight.live.follow import Follower
 from likelier.insight.live.view import Pace, pace_of, seconds_left, sparkline, view_of
 from likelier.insight.verdicts import Verdict
 from likelier.runs.folder import RunFolder
-from likelier.runs.reader import RunReader, is_held
+from likelier.runs.lock import is_held
+from likelier.runs.reader import RunReader
 from likelier.utils import terminal as drawing
 from likelier.utils.errors import RunFolderError
 from likelier.utils.terminal import Display, counting

@@ -18,9 +18,8 @@ from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.ownership import take_away_begun
 from likelier.runs.reader import read_run
 from likelier.scoring.reference.store import ReferenceStore
-from likelier.utils.durable import append_line, flaw_of, moved_when_whole, seal
 from likelier.utils.errors import RunFolderError
-from likelier.utils.files import below, made_anew
+from likelier.utils.files import append_line, below, flaw_of, made_anew, moved_when_whole, seal
 from tests.helpers.small_runs import SmallRuns, pair_rows, train, write_card, write_rows
 
 FILES = ["run.json", "metrics.jsonl", "audit.json", "README.md"]

@@ -19,16 +19,14 @@ import yaml
 from likelier.cli import main as cli
 from likelier.data import archives
 from likelier.data.load import load_preferences
-from likelier.data.media import without_decoding
-from likelier.data.sources import read_rows
+from likelier.data.sources import read_rows, without_decoding
 from likelier.insight.audit.page import as_html as audit_page
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.hub import published_files
 from likelier.runs.model_card import model_card
 from likelier.runs.reader import read_run
-from likelier.utils.durable import seal
 from likelier.utils.errors import DataError, LikelierWarning, RunFolderError
-from likelier.utils.files import below, cache_folder, write_whole
+from likelier.utils.files import below, cache_folder, seal, write_whole
 from tests.helpers.report_runs import EVIL
 from tests.helpers.small_runs import SmallRuns, read_card, train, write_card, write_rows
 from tests.insight.test_report import Page

@@ -19,9 +19,8 @@ from likelier.models.policy import load_policy
 from likelier.runs.folder import RunFolder
 from likelier.runs.ownership import take_away_begun
 from likelier.training.origin import origin_of
-from likelier.utils.durable import flaw_of, seal
 from likelier.utils.errors import ConfigError, RunFolderError
-from likelier.utils.files import is_stream, local, write_whole
+from likelier.utils.files import flaw_of, is_stream, local, seal, write_whole
 from likelier.utils.outputs import check_output
 from tests.helpers.small_runs import SmallRuns
 

@@ -29,8 +29,8 @@ from likelier.runs.reader import read_run
 from likelier.training.nonfinite import _rows
 from likelier.training.step import StepPart, StepResult
 from likelier.training.stop_signals import Interrupted
-from likelier.utils.durable import append_line, flaw_of, seal
 from likelier.utils.errors import LikelierWarning, RunFolderError, TrainingError
+from likelier.utils.files import append_line, flaw_of, seal
 from tests.helpers.small_runs import pair_rows, save_tiny, write_rows
 from tests.helpers.support import chat_pairs, labelled_rows, logged, tiny_policy
 

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from likelier.models.sharding import ShardedCheckpoint, _rows, save_shards
 from likelier.runs.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
 from likelier.utils.distributed import ALONE
-from likelier.utils.durable import flaw_of, moved_when_whole, seal
 from likelier.utils.errors import LikelierWarning, RunFolderError
-from likelier.utils.files import write_whole
+from likelier.utils.files import flaw_of, moved_when_whole, seal, write_whole
 from tests.helpers.slices import recut
 from tests.helpers.support import tiny_model
 

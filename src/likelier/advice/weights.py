@@ -15,9 +15,8 @@ from likelier.models.layers import causal_model
 from likelier.models.loading import DEMO_MODEL, demo_model_folder, locate
 from likelier.models.options import LoraOptions
 from likelier.models.safe_loading import read_config, reading, say_what_a_file_names
-from likelier.utils.durable import read_object
 from likelier.utils.errors import ConfigError, ModelError
-from likelier.utils.files import local
+from likelier.utils.files import local, read_object
 
 # NF4 with double quantization (bitsandbytes): half a byte a weight, a byte for each block of 64, and four bytes for
 # each 256 of those blocks.

@@ -23,8 +23,7 @@ from likelier.data.options import ChatOptions
 from likelier.data.plain import TextKind, encode, kind_of_answer
 from likelier.data.records import Message, Pair, Record, Source, TokenIds, Unusable, UnusableRows, answers_of
 from likelier.data.rendering import RowRefused, Then, check_template, render
-from likelier.data.shared_ids import ids_in_common
-from likelier.data.token_cache import RecordIds, TokenFolder, no_ids
+from likelier.data.token_cache import RecordIds, TokenFolder, ids_in_common, no_ids
 from likelier.data.too_long import over_limit, surely_too_long
 from likelier.data.turns import as_trained, begins_answer, check_begun, common_prefix, edges, joined, turn_masks
 from likelier.data.unknown import Unknown

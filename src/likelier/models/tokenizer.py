@@ -14,9 +14,8 @@ from likelier.models.safe_loading import (
     say_what_a_file_names,
     try_out,
 )
-from likelier.utils.durable import read_object
 from likelier.utils.errors import ModelError
-from likelier.utils.files import local
+from likelier.utils.files import local, read_object
 
 
 def tokenizer_of(name: str) -> tuple[Any, int]:

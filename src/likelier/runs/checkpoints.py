@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from likelier.utils.console import warn
-from likelier.utils.durable import flaw_of, read_object, seal
 from likelier.utils.errors import RunFolderError
-from likelier.utils.files import refuse_link, sync_folder
+from likelier.utils.files import flaw_of, read_object, refuse_link, seal, sync_folder
 
 FINGERPRINT = "fingerprint.json"
 ORIGIN = {

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from likelier.runs.lock import LOCK, is_held
 from likelier.utils.console import speaks
 from likelier.utils.errors import LikelierError
 
-_MADE = (".lock", "run.json", "audit.json")  # what a run, stages or a sweep write before there is a result
+_MADE = (LOCK, "run.json", "audit.json")  # what a run, stages or a sweep write before there is a result
 
 
 @contextmanager
@@ -31,22 +31,10 @@ def nothing_left(folder: Path, has_begun: Callable[[], bool]) -> Iterator[None]:
 
 def _take_away(folder: Path, before: set[str], missing: list[Path]) -> None:
     """Nothing is touched where another run has the folder by now, nor what a run does not make before its results."""
-    if folder.is_dir() and _is_free(folder / ".lock"):
+    if folder.is_dir() and not is_held(folder):
         for entry in folder.iterdir():
             if entry.name not in before and (entry.name in _MADE or entry.match(".*.tmp")) and entry.is_file():
                 entry.unlink()
     for place in missing:
         if place.is_dir() and not any(place.iterdir()):
             place.rmdir()
-
-
-def _is_free(lock: Path) -> bool:
-    """Whether no run holds the lock; this one's is released already."""
-    if not lock.exists():
-        return True
-    with open(lock, "rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True

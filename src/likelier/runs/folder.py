@@ -8,9 +8,7 @@ the run, and says what is still whole.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,12 +18,23 @@ from typing import Any
 from likelier.data.records import UnusableRows
 from likelier.runs.card import checked_card
 from likelier.runs.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
+from likelier.runs.lock import LOCK, FolderLock
 from likelier.runs.ownership import refuse_links, stranger_in, take_away_temporary, was_begun
 from likelier.runs.written import written_in
 from likelier.utils.console import warn
-from likelier.utils.durable import append_line, cause_of_failed_write, moved_when_whole, read_object
 from likelier.utils.errors import RunFolderError
-from likelier.utils.files import below, local, refuse_link, require_utf8, sync_file, write_whole
+from likelier.utils.files import (
+    append_line,
+    below,
+    cause_of_failed_write,
+    local,
+    moved_when_whole,
+    read_object,
+    refuse_link,
+    require_utf8,
+    sync_file,
+    write_whole,
+)
 from likelier.utils.redaction import without_secrets
 from likelier.utils.strict_json import encodable
 
@@ -40,8 +49,8 @@ class RunFolder:
     """A folder that holds one run."""
 
     def __init__(self, path: str | Path) -> None:
-        self._lock: int | None = None  # first, for `__del__`
         self.path = local(path)
+        self._lock = FolderLock(self.path)
         self.checkpoints = Checkpoints(self.path / "checkpoints")
 
     @property
@@ -111,22 +120,17 @@ class RunFolder:
         require_utf8(self.path, "the output")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            is_free = self._lock.take()
         except OSError as error:
             raise RunFolderError(
                 f"{self.path} cannot be written: {error.strerror or error}; name another output"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.close()
-            raise RunFolderError(
-                f"{self.path} is in use by another run; wait for it, or name another output"
-            ) from error
+        if not is_free:
+            raise RunFolderError(f"{self.path} is in use by another run; wait for it, or name another output")
 
     def open(self, *, resume: bool) -> None:
         """`lock` it. Raises `RunFolderError` if it is not free, or holds nothing to resume from."""
-        if not (self.path / ".lock").exists():
+        if not (self.path / LOCK).exists():
             self.check(resume=resume)  # what is refused leaves not even a lock
         self.lock()
         try:
@@ -139,12 +143,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Release the lock."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __del__(self) -> None:
-        self.close()
+        self._lock.release()
 
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:
@@ -171,13 +170,7 @@ class RunFolder:
 
     def _require_itself(self) -> None:
         """Raises `RunFolderError` where the path leads to another folder than the locked one, or to none."""
-        if self._lock is None:
-            return
-        try:
-            is_same = os.path.samestat(os.fstat(self._lock), (self.path / ".lock").stat())
-        except OSError:
-            is_same = False
-        if not is_same:
+        if self._lock.is_lost():
             raise RunFolderError(
                 f"{self.path} is lost: it was deleted, moved or unmounted while the run wrote into it. Nothing is "
                 "written in its place; bring it back and use --resume, or begin a new run"
@@ -342,7 +335,7 @@ class RunFolder:
             with self.writing(f"checkpoints/step-{step}"):
                 yield
         except BaseException:
-            if self._lock is not None:
+            if self._lock.is_taken:
                 shutil.rmtree(self.checkpoints.staging, ignore_errors=True)
             raise
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from likelier.utils.durable import NEW_FILES, read_object
-from likelier.utils.files import refuse_link, refuse_links_below
+from likelier.runs.lock import LOCK
+from likelier.utils.files import NEW_FILES, read_object, refuse_link, refuse_links_below
 
 _BEFORE_RESULTS = ("run.json", "audit.json")
 _FOLDERS = ("evaluations", "skipped", "checkpoints", NEW_FILES)
@@ -57,7 +57,7 @@ def take_away_begun(folder: Path) -> None:
     if not was_begun(folder):
         return
     refuse_links(folder)
-    for entry in (*_made_by_runs(folder), folder / ".lock"):
+    for entry in (*_made_by_runs(folder), folder / LOCK):
         _remove(entry, own_only=entry.name != NEW_FILES)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from likelier.runs.card import checked_account, checked_card, checked_evaluation, checked_line, checked_skipped
 from likelier.runs.folder import RunFolder, final_folder
+from likelier.runs.lock import is_held
 from likelier.runs.ownership import refuse_links
 from likelier.runs.written import Written, what_changed, written_files, written_in
 from likelier.utils.console import warn
@@ -243,15 +243,3 @@ def without_prefix(row: Row) -> dict[str, Any]:
 def _column(rows: Iterable[Row], name: str) -> tuple[list[int], list[float]]:
     known = [(row.get("step", 0), row[name]) for row in rows if isinstance(row.get(name), (int, float))]
     return [step for step, _ in known], [float(value) for _, value in known]
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a process of this machine holds the folder's lock: it trains there."""
-    try:
-        with open(folder / ".lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

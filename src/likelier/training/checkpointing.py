@@ -22,8 +22,8 @@ from likelier.models.sharding import SHARDS, Gathering, ShardedCheckpoint, gathe
 from likelier.runs.folder import RunFolder
 from likelier.training.options import TrainingOptions
 from likelier.utils.distributed import Ranks
-from likelier.utils.durable import read_object
 from likelier.utils.errors import LikelierError, RunFolderError, TrainingError, whole_reason
+from likelier.utils.files import read_object
 
 _PROGRESS = "progress.json"
 _SCHEDULER = "scheduler.pt"  # as transformers calls it

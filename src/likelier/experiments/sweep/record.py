@@ -13,9 +13,8 @@ from likelier.data.dates import now
 from likelier.experiments.sweep.plan import SweepPlan
 from likelier.runs.card import SWEEP_TO_GO_ON, checked
 from likelier.training.config import RunConfig
-from likelier.utils.durable import read_object
 from likelier.utils.errors import RunFolderError
-from likelier.utils.files import refuse_link, write_whole
+from likelier.utils.files import read_object, refuse_link, write_whole
 from likelier.utils.redaction import without_secrets
 from likelier.utils.strict_json import encodable
 from likelier.utils.versions import versions

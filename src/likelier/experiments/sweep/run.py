@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from likelier.data.dates import as_of, now
-from likelier.data.shared_ids import sharing_ids
+from likelier.data.token_cache import sharing_ids
 from likelier.experiments.sweep.data import SharedData, load_shared, say_budgets
 from likelier.experiments.sweep.plan import PlannedRun, SweepPlan
 from likelier.experiments.sweep.record import SWEEP_FILE, SweepRecord

@@ -10,9 +10,8 @@ from typing import Any
 
 from likelier.runs.card import SWEEP, checked
 from likelier.runs.reader import Run, read_run
-from likelier.utils.durable import read_object
 from likelier.utils.errors import ConfigError, RunFolderError
-from likelier.utils.files import base_names, below, local, refuse_link
+from likelier.utils.files import base_names, below, local, read_object, refuse_link
 from likelier.utils.redaction import without_secrets
 
 SWEEP_FILE = "sweep.json"

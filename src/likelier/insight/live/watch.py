@@ -11,7 +11,8 @@ from typing import Any
 from likelier.insight.live.follow import Follower, last_written
 from likelier.insight.live.view import evaluation_line, pace_of, status_words, step_line, view_of, warning_line
 from likelier.insight.report.account import duration, unit
-from likelier.runs.reader import ChangedRunError, Run, is_held
+from likelier.runs.lock import is_held
+from likelier.runs.reader import ChangedRunError, Run
 from likelier.utils.console import put, say
 from likelier.utils.errors import RunFolderError
 

@@ -14,9 +14,8 @@ from likelier.insight.pages.charts import number
 from likelier.runs.method import method_facts
 from likelier.runs.model_card import base_model_id
 from likelier.runs.reader import Row, Run
-from likelier.utils.durable import read_object
 from likelier.utils.errors import RunFolderError
-from likelier.utils.files import base_names, refuse_link
+from likelier.utils.files import base_names, read_object, refuse_link
 from likelier.utils.shell import CODE, names_code, quoted
 from likelier.utils.yaml_text import as_yaml, comment
 
