@@ -86,7 +86,7 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
     import torch
 
     from likelier import PreferenceTrainer, load_policy
-    from likelier.advice.memory import plan_memory
+    from likelier.advice.memory import planner_for
     from likelier.advice.trace import Row
     from likelier.models.options import LoraOptions
     from likelier.objectives import METHODS
@@ -113,18 +113,17 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
         lengths = [Row(len(group.prompt), tuple(map(len, group.answers))) for group in trainer.train_groups]
         trainer.train()
     measured = in_kilobytes("VmHWM") - before
-    plan = plan_memory(
+    plan = planner_for(
         model,
         method=setting["method"],
         lora=lora,
         dtype="float32",
         device="cpu",
-        token_budget=setting["token_budget"],
         activation_checkpointing=setting.get("checkpointing", False),
         reference_scores=scores,
         batch_size=setting["batch_size"],
         rows=lengths,
-    )
+    ).plan(setting["token_budget"])
     parts = {name: round(size / 1e6) for name, size in plan.parts.items()}
     return {"planned": plan.peak / 1e6, "measured": measured * 1024 / 1e6, "before": before * 1024 / 1e6, **parts}
 

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from likelier.data.mismatched import data_hash
-from likelier.data.packing import StepSampler, packed_micro_batches, shared_tokens
+from likelier.data.packing import StepSampler, _prompt_units, packed_micro_batches
 from likelier.data.records import Pair, Source
 from likelier.data.token_cache import RecordIds, TokenFolder
 from likelier.data.tokenize import Group
@@ -143,7 +143,7 @@ class Balance:
     @staticmethod
     def of(plan: Sequence[Sequence[Group]], ranks: int) -> Balance:
         """Of the micro-batches of one step."""
-        loads = [shared_tokens(part) if part else 0 for part in plan]
+        loads = [_held(part) if part else 0 for part in plan]
         rounds = [loads[start : start + ranks] for start in range(0, len(loads), ranks)]
         taken = ranks * sum(max(some) for some in rounds)
         empty = sum(not part for part in plan)
@@ -186,7 +186,7 @@ def windows_table(scale: float) -> Table:
         plans = [packed_micro_batches(part, LARGER * BUDGET, ranks=ranks) for part in some]
         each = watch.lap() / sum(map(len, some)) * 1e6
         taken = [ranks * _longest_round(plan, ranks) for plan in plans]
-        held = [sum(shared_tokens(part) for part in plan if part) for plan in plans]
+        held = [sum(_held(part) for part in plan if part) for plan in plans]
         parts = sum(1 for plan in plans for part in plan if part)
         table.append(
             (f"{ranks:,}", f"{window:,}", f"{each:.1f}", f"{sum(held) / parts:,.0f}", f"{sum(held) / sum(taken):.1%}")
@@ -200,9 +200,14 @@ def _part_of(groups: Sequence[Group], window: int, rows: int = 300_000) -> list[
     return windows[:: max(1, len(groups) // rows)]
 
 
+def _held(part: Sequence[Group]) -> int:
+    """Tokens that the shared-prefix scorer holds at once, of whole prompts."""
+    return sum(unit.tokens for unit in _prompt_units(part, sys.maxsize))
+
+
 def _longest_round(plan: Sequence[Sequence[Group]], ranks: int) -> int:
     """Tokens of the fullest micro-batch, summed over rounds."""
-    loads = [shared_tokens(part) if part else 0 for part in plan]
+    loads = [_held(part) if part else 0 for part in plan]
     return sum(max(loads[start : start + ranks]) for start in range(0, len(loads), ranks))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import distributed
 
 from likelier.cli import main as cli
-from likelier.data.packing import packed_micro_batches, padded_micro_batches, padded_tokens, shared_tokens
+from likelier.data.packing import packed_micro_batches, padded_micro_batches, padded_tokens
 from likelier.data.records import Source
 from likelier.data.tokenize import Group
 from likelier.models.sharding import ShardedCheckpoint, is_sharded, save_shards, shard_policy
@@ -31,7 +31,7 @@ from likelier.utils.console import say, say_error
 from likelier.utils.distributed import ALONE, Ranks, join_ranks
 from likelier.utils.errors import ConfigError, RunFolderError
 from tests.helpers.slices import recut
-from tests.helpers.support import chat_pairs, lora_policy, tiny_model, tiny_policy
+from tests.helpers.support import chat_pairs, lora_policy, shared_tokens, tiny_model, tiny_policy
 
 
 def sized(length: int, number: int) -> Group:

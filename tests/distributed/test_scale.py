@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from likelier.data.packing import StepSampler, _least_bins, packed_micro_batches, shared_tokens
+from likelier.data.packing import StepSampler, _least_bins, packed_micro_batches
 from likelier.data.tokenize import Group
 from likelier.scoring import attach_scorer, collate
 from tests.helpers.architectures import group
-from tests.helpers.support import tiny_model
+from tests.helpers.support import shared_tokens, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 

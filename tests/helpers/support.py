@@ -168,6 +168,17 @@ def naive_logp(model: torch.nn.Module, group: Group, number: int) -> float:
     return float(sum(logps[place - 1, ids[0, place]] for place in range(start, ids.shape[1])))
 
 
+def shared_tokens(groups: Sequence[Group]) -> int:
+    """What the shared-prefix scorer holds for these groups at once: each distinct prompt and answer once."""
+    prompts = {group.prompt.tobytes(): len(group.prompt) for group in groups}
+    answers = {
+        (group.prompt.tobytes(), key): len(answer) - 1
+        for group in groups
+        for key, answer in zip(group.answer_keys, group.answers, strict=True)
+    }
+    return sum(prompts.values()) + sum(answers.values())
+
+
 def clustered(count: int, seed: int = 0) -> tuple[list[int], list[int]]:
     """(rows, right rows) of so many prompts: of very unequal sizes, mostly right or mostly wrong as a whole."""
     rng = random.Random(seed)

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from likelier.data.packing import shared_tokens
 from likelier.data.tokenize import Group
 from likelier.scoring import Batch, attention, collate
 from likelier.scoring.attention import shared_prefix_attention
 from likelier.scoring.layout import Layout, Segment, Segments, common_beginning, shared_prefix_layout
 from tests.helpers.architectures import group, hard_pairs
+from tests.helpers.support import shared_tokens
 
 TOKENS = st.integers(0, 3)  # few, so that answers begin alike
 ANSWER = st.lists(TOKENS, min_size=1, max_size=7)

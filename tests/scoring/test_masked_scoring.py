@@ -14,7 +14,7 @@ from torch import Tensor
 
 from likelier.data.masks import answer_bytes, cut_right, each_mask, together, trained_runs
 from likelier.data.mismatched import data_hash, token_hash, with_partners
-from likelier.data.packing import packed_micro_batches, shared_tokens
+from likelier.data.packing import packed_micro_batches
 from likelier.data.records import Source
 from likelier.data.tokenize import Group, Tokenized
 from likelier.objectives import METHODS
@@ -24,7 +24,7 @@ from likelier.scoring.engine import score_everywhere, score_groups
 from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.scoring.reference.store import ReferenceStore, answer_key, attach_reference
 from likelier.utils.distributed import ALONE
-from tests.helpers.support import tiny_model
+from tests.helpers.support import shared_tokens, tiny_model
 
 EXACT = 1e-10
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likelier.data.packing import packed_micro_batches, shared_tokens
+from likelier.data.packing import packed_micro_batches
 from likelier.data.tokenize import Group
 from likelier.scoring import collate
 from tests.helpers.architectures import group
+from tests.helpers.support import shared_tokens
 
 BUDGETS = st.integers(1, 120)
 RANKS = st.integers(1, 4)

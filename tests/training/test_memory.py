@@ -13,7 +13,7 @@ import torch
 
 from likelier import DPO, KTO, PreferenceTrainer
 from likelier.advice.estimate import bytes_of
-from likelier.advice.memory import MemoryPlan, plan_memory, planner_for
+from likelier.advice.memory import MemoryPlan, planner_for
 from likelier.advice.trace import Row
 from likelier.cli import main as cli
 from likelier.models.options import LoraOptions
@@ -35,8 +35,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- the plan ------------------------------------------------------------------------------------------------------
 
 
-def plan(model: Any, **more: Any) -> MemoryPlan:
-    return plan_memory(model, **{"device": "cpu", "max_length": 256, "token_budget": 1024, **more})
+def plan(model: Any, token_budget: int | None = 1024, **more: Any) -> MemoryPlan:
+    planner = planner_for(model, **{"method": "dpo", "device": "cpu", "max_length": 256, **more})
+    return planner.plan(token_budget, fit=more.get("memory") is not None)
 
 
 def test_what_is_kept_is_counted_exactly(model: Path) -> None:

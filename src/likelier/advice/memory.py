@@ -124,51 +124,6 @@ class Asked:
         return METHODS[self.method]
 
 
-def plan_memory(
-    model: str | Path | Any,
-    *,
-    method: str = "dpo",
-    lora: LoraOptions | None = None,
-    dtype: Dtype = "auto",
-    device: Device | None = None,
-    max_length: int | None = None,
-    token_budget: int | None = None,
-    memory: int | None = None,
-    activation_checkpointing: bool = False,
-    reference_scores: Literal["stored", "live"] = "stored",
-    batch_size: int = 32,
-    rows: Sequence[Row] | None = None,
-) -> MemoryPlan:
-    """Plan a run's memory.
-
-    Args:
-        model: a model's name as `load_policy` takes it, or a transformers configuration. No weights are loaded.
-        method: the objective's name.
-        lora, dtype, max_length, token_budget, activation_checkpointing, reference_scores, batch_size: as in a run.
-        device: what it will run on (default: CUDA where this machine has it).
-        memory: bytes of the device; by default this machine's.
-        rows: token lengths of the data. Without them rows at `max_length` are assumed, half prompt and half answers,
-            and micro-batches that are filled to the budget.
-
-    Raises:
-        ModelError, ConfigError: the model cannot be found, or an option is out of range.
-    """
-    planner = planner_for(
-        model,
-        method=method,
-        lora=lora,
-        dtype=dtype,
-        device=device,
-        max_length=max_length,
-        memory=memory,
-        activation_checkpointing=activation_checkpointing,
-        reference_scores=reference_scores,
-        batch_size=batch_size,
-        rows=rows,
-    )
-    return planner.plan(token_budget, fit=memory is not None)
-
-
 def planner_for(
     model: str | Path | Any,
     *,
@@ -183,7 +138,20 @@ def planner_for(
     batch_size: int = 32,
     rows: Sequence[Row] | None = None,
 ) -> Planner:
-    """What plans for different token budgets and methods are made with; the arguments are those of `plan_memory`."""
+    """What plans a run's memory, for different token budgets.
+
+    Args:
+        model: a model's name as `load_policy` takes it, or a transformers configuration. No weights are loaded.
+        method: the objective's name.
+        lora, dtype, max_length, activation_checkpointing, reference_scores, batch_size: as in a run.
+        device: what it will run on (default: CUDA where this machine has it).
+        memory: bytes of the device; by default this machine's.
+        rows: token lengths of the data. Without them rows at `max_length` are assumed, half prompt and half answers,
+            and micro-batches that are filled to the budget.
+
+    Raises:
+        ModelError, ConfigError: the model cannot be found, or an option is out of range.
+    """
     if method not in METHODS:
         raise ConfigError(f"unknown method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
     if reference_scores != "stored" and not METHODS[method].needs_reference:

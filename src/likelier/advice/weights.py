@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,6 @@ def count_weights(config: Any, training: Training) -> Weights:
 def _frozen_layers(model: Any) -> list[nn.Linear]:
     """The base's layers that are held in 4 bits: an adapter's own are not."""
     return [layer for layer in quantized_layers(model) if not layer.weight.requires_grad]  # type: ignore[misc]
-
-
-def without_adapter(training: Training) -> Training:
-    """The same model as it would be trained whole."""
-    return replace(training, lora=LoraOptions())
 
 
 def kept_of_a_token(config: Any) -> int:

@@ -143,13 +143,6 @@ class _Unit:
     groups: list[Group]
 
 
-def shared_tokens(groups: Sequence[Group]) -> int:
-    """What the shared-prefix scorer holds for these groups at once: each distinct prompt and answer once."""
-    prompts = {group.prompt.tobytes(): len(group.prompt) for group in groups}
-    answers = {(group.prompt.tobytes(), key): tokens for group in groups for key, tokens in _fed(group)}
-    return sum(prompts.values()) + sum(answers.values())
-
-
 def packed_micro_batches(groups: Sequence[Group], token_budget: int, *, ranks: int = 1) -> list[list[Group]]:
     """Cut a step for the shared-prefix scorer: as few micro-batches of whole prompts as an even spread or best-fit
     decreasing finds within the budget.
