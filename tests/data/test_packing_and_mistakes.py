@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likelier.data.packing import StepSampler, _least_bins, packed_micro_batches, shared_tokens
+from likelier.data.packing import StepSampler, _least_bins, packed_micro_batches
 from tests.helpers.architectures import group
+from tests.helpers.support import shared_tokens
 
 
 def of_sizes(*sizes: int) -> list[Any]:
