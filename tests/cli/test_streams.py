@@ -23,16 +23,16 @@ from likelier.utils.files import local
 from likelier.utils.strict_json import encodable
 
 SAYS = """
-from likelier.streams import end_streams, prepare_streams
+from likelier.cli.streams import end_streams, prepare_streams
 prepare_streams()
-from likelier.console import put, say
+from likelier.utils.console import put, say
 import sys
 try:
     say("to the person: caf\\u00e9 \\U0001f600")
     put('{"name": "caf\\u00e9 \\U0001f600 \\udcff"}', exact=True)
     code = 0
 except Exception as error:
-    from likelier.faults import told
+    from likelier.cli.faults import told
     code = told(error)
 sys.exit(end_streams(code))
 """

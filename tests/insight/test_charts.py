@@ -151,7 +151,8 @@ def test_the_users_own_settings_change_nothing() -> None:
 
 def test_drawing_needs_no_window_and_the_command_line_no_drawing() -> None:
     code = (
-        "import sys; from likelier.insight import charts, report, pages; assert 'matplotlib' not in sys.modules; "
+        "import sys; from likelier.insight.pages import charts, render; from likelier.insight.report import page; "
+        "assert 'matplotlib' not in sys.modules; "
         "charts.line_chart('a', 'b', 'c', [charts.Series('d', [0, 1], [0, 1])]); "
         "assert 'matplotlib.pyplot' not in sys.modules; assert 'torch' not in sys.modules"
     )

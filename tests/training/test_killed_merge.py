@@ -17,7 +17,7 @@ from tests.helpers.small_runs import SmallRuns
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from likelier.unfinished import folder_when_whole
+from likelier.utils.folders import folder_when_whole
 with folder_when_whole(Path(sys.argv[1])) as folder:
     (folder / "weights").write_text("half")
     (folder / "deep").mkdir()
