@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from likelier.runs.folder import RunFolder
 from likelier.runs.model_card import escaped, model_card, write_model_card
@@ -16,8 +17,11 @@ from tests.helpers.small_runs import SmallRuns, read_card
 
 
 def front_matter(page: str) -> dict[str, Any]:
+    """As YAML has it, which the hub's own reader has to find as well."""
     assert page.startswith("---\n")
-    return yaml.safe_load(page.split("---\n", 2)[1])
+    found = yaml.safe_load(page.split("---\n", 2)[1])
+    assert ModelCard(page).data.to_dict() == found
+    return found
 
 
 def test_an_adapters_page_says_everything(runs: SmallRuns) -> None:

@@ -189,7 +189,7 @@ def _refuse_losses(unusable: UnusableRows, total: int) -> None:
 def _cached_ids(
     records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
 ) -> Iterable[RecordIds]:
-    """The ids that another preparation left in memory (see `shared_ids`), or else from disk."""
+    """The ids that another preparation left in memory (see `sharing_ids`), or else from disk."""
     return ids_in_common(records, tokenizer, chat, lambda missing: _ids_on_disk(missing, tokenizer, chat))
 
 

@@ -25,13 +25,15 @@ class FolderLock:
         return self._descriptor is not None
 
     def take(self) -> bool:
-        """Take it; False where another process has it. Raises `OSError` where the file cannot be made."""
+        """Take it; False where another process has it. Raises `OSError` where its file cannot be made or locked."""
         self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             self.release()
-            return False
+            if isinstance(error, BlockingIOError):
+                return False
+            raise  # a file system without locks
         return True
 
     def release(self) -> None:
