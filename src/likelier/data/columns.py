@@ -57,7 +57,7 @@ class Columns:
     messages: str | None = _role("a conversation whose last turn is the answer")
     label: str | None = _role("whether the single answer is good")
     tree: str | None = _role("a whole conversation tree: messages with text, role, replies and rank or score")
-    id: str | None = _role("of a message in a tree that is told one message a row")
+    id: str | None = _role("the name of a message, in a tree whose messages are rows")
     parent: str | None = _role("the `id` of the message that this one replies to")
     text: str | None = _role("the text of such a message")
     role: str | None = _role("who wrote such a message")

@@ -72,7 +72,7 @@ def gaps_of(masks: Masks) -> Iterator[tuple[int, int, int]]:
 
 
 def with_gaps(lengths: Sequence[int], gaps: Iterable[tuple[int, int, int]]) -> Masks:
-    """The masks of answers of these lengths that `gaps_of` told."""
+    """The masks of answers of these lengths, from the gaps that `gaps_of` found."""
     masks: list[Mask] = [None] * len(lengths)
     for number, start, end in gaps:
         mask = masks[number]

@@ -269,7 +269,7 @@ def _tokenize_block(
 def _placed(
     part: tuple[TextKind, str] | list[int], texts: dict[TextKind, list[str]]
 ) -> tuple[TextKind, int] | list[int]:
-    """Ids as they are; a text is put to the others of its kind, and its place told."""
+    """Ids as they are; a text joins the others of its kind, and its place among them is returned."""
     if isinstance(part, list):
         return part
     kind, text = part

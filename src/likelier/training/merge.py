@@ -222,7 +222,7 @@ def _compared(
 def _base_facts(
     policy: Policy, card: dict[str, Any], groups: Sequence[Group]
 ) -> tuple[dict[str, Any], list[list[float]] | None]:
-    """What is told of adapter and base, and the base's own log-probabilities. None of it without an adapter."""
+    """What merge.json says of adapter and base, and the base's own log-probabilities. None of it without an adapter."""
     if policy.adapter_settings is None:
         return {"adapter": None, "base": None, "base_weights": None}, None
     named = base_named(policy.model)

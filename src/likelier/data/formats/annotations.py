@@ -14,7 +14,7 @@ _NAMES = frozenset({"weight", "tools", "margin", "score_chosen", "score_rejected
 
 def with_extras(row: Row, record: Record, read: Set[str]) -> Record:
     """The record with what the row says beyond its layout, of the columns that it reads. A number that is none becomes
-    NaN, for who asks for it.
+    NaN, which is refused where a run uses that column, and not before.
     """
     said = _said(row, read)
     found: dict[str, Any] = {}

@@ -109,7 +109,7 @@ def _winner(known: set[Key], sides: tuple[str, str]) -> Coding | None:
 
 
 def _crossed(sides: tuple[str, str]) -> bool:
-    """Whether the answer that is told first is called the second, or b: then `b` may mean either."""
+    """Whether the answer that stands first is called the second, or b: then `b` may mean either."""
     return _side_named(sides[0]) == 0.0 or _side_named(sides[1]) == 1.0
 
 
