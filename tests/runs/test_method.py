@@ -1,6 +1,7 @@
 """What a run's card says of its method, in cards of today and in those from before it was recorded."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -49,6 +50,14 @@ def test_a_card_without_the_block_has_the_facts_of_its_method(method: str) -> No
 def test_where_the_loss_asks_for_no_more(objective: Objective, nats: float | None, per_token: bool) -> None:
     told = method_facts(written(objective))
     assert told.satisfied_at == (None if nats is None else pytest.approx(nats)) and told.per_token == per_token
+
+
+def test_the_page_of_methods_names_the_sources() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## ", page, flags=re.MULTILINE)
+    for method, kind in METHODS.items():
+        (section,) = [one for one in sections if method in one.splitlines()[0].split()]
+        assert kind.source in section
 
 
 def test_what_sets_methods_apart() -> None:

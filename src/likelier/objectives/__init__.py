@@ -4,14 +4,34 @@ An objective is a frozen dataclass. It turns `Scored` (the seam's sums and count
 which) into one loss per item and one logged reward per answer. It never sees a model, a tokenizer or a file.
 """
 
+from typing import TypeVar
+
 from likelier.objectives.base import DataKind, Objective, Scored
 from likelier.objectives.pairwise import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
 from likelier.objectives.pointwise import KTO, SFT
+
+Kind = TypeVar("Kind", bound=type[Objective])
 
 METHODS: dict[str, type[Objective]] = {
     objective.method: objective
     for objective in (DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP, SFT)
 }
+
+
+def register(kind: Kind) -> Kind:
+    """Add a method that lies outside of this room to METHODS; a decorator of its class.
+
+    It then trains by its name and is scored, inspected, diagnosed, reported and recommended like any other: what these
+    need to know of it they read from its class (see `Objective` and `Advice`). Raises `ValueError` for a name that is
+    taken.
+    """
+    if METHODS.get(kind.method, kind) is not kind:
+        raise ValueError(
+            f"there is a method {kind.method!r} already: {METHODS[kind.method].__name__}; name it otherwise"
+        )
+    METHODS[kind.method] = kind
+    return kind
+
 
 __all__ = [
     "DPO",
@@ -29,4 +49,5 @@ __all__ = [
     "Scored",
     "SigmoidNorm",
     "SimPO",
+    "register",
 ]

@@ -13,7 +13,7 @@ from likelier.objectives.base import LogRatioReward, Objective, Scored, hyperpar
 
 
 @dataclass(frozen=True)
-class _Paired(Objective):
+class Paired(Objective):
     """Shared by the methods that learn from pairs: `nll_weight` adds that weight times the chosen answer's negative
     log-likelihood per token, which keeps its probability from falling (RPO, arXiv 2404.19733).
     """
@@ -52,7 +52,7 @@ class _Paired(Objective):
 
 
 @dataclass(frozen=True)
-class _LogRatioPair(LogRatioReward, _Paired):
+class LogRatioPair(LogRatioReward, Paired):
     """Shared by the methods for pairs whose logged reward is `beta` times the summed log-ratio."""
 
     beta: float = hyperparameter(
@@ -68,7 +68,7 @@ class _LogRatioPair(LogRatioReward, _Paired):
 
 
 @dataclass(frozen=True)
-class DPO(_LogRatioPair):
+class DPO(LogRatioPair):
     """Direct preference optimization; with `label_smoothing` above 0, conservative DPO. See `losses.dpo_loss`."""
 
     method: ClassVar[str] = "dpo"
@@ -93,7 +93,7 @@ class DPO(_LogRatioPair):
 
 
 @dataclass(frozen=True)
-class RobustDPO(_LogRatioPair):
+class RobustDPO(LogRatioPair):
     """Robust DPO for labels that flip with a known chance. See `losses.robust_dpo_loss`."""
 
     method: ClassVar[str] = "robust"
@@ -114,7 +114,7 @@ class RobustDPO(_LogRatioPair):
 
 
 @dataclass(frozen=True)
-class Hinge(_LogRatioPair):
+class Hinge(LogRatioPair):
     """Hinge loss on the margin (RSO). See `losses.hinge_loss`."""
 
     method: ClassVar[str] = "hinge"
@@ -129,7 +129,7 @@ class Hinge(_LogRatioPair):
 
 
 @dataclass(frozen=True)
-class SigmoidNorm(_LogRatioPair):
+class SigmoidNorm(LogRatioPair):
     """Length-normalized DPO. `beta` is per token, so about fifty times DPO's. See `losses.sigmoid_norm_loss`."""
 
     method: ClassVar[str] = "sigmoid_norm"
@@ -165,7 +165,7 @@ class SigmoidNorm(_LogRatioPair):
 
 
 @dataclass(frozen=True)
-class APOZero(_LogRatioPair):
+class APOZero(LogRatioPair):
     """APO-zero: chosen up, rejected down, each on its own. See `losses.apo_zero_loss`."""
 
     method: ClassVar[str] = "apo_zero"
@@ -176,7 +176,7 @@ class APOZero(_LogRatioPair):
 
 
 @dataclass(frozen=True)
-class APODown(_LogRatioPair):
+class APODown(LogRatioPair):
     """APO-down: both down, the rejected more. See `losses.apo_down_loss`."""
 
     method: ClassVar[str] = "apo_down"
@@ -188,7 +188,7 @@ class APODown(_LogRatioPair):
 
 
 @dataclass(frozen=True)
-class DPOP(_LogRatioPair):
+class DPOP(LogRatioPair):
     """DPO-Positive: DPO with a penalty while the chosen answer is less likely than under the reference.
 
     See `losses.dpop_loss`. The default `penalty` is the low end of what is in use (5 to 50).
@@ -216,7 +216,7 @@ class DPOP(_LogRatioPair):
 
 
 @dataclass(frozen=True)
-class IPO(_Paired):
+class IPO(Paired):
     """Identity preference optimization. See `losses.ipo_loss`.
 
     Without `tau` it is chosen from the data so that the target is about 5 nats an answer: 0.1, times the median answer
@@ -283,7 +283,7 @@ class IPO(_Paired):
 
 
 @dataclass(frozen=True)
-class SimPO(_Paired):
+class SimPO(Paired):
     """SimPO: no reference; `beta` multiplies a mean log-probability per token. See `losses.simpo_loss`."""
 
     method: ClassVar[str] = "simpo"
