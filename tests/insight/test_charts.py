@@ -13,15 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from likelier.insight.pages.charts import (
-    MOST_POINTS,
-    Point,
-    Series,
-    histogram_chart,
-    line_chart,
-    number,
-    scatter_chart,
-)
+from likelier.insight.pages.charts import MOST_POINTS, Point, Series, line_chart, number, scatter_chart
+from likelier.insight.pages.histograms import histogram_chart
 
 EVIL = "<script>alert(1)</script>\"'&$x$\x1b[31m\u202e"
 STEPS = list(range(40))

@@ -2,56 +2,54 @@
 
 from __future__ import annotations
 
-import re
-from importlib.resources import files
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
+
+from markupsafe import Markup
 
 from likelier.data.audit.catalogue import entry_of
 from likelier.data.audit.findings import SEVERITIES, Audit
-from likelier.insight.audit.charts import charts_of
 from likelier.insight.audit.figures import figure_tables
-from likelier.utils.console import printable
-from likelier.utils.redaction import without_secrets
-from likelier.utils.versions import __version__
+from likelier.insight.pages.histograms import counts_chart
+from likelier.insight.pages.render import render
 
-_WITH_VALUE = "method|use-votes|truncation|drop|write|flip-probability|desirable-weight|undesirable-weight"
-_FLAG = re.compile(rf"--(?:(?:{_WITH_VALUE}) [\w.-]*\w|[a-z][\w-]*\w)")
 _RULES = "how much simple rules know"
 
 
 def as_html(audit: Audit) -> str:
     """The whole page."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_visible, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["flags"] = _with_flags
-    source = files("likelier.insight.audit").joinpath("page.html").read_text(encoding="utf-8")
-    template = environment.from_string(source)
     tables = dict(figure_tables(audit))
-    return template.render(
+    return render(
+        "audit.html",
         audit=audit,
         entry_of=entry_of,
         tiles=_tiles(audit),
         counts={level: len([one for one in audit.findings if one.severity == level]) for level in SEVERITIES[::-1]},
-        charts=charts_of(audit.statistics),
+        charts=_charts(audit.statistics),
         rules=[_rule(row) for row in tables.pop(_RULES, [])[1:]],
         tables=tables,
-        version=__version__,
     )
 
 
-def _with_flags(text: str) -> Any:
-    """Plain words with the flags in them set as code."""
-    from markupsafe import Markup, escape
+def _charts(statistics: Mapping[str, Any]) -> list[Markup]:
+    """The charts that an audit has figures for."""
+    found = []
+    if "characters" in statistics:
+        found.append(_lengths("Length of the answers", "characters", statistics["characters"]["histogram"]))
+    if "tokens" in statistics:
+        tokens = statistics["tokens"]
+        found.append(_lengths("Length of the rows", "tokens", tokens["histogram"], tokens["max_length"]))
+    return found
 
-    return Markup(_FLAG.sub(lambda match: f"<code>{match.group()}</code>", str(escape(_visible(text)))))
 
-
-def _visible(value: Any) -> Any:
-    """Text with its control characters marked; what is markup already stays as it is."""
-    return printable(without_secrets(value)) if type(value) is str else value
+def _lengths(title: str, unit: str, histogram: Mapping[str, Any], limit: int | None = None) -> Markup:
+    """Of {"edges", "counts": {name: [...]}}, whose last bin holds what is longer as well."""
+    edges = histogram["edges"]
+    ranges = [f"{low:,} to {high - 1:,}" for low, high in pairwise(edges)]
+    places = [f"{words} {unit}" for words in [*ranges[:-1], *(f"{low:,} or more" for low in edges[-2:-1])]]
+    level = (limit, f"limit: {limit:,} {unit}") if limit is not None and edges and limit < edges[-1] else None
+    return counts_chart(title, unit, edges, histogram["counts"], unit="number of rows", level=level, places=places)
 
 
 def _tiles(audit: Audit) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Charts for pages: lines over steps, distributions, and points with names, drawn by matplotlib as inline SVG.
+"""Charts for pages: lines over steps and points with names (`histograms` beside it), drawn by matplotlib as inline SVG.
 
 Each is a `<figure>` with its title and legend as HTML. Colours are variables of the page's style sheet, so that light,
 dark and print look right; hovering tells the numbers. A chart in which nothing is to be drawn is empty.
@@ -7,7 +7,7 @@ dark and print look right; hovering tells the numbers. A chart in which nothing 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,7 @@ _SMOOTHED_FROM = 24
 _MARKED_UP_TO = 30
 _MARKERS = "os^DvPX*"
 _LONGEST_NAME = 24
-_STEPS = [1, 2, 2.5, 5, 10]  # between ticks
+TICK_STEPS = [1, 2, 2.5, 5, 10]  # between ticks
 
 
 @dataclass(frozen=True)
@@ -98,51 +98,9 @@ def line_chart(
         svg = written(figure)
         hovers = _columns(axes, x_label, lines, percent)
     label = "; ".join(f"{one.name} from {number(one.y[0])} to {number(one.y[-1])}" for one in lines)
-    keys = [_key(one.name, one.colour or 0, "dashed" if one.dashed else "line") for one in lines]
-    keys += [_key(level[1], None, "dotted")] if level is not None else []
-    return _figure(title, y_label, keys, embedded(svg, f"{title}: {label}", hovers), note)
-
-
-def histogram_chart(
-    title: str,
-    x_label: str,
-    values: Mapping[str, Sequence[float]],
-    *,
-    note: str = "",
-    unit: str = "number of items",
-    level: tuple[float, str] | None = None,
-    colours: Sequence[int] | None = None,
-) -> Markup:
-    """How often each value occurs, for one or several lists on the same bins; y is how many lie in a bin.
-
-    `level` is a value to compare with, drawn as a vertical line, and what it is.
-    """
-    kept = {name: [one for one in column if math.isfinite(one)] for name, column in values.items()}
-    kept = {name: column for name, column in kept.items() if column}
-    if not kept:
-        return Markup("")
-    from matplotlib.ticker import MaxNLocator
-
-    paints = list(colours or range(len(kept)))
-    edges = _edges([one for column in kept.values() for one in column])
-    with drawing_style():
-        figure, axes = new_figure()
-        counts = {
-            name: _draw_histogram(axes, column, edges, paints[at]) for at, (name, column) in enumerate(kept.items())
-        }
-        axes.set_xlabel(printable(x_label))
-        axes.margins(x=0.01)
-        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=_STEPS))
-        if level is not None:
-            axes.axvline(level[0], color=paint("--soft"), linewidth=1, linestyle=(0, (2, 2)))
-        svg = written(figure)
-        hovers = _bars(axes, edges, counts)
-    keys = [_key(name, colour, "box") for name, colour in zip(kept, paints, strict=False)]
-    keys += [_key(level[1], None, "dotted")] if level is not None else []
-    label = "; ".join(
-        f"{name}: {len(column):,} values, mean {number(sum(column) / len(column))}" for name, column in kept.items()
-    )
-    return _figure(title, unit, keys, embedded(svg, f"{title}: {label}", hovers), note)
+    keys = [legend_key(one.name, one.colour or 0, "dashed" if one.dashed else "line") for one in lines]
+    keys += [legend_key(level[1], None, "dotted")] if level is not None else []
+    return captioned(title, y_label, keys, embedded(svg, f"{title}: {label}", hovers), note)
 
 
 def scatter_chart(
@@ -180,12 +138,13 @@ def scatter_chart(
         _percent_axis(axes, percent)
         svg = written(figure)
         hovers = [_around(axes, point, x_label, y_label, percent) for point in kept]
-    keys = [_key(group, at, _MARKERS[at % len(_MARKERS)]) for at, group in enumerate(groups) if group]
+    keys = [legend_key(group, at, _MARKERS[at % len(_MARKERS)]) for at, group in enumerate(groups) if group]
     label = "; ".join(f"{one.name}: {number(one.x)}, {number(one.y, percent=percent)}" for one in kept)
-    return _figure(title, y_label, keys, embedded(svg, f"{title}: {label}", hovers), note)
+    return captioned(title, y_label, keys, embedded(svg, f"{title}: {label}", hovers), note)
 
 
-def _figure(title: str, unit: str, keys: Sequence[Markup], drawing: Markup, note: str) -> Markup:
+def captioned(title: str, unit: str, keys: Sequence[Markup], drawing: Markup, note: str) -> Markup:
+    """The drawing with its title and unit above, its legend (see `legend_key`) and a note."""
     unit = Markup(' <span class="soft">{}</span>').format(printable(unit)) if unit else Markup("")
     legend = Markup('<p class="legend">{}</p>').format(Markup("").join(keys)) if keys else Markup("")
     below = Markup('<p class="note soft">{}</p>').format(printable(note)) if note else Markup("")
@@ -193,7 +152,7 @@ def _figure(title: str, unit: str, keys: Sequence[Markup], drawing: Markup, note
     return Markup('<figure class="chart">{}{}{}{}</figure>').format(head, legend, drawing, below)
 
 
-def _key(name: str, colour: int | None, look: str) -> Markup:
+def legend_key(name: str, colour: int | None, look: str) -> Markup:
     """An entry of the legend; a shape is written as the sign it is."""
     signs = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}
     paints = "k-soft" if colour is None else f"k{colour % SERIES_COLOURS}"
@@ -265,8 +224,8 @@ def _set_scales(axes: Any, x_label: str, lines: Sequence[Series], percent: bool)
     from matplotlib.ticker import MaxNLocator
 
     whole = all(float(value).is_integer() for one in lines for value in one.x)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=_STEPS))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=TICK_STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
     axes.set_xlabel(printable(x_label))
     axes.margins(x=0.02)
     low, high = axes.get_ylim()
@@ -290,8 +249,8 @@ def _columns(axes: Any, x_label: str, lines: Sequence[Series], percent: bool) ->
         for at, x in enumerate(one.x):
             words.setdefault(x, []).append(_value_words(one, at, percent))
     places = sorted(words)
-    middles = [_place(axes, x, 0)[0] for x in places]
-    left, top, right, bottom = _frame(axes)
+    middles = [place_of(axes, x, 0)[0] for x in places]
+    left, top, right, bottom = frame_of(axes)
     edges = [left, *((one + two) / 2 for one, two in pairwise(middles)), right]
     return [
         Hover("\n".join([f"{x_label} {number(x)}", *words[x]]), edges[at], top, edges[at + 1] - edges[at], bottom - top)
@@ -306,51 +265,16 @@ def _value_words(one: Series, at: int, percent: bool) -> str:
     return f"{value} ({number(one.low[at], percent=percent)} to {number(one.high[at], percent=percent)})"
 
 
-def _place(axes: Any, x: float, y: float) -> tuple[float, float]:
+def place_of(axes: Any, x: float, y: float) -> tuple[float, float]:
     """Where a point of the data lies in the drawing, whose y goes down."""
     across, up = axes.transData.transform((x, y))
     return float(across), float(axes.figure.bbox.height - up)
 
 
-def _frame(axes: Any) -> tuple[float, float, float, float]:
+def frame_of(axes: Any) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the axes in the drawing, whose y goes down."""
     box, height = axes.bbox, axes.figure.bbox.height
     return box.x0, height - box.y1, box.x1, height - box.y0
-
-
-# --- distributions ---------------------------------------------------------------------------------------------
-
-
-def _edges(values: Sequence[float]) -> list[float]:
-    """The bounds of at most 30 bins over everything but a few far outliers, which the outermost bins take."""
-    import numpy as np
-
-    low, high = float(min(values)), float(max(values))
-    inner = [float(one) for one in np.quantile(values, [0.01, 0.99])]
-    if high - low > 3 * (inner[1] - inner[0]) > 0:
-        low, high = inner
-    if high == low:
-        low, high = low - 0.5, high + 0.5
-    bins = min(30, max(8, round(1.5 * math.sqrt(len(values)))))
-    return np.linspace(low, high, bins + 1).tolist()
-
-
-def _draw_histogram(axes: Any, values: Sequence[float], edges: Sequence[float], colour: int) -> list[int]:
-    import numpy as np
-
-    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-    axes.stairs(counts, edges, fill=True, color=paint(f"--s{colour}"), alpha=0.3, linewidth=0)
-    axes.stairs(counts, edges, color=paint(f"--s{colour}"), linewidth=1.6)
-    return counts.tolist()
-
-
-def _bars(axes: Any, edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> list[Hover]:
-    _, top, _, bottom = _frame(axes)
-    found = []
-    for at, (low, high) in enumerate(pairwise(edges)):
-        words = "\n".join(f"{name}: {column[at]:,}" for name, column in counts.items())
-        left, right = _place(axes, low, 0)[0], _place(axes, high, 0)[0]
-        found.append(Hover(f"{number(low)} to {number(high)}\n{words}", left, top, right - left, bottom - top))
-    return found
 
 
 # --- points ----------------------------------------------------------------------------------------------------
@@ -387,7 +311,7 @@ def _reach(value: float, low: float | None, high: float | None) -> list[list[flo
 
 
 def _around(axes: Any, point: Point, x_label: str, y_label: str, percent: bool) -> Hover:
-    across, down = _place(axes, point.x, point.y)
+    across, down = place_of(axes, point.x, point.y)
     value = _value_words(Series(y_label, [0], [point.y], *_bounds(point)), 0, percent)
     return Hover(f"{point.name}\n{x_label}: {number(point.x)}\n{value}", across - 8, down - 8, 16, 16)
 

@@ -16,12 +16,13 @@ from likelier.utils.console import printable
 from likelier.utils.redaction import without_secrets
 from likelier.utils.versions import __version__
 
-_FLAG = re.compile(r"--(?:(?:method|reference|dtype|scheduler) [a-z][\w-]*|[a-z][a-z0-9-]*(?: \d[\w.-]*\w|(?: \d)?))")
+_NAMED = "method|reference|dtype|scheduler|use-votes|truncation|drop|write"  # a word follows them
+_FLAG = re.compile(rf"--(?:(?:{_NAMED}) [\w.-]*\w|[a-z][a-z0-9-]*(?: \d[\w.-]*\w|(?: \d)?))")
 MOST_TEXT = 10_000  # characters of one value, whatever a file may hold
 
 
-def render(template_name: str, *, package: str = "likelier.insight.pages", **values: Any) -> str:
-    """A page from a template of `package`; it may extend `base.html`.
+def render(template_name: str, **values: Any) -> str:
+    """A page from a template that stands beside this file.
 
     It knows `version` and the filters `number`, `percent` and `flags` (flags of the command line as code). A value that
     the template names and nobody gave is an error.
@@ -29,8 +30,7 @@ def render(template_name: str, *, package: str = "likelier.insight.pages", **val
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def source(name: str) -> str:
-        where = "likelier.insight.pages" if name == "base.html" else package
-        return files(where).joinpath(name).read_text(encoding="utf-8")
+        return files("likelier.insight.pages").joinpath(name).read_text(encoding="utf-8")
 
     environment = Environment(
         loader=FunctionLoader(source),
@@ -45,7 +45,7 @@ def render(template_name: str, *, package: str = "likelier.insight.pages", **val
 
 
 def _flags(text: str) -> Markup:
-    """Plain words with the flags in them set as code, each with the number that follows it."""
+    """Plain words with the flags in them set as code, each with its value."""
     return Markup(_FLAG.sub(lambda match: f"<code>{match.group()}</code>", str(escape(_visible(text)))))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from likelier.insight.pages.charts import histogram_chart
+from likelier.insight.pages.histograms import histogram_chart
 from likelier.insight.report.curves import CHOSEN, HELD_OUT, REJECTED
 from likelier.runs.reader import Run
 
