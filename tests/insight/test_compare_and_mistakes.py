@@ -13,7 +13,7 @@ import pytest
 
 from likelier.insight.compare.frontier import Frontier, Place
 from likelier.insight.compare.measures import MEASURES, Figure, Summary, summaries
-from likelier.insight.compare.paired import compare_pairs, items_of, sign_test
+from likelier.insight.compare.paired import compare_pairs, differ_in_rows, items_of, sign_test
 from likelier.insight.compare.subjects import Subject
 from likelier.runs.reader import Run, read_run
 
@@ -95,6 +95,30 @@ def test_only_rows_that_every_run_has_are_compared(tmp_path: Path) -> None:
         assert (found.items, found.runs) == (6, 1) and found.difference == (-1 if worse else 1)
         assert (found.better, found.worse) == ((0, 6) if worse else (6, 0)) and found.is_clear
         assert found.words == ("worse" if worse else "better")
+
+
+def test_rows_are_told_apart_by_their_hashes_alone(tmp_path: Path) -> None:
+    """Of sweeps by the hash of the rows' text, whatever else is noted beside it; of others by that of their tokens."""
+    pairs = table([("a:1", 0, -1.0, 4, -2.0, 4)])
+    names = iter(range(100))
+
+    def run(items: Any = pairs, **card: Any) -> Run:
+        return run_with(tmp_path / str(next(names)), items, **card)
+
+    def sweep(value: str) -> dict[str, Any]:
+        return {"sweep": {"held_out": {"hash": value, "rows": next(names)}}}
+
+    assert not differ_in_rows(*(run(**sweep("x")) for _ in range(2)))
+    assert differ_in_rows(*(run(**sweep(value)) for value in "xy"))
+    for one, other, differ in (("a", "a", False), ("a", "b", True), ("a", None, False), (None, None, False)):
+        runs = [run(fingerprint={"eval_hash": value}) for value in (one, other)]
+        assert differ_in_rows(*runs) is differ
+    # the rows' own text is what counts where it is known of both
+    assert not differ_in_rows(*(run(**sweep("x"), fingerprint={"eval_hash": value}) for value in "ab"))
+    assert differ_in_rows(run(**sweep("x"), fingerprint={"eval_hash": "a"}), run(fingerprint={"eval_hash": "b"}))
+    # runs of another kind of data are not surely held to other rows
+    labelled = {"source": ["a:1"], "prompt": [0], "label": [True], "completion": pairs["chosen"]}
+    assert not differ_in_rows(run(fingerprint={"eval_hash": "a"}), run(labelled, fingerprint={"eval_hash": "b"}))
 
 
 @pytest.mark.parametrize(("better", "worse"), [(0, 0), (1, 0), (7, 2), (2, 7), (6, 6), (0, 9)])

@@ -82,7 +82,7 @@ def test_a_tau_that_nobody_gave_has_a_target_of_five_nats_an_answer(length: floa
 
 
 def test_ktos_proposed_weight_makes_both_sides_count_alike() -> None:
-    for up, down in ((10, 30), (30, 10), (1, 1000)):
+    for up, down in ((10, 30), (30, 10), (1, 1000), (20, 20)):
         for own in (KTO(), KTO(desirable_weight=0.5), KTO(undesirable_weight=2.0)):
             name, weight = own.balancing_weight(up, down)
             even = replace(own, **{name: weight})
@@ -92,25 +92,27 @@ def test_ktos_proposed_weight_makes_both_sides_count_alike() -> None:
 
 
 def test_what_is_out_of_range_is_refused_and_its_border_is_not() -> None:
-    for wrong in (
-        lambda: DPO(beta=0.0),
-        lambda: DPO(label_smoothing=0.5),
-        lambda: DPO(label_smoothing=-0.1),
-        lambda: DPO(nll_weight=-1.0),
-        lambda: RobustDPO(flip_probability=0.5),
-        lambda: SigmoidNorm(label_smoothing=0.5),
-        lambda: SimPO(label_smoothing=0.5),
-        lambda: SimPO(beta=0.99),
-        lambda: SimPO(beta=-1.0, allow_small_beta=True),
-        lambda: SimPO(gamma_beta_ratio=-0.1),
-        lambda: IPO(tau=0.0),
-        lambda: DPOP(penalty=-0.1),
-        lambda: KTO(beta=0.0),
-        lambda: KTO(desirable_weight=-0.1),
-        lambda: KTO(undesirable_weight=-0.1),
+    for kind, wrong, more in (
+        (DPO, {"beta": 0.0}, {}),
+        (DPO, {"label_smoothing": 0.5}, {}),
+        (DPO, {"label_smoothing": -0.1}, {}),
+        (DPO, {"nll_weight": -1.0}, {}),
+        (RobustDPO, {"flip_probability": 0.5}, {}),
+        (SigmoidNorm, {"label_smoothing": 0.5}, {}),
+        (SimPO, {"label_smoothing": 0.5}, {}),
+        (SimPO, {"beta": 0.99}, {}),
+        (SimPO, {"beta": -1.0}, {"allow_small_beta": True}),
+        (SimPO, {"gamma_beta_ratio": -0.1}, {}),
+        (IPO, {"tau": 0.0}, {}),
+        (DPOP, {"penalty": -0.1}, {}),
+        (KTO, {"beta": 0.0}, {}),
+        (KTO, {"desirable_weight": -0.1}, {}),
+        (KTO, {"undesirable_weight": -0.1}, {}),
     ):
-        with pytest.raises(ValueError, match="is out of range"):
-            wrong()
+        ((name, value),) = wrong.items()
+        with pytest.raises(ValueError, match=rf"\b{name}\b.*is out of range") as told:
+            kind(**wrong, **more)
+        assert f"{value:g}" in str(told.value) and kind.method in str(told.value)
     for right in (
         DPO(label_smoothing=0.0),
         RobustDPO(flip_probability=0.0),

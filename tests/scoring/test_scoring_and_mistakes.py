@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -46,10 +47,24 @@ def test_two_models_of_one_kind_get_each_its_own_attention_back(names: tuple[str
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
 def test_the_trial_is_no_longer_than_the_model_can_read(name: str) -> None:
     """40 positions, each with a row of its own; without any row to be scored the trial makes one up."""
-    length = {"n_positions": 40} if name == "gpt2" else {"max_position_embeddings": 40}
+    length: dict[str, Any] = {"n_positions": 40} if name == "gpt2" else {"max_position_embeddings": 40}
     assert attach_scorer(tiny(name, **length)).name == "shared-prefix"
     short = group(random_tokens(1, 20), random_tokens(2, 12), random_tokens(3, 9))
     assert attach_scorer(tiny(name, **length), groups=[short]).name == "shared-prefix"
+
+
+def test_the_longest_row_is_tried_and_a_made_up_one_no_longer_than_that_needs() -> None:
+    """Answers count as well as prompts; windows of 64 are passed only where a row passes them."""
+    rows = [group(random_tokens(1, 20), random_tokens(2, 10), random_tokens(3, 4))]
+    rows += [group(random_tokens(4, 18), random_tokens(5, 4), random_tokens(6, 30))]
+    far = group(random_tokens(7, 100), random_tokens(8, 10), random_tokens(9, 20))
+    for tried, longest, made_up in ((rows, 48, 48), (rows[:1], 30, 32), ([*rows, far], 120, 96)):
+        model, read = tiny("mistral", sliding_window=64), set[int]()
+        embedding = model.get_input_embeddings()
+        hook = embedding.register_forward_pre_hook(lambda module, args, read=read: read.add(args[0].shape[1]))
+        attach_scorer(model, groups=tried)
+        hook.remove()
+        assert {longest - 1, made_up - 1} <= read
 
 
 def test_a_plain_score_is_its_dtypes_own() -> None:

@@ -107,7 +107,7 @@ def put(checkpoints: Checkpoints, step: int, keep: int | None = None) -> Path:
     staged = checkpoints.staging / "new"
     staged.mkdir(parents=True)
     (staged / "weights").write_bytes(bytes(100 + step))
-    (staged / FINGERPRINT).write_text(json.dumps({"step": step}))
+    (staged / "fingerprint.json").write_text(json.dumps({"step": step}))  # its name in the folders of every version
     return checkpoints.put(staged, step, keep)
 
 

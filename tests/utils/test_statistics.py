@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likelier.utils.statistics import difference_of, share_of, wilson
+from likelier.utils.statistics import (
+    Share,
+    chance_above,
+    difference_of,
+    flip_rate,
+    histogram,
+    rank_correlation,
+    share_of,
+    summary,
+    wilson,
+)
 from tests.helpers.support import clustered, clustered_error
 
 
@@ -80,3 +90,67 @@ def test_of_many_rows_a_difference_is_what_drawing_them_gives() -> None:
     assert (found.low, found.high) == pytest.approx(
         (found.value - 1.96 * error, found.value + 1.96 * error), abs=0.1 * error
     )
+
+
+@pytest.mark.parametrize("right", [[], [1], [0, 1, 1], [1] * 9, [0.5, 0.25, 1.0, 1.0]])
+def test_rows_that_stand_alone_have_wilsons_interval_itself(right: list[float]) -> None:
+    alone = share_of(right, np.arange(len(right)))
+    assert (alone.low, alone.high) == wilson(sum(right), len(right)) and alone.cases == len(right)
+    assert alone.value == (np.mean(right) if right else 0.5)
+
+
+@pytest.mark.parametrize("up", [[], [True], [False, False]])
+def test_without_both_kinds_nothing_is_known_of_which_is_above(up: list[bool]) -> None:
+    values = np.arange(len(up), dtype=float)
+    assert chance_above(values, np.array(up, dtype=bool)) == Share(0.5, 0.0, 1.0, len(up))
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=30))
+def test_the_chance_to_be_above_is_counted_over_all_comparisons(rows: list[tuple[int, bool]]) -> None:
+    values, up = np.array([value for value, _ in rows], dtype=float), np.array([is_up for _, is_up in rows])
+    wins = [(a > b) + (a == b) / 2 for a in values[up] for b in values[~up]]
+    found = chance_above(values, up)
+    assert found.value == pytest.approx(np.mean(wins) if wins else 0.5) and 0 <= found.low <= found.value <= found.high
+    assert chance_above(-values, up).value == pytest.approx(1 - found.value) and found.cases == len(rows)
+
+
+def test_what_does_not_vary_is_correlated_with_nothing() -> None:
+    level, rising = np.ones(5), np.arange(5.0)
+    assert rank_correlation(level, rising) == rank_correlation(rising, level) == 0.0
+    assert rank_correlation(rising, rising**3) == pytest.approx(1.0) == -rank_correlation(rising, -rising)
+
+
+@given(st.lists(st.integers(0, 3000), max_size=60))
+def test_a_summary_is_numpys(numbers: list[int]) -> None:
+    found = summary(np.array(numbers))
+    assert found["count"] == len(numbers)
+    if numbers:
+        quantiles = dict(zip(("p5", "p25", "median", "p75", "p95", "p99"), (5, 25, 50, 75, 95, 99), strict=True))
+        expected = {"mean": np.mean(numbers), "min": min(numbers), "max": max(numbers)}
+        expected |= {name: np.percentile(numbers, share) for name, share in quantiles.items()}
+        assert found == {"count": len(numbers), **{k: pytest.approx(v, abs=0.0051) for k, v in expected.items()}}
+    else:
+        assert found == {"count": 0}
+
+
+@given(st.lists(st.lists(st.integers(0, 400), max_size=40), min_size=1, max_size=3))
+def test_every_number_is_in_the_bar_that_its_place_says(series: list[list[int]]) -> None:
+    bars = histogram(*map(np.array, series))
+    if not any(series):
+        assert bars == {"edges": [], "counts": [[] for _ in series]}
+        return
+    edges = bars["edges"]
+    width = edges[1]
+    assert edges == list(range(0, edges[-1] + 1, width)) and len(edges) <= 26
+    top = max(1.0, float(np.quantile(np.concatenate(series), 0.995)))
+    assert edges[-1] - width < top <= edges[-1] and (width - 1) * 24 < top <= width * 24
+    for numbers, counts in zip(series, bars["counts"], strict=True):
+        assert counts == [
+            sum(place == min(number // width, len(edges) - 2) for number in numbers) for place in range(len(edges) - 1)
+        ]
+
+
+@given(st.floats(0, 0.5))
+def test_two_judgements_disagree_as_often_as_one_errs_and_the_other_does_not(chance: float) -> None:
+    assert flip_rate(2 * chance * (1 - chance)) == pytest.approx(chance, abs=1e-6)
+    assert flip_rate(0.5 + chance) == 0.5
