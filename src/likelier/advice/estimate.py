@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -74,42 +73,6 @@ def plan_json(plan: Any) -> dict[str, Any]:
     }
 
 
-def make_estimate(flags: argparse.Namespace) -> Estimate:
-    """The plans that the flags ask for. Raises `ConfigError` for options that are out of range or without effect."""
-    from likelier.advice.memory import planner_for
-    from likelier.models.options import LoraOptions
-
-    for name in ("max_length", "token_budget", "batch_size"):
-        value = getattr(flags, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}={value} is out of range; it must be at least 1")
-    asked = LoraOptions(flags.lora_r, lora_targets=flags.lora_targets, load_in_4bit=flags.load_in_4bit)
-    if flags.columns and not flags.data:
-        raise ConfigError("columns has no effect without --data; drop it")
-    rows = rows_of_file(flags.data, flags.model, flags.method, flags.max_length, flags.columns) if flags.data else None
-    planners = {
-        words: planner_for(
-            flags.model,
-            method=flags.method,
-            lora=lora,
-            dtype="bfloat16" if flags.dtype == "pure-bfloat16" and lora.lora_r and not asked.lora_r else flags.dtype,
-            device=flags.device,
-            max_length=flags.max_length,
-            memory=None if flags.memory is None else bytes_of(flags.memory),
-            activation_checkpointing=flags.activation_checkpointing,
-            reference_scores=flags.reference_scores,
-            batch_size=flags.batch_size,
-            rows=rows,
-        )
-        for words, lora in ways(flags.model, asked, flags.device).items()
-    }
-    budget, fit = flags.token_budget, flags.memory is not None
-    plans = {words: planner.plan(budget, fit=fit) for words, planner in planners.items()}
-    methods = {} if rows else {words: _peaks(planner, budget) for words, planner in planners.items()}
-    models = {words: models_in_memory(planner, budget) for words, planner in planners.items()}
-    return Estimate(flags.model, flags.method, plans, methods, models, flags.data or "made up, at the maximum length")
-
-
 def ways(model: str, asked: Any, device: str | None) -> dict[str, Any]:
     """The ways of training that are shown: the one asked for, or full, LoRA and (on CUDA) QLoRA side by side."""
     import torch
@@ -132,8 +95,8 @@ def ways(model: str, asked: Any, device: str | None) -> dict[str, Any]:
 _KINDS = {"answers": "{0}", "pairs": "{0}, simpo and every method for pairs", "labels": "{0}"}
 
 
-def _peaks(planner: Any, budget: int | None) -> dict[str, int]:
-    """The peak of one method of each kind: what methods of a kind compute is the same but for a few numbers."""
+def peaks(planner: Any, budget: int | None) -> dict[str, int]:
+    """Peaks in bytes of one method of each kind: what methods of a kind compute is the same but for a few numbers."""
     from likelier.objectives import METHODS
 
     of_kind = {kind: [name for name, one in METHODS.items() if one.data == kind] for kind in _KINDS}

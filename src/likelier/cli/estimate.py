@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from likelier.cli.shared import add_columns_flag
+
+if TYPE_CHECKING:
+    from likelier.advice.estimate import Estimate
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -51,12 +55,48 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Plan and print."""
-    from likelier.advice.estimate import make_estimate
-
-    estimate = make_estimate(flags)
+    estimate = _estimate(flags)
     if flags.format == "json":
         sys.stdout.write(json.dumps(estimate.as_json(), indent=2) + "\n")
         return
     from likelier.advice.tables import estimate_text
 
     sys.stdout.write(estimate_text(estimate))
+
+
+def _estimate(flags: argparse.Namespace) -> Estimate:
+    """The plans that the flags ask for. Raises `ConfigError` for options that are out of range or without effect."""
+    from likelier.advice.estimate import Estimate, bytes_of, models_in_memory, peaks, rows_of_file, ways
+    from likelier.advice.memory import planner_for
+    from likelier.models.options import LoraOptions
+    from likelier.utils.errors import ConfigError
+
+    for name in ("max_length", "token_budget", "batch_size"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}={value} is out of range; it must be at least 1")
+    asked = LoraOptions(flags.lora_r, lora_targets=flags.lora_targets, load_in_4bit=flags.load_in_4bit)
+    if flags.columns and not flags.data:
+        raise ConfigError("columns has no effect without --data; drop it")
+    rows = rows_of_file(flags.data, flags.model, flags.method, flags.max_length, flags.columns) if flags.data else None
+    planners = {
+        words: planner_for(
+            flags.model,
+            method=flags.method,
+            lora=lora,
+            dtype="bfloat16" if flags.dtype == "pure-bfloat16" and lora.lora_r and not asked.lora_r else flags.dtype,
+            device=flags.device,
+            max_length=flags.max_length,
+            memory=None if flags.memory is None else bytes_of(flags.memory),
+            activation_checkpointing=flags.activation_checkpointing,
+            reference_scores=flags.reference_scores,
+            batch_size=flags.batch_size,
+            rows=rows,
+        )
+        for words, lora in ways(flags.model, asked, flags.device).items()
+    }
+    budget, fit = flags.token_budget, flags.memory is not None
+    plans = {words: planner.plan(budget, fit=fit) for words, planner in planners.items()}
+    methods = {} if rows else {words: peaks(planner, budget) for words, planner in planners.items()}
+    models = {words: models_in_memory(planner, budget) for words, planner in planners.items()}
+    return Estimate(flags.model, flags.method, plans, methods, models, flags.data or "made up, at the maximum length")
