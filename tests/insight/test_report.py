@@ -243,7 +243,7 @@ def test_rows_that_were_left_out_are_named_by_file_and_line(trained: dict[str, P
     for words in ("empty-answer", "prefs.jsonl:7", "The longer one wins.", "length is learned", "look first at"):
         assert words in page.text
     assert "secret" not in page.text
-    assert "use <code>--drop</code> length-bias" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "use <code>--drop length-bias</code>" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_demo_says_which_command_it_was(tmp_path: Path) -> None:
