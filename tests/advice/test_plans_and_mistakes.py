@@ -134,7 +134,7 @@ def scored(margin: float, length: int, rejected_length: int | None = None) -> Sc
     """A pair whose chosen answer is `margin` nats a token above the reference, and above the rejected one."""
     lengths = torch.tensor([length, rejected_length or length])
     logps = torch.tensor([margin * length, 0.0], dtype=torch.double)
-    return Scored(logps, lengths, torch.zeros(2, dtype=torch.double), pairs=torch.tensor([[0, 1]]))
+    return Scored.of(logps, lengths, torch.zeros(2, dtype=torch.double), pairs=torch.tensor([[0, 1]]))
 
 
 def said(pattern: str, text: str) -> list[float]:

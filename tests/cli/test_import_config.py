@@ -181,7 +181,7 @@ def test_imported_simpo_has_the_loss_of_trls_trainer(beta: float, tmp_path: Path
     theirs = SimpleNamespace(**options, alpha=0.0, accelerator=SimpleNamespace(device="cpu"))
     expected = CPOTrainer.cpo_loss(theirs, chosen[:, 0], rejected[:, 0])[0]
     logps = torch.cat([chosen, rejected], 1).flatten() * lengths
-    found = ours.losses(Scored(logps, lengths, pairs=torch.arange(16).reshape(8, 2)))
+    found = ours.losses(Scored.of(logps, lengths, pairs=torch.arange(16).reshape(8, 2)))
     assert torch.allclose(found, expected, rtol=1e-6)
 
 

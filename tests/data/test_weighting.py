@@ -362,7 +362,7 @@ def test_each_pair_has_its_own_margin_and_soft_label_wherever_it_lies(tmp_path: 
         scored = as_scored(part.batch, part.scores)
         found = objective.losses(scored).tolist()
         means = (scored.logps / scored.lengths).numpy()
-        for group, loss, (chosen, rejected) in zip(part.groups, found, part.batch.pairs.tolist(), strict=True):  # type: ignore[union-attr]
+        for group, loss, (chosen, rejected) in zip(part.groups, found, part.batch.items.pairs.tolist(), strict=True):  # type: ignore[union-attr]
             logit = 2.0 * (means[chosen] - means[rejected] - 0.4 * group.margin)
             expected = (1 - group.flip_chance) * np.log1p(np.exp(-logit)) + group.flip_chance * np.log1p(np.exp(logit))
             assert loss == pytest.approx(expected, abs=1e-10)
@@ -427,13 +427,14 @@ def test_a_batch_holds_what_its_groups_hold() -> None:
     records = use(rich_pairs(4), votes="soft", margins="column", weights="column")
     groups = tokenize_records(records, tiny_tokenizer(), max_length=512).groups
     batch = collate(groups)
-    assert batch.weights is not None and batch.weights.tolist() == [0.5, 1.5, 2.5, 0.5]
-    assert batch.margins is not None and batch.margins.tolist() == [0.0, 0.25, 0.5, 0.75]
-    assert batch.flip_chances is not None and batch.flip_chances.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 0.5])
+    items = batch.items
+    assert items.weights is not None and items.weights.tolist() == [0.5, 1.5, 2.5, 0.5]
+    assert items.margins is not None and items.margins.tolist() == [0.0, 0.25, 0.5, 0.75]
+    assert items.flip_chances is not None and items.flip_chances.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 0.5])
     plain = collate(tokenize_records(chat_pairs(4), tiny_tokenizer(), max_length=512).groups)
-    assert plain.margins is None and plain.flip_chances is None
+    assert plain.items.margins is None and plain.items.flip_chances is None
     labelled = collate(tokenize_records(rich_labels(4), tiny_tokenizer(), max_length=512).groups)
-    assert labelled.weights is not None and labelled.margins is None
+    assert labelled.items.weights is not None and labelled.items.margins is None
 
 
 def test_the_tokenizer_may_leave_rows_out_and_the_mean_is_still_1() -> None:

@@ -108,7 +108,7 @@ def test_one_pair_is_followed_to_its_gradient(model: Path, capsys: pytest.Captur
     assert found["rejected"] == pytest.approx(naive_logp(policy.model, group, 1), abs=1e-3)
     batch = collate([group])  # the objective that the trainer takes, on the same pair
     scored = as_scored(batch, score_plain(policy.model, batch))
-    at_start = type(scored)(scored.logps, scored.lengths, scored.logps.detach(), scored.pairs)
+    at_start = scored.with_items(ref_logps=scored.logps.detach())
     DPO(beta=found["beta"]).losses(at_start).sum().backward()
     norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
     assert float(norm) == pytest.approx(found["norm"], rel=1e-3)

@@ -42,7 +42,7 @@ class World:
         self.margins, self.chances = rng.uniform(0, 2, count), rng.uniform(0, 0.5, count)
 
     def scored(self, **more: Any) -> Scored:
-        return Scored(
+        return Scored.of(
             logps=torch.tensor(self.logps),
             lengths=torch.tensor(self.lengths),
             ref_logps=torch.tensor(self.refs),

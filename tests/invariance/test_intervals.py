@@ -41,7 +41,7 @@ def records(policy: Any) -> list[Pair]:
     one, other = chat_pairs(2)
     rows = [row for row in (one, other) for _ in range(3)]
     held = evaluated(policy, rows)
-    chosen = held.scored.logps[held.scored.pairs[:, 0]] > held.scored.logps[held.scored.pairs[:, 1]]  # type: ignore[index]
+    chosen = held.scored.logps[held.scored.items.pairs[:, 0]] > held.scored.logps[held.scored.items.pairs[:, 1]]  # type: ignore[index]
     right = {str(group.source): bool(is_right) for group, is_right in zip(held.groups, chosen, strict=True)}
     return [row if right[str(row.source)] else swapped(row) for row in rows]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -64,8 +64,8 @@ def test_every_method_that_takes_soft_labels_is_tried_here() -> None:
 
 
 def swapped(scored: Scored) -> Scored:
-    assert scored.pairs is not None
-    return replace(scored, pairs=scored.pairs.flip(1))
+    assert scored.items.pairs is not None
+    return scored.with_items(pairs=scored.items.pairs.flip(1))
 
 
 @pytest.mark.parametrize("method", SOFT)
@@ -185,7 +185,7 @@ def test_nothing_flows_back_through_ktos_baseline() -> None:
     logps = torch.tensor(
         world.logps + 3, requires_grad=True
     )  # a baseline above 0, where the clamp would let it through
-    scored = replace(world.of_rows(), logps=logps)
+    scored = world.of_rows().with_sums(logps)
     objective = KTO()
     statistics = objective.step_statistics(scored)
     assert float(objective.baseline(statistics)) > 0

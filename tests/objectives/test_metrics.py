@@ -32,7 +32,7 @@ def test_a_mean_of_means_is_never_taken() -> None:
 
 def _scored(**more: torch.Tensor) -> Scored:
     logps = torch.tensor([-1.0, -2.0, -3.0, -3.0])
-    return Scored(logps, torch.tensor([1, 2, 3, 4]), torch.tensor([-2.0, -2.0, -3.0, -3.0]), **more)
+    return Scored.of(logps, torch.tensor([1, 2, 3, 4]), torch.tensor([-2.0, -2.0, -3.0, -3.0]), **more)
 
 
 def test_a_tie_is_wrong() -> None:
@@ -60,7 +60,7 @@ def test_labels_are_judged_against_the_baseline() -> None:
 
 def test_ktos_baseline_is_clamped_and_its_error_is_that_of_a_mean() -> None:
     ratios = torch.tensor([1.0, -2.0, 0.5, -1.5], dtype=torch.double)
-    scored = Scored(ratios, torch.ones(4), torch.zeros(4, dtype=torch.double), partners=torch.arange(4))
+    scored = Scored.of(ratios, torch.ones(4), torch.zeros(4, dtype=torch.double), partners=torch.arange(4))
     objective = KTO()
     found = objective.statistics_metrics(objective.step_statistics(scored))
     assert found["kl"] == 0.0

@@ -116,7 +116,7 @@ def test_answers_are_the_same_by_ids_and_mask() -> None:
     group, model = twins(), tiny_model()
     batch = collate([group, group, replace(group, masks=(group.masks[0], None))])  # type: ignore[index]
     assert len(batch.answers) == 3
-    assert batch.pairs is not None and batch.pairs.tolist() == [[0, 1], [0, 1], [0, 2]]
+    assert batch.items.pairs is not None and batch.items.pairs.tolist() == [[0, 1], [0, 1], [0, 2]]
     expected, counts = naive(model, batch)
     assert counts == [2, 2, 4]
     install_attention(model)

@@ -155,7 +155,7 @@ def test_equal_prompts_and_answers_are_held_once() -> None:
     group = GROUPS[0]
     batch = collate([group, group, GROUPS[1]])
     assert (len(batch.prompts), len(batch.answers)) == (2, 4)
-    assert batch.pairs is not None and batch.pairs.tolist() == [[0, 1], [0, 1], [2, 3]]
+    assert batch.items.pairs is not None and batch.items.pairs.tolist() == [[0, 1], [0, 1], [2, 3]]
 
 
 def test_scores_do_not_depend_on_the_batch_around_them() -> None:

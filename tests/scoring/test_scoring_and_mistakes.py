@@ -19,14 +19,18 @@ def test_what_rows_bring_comes_through_to_the_last_digit() -> None:
         for number in range(3)
     ]
     batch = collate([replace(one, ref_logps=(-1 / 3, -2 / 3)) for one in pairs[:1]])
-    assert batch.ref_logps is not None and batch.ref_logps.tolist() == [-1 / 3, -2 / 3]
+    assert batch.items.ref_logps is not None and batch.items.ref_logps.tolist() == [-1 / 3, -2 / 3]
     batch = collate(pairs)
-    for held, name in ((batch.weights, "weight"), (batch.margins, "margin"), (batch.flip_chances, "flip_chance")):
+    for held, name in (
+        (batch.items.weights, "weight"),
+        (batch.items.margins, "margin"),
+        (batch.items.flip_chances, "flip_chance"),
+    ):
         assert held is not None and held.tolist() == [getattr(one, name) for one in pairs]
     rows = [group([5, 6], [7], [8], desirable=bool(number)) for number in range(2)]
     for answers, weighs in (("all", True), ("own", True), ("partners", False)):
         batch = collate(rows, answers=answers)  # type: ignore[arg-type]
-        assert (batch.weights is not None) == weighs and batch.margins is batch.flip_chances is None
+        assert (batch.items.weights is not None) == weighs and batch.items.margins is batch.items.flip_chances is None
 
 
 @pytest.mark.parametrize("names", [("sdpa", "eager"), ("eager", "sdpa")])

@@ -128,7 +128,7 @@ def scored(seed: int, pairs: int = 6) -> Scored:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 30, (2 * pairs,), generator=generator)
     logps, refs = (-torch.rand(2 * pairs, generator=generator, dtype=torch.double) * 3 * lengths for _ in range(2))
-    return Scored(logps, lengths, refs, pairs=torch.arange(2 * pairs).view(pairs, 2))
+    return Scored.of(logps, lengths, refs, pairs=torch.arange(2 * pairs).view(pairs, 2))
 
 
 @pytest.mark.parametrize("objective", [DPO(), RobustDPO(beta=0.3), SimPO(), SimPO(beta=4.0)], ids=repr)
@@ -144,9 +144,9 @@ def test_a_loss_of_the_rewards_difference_differs_from_the_logged_ones_by_a_cons
 @pytest.mark.parametrize("objective", [SimPO(), SimPO(beta=7.5, gamma_beta_ratio=0.1), SFT()], ids=repr)
 def test_rewards_per_token_do_not_know_how_long_an_answer_is(objective: Objective) -> None:
     items = scored(4)
-    twice = replace(items, logps=2 * items.logps, lengths=2 * items.lengths)
+    twice = Scored.of(2 * items.logps, 2 * items.lengths)
     assert torch.equal(objective.rewards(items), objective.rewards(twice))
-    token = replace(items, logps=torch.full_like(items.logps, -0.5) * items.lengths)
+    token = items.with_sums(torch.full_like(items.logps, -0.5) * items.lengths)
     beta = getattr(objective, "beta", 1.0)
     assert torch.allclose(objective.rewards(token), torch.full_like(items.logps, -0.5 * beta))
 
@@ -155,7 +155,7 @@ def test_rewards_per_token_do_not_know_how_long_an_answer_is(objective: Objectiv
 def test_rewards_of_sums_are_their_scale_times_the_log_ratio(objective: Objective) -> None:
     items = scored(5)
     scale = objective.reward_scale()
-    assert scale is not None and torch.allclose(objective.rewards(items), scale * (items.logps - items.ref_logps))  # type: ignore[operator]
+    assert scale is not None and torch.allclose(objective.rewards(items), scale * (items.logps - items.items.ref_logps))  # type: ignore[operator]
 
 
 def test_a_simpo_runs_held_out_accuracy_is_that_of_means_per_token(policy: Any) -> None:
@@ -192,7 +192,7 @@ def test_a_pair_read_as_two_labels_stands_good_against_bad(policy: Any) -> None:
         groups = groups_of(policy, rows)
         numbers = torch.arange(len(rows))
         up = torch.tensor([row.desirable for row in rows])
-        pairs = pairs_of_rows(Scored(-numbers.double(), numbers + 1, rows=numbers, desirable=up), groups)
+        pairs = pairs_of_rows(Scored.of(-numbers.double(), numbers + 1, rows=numbers, desirable=up), groups)
         return None if pairs is None else pairs.tolist()
 
     assert found(good, bad, alone) == [[0, 1]] and found(alone, bad, good) == [[2, 1]]

@@ -698,7 +698,7 @@ def test_the_rows_that_are_kept_are_the_culprits() -> None:
     """One row makes KTO's baseline, and with it every loss of the step, not finite."""
     ids = np.array([5, 6], dtype=np.int32)
     groups = [Group(ids, (ids, ids), Source("f", number), desirable=True) for number in (1, 2, 3)]
-    scored = Scored(
+    scored = Scored.of(
         logps=torch.tensor([-1.0, -2.0, float("-inf"), -3.0, -4.0, -5.0]),
         lengths=torch.ones(6),
         ref_logps=torch.ones(6),

@@ -50,7 +50,7 @@ def test_nll_weight_adds_the_chosen_answers_nll_to_every_paired_method(method: s
     with torch.no_grad():
         _, scored = _scored(list(chat_pairs(4)), tiny_policy())
     scored = replace(scored, ref_logps=scored.logps + torch.randn_like(scored.logps))
-    chosen = scored.pairs[:, 0]
+    chosen = scored.items.pairs[:, 0]
     expected = objective.losses(scored) - 0.7 * scored.logps[chosen] / scored.lengths[chosen]
     found = replace(objective, nll_weight=0.7)  # type: ignore[call-arg]
     assert torch.allclose(found.losses(scored), expected, atol=1e-12)
@@ -64,7 +64,7 @@ def test_dpop_without_a_penalty_is_dpo_and_with_one_never_smaller() -> None:
         _, scored = _scored(list(chat_pairs(6)), tiny_policy())
     scored = replace(scored, ref_logps=scored.logps + torch.randn_like(scored.logps))
     plain, free, bound = (one.losses(scored) for one in (DPO(), DPOP(penalty=0.0), DPOP(penalty=5.0)))
-    falls = scored.logratios[scored.pairs[:, 0]] < 0
+    falls = scored.logratios[scored.items.pairs[:, 0]] < 0
     assert torch.equal(plain, free)
     assert bool(falls.any()) and torch.equal(bound > plain, falls)
     with pytest.raises(ValueError, match="penalty=-1 is out of range"):

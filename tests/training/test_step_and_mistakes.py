@@ -230,9 +230,9 @@ def test_ktos_partners_are_scored_without_gradients() -> None:
     walk(walker, groups)
     learned = [batch for with_gradients, batch in passes if with_gradients]
     asked = [batch for with_gradients, batch in passes if not with_gradients]
-    assert len(learned) >= 3 and all(batch.partners is None for batch in learned)
+    assert len(learned) >= 3 and all(batch.items.partners is None for batch in learned)
     assert answers_in(learned) == sorted(group.answers[0].tolist() for group in groups)
-    assert all(batch.rows is None for batch in asked)
+    assert all(batch.items.rows is None for batch in asked)
     assert answers_in(asked) == sorted(group.answers[1].tolist() for group in groups)
 
 

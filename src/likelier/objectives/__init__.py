@@ -6,9 +6,10 @@ which) into one loss per item and one logged reward per answer. It never sees a 
 
 from typing import TypeVar
 
-from likelier.objectives.base import DataKind, Objective, Scored
+from likelier.objectives.base import DataKind, Objective
 from likelier.objectives.pairwise import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
 from likelier.objectives.pointwise import KTO, SFT
+from likelier.objectives.scored import Items, Scored, SequenceScores
 
 Kind = TypeVar("Kind", bound=type[Objective])
 
@@ -44,9 +45,11 @@ __all__ = [
     "APOZero",
     "DataKind",
     "Hinge",
+    "Items",
     "Objective",
     "RobustDPO",
     "Scored",
+    "SequenceScores",
     "SigmoidNorm",
     "SimPO",
     "register",

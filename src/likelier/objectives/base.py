@@ -2,54 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from likelier.objectives.advice import Advice
+from likelier.objectives.scored import Scored
 
 DataKind = Literal["pairs", "labels", "answers"]
 SATISFIED = 5.0  # where a sigmoid's gradient is below 1 % of what it was: 1 - sigma(5) = 0.0067
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Scores of a flat list of answers, and the items (pairs or labelled rows) that point into it.
-
-    Shapes: `logps`, `lengths`, `ref_logps` (answers,), log-probabilities in nats summed over `lengths` tokens;
-    `pairs` (n, 2) answer numbers (chosen, rejected); or `rows` (n,) answer numbers with `desirable` (n,) bool and
-    `partners` (n,) answer numbers of the mismatched answers (empty where they are not in this batch). `weights` (n,)
-    multiply the items' losses; `margins` and `flip_chances` (n,) are the pairs' own, where a run uses them.
-    """
-
-    logps: Tensor
-    lengths: Tensor
-    ref_logps: Tensor | None = None
-    pairs: Tensor | None = None
-    rows: Tensor | None = None
-    desirable: Tensor | None = None
-    partners: Tensor | None = None
-    weights: Tensor | None = None
-    margins: Tensor | None = None
-    flip_chances: Tensor | None = None
-
-    @property
-    def logratios(self) -> Tensor:
-        """`logps - ref_logps`, (answers,)."""
-        if self.ref_logps is None:
-            raise ValueError("this objective needs reference log-probabilities and got none")
-        return self.logps - self.ref_logps
-
-    def at_reference(self) -> Scored:
-        """The same items as if the policy were the reference: every log-ratio zero."""
-        return replace(self, ref_logps=self.logps)
-
-    def chosen_rejected(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """`values` (answers,) at the chosen and at the rejected answer of each pair, (n,) each."""
-        if self.pairs is None:
-            raise ValueError("this objective needs pairs and got labelled rows")
-        return values[self.pairs[:, 0]], values[self.pairs[:, 1]]
 
 
 @dataclass(frozen=True)
@@ -119,8 +81,8 @@ class Objective:
 
     def weighted_losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         """`losses` times the items' weights, (n,): what a step adds up and divides by the number of its items."""
-        found = self.losses(scored, statistics)
-        return found if scored.weights is None else found * scored.weights
+        found, weights = self.losses(scored, statistics), scored.items.weights
+        return found if weights is None else found * weights
 
     def rewards(self, scored: Scored) -> Tensor:
         """The logged reward of each answer, (answers,), detached."""

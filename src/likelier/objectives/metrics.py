@@ -73,17 +73,21 @@ def item_metrics(scored: Scored, losses: Tensor, rewards: Tensor, baseline: Tens
     """
     sums = MetricSums()
     sums.add("loss", losses)
-    if scored.pairs is not None:
-        chosen, rejected = scored.pairs[:, 0], scored.pairs[:, 1]
+    items = scored.items
+    if items.pairs is not None:
+        chosen, rejected = items.pairs[:, 0], items.pairs[:, 1]
         sums.add("rewards/margins", rewards[chosen] - rewards[rejected])
         sums.add("rewards/accuracies", (rewards[chosen] > rewards[rejected]).double())
         sides = (("chosen", chosen, None), ("rejected", rejected, None))
     else:
-        assert scored.rows is not None and scored.desirable is not None
+        assert items.rows is not None and items.desirable is not None
         if baseline is not None:
-            right = label_is_right(rewards[scored.rows], scored.desirable, baseline)
+            right = label_is_right(rewards[items.rows], items.desirable, baseline)
             sums.add("rewards/accuracies", right.double())
-        sides = (("chosen", scored.rows, scored.desirable), ("rejected", scored.rows, ~scored.desirable))
+        sides = (
+            ("chosen", items.rows, items.desirable),
+            ("rejected", items.rows, ~items.desirable),
+        )
     for side, answers, where in sides:
         sums.add(f"rewards/{side}", rewards[answers], where)
         sums.add(f"logps/{side}", scored.logps[answers], where)

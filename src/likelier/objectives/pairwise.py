@@ -38,7 +38,7 @@ class Paired(Objective):
 
     def smoothing(self, scored: Scored) -> float | Tensor:
         """The chance that a label is wrong: each pair's own where the run has soft labels, else `label_smoothing`."""
-        return getattr(self, "label_smoothing", 0.0) if scored.flip_chances is None else scored.flip_chances
+        return getattr(self, "label_smoothing", 0.0) if scored.items.flip_chances is None else scored.items.flip_chances
 
     def pair_words(self, median_length: float) -> str:
         """The method's own hyperparameters in nats."""
@@ -83,12 +83,12 @@ class DPO(LogRatioPair):
         require_chance(self.method, "label_smoothing", self.label_smoothing)
 
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
-        ratios = scored.chosen_rejected(scored.logratios)
-        return losses.dpo_logits(*ratios, beta=self.beta, margin=0.0 if scored.margins is None else scored.margins)
+        ratios, margins = scored.chosen_rejected(scored.logratios), scored.items.margins
+        return losses.dpo_logits(*ratios, beta=self.beta, margin=0.0 if margins is None else margins)
 
     def pair_losses(self, scored: Scored) -> Tensor:
         ratios = scored.chosen_rejected(scored.logratios)
-        margin = 0.0 if scored.margins is None else scored.margins
+        margin = 0.0 if scored.items.margins is None else scored.items.margins
         return losses.dpo_loss(*ratios, beta=self.beta, label_smoothing=self.smoothing(scored), margin=margin)
 
 
@@ -250,7 +250,7 @@ class IPO(Paired):
             *lengths,
             tau=self._tau(),
             length_normalize=self.length_normalize,
-            margin=1.0 if scored.margins is None else scored.margins,
+            margin=1.0 if scored.items.margins is None else scored.items.margins,
             label_smoothing=self.smoothing(scored),
         )
 
@@ -313,7 +313,7 @@ class SimPO(Paired):
 
     def _target(self, scored: Scored) -> float | Tensor:
         """The margin in nats a token."""
-        return self.gamma_beta_ratio * (1.0 if scored.margins is None else scored.margins)
+        return self.gamma_beta_ratio * (1.0 if scored.items.margins is None else scored.items.margins)
 
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         return losses.simpo_logits(

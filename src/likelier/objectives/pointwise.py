@@ -44,9 +44,9 @@ class KTO(LogRatioReward, Objective):
 
     def _inputs(self, scored: Scored, statistics: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The rows' log-ratios (n,), which of them are desirable (n,), and z0."""
-        if statistics is None or scored.rows is None or scored.desirable is None:
+        if statistics is None or scored.items.rows is None or scored.items.desirable is None:
             raise ValueError("KTO needs labelled rows and the step's statistics")
-        return scored.logratios[scored.rows], scored.desirable, self.baseline(statistics)
+        return scored.logratios[scored.items.rows], scored.items.desirable, self.baseline(statistics)
 
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         return losses.kto_logits(*self._inputs(scored, statistics), beta=self.beta)
@@ -61,9 +61,9 @@ class KTO(LogRatioReward, Objective):
 
     def step_statistics(self, scored: Scored) -> Tensor:
         """(3,): sum, sum of squares and number of the mismatched answers' log-ratios."""
-        if scored.partners is None:
+        if scored.items.partners is None:
             raise ValueError("KTO's statistics need the mismatched answers")
-        ratios = scored.logratios[scored.partners].detach()
+        ratios = scored.logratios[scored.items.partners].detach()
         return torch.stack([ratios.sum(), (ratios * ratios).sum(), torch.ones_like(ratios).sum()])
 
     @staticmethod
@@ -131,9 +131,9 @@ class SFT(Objective):
         return True
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
-        if scored.rows is None:
+        if scored.items.rows is None:
             raise ValueError("SFT learns from single answers and got pairs")
-        return losses.nll_loss(scored.logps[scored.rows], scored.lengths[scored.rows])
+        return losses.nll_loss(scored.logps[scored.items.rows], scored.lengths[scored.items.rows])
 
     def rewards(self, scored: Scored) -> Tensor:
         return (scored.logps / scored.lengths).detach()

@@ -1,8 +1,9 @@
 """The seam: a model and a batch of answers in, sums and counts of log-probabilities out."""
 
+from likelier.objectives.scored import SequenceScores
 from likelier.scoring.attach import ScorerChoice, ScorerName, attach_scorer, scorer_of
 from likelier.scoring.batch import Batch, collate
-from likelier.scoring.plain import SequenceScores, score_plain
+from likelier.scoring.plain import score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
 
 __all__ = [

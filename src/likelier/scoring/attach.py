@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from likelier.data.vocabulary import embedding_rows, require_rows_for
 from likelier.models.layers import backbone_of, causal_model, frozen
+from likelier.objectives.scored import SequenceScores
 from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
 from likelier.scoring.batch import Batch, PromptGroup, collate
 from likelier.scoring.logprobs import HeadTransform
-from likelier.scoring.plain import SequenceScores, score_plain
+from likelier.scoring.plain import score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
 from likelier.utils.errors import LikelierError, ModelError, whole_reason
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from likelier.data.masks import Masks, answer_bytes, each_mask, trained_count
+from likelier.objectives.scored import Items
 
 Answers = Literal["all", "own", "partners"]
 
@@ -40,25 +41,16 @@ class Batch:
     """Flat answers and the items over them.
 
     `prompts` and `answers` are 1-D token tensors on the CPU (a scorer lays them out and moves them to `device` at
-    once), `prompt_of[a]` the prompt number of answer `a`. Items are `pairs` (n, 2) of answer numbers (chosen,
-    rejected), or labelled `rows` (n,) with `desirable` (n,) and `partners` (n,), the mismatched answers. `ref_logps`
-    (answers,) where the reference is known. These lie on `device`. `weights` (n,) are the items' own, `margins` and
-    `flip_chances` (n,) the pairs' where a run has them; on the CPU. `masks` are (tokens,) bool for each answer, also on
-    the CPU: which of its tokens are scored; None for all.
+    once), `prompt_of[a]` the prompt number of answer `a`. `items` are the pairs or labelled rows over the answers, with
+    what the reference and the data say of them, on `device`. `masks` are (tokens,) bool for each answer, on the CPU:
+    which of its tokens are scored; None for all.
     """
 
     prompts: list[Tensor]
     answers: list[Tensor]
     prompt_of: list[int]
-    pairs: Tensor | None
-    rows: Tensor | None
-    desirable: Tensor | None
-    partners: Tensor | None
-    ref_logps: Tensor | None
+    items: Items
     device: torch.device
-    weights: Tensor | None = None
-    margins: Tensor | None = None
-    flip_chances: Tensor | None = None
     masks: list[Tensor | None] | None = None
 
     @property
@@ -76,9 +68,10 @@ class Batch:
 
     def answers_of_groups(self) -> list[list[int]]:
         """For each group, in order, the numbers of its answers."""
-        if self.pairs is not None:
-            return self.pairs.tolist()
-        columns = [column for column in (self.rows, self.partners) if column is not None]
+        items = self.items
+        if items.pairs is not None:
+            return items.pairs.tolist()
+        columns = [column for column in (items.rows, items.partners) if column is not None]
         return torch.stack(columns, 1).tolist()
 
 
@@ -124,12 +117,12 @@ def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu"
         masks = each_mask(group.masks, len(group.answers))
         numbers.append([flat.add(group.prompt, group.answers[k], masks[k], refs[k]) for k in kept])
 
-    def index(values: list[Any], dtype: torch.dtype = torch.long) -> Tensor:
+    def as_tensor(values: list[Any], dtype: torch.dtype = torch.long) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=device)
 
     def values(name: str) -> Tensor | None:
         found = [getattr(group, name) for group in groups]
-        return None if found[0] is None else torch.tensor(found, dtype=torch.float64)
+        return None if found[0] is None else as_tensor(found, torch.float64)
 
     def tokens(ids: list[Any]) -> list[Tensor]:
         return [torch.from_numpy(sequence.astype("int64")) for sequence in ids]
@@ -137,19 +130,22 @@ def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu"
     is_pair = groups[0].desirable is None
     has_own = not is_pair and answers != "partners"
     has_partners = not is_pair and answers != "own" and len(groups[0].answers) > 1
+    items = Items(
+        pairs=as_tensor(numbers) if is_pair else None,
+        rows=as_tensor([group[0] for group in numbers]) if has_own else None,
+        desirable=as_tensor([group.desirable for group in groups], torch.bool) if has_own else None,
+        partners=as_tensor([group[-1] for group in numbers]) if has_partners else None,
+        ref_logps=as_tensor(flat.ref_logps, torch.float64) if len(flat.ref_logps) == len(flat.answers) else None,
+        weights=values("weight") if is_pair or has_own else None,
+        margins=values("margin"),
+        flip_chances=values("flip_chance"),
+    )
     return Batch(
         prompts=tokens(flat.ids[0]),
         answers=tokens(flat.ids[1]),
         prompt_of=flat.prompt_of,
-        pairs=index(numbers) if is_pair else None,
-        rows=index([group[0] for group in numbers]) if has_own else None,
-        desirable=index([group.desirable for group in groups], torch.bool) if has_own else None,
-        partners=index([group[-1] for group in numbers]) if has_partners else None,
-        ref_logps=index(flat.ref_logps, torch.float64) if len(flat.ref_logps) == len(flat.answers) else None,
+        items=items,
         device=torch.device(device),
-        weights=values("weight") if is_pair or has_own else None,
-        margins=values("margin"),
-        flip_chances=values("flip_chance"),
         masks=None if all(mask is None for mask in flat.masks) else flat.masks,
     )
 

@@ -27,22 +27,7 @@ PACK_LARGER = {"cuda": 4}  # without gradients no activations are kept; on a CPU
 
 def as_scored(batch: Batch, scores: SequenceScores) -> Scored:
     """The seam's result as what objectives read; the reference and what rows bring in the policy's precision."""
-
-    def like_logps(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values.to(scores.logps.device, scores.logps.dtype)
-
-    return Scored(
-        logps=scores.logps,
-        lengths=scores.lengths,
-        ref_logps=like_logps(batch.ref_logps),
-        pairs=batch.pairs,
-        rows=batch.rows,
-        desirable=batch.desirable,
-        partners=batch.partners,
-        weights=like_logps(batch.weights),
-        margins=like_logps(batch.margins),
-        flip_chances=like_logps(batch.flip_chances),
-    )
+    return Scored(scores, batch.items.like(scores.logps))
 
 
 def micro_batches(model: nn.Module, groups: Sequence[Group], token_budget: int, *, ranks: int = 1) -> list[list[Group]]:
@@ -148,9 +133,7 @@ def _exchanged(
             sums[place[id(group)]] += part.scores.logps[numbers].double().cpu()
             times[place[id(group)]] += 1
     logps = (ranks.total(sums) / ranks.total(times)).to(device)
-    lengths = batch.lengths.to(device)
-    nothing = logps.new_empty(0)
-    return [ScoredGroups(list(groups), batch, SequenceScores(logps, lengths, nothing, nothing.long()))]
+    return [ScoredGroups(list(groups), batch, SequenceScores.sums_of(logps, batch.lengths.to(device)))]
 
 
 def prompt_numbers(groups: Sequence[Group]) -> Tensor:
@@ -164,31 +147,3 @@ def step_statistics(objective: Objective, parts: Sequence[Scored]) -> Tensor | N
     sums = [objective.step_statistics(part) for part in parts]
     found = [part for part in sums if part is not None]
     return torch.stack(found).sum(0) if found else None
-
-
-def join(parts: Sequence[Scored]) -> Scored:
-    """Several scored micro-batches as one, answer numbers shifted."""
-    offsets = [0]
-    for part in parts:
-        offsets.append(offsets[-1] + len(part.logps))
-
-    def numbers(name: str) -> Tensor | None:
-        found = [(getattr(part, name), offset) for part, offset in zip(parts, offsets, strict=False)]
-        return None if found[0][0] is None else torch.cat([values + offset for values, offset in found])
-
-    def values(name: str) -> Tensor | None:
-        found = [getattr(part, name) for part in parts]
-        return None if found[0] is None else torch.cat(found)
-
-    return Scored(
-        logps=torch.cat([part.logps for part in parts]),
-        lengths=torch.cat([part.lengths for part in parts]),
-        ref_logps=values("ref_logps"),
-        pairs=numbers("pairs"),
-        rows=numbers("rows"),
-        desirable=values("desirable"),
-        partners=numbers("partners"),
-        weights=values("weights"),
-        margins=values("margins"),
-        flip_chances=values("flip_chances"),
-    )

@@ -5,38 +5,14 @@ It is the oracle that the shared-prefix scorer is held against, and what models 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from likelier.models.layers import backbone_of, causal_model
+from likelier.objectives.scored import SequenceScores
 from likelier.scoring.batch import Batch
 from likelier.scoring.logprobs import HeadTransform, default_chunk, token_logprobs
-
-
-@dataclass(frozen=True)
-class SequenceScores:
-    """The seam: sums and counts per answer; nothing is divided here.
-
-    `logps` (answers,) log-probabilities in nats summed over answer tokens (EOS included, prompt excluded, and what an
-    answer's mask leaves out), `lengths` (answers,) the number of tokens summed, `token_logps` (tokens,) beneath them
-    with `answer_of` (tokens,) saying whose each is.
-    """
-
-    logps: Tensor
-    lengths: Tensor
-    token_logps: Tensor
-    answer_of: Tensor
-
-    @staticmethod
-    def of(token_logps: Tensor, batch: Batch) -> SequenceScores:
-        """Sum the log-probabilities of all scored answer tokens, answers one after the other."""
-        lengths = batch.lengths
-        answer_of = torch.arange(len(lengths)).repeat_interleave(lengths).to(batch.device)
-        logps = token_logps.new_zeros(len(lengths)).index_add(0, answer_of, token_logps)
-        return SequenceScores(logps, lengths.to(batch.device), token_logps, answer_of)
 
 
 def score_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> SequenceScores:
@@ -70,4 +46,4 @@ def score_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> Seq
     token_logps = token_logprobs(
         hidden[predicts.to(batch.device)], targets, head, HeadTransform.of(causal.config.get_text_config()), chunk
     )
-    return SequenceScores.of(token_logps, batch)
+    return SequenceScores.of(token_logps, batch.lengths)

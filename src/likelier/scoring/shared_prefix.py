@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from likelier.models.layers import backbone_of, causal_model
+from likelier.objectives.scored import SequenceScores
 from likelier.scoring.batch import Batch
 from likelier.scoring.layout import Layout, shared_prefix_layout
 from likelier.scoring.logprobs import (
@@ -15,7 +16,6 @@ from likelier.scoring.logprobs import (
     linear_token_logprobs,
     token_logprobs,
 )
-from likelier.scoring.plain import SequenceScores
 
 _NO_MASK = (1, 1, 1, 1)  # transformers leaves a mask of four dimensions as it is; ours is never looked at
 
@@ -28,7 +28,7 @@ def score_shared_prefix(model: nn.Module, batch: Batch, chunk: int | None = None
     """
     layout = shared_prefix_layout(batch)
     predictions = layout_logprobs(model, layout, chunk)
-    return SequenceScores.of(predictions.index_select(0, layout.token_of), batch)
+    return SequenceScores.of(predictions.index_select(0, layout.token_of), batch.lengths)
 
 
 def layout_logprobs(model: nn.Module, layout: Layout, chunk: int | None = None) -> Tensor:

@@ -59,10 +59,10 @@ def _chosen(numbers: Sequence[int], margins: list[float], chosen: list[float] | 
 
 def _pair_groups(found: Evaluation) -> list[Group]:
     """Each pair as a group of its two answers."""
-    if found.scored.pairs is not None:
+    if found.scored.items.pairs is not None:
         return found.groups
-    assert found.pairs is not None and found.scored.rows is not None
-    place = {answer: number for number, answer in enumerate(found.scored.rows.tolist())}
+    assert found.pairs is not None and found.scored.items.rows is not None
+    place = {answer: number for number, answer in enumerate(found.scored.items.rows.tolist())}
     sides = [[found.groups[place[answer]] for answer in pair] for pair in found.pairs.tolist()]
     return [
         replace(

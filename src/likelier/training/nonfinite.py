@@ -100,8 +100,9 @@ def _rows(done: StepResult, decode: Callable[[Any], str]) -> list[dict[str, Any]
 
 def _row(group: Group, part: StepPart, number: int, decode: Callable[[Any], str]) -> dict[str, Any]:
     scored, loss = part.scored, float(part.losses[number])
-    columns = [column for column in (scored.rows, scored.partners) if column is not None and len(column)]
-    answers = scored.pairs[number] if scored.pairs is not None else torch.stack([column[number] for column in columns])
+    items = scored.items
+    columns = [column for column in (items.rows, items.partners) if column is not None and len(column)]
+    answers = items.pairs[number] if items.pairs is not None else torch.stack([column[number] for column in columns])
     logps = scored.logps[answers].tolist()
     return {
         "source": str(group.source),
@@ -109,7 +110,7 @@ def _row(group: Group, part: StepPart, number: int, decode: Callable[[Any], str]
         "prompt": decode(group.prompt),
         "answers": [decode(answer) for answer in group.answers[: len(logps)]],
         "logps": [_number(value) for value in logps],
-        "ref_logps": None if scored.ref_logps is None else [_number(value) for value in scored.ref_logps[answers]],
+        "ref_logps": None if items.ref_logps is None else [_number(value) for value in items.ref_logps[answers]],
         "lengths": [int(value) for value in scored.lengths[answers]],
         "is_culprit": (not all(map(math.isfinite, logps)), not math.isfinite(loss)),
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -121,7 +121,7 @@ class StepWalker:
                     statistics = step_statistics(self.objective, [scored])
                 losses = self.objective.weighted_losses(scored, statistics)
                 backward(losses.sum() * (scale if part.counts else 0.0))
-            parts.append(StepPart(replace(scored, logps=scored.logps.detach()), losses.detach(), part.counts))
+            parts.append(StepPart(scored.detached(), losses.detach(), part.counts))
         return _result(cut, parts, statistics)
 
     def _statistics(self, wrapped: nn.Module, cut: Sequence[MicroBatch]) -> Tensor | None:

@@ -66,14 +66,14 @@ def _item(
 ) -> Item:
     (slopes,) = torch.autograd.grad(loss, logps, retain_graph=True)
     logit = None if logits is None else float(logits[number].detach())
-    own = sides if scored.rows is None else [sides[int(scored.rows[number])]]
+    own = sides if scored.items.rows is None else [sides[int(scored.items.rows[number])]]
     return Item(
-        of="pair" if scored.rows is None else own[0],
+        of="pair" if scored.items.rows is None else own[0],
         loss=float(loss.detach()),
         logit=logit,
         sigma=None if logit is None else float(torch.sigmoid(torch.tensor(logit, dtype=torch.double))),
         gradient={side: float(slopes[sides.index(side)]) for side in own},
-        label=None if scored.desirable is None else bool(scored.desirable[number]),
+        label=None if scored.items.desirable is None else bool(scored.items.desirable[number]),
         weight=group.weight,
     )
 
@@ -97,7 +97,7 @@ def _scored(
     def of_items(value: float | None) -> Tensor | None:
         return None if value is None else logps.new_full((1 if is_pair else len(rows),), value)
 
-    scored = Scored(
+    scored = Scored.of(
         logps=logps,
         lengths=logps.new_tensor(lengths),
         ref_logps=None if None in refs else logps.new_tensor(refs),

@@ -12,7 +12,8 @@ from torch import nn
 
 from likelier.data.tokenize import Group
 from likelier.objectives import Objective
-from likelier.scoring.engine import ScoredGroups, as_scored, join, score_groups, step_statistics
+from likelier.objectives.scored import join
+from likelier.scoring.engine import ScoredGroups, as_scored, score_groups, step_statistics
 from likelier.scoring.reference.identity import Reference, released
 from likelier.scoring.reference.store import ReferenceScoring, attach_reference, score_live, take_given
 from likelier.utils.console import say
@@ -50,8 +51,8 @@ def largest_difference(model: nn.Module, groups: Sequence[Group], how: Reference
 def _worst(parts: Sequence[ScoredGroups]) -> Difference:
     worst = Difference(-1.0, parts[0].groups[0])
     for part in parts:
-        assert part.batch.ref_logps is not None
-        gap = (part.scores.logps.detach().double() - part.batch.ref_logps).abs() / part.scores.lengths
+        assert part.batch.items.ref_logps is not None
+        gap = (part.scores.logps.detach().double() - part.batch.items.ref_logps).abs() / part.scores.lengths
         if not float(gap.max()) <= worst.nats_per_token:
             prompt = part.batch.prompts[part.batch.prompt_of[int(gap.argmax())]].tolist()
             group = next(group for group in part.groups if group.prompt.tolist() == prompt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored
 from likelier.objectives.metrics import MetricSums, item_metrics, label_is_right, readable
-from likelier.scoring.engine import Report, as_scored, join, prompt_numbers, score_everywhere, step_statistics
+from likelier.objectives.scored import join
+from likelier.scoring.engine import Report, as_scored, prompt_numbers, score_everywhere, step_statistics
 from likelier.utils.distributed import ALONE, Ranks
 from likelier.utils.statistics import share_of
 
@@ -58,7 +59,7 @@ def evaluate_groups(
     scored = join(parts)
     statistics = step_statistics(objective, [scored])
     metrics = objective_metrics(objective, scored, statistics)
-    pairs = scored.pairs if scored.pairs is not None else pairs_of_rows(scored, ordered)
+    pairs = scored.items.pairs if scored.items.pairs is not None else pairs_of_rows(scored, ordered)
     for name, right, own in accuracies(objective, scored, statistics, pairs, ordered):
         share = share_of(right.cpu(), prompt_numbers(own))
         metrics |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
@@ -83,8 +84,8 @@ def objective_metrics(objective: Objective, scored: Scored, statistics: Tensor |
     if statistics is not None:  # KTO's baseline, which is a KL of other answers than the policy's own
         named = objective.statistics_metrics(statistics)
         found |= {name.replace("kl", "baseline", 1): value for name, value in named.items()}
-    if scored.ref_logps is not None:
-        ratios = readable(item_metrics(replace(scored, logps=scored.logratios), scored.logratios, scored.logratios))
+    if scored.items.ref_logps is not None:
+        ratios = readable(item_metrics(scored.with_sums(scored.logratios), scored.logratios, scored.logratios))
         found |= {f"logratios/{side}": ratios[f"logps/{side}"] for side in SIDES if f"logps/{side}" in ratios}
     return found
 
@@ -101,10 +102,10 @@ def pairs_of_rows(scored: Scored, groups: Sequence[Group]) -> Tensor | None:
     """(n, 2) answer numbers (chosen, rejected) of labelled rows that come from one row of the data and share their
     prompt: a pair that was read as two labels. None where there are none.
     """
-    if scored.rows is None or scored.desirable is None:
+    if scored.items.rows is None or scored.items.desirable is None:
         return None
     sides: dict[tuple[str, bytes], list[tuple[bool, int]]] = {}
-    rows = zip(groups, scored.desirable.tolist(), scored.rows.tolist(), strict=True)
+    rows = zip(groups, scored.items.desirable.tolist(), scored.items.rows.tolist(), strict=True)
     for group, desirable, answer in rows:
         sides.setdefault((str(group.source), group.prompt.tobytes()), []).append((desirable, answer))
     judged = [sorted(own, reverse=True) for own in sides.values() if len(own) == 2]  # a ranking has more
@@ -120,26 +121,27 @@ def accuracies(
     """
     rewards = objective.rewards(scored)
     found: list[tuple[str, Tensor, Sequence[Group]]] = []
-    if scored.rows is not None and scored.desirable is not None and objective.data != "answers":
+    rows, desirable = scored.items.rows, scored.items.desirable
+    if rows is not None and desirable is not None and objective.data != "answers":
         baseline = objective.reward_baseline(statistics)
-        right = label_is_right(rewards[scored.rows], scored.desirable, 0.0 if baseline is None else baseline)
+        right = label_is_right(rewards[rows], desirable, 0.0 if baseline is None else baseline)
         found.append(("rewards/accuracies", right, groups))
     if pairs is None:
         return found
-    own = groups if scored.pairs is not None else _groups_of(pairs[:, 0], scored, groups)
+    own = groups if scored.items.pairs is not None else _groups_of(pairs[:, 0], scored, groups)
     values = {
         "pair_accuracy": rewards,
         "ranking_accuracy": scored.logps,
         "ranking_accuracy_per_token": scored.logps / scored.lengths,
     }
-    if scored.pairs is not None:
+    if scored.items.pairs is not None:
         values["rewards/accuracies"] = rewards
     return found + [(name, one[pairs[:, 0]] > one[pairs[:, 1]], own) for name, one in values.items()]
 
 
 def _groups_of(answers: Tensor, scored: Scored, groups: Sequence[Group]) -> list[Group]:
-    assert scored.rows is not None
-    place = {answer: number for number, answer in enumerate(scored.rows.tolist())}
+    assert scored.items.rows is not None
+    place = {answer: number for number, answer in enumerate(scored.items.rows.tolist())}
     return [groups[place[answer]] for answer in answers.tolist()]
 
 
@@ -148,12 +150,12 @@ def item_table(found: Evaluation, most: int) -> dict[str, Any]:
     other, else of each labelled answer.
     """
     scored, pairs = found.scored, found.pairs
-    if pairs is not None and (scored.pairs is not None or 4 * len(pairs) >= len(found.groups)):  # most rows
-        groups = found.groups if scored.pairs is not None else _groups_of(pairs[:, 0], scored, found.groups)
+    if pairs is not None and (scored.items.pairs is not None or 4 * len(pairs) >= len(found.groups)):  # most rows
+        groups = found.groups if scored.items.pairs is not None else _groups_of(pairs[:, 0], scored, found.groups)
         sides = {"chosen": pairs[:, 0], "rejected": pairs[:, 1]}
     else:
-        assert scored.rows is not None
-        groups, sides = found.groups, {"completion": scored.rows}
+        assert scored.items.rows is not None
+        groups, sides = found.groups, {"completion": scored.items.rows}
     kept = _evenly(groups, most)
     table: dict[str, Any] = {
         "source": [str(groups[number].source) for number in kept],
@@ -179,6 +181,6 @@ def _scores(scored: Scored, answers: Tensor) -> dict[str, Any]:
 
     return {
         "logps": column(scored.logps),
-        "ref_logps": None if scored.ref_logps is None else column(scored.ref_logps),
+        "ref_logps": None if scored.items.ref_logps is None else column(scored.items.ref_logps),
         "lengths": scored.lengths[answers].tolist(),
     }

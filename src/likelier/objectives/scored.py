@@ -1,0 +1,160 @@
+"""What a loss is computed from: the seam's scores of some answers, and what rows say of them.
+
+SequenceScores   sums and counts per answer, from a forward pass
+Items            which answers belong together, and what the reference and the data say of them
+Scored           both, as objectives take them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SequenceScores:
+    """The seam: sums and counts per answer; nothing is divided here.
+
+    `logps` (answers,) log-probabilities in nats summed over answer tokens (EOS included, prompt excluded, and what an
+    answer's mask leaves out), `lengths` (answers,) the number of tokens summed, `token_logps` (tokens,) beneath them
+    with `answer_of` (tokens,) saying whose each is.
+    """
+
+    logps: Tensor
+    lengths: Tensor
+    token_logps: Tensor
+    answer_of: Tensor
+
+    @staticmethod
+    def of(token_logps: Tensor, lengths: Tensor) -> SequenceScores:
+        """Sum the log-probabilities of all scored answer tokens, `lengths` of each answer, one after the other."""
+        answer_of = torch.arange(len(lengths)).repeat_interleave(lengths.cpu()).to(token_logps.device)
+        logps = token_logps.new_zeros(len(lengths)).index_add(0, answer_of, token_logps)
+        return SequenceScores(logps, lengths.to(token_logps.device), token_logps, answer_of)
+
+    @staticmethod
+    def sums_of(logps: Tensor, lengths: Tensor) -> SequenceScores:
+        """Sums whose tokens are not at hand: read from a file, or computed by another rank."""
+        nothing = logps.new_empty(0)
+        return SequenceScores(logps, lengths, nothing, nothing.long())
+
+    def detached(self) -> SequenceScores:
+        """The same numbers without their history."""
+        return replace(self, logps=self.logps.detach(), token_logps=self.token_logps.detach())
+
+
+@dataclass(frozen=True)
+class Items:
+    """What rows bring: pairs or labelled rows over a flat list of answers, and what is known of each.
+
+    `pairs` (n, 2) answer numbers (chosen, rejected); or `rows` (n,) answer numbers with `desirable` (n,) bool and
+    `partners` (n,) answer numbers of the mismatched answers (empty where they are not among these). `ref_logps`
+    (answers,) the reference's sums in nats. `weights` (n,) multiply the items' losses; `margins` and `flip_chances`
+    (n,) are the pairs' own, where a run uses them. None is what there is not.
+    """
+
+    pairs: Tensor | None = None
+    rows: Tensor | None = None
+    desirable: Tensor | None = None
+    partners: Tensor | None = None
+    ref_logps: Tensor | None = None
+    weights: Tensor | None = None
+    margins: Tensor | None = None
+    flip_chances: Tensor | None = None
+
+    def like(self, logps: Tensor) -> Items:
+        """All that is real in the precision of `logps`, all of it on their device."""
+
+        def like_logps(values: Tensor) -> Tensor:
+            return values.to(logps.device, logps.dtype if values.is_floating_point() else values.dtype)
+
+        return self._each(like_logps)
+
+    def _each(self, made: Callable[[Tensor], Tensor]) -> Items:
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return Items(**{name: None if value is None else made(value) for name, value in values.items()})
+
+
+_ANSWER_NUMBERS = ("pairs", "rows", "partners")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of a flat list of answers, and the items that point into it."""
+
+    scores: SequenceScores
+    items: Items
+
+    @staticmethod
+    def of(logps: Tensor, lengths: Tensor, ref_logps: Tensor | None = None, **items: Any) -> Scored:
+        """Of sums alone (see `SequenceScores.sums_of`); `items` are the fields of `Items`."""
+        return Scored(SequenceScores.sums_of(logps, lengths), Items(ref_logps=ref_logps, **items))
+
+    @property
+    def logps(self) -> Tensor:
+        """(answers,) sums in nats."""
+        return self.scores.logps
+
+    @property
+    def lengths(self) -> Tensor:
+        """(answers,) tokens summed."""
+        return self.scores.lengths
+
+    @property
+    def logratios(self) -> Tensor:
+        """`logps - ref_logps`, (answers,)."""
+        if self.items.ref_logps is None:
+            raise ValueError("this objective needs reference log-probabilities and got none")
+        return self.logps - self.items.ref_logps
+
+    def with_sums(self, logps: Tensor) -> Scored:
+        """The same items over other sums, (answers,)."""
+        return replace(self, scores=replace(self.scores, logps=logps))
+
+    def with_items(self, **changed: Any) -> Scored:
+        """The same scores under other items."""
+        return replace(self, items=replace(self.items, **changed))
+
+    def at_reference(self) -> Scored:
+        """The same items as if the policy were the reference: every log-ratio zero."""
+        return self.with_items(ref_logps=self.logps)
+
+    def detached(self) -> Scored:
+        """The same numbers without their history."""
+        return replace(self, scores=self.scores.detached())
+
+    def chosen_rejected(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """`values` (answers,) at the chosen and at the rejected answer of each pair, (n,) each."""
+        pairs = self.items.pairs
+        if pairs is None:
+            raise ValueError("this objective needs pairs and got labelled rows")
+        return values[pairs[:, 0]], values[pairs[:, 1]]
+
+
+def join(parts: Sequence[Scored]) -> Scored:
+    """Several scored micro-batches as one, answer numbers shifted."""
+    offsets = list(accumulate((len(part.logps) for part in parts), initial=0))
+
+    def joined(name: str) -> Tensor | None:
+        found = [getattr(part.items, name) for part in parts]
+        if found[0] is None:
+            return None
+        shifts = offsets if name in _ANSWER_NUMBERS else [0] * len(parts)
+        return torch.cat([values + shift if shift else values for values, shift in zip(found, shifts, strict=False)])
+
+    scores = [part.scores for part in parts]
+    whose = [score.answer_of + offset for score, offset in zip(scores, offsets, strict=False)]
+    return Scored(
+        SequenceScores(
+            torch.cat([score.logps for score in scores]),
+            torch.cat([score.lengths for score in scores]),
+            torch.cat([score.token_logps for score in scores]),
+            torch.cat(whose),
+        ),
+        Items(**{one.name: joined(one.name) for one in fields(Items)}),
+    )
