@@ -96,6 +96,9 @@ def edges(record: Record, asked: str, wholes: Sequence[str], render: Render) -> 
     each turn of the assistant but the last, and up to where it writes the next one. Raises `RowRefused` where one is no
     beginning of the whole.
     """
+    # Behind each turn of the assistant's but the last come two edges, where it ends and where the next one begins:
+    #     user: ask | assistant: call | tool: 42 | assistant: it is 42
+    #                                 ^          ^
     prompt = record.prompt
     for answer, whole in zip(answers_of(record), wholes, strict=True):
         if not isinstance(prompt, tuple) or not isinstance(answer, tuple):
@@ -158,7 +161,7 @@ def turn_masks(
 def _mask(answer: Content, whole: list[int], cuts: Iterator[list[int]], boundary: int) -> Mask:
     turns = _turns(answer, 0) if isinstance(answer, tuple) else []
     mask = np.ones(len(whole) - boundary, dtype=bool)
-    for _ in turns[1:]:
+    for _ in turns[1:]:  # what stands between the two edges, a tool's result and its mark-up, is read and not written
         end, start = (max(0, common_prefix(next(cuts), whole) - boundary) for _ in range(2))
         mask[end:start] = False
     return mask

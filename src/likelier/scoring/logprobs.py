@@ -118,6 +118,10 @@ class _LinearLogprobs(torch.autograd.Function):
         compute: torch.dtype,
     ) -> Tensor:
         head = _Projection.of(weight, bias, transform, compute)
+        # What is kept for backward, for n tokens:
+        #   frozen head             (n, width): each token's direction, gradient @ weight, only to be scaled
+        #   trained, one chunk      (n, vocabulary): the logits' gradient, from which both hidden's and weight's follow
+        #   trained, more chunks    nothing: that matrix would be whole in memory, so each chunk is projected once more
         trained = any(ctx.needs_input_grad[1:3])
         projects_again = trained and len(targets) > chunk
         logps, kept = [], []
@@ -191,6 +195,8 @@ class _Projection:
         The gradient, 1[target] - softmax, is made where the logits were.
         """
         logits = self._logits(rows)
+        # From here on one matrix is overwritten step by step: logits, exp, -softmax, 1[target] - softmax. Only the
+        # derivative of soft-capping asks for the logits as they were.
         transformed = logits.clone() if self.transform.softcap is not None else logits
         wanted = logits.gather(1, targets[:, None])
         largest = logits.amax(1, keepdim=True)
@@ -204,7 +210,7 @@ class _Projection:
 
 def _add_product(total: Tensor | None, weight: Tensor, gradient: Tensor, rows: Tensor) -> Tensor:
     """total + gradient^T @ rows, in place, summed in the precision of `weight`."""
-    if weight.is_cuda and weight.dtype != rows.dtype:
+    if weight.is_cuda and weight.dtype != rows.dtype:  # factors in 16 bits, the sum in 32: no copies of them in 32
         product = torch.mm(gradient.t(), rows, out_dtype=weight.dtype)
         return product if total is None else total.add_(product)
     left, right = gradient.t().to(weight.dtype), rows.to(weight.dtype)

@@ -76,6 +76,8 @@ def weights_hash(model: nn.Module, *, adapter: bool) -> str:
 
 def _weights_hash(model: nn.Module, adapter: bool) -> str:
     digest = hashlib.blake2b(_config_text(model, adapter).encode(), digest_size=16)
+    # Names without what peft puts around them, in order: a base has one hash, alone and under any adapter. What an
+    # adapter has written over is read from where the base's own value is kept.
     kinds = ("base", "adapter") if adapter else ("base", "replaced")
     named = {part.plain: part.tensor for part in once(part for part in parts_of(model) if part.kind in kinds)}
     if not adapter:
@@ -101,7 +103,7 @@ def start_reference(model: nn.Module, *, precision: str, live: bool = False, kee
     `keep_adapter` only if that is a copy of an adapter.
     """
     is_adapter = has_adapter(model)
-    if is_adapter and not adapter_has_effect(model):
+    if is_adapter and not adapter_has_effect(model):  # its scores are the base's, and found under the base's identity
         reference = base_reference(model, precision=precision)
         words = f"{BASE_WORDS} (the new adapter starts without effect)"
         return replace(reference, words=words, equals_policy=True)
