@@ -6,6 +6,8 @@ import math
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -15,6 +17,8 @@ from markupsafe import Markup
 
 from likelier.insight.pages.charts import MOST_POINTS, Point, Series, line_chart, number, scatter_chart
 from likelier.insight.pages.histograms import histogram_chart
+from likelier.insight.report.curves import curves
+from likelier.runs.reader import Run
 
 EVIL = "<script>alert(1)</script>\"'&$x$\x1b[31m\u202e"
 STEPS = list(range(40))
@@ -155,3 +159,19 @@ def test_drawing_needs_no_window_and_the_command_line_no_drawing() -> None:
 def test_numbers_in_words() -> None:
     assert [number(value) for value in (0.69314, -0.5, 12345.6, 5e-6)] == ["0.6931", "−0.5", "12,346", "5e−06"]
     assert number(0.5, percent=True) == "50.0\N{NO-BREAK SPACE}%"
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ({"needs_reference": True}, "what this method makes of an answer and its reference."),
+        ({"needs_reference": False}, "what the policy itself gives an answer."),
+        ({"needs_reference": False, "rewards_per_token": True}, "what the policy itself gives an answer, per token."),
+    ],
+)
+def test_rewards_that_are_no_log_ratios_are_told_as_their_method_makes_them(
+    objective: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    steps = [{"step": step, "rewards/chosen": 1.0, "rewards/rejected": 0.5 * step} for step in (1, 2)]
+    drawn = " ".join(curves(Run(tmp_path, {"method": "mine", "objective": objective}, steps, [])))
+    assert words in drawn and "baseline" not in drawn

@@ -105,7 +105,7 @@ def repetition(facts: Facts) -> Iterator[Verdict]:
         else None,
         "fewer steps, or one epoch only",
         "look at answers_without_eos in run.json: answers without an end teach the model not to stop",
-        "--beta 2 or more" if not facts.scale and facts.hyperparameters.get("beta", 2.0) < 2 else None,
+        "--beta 2 or more" if not facts.method.needs_reference and facts.hyperparameters.get("beta", 2.0) < 2 else None,
     ]
     severe = alike is not None or facts.latest.get("repetition", 0.0) >= LOOPS
     yield verdict("repetition-or-collapse", "error" if severe else "warning", evidence, advice)

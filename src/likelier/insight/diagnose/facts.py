@@ -47,7 +47,7 @@ class Facts:
 
     @cached_property
     def scale(self) -> float | None:
-        """What a log-ratio is multiplied by to give a reward; None for a method without a reference."""
+        """What a log-ratio is multiplied by to give a reward; None where rewards are something else."""
         return self.card.get("reward_scale") or None
 
     @cached_property
@@ -182,7 +182,7 @@ class Facts:
         """KL in words; of a method without a reference it is measured against the start."""
         if self.kl is None:
             return None
-        what = "KL to the reference" if self.scale else "KL to the start"
+        what = "KL to the reference" if self.method.needs_reference else "KL to the start"
         return what, f"{number(self.kl[0])} nats an answer, {number(self.kl[1])} a token"
 
     @cached_property
