@@ -110,9 +110,8 @@ def test_what_is_out_of_range_is_refused_and_its_border_is_not() -> None:
         (KTO, {"undesirable_weight": -0.1}, {}),
     ):
         ((name, value),) = wrong.items()
-        with pytest.raises(ValueError, match=rf"\b{name}\b.*is out of range") as told:
+        with pytest.raises(ValueError, match=f"^{kind.method}: {name}={value!r} is out of range"):
             kind(**wrong, **more)
-        assert f"{value:g}" in str(told.value) and kind.method in str(told.value)
     for right in (
         DPO(label_smoothing=0.0),
         RobustDPO(flip_probability=0.0),

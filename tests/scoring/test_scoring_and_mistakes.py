@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from likelier.scoring import attach_scorer, collate
 from likelier.scoring.attention import install_attention, restore_attention
+from likelier.utils.errors import ModelError
 from tests.helpers.architectures import group, random_tokens, tiny
 
 
@@ -69,6 +71,19 @@ def test_the_longest_row_is_tried_and_a_made_up_one_no_longer_than_that_needs() 
         attach_scorer(model, groups=tried)
         hook.remove()
         assert {longest - 1, made_up - 1} <= read
+
+
+def test_what_lies_in_two_precisions_is_scored_where_autocast_brings_it_together() -> None:
+    """A head that is trained in 32 bits beside a base in 16."""
+    base, wanted = tiny("llama, untied", torch.bfloat16), {"r": 2, "target_modules": ["q_proj"]}
+    model: Any = get_peft_model(base, LoraConfig(**wanted, modules_to_save=["lm_head"], task_type="CAUSAL_LM"))
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+    with pytest.raises(ModelError, match="fails on a few tokens of text"):
+        attach_scorer(model, scorer="plain")
+    attach_scorer(model, scorer="plain", autocast=True)
+    assert model(batch=collate([group([5, 6], [7, 8], [9])])).logps.isfinite().all()
 
 
 def test_a_plain_score_is_its_dtypes_own() -> None:

@@ -239,6 +239,15 @@ def test_a_spike_stands_out_of_what_is_before_and_of_what_is_after() -> None:
     assert 18 in found(20, 20, 20, 20, 1, 1, 1, 20, 30, 1, 1)  # of the five before, three are low; of six, half
 
 
+def test_a_correlation_is_pearsons_wherever_the_two_lie() -> None:
+    rng = np.random.default_rng(1)
+    for scale, offset in ((1.0, 0.0), (0.01, 5.0), (300.0, -40.0)):
+        left = rng.normal(size=12) + 2.0
+        right = scale * (left + rng.normal(size=12)) + offset
+        assert correlation(left.tolist(), right.tolist()) == pytest.approx(np.corrcoef(left, right)[0, 1])
+    assert correlation([1.0, 2.0], [3.0, 3.0]) == correlation([3.0, 3.0], [1.0, 2.0]) == 0.0
+
+
 def test_a_correlation_is_more_than_noise_by_fishers_transformation() -> None:
     """Three standard errors of atanh(r), which are 1 / sqrt(n - 3): tried on pairs that have nothing in common."""
     assert not is_correlated(0.999, 3) and is_correlated(1.0, 5)
