@@ -80,7 +80,7 @@ for name in ("connect", "connect_ex", "sendto"):
     setattr(socket.socket, name, refuse)
 for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "create_connection"):
     setattr(socket, name, refuse)
-from likelier.cli import main
+from likelier.cli.main import main
 model, data, root = sys.argv[1:]
 lora = ["--lora-r", "4", "--eval-fraction", "0.25", "--save-steps", "1", "--eval-new-tokens", "4"]
 for number in ("1", "2"):
