@@ -69,11 +69,12 @@ def run(flags: argparse.Namespace) -> int:
     """Audit, report, clean; gives the exit code."""
     names = _checked(flags)
     from likelier.utils.console import say
+    from likelier.utils.files import write_output
 
     audit, records = _audit(flags)
     report = FORMATS[flags.format](audit)
     if flags.output:
-        _write(flags.output, report)
+        write_output(flags.output, report)
         say(f"{audit.verdict}\nreport: {flags.output}")
     else:
         _print(report, flags.format)
@@ -186,15 +187,6 @@ def _as_html(audit: Audit) -> str:
 
 
 FORMATS = {"text": _as_text, "json": _as_json, "html": _as_html}
-
-
-def _write(output: str, report: str) -> None:
-    from likelier.utils.files import write_whole
-
-    try:
-        write_whole(Path(output), report.encode("utf-8", "replace"))
-    except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
 
 
 def _clean(flags: argparse.Namespace, audit: Audit, records: list[Any], names: list[str]) -> str:

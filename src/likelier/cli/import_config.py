@@ -27,7 +27,7 @@ def run(flags: argparse.Namespace) -> None:
     from likelier.cli.importing import import_config
     from likelier.cli.importing.text import note_lines, render
     from likelier.utils.console import put, say
-    from likelier.utils.files import write_whole
+    from likelier.utils.files import write_output
 
     output = flags.output
     if output is not None:
@@ -41,8 +41,5 @@ def run(flags: argparse.Namespace) -> None:
     if output is None:
         put(text, end="", exact=True)
         return
-    try:
-        write_whole(Path(output), text.encode())
-    except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
+    write_output(output, text)
     say(f"written: {output}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelier.cli.shared import add_columns_flag, add_overwrite_flag, count
@@ -145,10 +144,7 @@ def _subject(flags: argparse.Namespace, card: dict[str, Any], policy: Policy) ->
 def _write_page(found: Inspection, output: str) -> None:
     from likelier.insight.inspect.page import as_html
     from likelier.utils.console import say
-    from likelier.utils.files import write_whole
+    from likelier.utils.files import write_output
 
-    try:
-        write_whole(Path(output), as_html(found).encode("utf-8", "replace"))
-    except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
+    write_output(output, as_html(found))
     say(f"written: {output}")

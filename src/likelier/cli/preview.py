@@ -133,10 +133,7 @@ def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowP
 def _write_page(flags: argparse.Namespace, rows: list[RowPreview]) -> None:
     from likelier.insight.preview.page import as_html
     from likelier.utils.console import say
-    from likelier.utils.files import write_whole
+    from likelier.utils.files import write_output
 
-    try:
-        write_whole(Path(flags.html), as_html(rows, flags.file, flags.model).encode("utf-8", "replace"))
-    except OSError as error:
-        raise ConfigError(f"{flags.html} cannot be written: {error.strerror or error}") from error
+    write_output(flags.html, as_html(rows, flags.file, flags.model))
     say(f"written: {flags.html}")

@@ -6,13 +6,11 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelier.advice.estimate import bytes_of
 from likelier.cli.estimate import add_machine_flags
 from likelier.cli.shared import add_columns_flag, add_overwrite_flag
-from likelier.utils.errors import ConfigError
 from likelier.utils.outputs import check_output
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ def run(flags: argparse.Namespace) -> None:
     from likelier.advice.recommend import recommend
     from likelier.data.columns import columns_of
     from likelier.utils.console import say
-    from likelier.utils.files import write_whole
+    from likelier.utils.files import write_output
     from likelier.utils.shell import quoted
 
     found = recommend(
@@ -62,10 +60,7 @@ def run(flags: argparse.Namespace) -> None:
     )
     sys.stdout.write(json.dumps(found.as_json(), indent=2) + "\n" if flags.format == "json" else as_text(found))
     if flags.output:
-        try:
-            write_whole(Path(flags.output), found.run_file.encode())
-        except OSError as error:
-            raise ConfigError(f"{flags.output} cannot be written: {error.strerror or error}") from error
+        write_output(flags.output, found.run_file)
         say(f"written: {flags.output}; train with: likelier train {quoted(flags.output)}")
 
 

@@ -51,9 +51,9 @@ def end_streams(code: int) -> int:
                 code = 2
                 with suppress(OSError, ValueError):
                     from likelier.utils.console import say_error  # not loaded where an interpreter has just begun
+                    from likelier.utils.errors import unwritable
 
-                    reason = getattr(error, "strerror", None) or error
-                    say_error(f"error: standard output cannot be written: {reason}")
+                    say_error(f"error: {unwritable('standard output', error)}")
     return code
 
 

@@ -32,7 +32,7 @@ from likelier.data.records import (
 from likelier.data.rendering import as_dict
 from likelier.data.split import prompt_key
 from likelier.utils.console import say, warn
-from likelier.utils.errors import ConfigError, DataError
+from likelier.utils.errors import ConfigError, DataError, writing
 from likelier.utils.files import local
 from likelier.utils.outputs import check_output
 
@@ -145,13 +145,12 @@ def write_records(records: Sequence[Record], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     _warn_about_mixture(records)
     try:
-        temporary.unlink(missing_ok=True)  # of a process that was killed; or a link that somebody put there
-        with open(temporary, "x", encoding="utf-8") as stream:
-            for row in _rows(records, extras):
-                stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
+        with writing(path):
+            temporary.unlink(missing_ok=True)  # of a process that was killed; or a link that somebody put there
+            with open(temporary, "x", encoding="utf-8") as stream:
+                for row in _rows(records, extras):
+                    stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -22,7 +22,7 @@ from likelier.runs.lock import LOCK, FolderLock
 from likelier.runs.ownership import refuse_links, stranger_in, take_away_temporary, was_begun
 from likelier.runs.written import written_in
 from likelier.utils.console import warn
-from likelier.utils.errors import RunFolderError
+from likelier.utils.errors import RunFolderError, unwritable, writing
 from likelier.utils.files import (
     append_line,
     below,
@@ -118,13 +118,9 @@ class RunFolder:
     def lock(self) -> None:
         """Create the folder and lock it. Raises `RunFolderError` if it cannot be written, or is in use."""
         require_utf8(self.path, "the output")
-        try:
+        with writing(self.path, mend="name another output", kind=RunFolderError):
             self.path.mkdir(parents=True, exist_ok=True)
             is_free = self._lock.take()
-        except OSError as error:
-            raise RunFolderError(
-                f"{self.path} cannot be written: {error.strerror or error}; name another output"
-            ) from error
         if not is_free:
             raise RunFolderError(f"{self.path} is in use by another run; wait for it, or name another output")
 
@@ -166,7 +162,7 @@ class RunFolder:
                 if newest is None
                 else f"checkpoints/{newest.name} is whole: make room, then the same command with --resume goes on"
             )
-            raise RunFolderError(f"{self.path / name} cannot be written: {cause}; {rest}") from error
+            raise RunFolderError(unwritable(self.path / name, cause, rest)) from error
 
     def _require_itself(self) -> None:
         """Raises `RunFolderError` where the path leads to another folder than the locked one, or to none."""

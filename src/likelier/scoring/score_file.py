@@ -21,11 +21,13 @@ from likelier.scoring.implicit_rewards import implicit_rewards, summarize
 from likelier.scoring.reference import ReferenceScoring
 from likelier.scoring.restore import card_of, final_model, recorded_chat, reference_for
 from likelier.utils.console import say
-from likelier.utils.errors import ConfigError
-from likelier.utils.files import cache_folder, write_whole
+from likelier.utils.errors import writing
+from likelier.utils.files import cache_folder, write_output
 from likelier.utils.outputs import check_output
 from likelier.utils.strict_json import encodable
 from likelier.utils.terminal import counting
+
+_OTHER = "name another --output"
 
 
 def score_file(
@@ -77,15 +79,9 @@ def score_file(
     with counting("scoring", 2 * len(groups)) as report:
         how = ReferenceScoring(cache_folder() / "reference", budget, device, report)
         rows = implicit_rewards(policy, known, groups, how, beta=scale, per_token=per_token)
-    _write("".join(encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows), output)
+    lines = (encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
+    write_output(output, "".join(lines), mend=_OTHER)
     return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"
-
-
-def _write(text: str, output: str) -> None:
-    try:
-        write_whole(Path(output), text.encode())
-    except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}; name another --output") from error
 
 
 def _check_writable(output: str) -> None:
@@ -93,10 +89,7 @@ def _check_writable(output: str) -> None:
     path, existed = Path(output), Path(output).exists()
     if path.is_symlink():  # it is replaced, and what it leads to is left
         return
-    try:
-        with open(path, "a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}; name another --output") from error
+    with writing(output, mend=_OTHER), open(path, "a", encoding="utf-8"):
+        pass
     if not existed:
         path.unlink()

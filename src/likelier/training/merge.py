@@ -39,7 +39,7 @@ from likelier.scoring.reference import Reference, ReferenceScoring, base_referen
 from likelier.scoring.reference.identity import BASE_WORDS
 from likelier.scoring.restore import card_of, recorded_chat
 from likelier.utils.console import say, warn
-from likelier.utils.errors import LikelierError, ModelError, RunFolderError, WrongReferenceError
+from likelier.utils.errors import LikelierError, ModelError, RunFolderError, WrongReferenceError, writing
 from likelier.utils.files import base_names, cache_folder, local, require_utf8
 from likelier.utils.folders import check_writable, clear_killed, folder_when_whole
 from likelier.utils.redaction import without_secrets
@@ -47,6 +47,7 @@ from likelier.utils.strict_json import encodable
 from likelier.utils.versions import __version__, versions
 
 MergedDtype = Literal["float32", "bfloat16"]
+_OTHER = "name another output"
 EXACT, ROUNDED = 1e-5, 0.05  # nats a token: allowed in float32, and where weights were rounded to 16 bits
 _ROWS, _LONGEST, _LARGEST_FILE = 8, 512, 2**26
 _TORCH_DTYPES = {"F64": "float32", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -101,13 +102,10 @@ def merge_run(run: str, output: str, *, dtype: MergedDtype | None = None) -> str
     _refuse_quantized(source, card)
     policy = load_policy(str(source), dtype="float32", chat=recorded_chat(card))
     wanted = dtype or _stored_dtype(_base_folder(source)) or "float32"
-    try:
-        with folder_when_whole(target) as temporary:
-            told, check = _write_checked(policy, card, temporary, wanted)
-            told = {"run": base_names(str(source.resolve())), **told}
-            _write_papers(temporary, told, card, base_names(str(target.resolve())))
-    except OSError as error:
-        raise RunFolderError(f"{target} cannot be written: {error.strerror or error}; name another output") from error
+    with writing(target, mend=_OTHER, kind=RunFolderError), folder_when_whole(target) as temporary:
+        told, check = _write_checked(policy, card, temporary, wanted)
+        told = {"run": base_names(str(source.resolve())), **told}
+        _write_papers(temporary, told, card, base_names(str(target.resolve())))
     what = "merged into its base" if told["adapter"] else "no adapter, nothing to merge: the model as one folder"
     return f"{source}: {what}, {wanted}\n{check.words()}\nwritten to {target}"
 
@@ -120,12 +118,10 @@ def _check_free(target: Path) -> None:
     held = sorted(entry.name for entry in target.iterdir()) if target.exists() else []
     if held:
         raise RunFolderError(f"{target} is not empty (it holds {held[0]}); name another output")
-    try:
+    with writing(target, mend=_OTHER, kind=RunFolderError):
         target.parent.mkdir(parents=True, exist_ok=True)
         clear_killed(target)
         check_writable(target)
-    except OSError as error:
-        raise RunFolderError(f"{target} cannot be written: {error.strerror or error}; name another output") from error
 
 
 def _refuse_quantized(source: Path, card: dict[str, Any]) -> None:

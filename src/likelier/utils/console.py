@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from likelier.utils.errors import ConfigError, LikelierWarning
+from likelier.utils.errors import ConfigError, LikelierWarning, unwritable
 
 
 def say(text: str) -> None:
@@ -48,7 +48,7 @@ def put(text: str, *, end: str = "\n", exact: bool = False) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise ConfigError(f"standard output cannot be written: {error.strerror or error}") from error
+        raise ConfigError(unwritable("standard output", error)) from error
 
 
 def warn(text: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 OTHER_RANK_ENDED = 4  # the exit code of `OtherRankEndedError`
 
@@ -59,6 +60,21 @@ def whole_reason(error: BaseException, most: int = 600) -> str:
         return words
     end = most // 3
     return f"{words[: most - end - 5].rstrip()} ... {words[-end:].lstrip()}"
+
+
+def unwritable(what: object, error: object, mend: str = "") -> str:
+    """That a file or folder cannot be written, why, and what to do instead."""
+    reason = getattr(error, "strerror", None) or error
+    return f"{what} cannot be written: {reason}{mend and f'; {mend}'}"
+
+
+@contextmanager
+def writing(what: object, *, mend: str = "", kind: type[LikelierError] = ConfigError) -> Iterator[None]:
+    """Around everything that writes `what`. Raises `kind` in place of an `OSError`, in the words of `unwritable`."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(unwritable(what, error, mend)) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

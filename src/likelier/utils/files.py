@@ -18,7 +18,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from likelier.utils.console import warn
-from likelier.utils.errors import ConfigError, RunFolderError, whole_reason
+from likelier.utils.errors import ConfigError, LikelierError, RunFolderError, whole_reason, writing
 from likelier.utils.redaction import without_secrets
 from likelier.utils.strict_json import parse_json
 
@@ -112,6 +112,14 @@ def write_whole(path: Path, content: bytes) -> None:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def write_output(
+    output: str | Path, content: str | bytes, *, mend: str = "", kind: type[LikelierError] = ConfigError
+) -> None:
+    """`write_whole` where the user named it. Raises `kind` where that is not possible."""
+    with writing(output, mend=mend, kind=kind):
+        write_whole(Path(output), content.encode("utf-8", "replace") if isinstance(content, str) else content)
 
 
 def is_stream(path: Path) -> bool:

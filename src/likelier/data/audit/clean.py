@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from likelier.data.audit.catalogue import CATALOGUE, entry_of
 from likelier.data.audit.findings import Audit
 from likelier.data.records import Record, Source
 from likelier.utils.errors import ConfigError, DataError, nearest
-from likelier.utils.files import write_whole
+from likelier.utils.files import write_output
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -53,8 +52,5 @@ def write_clean(rows: Iterable[tuple[Source, Mapping[str, Any]]], dropped: set[S
     if not kept:
         raise ConfigError("every row would be dropped; nothing was written")
     lines = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in kept)
-    try:
-        write_whole(Path(output), lines.encode("utf-8", "surrogatepass"))
-    except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
+    write_output(output, lines.encode("utf-8", "surrogatepass"))
     return len(kept)

@@ -14,7 +14,7 @@ from likelier.experiments.sweep.plan import SweepPlan
 from likelier.runs.card import SWEEP_TO_GO_ON, checked
 from likelier.training.config import RunConfig
 from likelier.utils.errors import RunFolderError
-from likelier.utils.files import read_object, refuse_link, write_whole
+from likelier.utils.files import read_object, refuse_link, write_output
 from likelier.utils.redaction import without_secrets
 from likelier.utils.strict_json import encodable
 from likelier.utils.versions import versions
@@ -106,10 +106,7 @@ class SweepRecord:
     def write(self) -> None:
         """Write the file, whole. Raises `RunFolderError` where that is not possible."""
         text = json.dumps(without_secrets(self.content), indent=2, ensure_ascii=False, default=str, allow_nan=False)
-        try:
-            write_whole(self.path, (encodable(text) + "\n").encode())
-        except OSError as error:
-            raise RunFolderError(f"{self.path} cannot be written: {error.strerror or error}") from error
+        write_output(self.path, encodable(text) + "\n", kind=RunFolderError)
 
 
 def options_of(config: RunConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from likelier.insight.pages.charts import Point, scatter_chart
 from likelier.insight.pages.render import render
 from likelier.insight.pages.svg import SERIES_COLOURS
 from likelier.utils.errors import ConfigError
-from likelier.utils.files import base_names, write_whole
+from likelier.utils.files import base_names, write_output
 
 
 def as_html(found: Findings) -> str:
@@ -58,7 +58,4 @@ def write_page(found: Findings, path: Path) -> None:
     """Write the page. Raises `ConfigError` where it cannot be written."""
     if path.is_dir():
         raise ConfigError(f"--output {path} is a folder; name a file, such as {path / 'compare.html'}")
-    try:
-        write_whole(path, as_html(found).encode("utf-8", "replace"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
+    write_output(path, as_html(found))

@@ -29,7 +29,7 @@ from likelier.insight.verdicts import Verdict
 from likelier.runs.folder import RunFolder
 from likelier.runs.reader import Run, read_run
 from likelier.utils.errors import RunFolderError
-from likelier.utils.files import base_names, local, write_whole
+from likelier.utils.files import base_names, local, write_output
 from likelier.utils.outputs import check_output
 
 MOST_FINDINGS = 20
@@ -44,11 +44,7 @@ def write_report(folder: str | Path, output: Path | None = None, *, overwrite: b
     run = read_run(folder)
     file = local(output or Path(folder) / "report.html")
     check_output(file, overwrite=overwrite, page=True)
-    page = report_page(run)
-    try:
-        write_whole(file, page.encode("utf-8", "replace"))
-    except OSError as error:
-        raise RunFolderError(f"{file} cannot be written: {error.strerror or error}; name another --output") from error
+    write_output(file, report_page(run), mend="name another --output", kind=RunFolderError)
     return file
 
 

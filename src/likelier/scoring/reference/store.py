@@ -28,7 +28,7 @@ from likelier.scoring import Batch, SequenceScores
 from likelier.scoring.engine import Report, ScoredGroups, score_everywhere, score_groups
 from likelier.scoring.reference.identity import Reference
 from likelier.utils.distributed import ALONE, Ranks
-from likelier.utils.errors import ConfigError, LikelierWarning, WrongReferenceError
+from likelier.utils.errors import LikelierWarning, WrongReferenceError, writing
 from likelier.utils.files import cache_folder, refuse_link, write_whole
 
 _ROW = np.dtype([("key", "S16"), ("logp", "<f8"), ("length", "<u4")])
@@ -104,13 +104,8 @@ class ReferenceStore:
             return
         rows = np.array(self._pending, dtype=_ROW)
         body = rows.tobytes()
-        try:
+        with writing(f"the reference store {self.folder}", mend="name another folder with --reference-store"):
             write_whole(self.folder / f"{uuid.uuid4().hex}.scores", body + zlib.crc32(body).to_bytes(4, "little"))
-        except OSError as error:
-            raise ConfigError(
-                f"the reference store {self.folder} cannot be written: {error.strerror or error}; name another folder "
-                "with --reference-store"
-            ) from error
         self._unsorted.append(rows)
         self._pending = []
 
