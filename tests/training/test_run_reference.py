@@ -56,11 +56,16 @@ def near(groups: Sequence[Group]) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["stored", "live"])
-def test_the_first_step_is_held_to_the_claim_that_it_starts_there(tmp_path: Path, mode: str) -> None:
+def test_the_first_step_is_held_to_the_claim_that_it_starts_there(
+    tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     policy = tiny_policy()
     run = reference_of(tmp_path, policy, reference_scores=mode)
     known, _, card = run.prove(groups_of(), [], [0])
     assert run.is_live == (mode == "live") and card["words"].startswith("the policy itself as it was loaded")
+    said = capsys.readouterr().err
+    assert f"reference: {card['words']}\n" in said
+    assert "step-0 check: loss 0.693147, expected 0.693147; passed\n" in said  # of no difference: log 2
     known = run.with_live_scores(known)
     known = sorted(known, key=lambda one: one.source.number)
     assert direct(policy, known) == near(known)
@@ -73,11 +78,13 @@ def test_the_first_step_is_held_to_the_claim_that_it_starts_there(tmp_path: Path
         run.check_first_step(part)
 
 
-def test_another_model_makes_no_claim_on_the_first_step(tmp_path: Path) -> None:
+def test_another_model_makes_no_claim_on_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy, other = tiny_policy(), tiny_policy(seed=3)
     run = reference_of(tmp_path, policy, replace(other, name="elsewhere"))
     known, held_out, card = run.prove(groups_of(4), groups_of(2), [])
     assert card["words"] == "the model elsewhere" and "step0_loss" not in card
+    assert "step-0 check" not in capsys.readouterr().err
+    assert 0 <= card["stored_difference_per_token"] < 1e-8
     assert direct(other, [*known, *held_out]) == near([*known, *held_out])
     for part in parts(policy, known):
         run.check_first_step(part)
