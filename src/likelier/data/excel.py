@@ -34,7 +34,7 @@ def _opened(path: Path) -> Any:
         return load_workbook(path, read_only=True, data_only=True)
     except Exception as error:  # a broken workbook raises errors of zip, XML and openpyxl alike
         raise DataError(
-            f"{path}: not a readable .xlsx workbook: {error}; save it again as .xlsx, or as .csv"
+            f"{path}: not a readable .xlsx workbook: {whole_reason(error)}; save it again as .xlsx, or as .csv"
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from likelier.data.dates import date_arguments
 from likelier.data.options import ChatOptions
 from likelier.data.records import Message, Record, Source, answers_of
-from likelier.utils.errors import ConfigError, DataError, ModelError
+from likelier.utils.errors import ConfigError, DataError, ModelError, whole_reason
 from likelier.utils.strict_json import BrokenJson, parse_json
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def render(
         text = tokenizer.apply_chat_template(conversation, tokenize=False, **given)
     except Exception as error:  # templates raise whatever they like, most often about the order of roles
         roles = " ".join(message["role"] for message in conversation)
-        detail = f"the chat template refuses the roles '{roles}': {str(error) or type(error).__name__}"
+        detail = f"the chat template refuses the roles '{roles}': {whole_reason(error)}"
         raise RowRefused(source, "template-refuses", detail + _way_out(conversation)) from error
     return _tokenizable(str(text), source)
 

@@ -275,7 +275,8 @@ def _read_hub(source: DataSet) -> Rows:
         whole = None if is_slice(source.split) else source.split
         loaded = datasets.load_dataset(name, source.subset, split=whole, revision=source.revision)
     except Exception as error:  # the hub client raises many kinds; all mean that the named set cannot be had
-        raise DataError(f"{name}: no such file, and the hub did not give a data set of that name: {error}") from error
+        reason = whole_reason(error)
+        raise DataError(f"{name}: no such file, and the hub did not give a data set of that name: {reason}") from error
     return split_rows(name, loaded, source.split if is_slice(source.split) else None)
 
 

@@ -25,7 +25,7 @@ from likelier.models.adapter_parts import has_adapter, names_to_save, own_base
 from likelier.models.layers import decoder_layers
 from likelier.models.policy import Policy
 from likelier.utils.distributed import Ranks
-from likelier.utils.errors import ConfigError, RunFolderError
+from likelier.utils.errors import ConfigError, RunFolderError, whole_reason
 
 SHARDS = "sharded"
 _INDEX = "index.json"
@@ -311,7 +311,7 @@ class _Files:
             return [self._stack.enter_context(safe_open(path, framework="pt")) for path in self._paths]
         except Exception as error:
             self._stack.close()
-            raise RunFolderError(f"{self._paths[0].parent} cannot be read: {error}") from error
+            raise RunFolderError(f"{self._paths[0].parent} cannot be read: {whole_reason(error)}") from error
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()

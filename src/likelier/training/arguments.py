@@ -14,7 +14,7 @@ from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.training.options import TrainingOptions
 from likelier.utils.distributed import Ranks
-from likelier.utils.errors import ConfigError
+from likelier.utils.errors import ConfigError, whole_reason
 
 LORA_RATE_FACTOR = 20
 
@@ -69,7 +69,7 @@ def training_arguments(
         arguments = TrainingArguments(**(ours | options.trainer))
         get_reporting_integration_callbacks(arguments.report_to)
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise ConfigError(f"transformers refuses the training options: {error}") from error
+        raise ConfigError(f"transformers refuses the training options: {whole_reason(error)}") from error
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process drives one device; never nn.DataParallel
     return arguments
 

@@ -18,7 +18,7 @@ from likelier.data.rendering import render
 from likelier.data.vocabulary import embedding_rows, require_rows_for
 from likelier.models.safe_loading import check_model_folder, loading_failed, read_config, read_tokenizer
 from likelier.training.options import TrainingOptions
-from likelier.utils.errors import ConfigError, ModelError
+from likelier.utils.errors import ConfigError, ModelError, whole_reason
 from likelier.utils.files import local
 from likelier.utils.statistics import wilson
 
@@ -58,7 +58,9 @@ def _function(name: str, path: Path, function: str) -> Judge:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's own code
-        raise ConfigError(f"eval_reward={name!r}: {path} fails: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"eval_reward={name!r}: {path} fails: {type(error).__name__}: {whole_reason(error)}"
+        ) from error
     if not callable(getattr(module, function, None)):
         raise ConfigError(f"eval_reward={name!r}: {path} has no function {function!r}")
     return getattr(module, function)
@@ -71,7 +73,9 @@ def checked(judge: Judge, name: str) -> Judge:
         try:
             rewards = [float(reward) for reward in judge(prompts, answers)]
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"eval_reward={name!r}: it must give one number an answer: {error}") from error
+            raise ConfigError(
+                f"eval_reward={name!r}: it must give one number an answer: {whole_reason(error)}"
+            ) from error
         if len(rewards) != len(answers) or not all(map(isfinite, rewards)):
             raise ConfigError(
                 f"eval_reward={name!r}: {len(answers)} answers got {len(rewards)} rewards, of which "

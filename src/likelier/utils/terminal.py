@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from likelier.utils.console import printable, say, speaks
+from likelier.utils.errors import whole_reason
 
 
 class SafeConsole(Console):
@@ -118,7 +119,7 @@ class Display:
 
 def out_of_order(error: Exception) -> str:
     """What is told where the display of a run has a fault."""
-    return f"the display of the run is out of order ({type(error).__name__}: {error}); training goes on"
+    return f"the display of the run is out of order ({type(error).__name__}: {whole_reason(error)}); training goes on"
 
 
 def progress() -> Any:

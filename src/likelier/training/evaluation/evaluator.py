@@ -24,7 +24,7 @@ from likelier.training.evaluation.schedule import some_of
 from likelier.training.options import TrainingOptions
 from likelier.training.rewards import Judge, reward_metrics
 from likelier.utils.console import say, warn
-from likelier.utils.errors import LikelierError, TrainingError
+from likelier.utils.errors import LikelierError, TrainingError, whole_reason
 from likelier.utils.terminal import counting
 
 When = Literal["start", "interval", "end"]
@@ -215,7 +215,7 @@ class Evaluator:
         except Exception as error:  # the user's own code; after all the training the rest is worth having
             if when != "end":
                 raise
-            warn(f"the answers are not judged: {type(error).__name__}: {error}")
+            warn(f"the answers are not judged: {type(error).__name__}: {whole_reason(error)}")
             return answers
         return [replace(answer, reward=reward) for answer, reward in zip(answers, rewards, strict=True)]
 
