@@ -46,6 +46,7 @@ class Module:
     files: list[str]
     tests: list[str]
     without: list[str] = field(default_factory=list)  # of these tests, those that take long and see nothing more
+    on_a_gpu: list[str] = field(default_factory=list)  # functions that run nowhere else: nothing here sees them
     seconds: float = 0.0  # of a processor, that the tests take without a mistake
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -150,7 +151,7 @@ def _sample(
 def _drawn(module: Module, seed: str) -> Iterator[Mutant]:
     """The files' mutants in turns that go with the files' lengths."""
     sources = module.sources()
-    left = {file: mutants(file, text, f"{seed} {file}") for file, text in sources.items()}
+    left = {file: mutants(file, text, f"{seed} {file}", module.on_a_gpu) for file, text in sources.items()}
     taken = dict.fromkeys(left, 1)
     while left:
         file = min(left, key=lambda name: taken[name] / len(sources[name]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import libcst as cst
@@ -107,13 +107,16 @@ def _is_number_as_text(call: cst.Call) -> bool:
 class _Finder(cst.CSTVisitor):
     METADATA_DEPENDENCIES = (PositionProvider,)
 
-    def __init__(self) -> None:
+    def __init__(self, left_out: Collection[str]) -> None:
         super().__init__()
+        self.left_out = left_out
         # line -> kind -> the nodes and what takes their place
         self.found: dict[int, dict[str, list[tuple[cst.CSTNode, cst.CSTNode]]]] = defaultdict(lambda: defaultdict(list))
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if isinstance(node, _NOT_COMPUTED) or _not_computed(node):
+            return False
+        if isinstance(node, cst.FunctionDef) and node.name.value in self.left_out:
             return False
         position = self.get_metadata(PositionProvider, node, None)
         for kind, operator in OPERATORS:
@@ -123,13 +126,14 @@ class _Finder(cst.CSTVisitor):
         return True
 
 
-def mutants(path: str, source: str, seed: str) -> Iterator[Mutant]:
-    """Every line's mutants, in an order drawn by the seed: first one of each line, then a second, and so on.
+def mutants(path: str, source: str, seed: str, left_out: Collection[str] = ()) -> Iterator[Mutant]:
+    """Every line's mutants, in an order drawn by the seed: first one of each line, then a second, and so on. Functions
+    that are `left_out` have none.
 
     Which of a line's mutants comes first is drawn by kind, so that the many of one kind do not crowd out the rest.
     """
     wrapper = MetadataWrapper(cst.parse_module(source))
-    finder = _Finder()
+    finder = _Finder(left_out)
     wrapper.visit(finder)
     draw = random.Random(seed)
     rounds: dict[int, list[tuple[int, str, cst.CSTNode, cst.CSTNode]]] = defaultdict(list)

@@ -51,6 +51,11 @@ def test_what_is_computed_is_planted(source: str, some: set[str]) -> None:
     assert some <= set(found) and len(found) == len(set(found))
 
 
+def test_functions_that_are_left_out_have_none() -> None:
+    source = "def f(a):\n    return a + 1\n\n\ndef g(a):\n    return a - 2\n"
+    assert {one.line for one in mutants("f", source, "1", ["f"])} == {6}
+
+
 def test_the_seed_alone_draws_the_order() -> None:
     source = "x = a + 1\ny = b < 2\n"
     assert [one.after for one in mutants("f", source, "1")] == [one.after for one in mutants("f", source, "1")]

@@ -18,6 +18,13 @@ def test_a_row_names_sources_and_tests_that_exist(name: str) -> None:
     assert [test for test in named if not (TESTS / f"{test.partition('::')[0]}.py").is_file()] == []
 
 
+@pytest.mark.parametrize("name", TABLE["modules"])
+def test_functions_of_a_gpu_alone_are_still_there(name: str) -> None:
+    row = TABLE["modules"][name]
+    sources = "".join((PACKAGE / file).read_text(encoding="utf-8") for file in row["files"])
+    assert [function for function in row.get("on_a_gpu", []) if f"def {function}(" not in sources] == []
+
+
 def test_equivalent_mistakes_have_a_reason_and_a_line_that_is_still_there() -> None:
     for known in TABLE["equivalent"]:
         assert known["before"] != known["after"] and known["reason"]

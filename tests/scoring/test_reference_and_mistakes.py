@@ -191,6 +191,18 @@ def test_every_weight_and_its_place_is_part_of_the_identity() -> None:
     assert identity(tiny_model(rms_norm_eps=1e-3)) != plain
 
 
+def test_what_changes_no_number_is_no_part_of_the_identity() -> None:
+    plain = identity(tiny_model())
+    for name, value in {"use_cache": False, "pad_token_id": 5, "architectures": ["Other"], "_own": 1}.items():
+        changed = tiny_model()
+        assert getattr(changed.config, name, None) != value
+        setattr(changed.config, name, value)
+        assert identity(changed) == plain
+    turned = tiny_model()
+    turned.config.rope_parameters = dict(reversed(list(turned.config.rope_parameters.items())))
+    assert identity(turned) == plain  # in whatever order a file has them
+
+
 # --- the store -------------------------------------------------------------------------------------------------------
 
 

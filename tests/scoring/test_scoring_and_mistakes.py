@@ -23,6 +23,7 @@ def test_what_rows_bring_comes_through_to_the_last_digit() -> None:
     batch = collate([replace(one, ref_logps=(-1 / 3, -2 / 3)) for one in pairs[:1]])
     assert batch.items.ref_logps is not None and batch.items.ref_logps.tolist() == [-1 / 3, -2 / 3]
     batch = collate(pairs)
+    assert batch.masks is None and batch.items.ref_logps is None
     for held, name in (
         (batch.items.weights, "weight"),
         (batch.items.margins, "margin"),

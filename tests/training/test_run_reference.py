@@ -115,7 +115,7 @@ def test_an_adapter_that_goes_on_is_kept_only_for_later_questions(tmp_path: Path
     run = reference_of(tmp_path, policy, asked_later=asked_later)
     known, _, _ = run.prove(groups_of(3), [], [])
     again = run.asked_again()
-    assert again is not None and again.at_hand == asked_later
+    assert again is not None and again.at_hand == again.can_be_asked == asked_later
     before = direct(policy, known)
     with torch.no_grad():
         for name, weight in policy.model.named_parameters():

@@ -105,8 +105,8 @@ def _effects(module: nn.Module) -> Iterator[bool]:
     from peft.utils.other import ModulesToSaveWrapper
 
     if isinstance(module, ModulesToSaveWrapper) and ADAPTER in module.modules_to_save:
-        saved = module.modules_to_save[ADAPTER].state_dict(keep_vars=True)
-        original = module.original_module.state_dict(keep_vars=True)
+        saved = module.modules_to_save[ADAPTER].state_dict()
+        original = module.original_module.state_dict()
         yield from (not _same(tensor, original[name]) for name, tensor in saved.items())
     elif isinstance(module, TrainableTokensLayer) and ADAPTER in module.trainable_tokens_delta:
         rows = whole(module.get_base_layer().weight.detach())[list(module.token_indices[ADAPTER])]  # type: ignore[union-attr]
