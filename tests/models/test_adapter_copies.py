@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ def test_switched_off_and_on_again_the_same_is_trained_and_the_same_computed(fai
         assert fails
     assert {name: weight.requires_grad for name, weight in model.named_parameters()} == trained
     assert torch.equal(logits(model, some_ids()), before) and not torch.equal(before, plain)
+
+
+def test_biases_that_are_put_back_are_no_reason_for_peft_to_warn() -> None:
+    model = get_peft_model(tiny_model(0, torch.float32, attention_bias=True), LoraConfig(**LORA, bias="all"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with without_adapter(model):
+            pass
 
 
 def test_a_copy_is_what_was_trained_at_that_time_and_takes_nothing_else() -> None:

@@ -17,6 +17,7 @@ from likelier.objectives import Objective
 from likelier.scoring import attach_scorer
 from likelier.scoring.engine import ScoredGroups, score_groups
 from likelier.scoring.reference import ReferenceScoring
+from likelier.scoring.reference.identity import identities
 from likelier.training.options import TrainingOptions
 from likelier.training.reference import RunReference
 from likelier.utils.errors import WrongReferenceError
@@ -63,6 +64,10 @@ def test_the_first_step_is_held_to_the_claim_that_it_starts_there(
     run = reference_of(tmp_path, policy, reference_scores=mode)
     known, _, card = run.prove(groups_of(), [], [0])
     assert run.is_live == (mode == "live") and card["words"].startswith("the policy itself as it was loaded")
+    told = identities(policy.model, adapter=False, precision=policy.precision)
+    assert {name: card[name] for name in told} == told and card["equals_policy"] is True
+    assert (tmp_path / "store" / card["identity"]).is_dir() == (mode == "stored")
+    assert card["scores"] == ("12 computed, 0 found in the store" if mode == "stored" else "asked at every step")
     said = capsys.readouterr().err
     assert f"reference: {card['words']}\n" in said
     assert "step-0 check: loss 0.693147, expected 0.693147; passed\n" in said  # of no difference: log 2
