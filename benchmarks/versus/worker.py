@@ -137,7 +137,7 @@ def _seen_by_likelier(job: Job, trainer: Any) -> dict[str, Any]:
     groups = trainer.train_groups
     fed, kept, scored = [], 0, 0
     chunk = default_chunk(trainer.policy.model.config.get_text_config().vocab_size)
-    for step in trainer._sampler():
+    for step in trainer.run.sampler():
         parts = micro_batches(trainer.policy.model, [groups[number] for number in step], trainer.token_budget)
         layouts = [shared_prefix_layout(collate(part)) for part in parts]
         fed.append([layout.tokens.shape[1] for layout in layouts])

@@ -378,7 +378,7 @@ def test_given_scores_of_a_cut_row_are_not_believed(tmp_path: Path) -> None:
         max_length=30,
         truncation="cut-answer-right",
     )
-    assert trainer.prepared.train.cut_answers > 0
+    assert trainer.run.data.train.cut_answers > 0
     trainer.train()
     assert "computed" in RunFolder(tmp_path / "b").read_card()["reference"]["scores"]
 

@@ -372,7 +372,7 @@ def test_a_run_makes_the_steps_that_were_planned_and_counts_every_token(
         logging_steps=1,
         order="file",
     )
-    planned = trainer._planned_steps()
+    planned = trainer.run.planned_steps()
     sizes = [len(group.prompt) + len(answer) for group in trainer.train_groups for answer in group.answers]
     trainer.train()
     assert planned == trainer.state.global_step == steps

@@ -122,7 +122,7 @@ def test_ipos_tau_comes_from_the_data_and_is_told_in_nats(tmp_path: Path) -> Non
     from likelier import IPO
 
     trainer = _trainer(tmp_path / "run", IPO())
-    assert trainer.objective == IPO(tau=0.1 * trainer.prepared.median_length)
+    assert trainer.objective == IPO(tau=0.1 * trainer.run.data.median_length)
     trainer.train()
     assert "5 nats at the median answer" in RunFolder(tmp_path / "run").read_card()["explained"]
 
@@ -227,7 +227,7 @@ def test_pairs_under_kto_become_labels(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", KTO(), chat_pairs(10))
     labels = [group.desirable for group in trainer.train_groups]
     assert len(labels) == 20 and sum(labels) == 10  # type: ignore[arg-type]
-    order = [labels[number] for step in trainer._sampler() for number in step]
+    order = [labels[number] for step in trainer.run.sampler() for number in step]
     runs = [len(list(run)) for run in _runs(order)]
     assert max(runs) < 8  # shuffled: never all desirable first
 
@@ -392,7 +392,9 @@ def test_audit_counts_every_row_that_was_left_out(tmp_path: Path) -> None:
     ]
     data = load_preferences(rows)
     with pytest.warns(LikelierWarning, match="do not fit"):
-        _trainer(tmp_path / "run", data=data.train, unusable=data.unusable, max_length=30)
+        trainer = _trainer(tmp_path / "run", data=data.train, unusable=data.unusable, max_length=30)
+    assert not (tmp_path / "run" / "audit.json").exists()
+    trainer.run.audited()
     audit = json.loads((tmp_path / "run" / "audit.json").read_text())
     assert (audit["rows"], audit["usable"]) == (3, 1)
     assert {(found["name"], found["count"]) for found in audit["findings"]} == {

@@ -1,26 +1,23 @@
-"""A `transformers.Trainer` whose checkpoints are written whole, and whose model folders hold the policy and no more."""
+"""Checkpoints that are whole or not there, and model folders that hold the policy and no more."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
-from transformers import Trainer
 
 from likelier.models.adapter_parts import has_adapter, how_to_save
 from likelier.models.architectures import copy_processors
 from likelier.models.loading import quiet
 from likelier.models.policy import Policy
 from likelier.models.safe_loading import read_config
-from likelier.models.sharding import SHARDS, Gathering, ShardedCheckpoint, gathered_state, is_sharded, save_shards
+from likelier.models.sharding import SHARDS, ShardedCheckpoint, gathered_state, is_sharded, save_shards
 from likelier.runs.folder import RunFolder
-from likelier.training.options import TrainingOptions
 from likelier.utils.distributed import Ranks
 from likelier.utils.errors import LikelierError, RunFolderError, TrainingError, whole_reason
 from likelier.utils.files import read_object
@@ -30,13 +27,13 @@ _SCHEDULER = "scheduler.pt"  # as transformers calls it
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """What `SavingTrainer.progress` was at a checkpoint. Raises `RunFolderError` if that cannot be read."""
-    with _undamaged(checkpoint):
+    """How far a run had come (see `Checkpointer.writing`). Raises `RunFolderError` if that cannot be read."""
+    with undamaged(checkpoint):
         return read_object(checkpoint / _PROGRESS)
 
 
 @contextmanager
-def _undamaged(checkpoint: object) -> Iterator[None]:
+def undamaged(checkpoint: object) -> Iterator[None]:
     """Around the reading of a checkpoint: torch, pickle and safetensors raise errors of every kind for a file whose
     size is right and whose bytes are not. Raises `RunFolderError`.
     """
@@ -63,95 +60,84 @@ def _require_adapter(folder: Path) -> None:
             )
 
 
-class SavingTrainer(Trainer):
-    """What `PreferenceTrainer` does with files: everything is staged, then moved to its place."""
+class Checkpointer:
+    """Writes a run's checkpoints and model folders whole, and reads them again: staged, then moved to their place.
 
-    policy: Policy
-    options: TrainingOptions
-    folder: RunFolder
-    ranks: Ranks
-    _saved_step = -1  # of the newest checkpoint
+    It knows policy, folder and ranks, and no trainer: whoever trains hands it optimizer and scheduler, and says how far
+    it has come. `saved_step` is the step of the newest checkpoint, -1 without one.
+    """
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What a resumed run must have in common with this one."""
-        raise NotImplementedError
+    def __init__(self, policy: Policy, folder: RunFolder, ranks: Ranks, *, keep: int | None = None) -> None:
+        self.policy, self.folder, self.ranks, self.keep = policy, folder, ranks, keep
+        self.saved_step = -1
 
-    def progress(self) -> dict[str, Any]:
-        """How far it has come, in seconds and items."""
-        raise NotImplementedError
+    @property
+    def staging(self) -> Path:
+        """Where a checkpoint is written before it is moved to checkpoints/step-N."""
+        return self.folder.checkpoints.staging
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing in a run that was cut after its last step: transformers would make one step more."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-        else:
-            super()._run_epoch(*args, **kwargs)
+    @contextmanager
+    def writing(
+        self, step: int, progress: Callable[[], dict[str, Any]], fingerprint: Callable[[], dict[str, Any]]
+    ) -> Iterator[None]:
+        """Around the writing of `staging`/checkpoint-`step` by all ranks together; the first moves it to its place.
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self.folder.checkpoints.staging)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Written whole in a staging folder by all ranks together, then moved to checkpoints/step-N by the first."""
-        with self.folder.staged(self.state.global_step):
-            super()._save_checkpoint(model, trial)
-            progress = self.progress()
+        `progress` says how far the run has come, `fingerprint` what a resumed run must have in common with this one.
+        """
+        with self.folder.staged(step):
+            yield
+            come = progress()
             self.ranks.wait()
             if self.ranks.is_first:
-                self._publish(trial, progress)
+                staged = self.staging / f"checkpoint-{step}"
+                (staged / _PROGRESS).write_text(json.dumps(come), encoding="utf-8")
+                self.folder.publish_checkpoint(staged, step, self.keep, fingerprint())
             self.ranks.wait()
-        self._saved_step = self.state.global_step
+        self.saved_step = step
 
-    def _publish(self, trial: Any, progress: dict[str, Any]) -> None:
-        staged = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        (staged / _PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
-        keep = self.options.save_total_limit
-        self.folder.publish_checkpoint(staged, self.state.global_step, keep, self.fingerprint())
+    # --- weights, optimizer, scheduler -----------------------------------------------------------------------------
 
-    # --- several processes -----------------------------------------------------------------------------------------
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank holds a part of every weight."""
+        return is_sharded(self.policy.model)
 
-    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
-        """A sharded model is not to be wrapped, moved or sharded again."""
-        if is_sharded(model) and not isinstance(model, Gathering):
-            return Gathering(model)
-        return super()._wrap_model(model, training, dataloader)
+    def gathered(self) -> dict[str, Any]:
+        """All weights of a sharded model, on the first rank."""
+        return gathered_state(self.policy.model, keep=self.ranks.is_first)
 
-    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        if not is_sharded(model):
-            super()._move_model_to_device(model, device)
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The model as one ordinary folder, written by the first rank. In a checkpoint of a sharded run the weights lie
-        in its slices instead.
-        """
-        if not is_sharded(self.policy.model):
-            super().save_model(output_dir, _internal_call)
-        elif not _internal_call:
-            self._save(output_dir, gathered_state(self.policy.model, keep=self.ranks.is_first))
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not is_sharded(self.policy.model):
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
-        save_shards(Path(output_dir) / SHARDS, self.policy.model, self._bare_optimizer(), self.ranks)
+    def save_shards(self, folder: Path, optimizer: Any, scheduler: Any) -> None:
+        """Weights and optimizer of a sharded model as each rank's slices, the scheduler once."""
+        save_shards(folder / SHARDS, self.policy.model, _bare(optimizer), self.ranks)
         if self.ranks.is_first:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / _SCHEDULER)  # type: ignore[union-attr]
+            torch.save(scheduler.state_dict(), folder / _SCHEDULER)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        slices = self._slices(resume_from_checkpoint)
-        if slices is None:
-            if is_sharded(self.policy.model):
-                raise RunFolderError(
-                    f"{resume_from_checkpoint} was written without shard, and a sharded run cannot go on from it; "
-                    "resume without shard"
-                )
-            with _undamaged(resume_from_checkpoint):
-                if self._has_other_names(Path(resume_from_checkpoint)):
-                    self._load_renamed(resume_from_checkpoint)
-                else:
-                    super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            with _undamaged(resume_from_checkpoint):
+    def load_weights(self, checkpoint: Path, ordinary: Callable[[], None]) -> None:
+        """Read the weights of a checkpoint into the model; `ordinary` is how they are read from an ordinary folder.
+        Raises `RunFolderError` for one that is damaged or does not fit.
+        """
+        slices = _slices(checkpoint)
+        if slices is None and self.is_sharded:
+            raise RunFolderError(
+                f"{checkpoint} was written without shard, and a sharded run cannot go on from it; resume without shard"
+            )
+        with undamaged(checkpoint):
+            if slices is not None:
                 slices.load_weights(self.policy.model)
+            elif self._has_other_names(checkpoint):
+                self._load_renamed(checkpoint)
+            else:
+                ordinary()
+
+    def load_optimizer(self, checkpoint: Path, optimizer: Any, scheduler: Any, ordinary: Callable[[], None]) -> None:
+        """Read optimizer and scheduler; `ordinary` is how they are read where nothing is sharded."""
+        slices = _slices(checkpoint)
+        with undamaged(checkpoint):
+            if slices is None:
+                ordinary()
+                return
+            slices.load_optimizer(self.policy.model, _bare(optimizer))
+            scheduler.load_state_dict(torch.load(checkpoint / _SCHEDULER, weights_only=True))
 
     def _has_other_names(self, checkpoint: Path) -> bool:
         """Whether transformers saves this model's weights under other names than they have in memory: those of the
@@ -166,13 +152,13 @@ class SavingTrainer(Trainer):
                     return True
         return False
 
-    def _load_renamed(self, checkpoint: str) -> None:
+    def _load_renamed(self, checkpoint: Path) -> None:
         """Let transformers give the weights the names that they have in memory."""
         model: Any = self.policy.model
         with quiet():
             saved, found = type(model).from_pretrained(
-                checkpoint,
-                config=read_config(checkpoint, checkpoint),
+                str(checkpoint),
+                config=read_config(str(checkpoint), str(checkpoint)),
                 dtype=model.dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -180,55 +166,31 @@ class SavingTrainer(Trainer):
             )
         lacking, unknown = list(found["missing_keys"]), list(found["unexpected_keys"])
         result = model.load_state_dict(saved.state_dict(), strict=False)
-        result.missing_keys.extend(lacking)
-        result.unexpected_keys.extend(unknown)
-        self._issue_warnings_after_load(result)
+        self.require_all([*result.missing_keys, *lacking], [*result.unexpected_keys, *unknown])
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        slices = self._slices(checkpoint)
-        with _undamaged(checkpoint):
-            if slices is None:
-                super()._load_optimizer_and_scheduler(checkpoint)
-                return
-            slices.load_optimizer(self.policy.model, self._bare_optimizer())
-            state = torch.load(Path(str(checkpoint)) / _SCHEDULER, weights_only=True)
-            self.lr_scheduler.load_state_dict(state)  # type: ignore[union-attr]
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        with _undamaged(checkpoint):
-            super()._load_rng_state(checkpoint)
-
-    @staticmethod
-    def _slices(checkpoint: str | None) -> ShardedCheckpoint | None:
-        """What a sharded run wrote, whether or not this one is sharded."""
-        folder = Path(checkpoint) / SHARDS if checkpoint else None
-        return ShardedCheckpoint(folder) if folder is not None and folder.is_dir() else None
-
-    def _bare_optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer beneath accelerate's."""
-        return getattr(self.optimizer, "optimizer", self.optimizer)  # type: ignore[return-value]
+    def require_all(self, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+        """A checkpoint holds every weight; a tied one only under its other name. Raises `RunFolderError`."""
+        tied = getattr(self.policy.model, "_tied_weights_keys", None) or ()
+        missing = [name for name in missing if name not in tied]
+        if missing or unexpected:
+            raise RunFolderError(
+                f"the checkpoint does not fit the model: missing {missing[:3]}, unexpected {list(unexpected[:3])}; "
+                "resume with the model that the run began with"
+            )
 
     # --- model folders ---------------------------------------------------------------------------------------------
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """A checkpoint holds every weight; a tied one only under its other name."""
-        tied = getattr(self.policy.model, "_tied_weights_keys", None) or ()
-        missing = [name for name in load_result.missing_keys if name not in tied]
-        if missing or load_result.unexpected_keys:
-            raise RunFolderError(
-                f"the checkpoint does not fit the model: missing {missing[:3]}, unexpected "
-                f"{load_result.unexpected_keys[:3]}; resume with the model that the run began with"
-            )
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """An ordinary Hugging Face folder (or adapter), and nothing else."""
+    def write_model(self, where: Path | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """An ordinary Hugging Face folder (or adapter), and nothing else; by default, and whole, the run's own folder.
+        The first rank writes it.
+        """
         if not self.ranks.is_first:
             return
-        if output_dir is None or Path(output_dir) == self.folder.path:
+        if where is None or where == self.folder.path:
             with self.folder.whole_files() as staging:
                 self._write_model(staging, state_dict)
         else:
-            self._write_model(Path(output_dir), state_dict)
+            self._write_model(where, state_dict)
 
     def _write_model(self, where: Path, state_dict: dict[str, Any] | None) -> None:
         model = self.policy.model
@@ -242,3 +204,14 @@ class SavingTrainer(Trainer):
         self.policy.tokenizer.save_pretrained(where)
         for weights in where.glob("*.safetensors"):
             weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask
+
+
+def _bare(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer beneath accelerate's."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _slices(checkpoint: Path) -> ShardedCheckpoint | None:
+    """What a sharded run wrote, whether or not this one is sharded."""
+    folder = checkpoint / SHARDS
+    return ShardedCheckpoint(folder) if folder.is_dir() else None

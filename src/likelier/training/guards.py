@@ -1,157 +1,118 @@
-"""A trainer whose steps may be interrupted: by a signal, by a resume in their midst, by numbers that are not finite."""
+"""What stands between a computed step and the weights, and around a run as a whole. Neither knows a trainer."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from likelier.models.sharding import whole
-from likelier.objectives import Objective
-from likelier.training.checkpointing import SavingTrainer, read_progress
+from likelier.runs.folder import RunFolder
 from likelier.training.heartbeat import PATIENCE, Vigil, speaks_of
 from likelier.training.log_window import MetricWindow
-from likelier.training.movement import UNMOVED, Movement
+from likelier.training.movement import Movement
 from likelier.training.nonfinite import StepJudge
 from likelier.training.step import StepResult
-from likelier.training.stop_signals import EndWhenAsked, Interrupted, Interruption
-from likelier.training.timer import TrainingClock
-from likelier.utils.console import say, say_error, warn
-from likelier.utils.errors import OTHER_RANK_ENDED, OtherRankEndedError, RunFolderError, TrainingError
+from likelier.training.stop_signals import Interrupted, Interruption
+from likelier.utils.console import say_error, warn
+from likelier.utils.distributed import Ranks
+from likelier.utils.errors import OTHER_RANK_ENDED, OtherRankEndedError, RunFolderError
 
 _GO_ON = "the run ends; start it again with --resume, and it goes on from its last checkpoint"
 
 
-class ResilientTrainer(SavingTrainer):
-    """What `PreferenceTrainer` does between a step that was computed and weights, metrics and checkpoints."""
+class StepGuard:
+    """Lets a step reach the weights only if its numbers are finite; the window gets those of the steps that do.
 
-    def _keep_vigil(self, patience: float | None) -> None:
-        """Of several ranks, watch over the others from now on."""
-        self._begun = False  # whether the card is this run's, and no earlier one's
-        self._vigil = Vigil(self.ranks, patience or PATIENCE, self._end_with_another)
-        self._vigil.start()
+    Called twice a step, in this order: `accepts` when losses are computed, `accepts_gradient` before the optimizer. Who
+    is told no leaves the optimizer nothing: without gradients it changes neither weights nor moments.
+    """
+
+    def __init__(self, judge: StepJudge, window: MetricWindow, movement: Movement) -> None:
+        self.judge, self.window, self.movement = judge, window, movement
+        self._made: StepResult | None = None  # the step on its way to the weights; None if it is skipped
+        self._rows = 0  # of all ranks
+
+    def accepts(self, step: int, done: StepResult, rows: int) -> bool:
+        """Whether the losses and scores of step number `step` are finite on every rank; it has `rows` in all."""
+        self._rows = rows
+        accepted = self.judge.accepts_loss(step, done)
+        self._made = done if accepted else None
+        if not accepted:
+            self.window.skip(rows)
+        return accepted
+
+    def accepts_gradient(self, step: int, norm: float) -> bool:
+        """Whether its gradient's norm is finite on every rank; False too where the step was not accepted before."""
+        done, self._made = self._made, None
+        if done is None:
+            return False
+        if step == 1 and norm == 0.0:
+            warn("the first step's gradient is 0: no trainable weight reaches the loss; look at what is frozen")
+        if not self.judge.accepts_gradient(step, done, norm):
+            self.window.skip(self._rows)
+            return False
+        self.movement.saw_gradient(norm)
+        for part in done.parts:
+            self.window.add(part, done.statistics)
+        self.window.end_step(done.statistics)
+        return True
+
+
+class RunGuard:
+    """Around a run: its end is written into its card, and ranks watch over one another (see `Vigil`).
+
+    `begun` says whether the card in the folder is this run's, and no earlier one's.
+    """
+
+    def __init__(self, folder: RunFolder, ranks: Ranks, patience: float | None) -> None:
+        self.folder, self.ranks, self.begun = folder, ranks, False
+        self._patience = patience or PATIENCE
+
+    @contextmanager
+    def watching(self) -> Iterator[Vigil]:
+        """In here the other ranks are watched over. They learn of an error that leaves it, and the folder is let go."""
+        vigil = Vigil(self.ranks, self._patience, self._end_with_another)
+        vigil.start()
+        try:
+            yield vigil
+        except BaseException as error:
+            vigil.failed(error)
+            self.folder.close()
+            raise
+        finally:
+            vigil.close()
+
+    @contextmanager
+    def running(self, interruption: Interruption, at_error: Callable[[], None]) -> Iterator[None]:
+        """Around all of training, with the folder open: how it ends stands in the card, and the folder is let go.
+        `at_error` is called where it ends before its time; what it raises is not told, the error itself is.
+        """
+        with self.watching() as vigil:
+            try:
+                yield
+            except BaseException as ended:
+                together = isinstance(ended, Interrupted) and interruption.agreed is not None
+                other = None if together else vigil.failed(ended)
+                error = ended if other is None else OtherRankEndedError(f"{other or 'another rank is gone'}: {_GO_ON}")
+                self._write_end(error)
+                with suppress(Exception):  # a tracker that is out of reach, say: the error to tell is the first one
+                    at_error()
+                if other is None:
+                    raise
+                raise error from ended
+            finally:
+                vigil.close()
+                self.folder.close()
 
     def _end_with_another(self, told: str) -> None:
-        """End this process, whose main thread may wait for another one for good (see `Vigil`)."""
+        """End this process, whose main thread may wait for another one for good."""
         self._write_end(OtherRankEndedError(told))
         if speaks_of(told, self.ranks):
             say_error(f"error: {told}: {_GO_ON}")
         os._exit(OTHER_RANK_ENDED)
 
-    @contextmanager
-    def _told_to_all(self) -> Iterator[None]:
-        """Around all of training: its end is written into the card, and other ranks learn of it."""
-        try:
-            yield
-        except BaseException as ended:
-            together = isinstance(ended, Interrupted) and self._interruption.agreed is not None
-            other = None if together else self._vigil.failed(ended)
-            error = ended if other is None else OtherRankEndedError(f"{other or 'another rank is gone'}: {_GO_ON}")
-            self._write_end(error)
-            with suppress(Exception):  # a tracker that is out of reach, say: the error to tell is the first one
-                self.callback_handler.on_train_end(self.args, self.state, self.control)
-            if other is None:
-                raise
-            raise error from ended
-        finally:
-            self._vigil.close()
-            self.folder.close()
-
     def _write_end(self, error: BaseException) -> None:
-        if self._begun:  # else the card is that of a run before, which a refused resume leaves alone
+        if self.begun:  # else the card is that of a run before, which a refused resume leaves alone
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             with suppress(RunFolderError):  # the error to tell is the first one, also where nothing can be written
                 self.folder.end_card({"status": status, "error": f"{type(error).__name__}: {error}"})
-
-    def _watch_steps(self, objective: Objective) -> None:
-        """Before anything else is done with them."""
-        self._window = MetricWindow(objective, self.ranks)
-        self._clock = TrainingClock(self.args.device)
-        self._interruption = Interruption(self.ranks.highest)
-        self.add_callback(EndWhenAsked(self._interruption))
-        self._movement = Movement(self.policy.model, self.ranks)
-        self.add_callback(self._movement)
-        decode = self.policy.tokenizer.decode
-        self._step_judge = StepJudge(self.folder, decode, self.ranks.all, self.ranks.rank)
-        self._step: StepResult | None = None  # the one that is being made; None if it is skipped
-        self._step_rows = 0  # of all ranks
-
-    def _log_last_window(self) -> None:
-        """One that is not full; after the last step, and before the evaluation there."""
-        if self._window:
-            self.log({"loss": math.nan})  # the window's takes its place
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted."""
-        return 0
-
-    def progress(self) -> dict[str, Any]:
-        return {**self._clock.read(), "window": self._window.state(), "moved": self._movement.anywhere()}
-
-    def _go_on_from(self, checkpoint: Path | None, planned_steps: int) -> None:
-        """Take over what an interrupted run had done; without a checkpoint it begins again."""
-        step = -1 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
-        if checkpoint is None:
-            say(f"{self.folder.path} has no checkpoint: the run begins again")
-        else:
-            say(f"going on from step {step}")
-            progress = read_progress(checkpoint)
-            self._clock.go_on_from(progress)
-            self._window.load(progress["window"])
-            self._movement.moved = progress.get("moved", True)
-            self._saved_step = step
-        self.folder.go_back_to(step, again=step >= planned_steps, unlogged=bool(self._window))
-        self.ranks.wait()
-        self._step_judge.go_on_from(step)
-
-    def _end_if_asked(self) -> None:
-        """After the steps: raises `Interrupted` where a signal has ended them, or came after the last one's end."""
-        self._interruption.is_patient = False
-        if not self._interruption.settle():
-            return
-        if self._saved_step != self.state.global_step:
-            self._save_checkpoint(self.model_wrapped, None)  # type: ignore[arg-type]
-        words = f"ended after step {self.state.global_step}, with a checkpoint"
-        say(f"the run {words}; the same command with --resume goes on from there")
-        raise Interrupted(self._interruption.agreed or 0, words)
-
-    def _require_movement(self) -> None:
-        """Raises `TrainingError` where the weights are those that training began with."""
-        if not self._movement.anywhere():
-            raise TrainingError(f"{UNMOVED} in {self.state.global_step} steps: {self._movement.why_not()}")
-
-    def _judge_step(self, done: StepResult, rows: int, model: nn.Module) -> Tensor | None:
-        """None if a step that was computed may go on to the optimizer; else the loss of 0 that stands in its place.
-        `rows` is the number of its rows on all ranks.
-        """
-        self._step_rows = rows
-        self._step = done if self._step_judge.accepts_loss(self.state.global_step + 1, done) else None
-        return self._skip_step(model) if self._step is None else None
-
-    def _skip_step(self, model: nn.Module) -> Tensor:
-        """Leave the optimizer nothing: without gradients it changes neither weights nor moments. Gives a loss of 0."""
-        model.zero_grad(set_to_none=True)
-        self._window.skip(self._step_rows)
-        return torch.zeros((), device=self.args.device)
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm: Any = whole(super()._get_grad_norm(model, grad_norm))  # type: ignore[arg-type]
-        if self._step is None:  # skipped: there is no gradient
-            return None
-        if self.state.global_step == 0 and float(norm) == 0.0:
-            warn("the first step's gradient is 0: no trainable weight reaches the loss; look at what is frozen")
-        if not self._step_judge.accepts_gradient(self.state.global_step + 1, self._step, float(norm)):
-            self._skip_step(model)
-            return None
-        self._movement.saw_gradient(float(norm))
-        for part in self._step.parts:
-            self._window.add(part, self._step.statistics)
-        self._window.end_step(self._step.statistics)
-        self._step = None
-        return norm

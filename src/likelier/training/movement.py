@@ -16,7 +16,7 @@ from transformers.optimization import get_scheduler
 from likelier.training.options import TrainingOptions
 from likelier.utils.console import warn
 from likelier.utils.distributed import Ranks
-from likelier.utils.errors import ConfigError, whole_reason
+from likelier.utils.errors import ConfigError, TrainingError, whole_reason
 
 UNMOVED = "no weight has changed"  # stands in the error of a run that moved nothing
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -104,6 +104,11 @@ class Movement(TrainerCallback):
     def anywhere(self) -> bool:
         """Whether a weight changed, on whichever rank. All ranks must ask together."""
         return self.ranks.highest(int(self.moved)) > 0
+
+    def require(self, steps: int) -> None:
+        """Raises `TrainingError` where the weights are those that training began with, after so many steps."""
+        if not self.anywhere():
+            raise TrainingError(f"{UNMOVED} in {steps} steps: {self.why_not()}")
 
     def why_not(self) -> str:
         """Why no weight changed, and what to do."""

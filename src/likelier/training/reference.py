@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -82,6 +83,17 @@ class RunReference:
         self._start_tolerance = proved.start_tolerance
         self._named = None  # a second model that was named is not kept in memory
         return proved.train, proved.held_out, proved.card
+
+    def prove_seen(
+        self, train: Sequence[Group], held_out: Sequence[Group], seen: Sequence[int], first_step: Sequence[int]
+    ) -> tuple[list[Group], list[Group], dict[str, Any]]:
+        """`prove` for the training rows that some step reaches, whose numbers are `seen`, in order; the others need no
+        score. `first_step` are row numbers too.
+        """
+        places = [bisect_left(seen, number) for number in first_step]
+        proved, held_out, card = self.prove([train[number] for number in seen], held_out, places)
+        scored = dict(zip(seen, proved, strict=True))
+        return [scored.get(number, group) for number, group in enumerate(train)], held_out, card
 
     def _make(self, groups: Sequence[Group]) -> Reference:
         named, precision = self._named, self.how.precision_of(self.policy)

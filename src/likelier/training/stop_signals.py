@@ -17,6 +17,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from likelier.utils.console import say
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -74,6 +76,19 @@ class Interruption:
         if self.agreed is None:
             self.agreed = self.agree(self.asked or 0) or None
         return self.agreed is not None
+
+    def end_if_asked(self, step: int, save: Callable[[], None] | None) -> None:
+        """After the steps: raises `Interrupted` where a signal has ended them, or came after the last one's end. `save`
+        writes a checkpoint of this last `step`; None where there is one.
+        """
+        self.is_patient = False
+        if not self.settle():
+            return
+        if save is not None:
+            save()
+        words = f"ended after step {step}, with a checkpoint"
+        say(f"the run {words}; the same command with --resume goes on from there")
+        raise Interrupted(self.agreed or 0, words)
 
 
 class EndWhenAsked(TrainerCallback):

@@ -1,15 +1,14 @@
 """`PreferenceTrainer`: a thin `transformers.Trainer` on which one dataset item is one whole optimizer step.
 
-No mathematics, no data code and no model loading here: it walks the micro-batches of a step, adds sums and counts, and
-writes files. The reference is scored and proved before the first step.
+It hands transformers' calls to its parts: `PreparedRun` knows what was found out before, `RunReference` what the policy
+is compared with; `StepWalker` computes a step, `StepGuard` lets it reach the weights, `Checkpointer` writes and reads,
+`Evaluator` looks at held-out data, `RunGuard` sees to how the run ends.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +17,40 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from likelier.data.audit.run import run_audit
-from likelier.data.dates import asks_for_date, now
-from likelier.data.packing import StepSampler
-from likelier.data.prepare import PreparedData, prepare_data
-from likelier.data.records import Record, UnusableRows, last_turn
-from likelier.data.tokenize import Group, default_max_length
+from likelier.data.records import Record, UnusableRows
+from likelier.data.tokenize import Group
 from likelier.models.layers import checkpoint_activations, compile_layers
 from likelier.models.policy import Policy
-from likelier.models.sharding import shard_policy
-from likelier.models.token_budget import default_token_budget
+from likelier.models.sharding import shard_policy, whole
 from likelier.objectives import Objective
-from likelier.runs.folder import OtherRanksFolder, RunFolder
 from likelier.scoring import attach_scorer
 from likelier.scoring.engine import ScoredGroups
 from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.scoring.reference.identity import hashed_once
-from likelier.training.arguments import optimizer_for, training_arguments
-from likelier.training.evaluation import Evaluator, Judge, When, judge_of, planned_interval
-from likelier.training.guards import ResilientTrainer
-from likelier.training.launcher import take_over_precision, with_launcher
-from likelier.training.movement import check_schedule
-from likelier.training.options import (
-    TrainingOptions,
-    refuse_evaluation_options,
-    refuse_inert_options,
-    refuse_process_options,
-    with_changes,
-)
+from likelier.training.arguments import optimizer_for
+from likelier.training.checkpointing import Checkpointer, read_progress
+from likelier.training.evaluation import Evaluator, Judge, When
+from likelier.training.guards import StepGuard
+from likelier.training.hooks import CheckpointingTrainer
+from likelier.training.log_window import MetricWindow
+from likelier.training.movement import Movement, check_schedule
+from likelier.training.nonfinite import StepJudge
+from likelier.training.options import TrainingOptions
 from likelier.training.origin import origin_of, warn_of_other_versions
+from likelier.training.prepared import prepare_run
 from likelier.training.reference import Named, RunReference
-from likelier.training.run_card import RunFacts, say_what_does_not_fit
+from likelier.training.run_card import RunFacts
 from likelier.training.step import StepLoader, StepWalker, advice_when_memory_runs_out, can_retry, moments_of
-from likelier.training.timer import peak_memory
-from likelier.utils.console import say, warn
-from likelier.utils.distributed import join_ranks
+from likelier.training.stop_signals import EndWhenAsked, Interruption
+from likelier.training.timer import TrainingClock, peak_memory
+from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, TrainingError, whole_reason
 from likelier.utils.files import cache_folder
 
 _KEPT_LOGS = 100  # in transformers' log_history, for callbacks; metrics.jsonl has them all
 
 
-class PreferenceTrainer(ResilientTrainer):
+class PreferenceTrainer(CheckpointingTrainer):
     """Train a policy on preferences.
 
     Args:
@@ -73,7 +64,7 @@ class PreferenceTrainer(ResilientTrainer):
         resume: go on from the newest checkpoint of `output_dir`.
         unusable: rows that the loader left out, for audit.json.
         card: what the caller wants to stand in `run.json` besides.
-        judge: a function that gives the policy's answers rewards (see `evaluation.Judge`), in place of
+        judge: a function that gives the policy's answers rewards (see `training.rewards.Judge`), in place of
             `options.eval_reward`.
         callbacks: transformers callbacks.
 
@@ -98,67 +89,49 @@ class PreferenceTrainer(ResilientTrainer):
         callbacks: Sequence[TrainerCallback] = (),
         **more: Any,
     ) -> None:
-        self.options = with_launcher(with_changes(options or TrainingOptions(), more))
-        take_over_precision(policy.autocast)
-        self.ranks = join_ranks(self.options.trainer.get("ddp_timeout"))
-        refuse_process_options(self.options, self.ranks)
-        self.policy, self.resume, self.card = policy, resume, dict(card or {})
-        self._named_reference: Named = reference
-        refuse_inert_options(objective, self.options, named_reference=reference != "start")
-        if not eval_data:
-            refuse_evaluation_options(self.options)
-        self._judge = judge_of(self.options, judge, held_out=bool(eval_data))
-        self.folder = RunFolder(output_dir) if self.ranks.is_first else OtherRanksFolder(output_dir)
-        self._keep_vigil(self.options.rank_timeout)
-        try:
-            self.folder.open(resume=resume)
-            self._take_data(objective, train, eval_data, unusable or UnusableRows())
+        self.run = prepare_run(
+            policy,
+            objective,
+            train,
+            output_dir=output_dir,
+            eval_data=eval_data,
+            reference=reference,
+            options=options,
+            resume=resume,
+            unusable=unusable,
+            card=card,
+            judge=judge,
+            **more,
+        )
+        run = self.run
+        self.policy, self.objective, self.options = policy, run.objective, run.options
+        self.ranks, self.folder = run.ranks, run.folder
+        self.checkpointer = Checkpointer(policy, run.folder, run.ranks, keep=run.options.save_total_limit)
+        self.train_groups, self.eval_groups = run.data.train.groups, run.data.held_out.groups
+        with run.guard.watching():
             self._start(callbacks)
-            self._watch_steps(self.objective)
-            self.token_budget = self._token_budget()
-        except BaseException as error:
-            self.folder.close()
-            self._vigil.failed(error)
-            raise
+            self.token_budget = run.token_budget(self.args.device)
+        self._walker = StepWalker(policy.model, self.objective, self.token_budget, self.args.device, self.ranks)
+        self._clock = TrainingClock(self.args.device)
+        self._interruption = Interruption(self.ranks.highest)
+        self._movement = Movement(policy.model, self.ranks)
+        self._window = MetricWindow(self.objective, self.ranks)
+        self._step_judge = StepJudge(self.folder, policy.tokenizer.decode, self.ranks.all, self.ranks.rank)
+        self._guard = StepGuard(self._step_judge, self._window, self._movement)
+        for callback in (EndWhenAsked(self._interruption), self._movement):
+            self.add_callback(callback)
+        self._questions = run.questions()
+        self._named_reference: Named = run.reference
         self._trained = False
         self._origin: dict[str, str] = {}  # known when training begins
-        self._walker = StepWalker(policy.model, self.objective, self.token_budget, self.args.device, self.ranks)
         self._against: RunReference | None = None
         self._evaluator: Evaluator | None = None
         self._last_evaluation: dict[str, float] | None = None
 
-    def _take_data(
-        self, objective: Objective, train: Sequence[Record], eval_data: Sequence[Record], left_out: UnusableRows
-    ) -> None:
-        """Tokens of the rows, their account and audit, and what of the objective depends on them."""
-        self._take_date([*train, *eval_data])
-        with self.ranks.first_before_others():  # who then find its cached token ids
-            self.prepared = self._prepare(objective, train, eval_data)
-        self.ranks.require_same("data", self.prepared.hash + self.prepared.held_out_hash)
-        goes_on = self.resume and self.folder.card_file.exists()  # with its account, if the data are the same
-        if self.ranks.is_first and not goes_on:
-            audit = run_audit(train, eval_data, left_out)
-            self.folder.write_audit(*self.prepared.account(left_out), audit)
-        self.train_groups, self.eval_groups = self.prepared.train.groups, self.prepared.held_out.groups
-        self.objective = objective.resolved(self.prepared.median_length)
-        say_what_does_not_fit(self.objective, self.train_groups, self.options.batch_size)
-        self._eval_words = {str(record.source): words for record in eval_data if (words := last_turn(record.prompt))}
-        self.eval_interval = self._planned_interval()
-
-    def _take_date(self, records: Sequence[Record]) -> None:
-        """What a template that asks the clock is told, for all of the run: a run that goes on has its own moment."""
-        policy = self.policy
-        if asks_for_date(policy.tokenizer.chat_template) and any(isinstance(one.prompt, tuple) for one in records):
-            before = self.folder.read_fingerprint().get("date") if self.resume else None
-            date = self.ranks.text_of_first(policy.chat.date or before or now())
-            policy.chat = replace(policy.chat, date=date)
-
     def _start(self, callbacks: Sequence[TrainerCallback]) -> None:
-        """Trainer's own beginning, and the model with its scorer."""
+        """Trainer's own beginning, and the model, on its device by then, with its scorer."""
         model, options = self.policy.model, self.options
-        args = training_arguments(
-            options, self.objective, self.policy, self.folder.path, self.eval_interval, self.ranks
-        )
+        args = self.run.arguments()
         if options.shard:
             shard_policy(self.policy, args.device, self.ranks)
         use_cache = getattr(model.config, "use_cache", None)  # a model of several parts has it in one of them
@@ -188,55 +161,7 @@ class PreferenceTrainer(ResilientTrainer):
         if options.compile:
             compile_layers(model)
 
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers. Raises `ConfigError` for a block `trainer` whose settings the optimizer does not take."""
-        try:
-            return super().create_optimizer(*args, **kwargs)
-        except (ValueError, TypeError, ImportError) as error:
-            raise ConfigError(f"transformers refuses the training options: {whole_reason(error)}") from error
-
     # --- before the first step ---------------------------------------------------------------------------------
-
-    def _prepare(self, objective: Objective, train: Sequence[Record], eval_data: Sequence[Record]) -> PreparedData:
-        limit, context = self.options.max_length, self.policy.context
-        if limit and context and limit > context:
-            raise ConfigError(f"max_length={limit} is beyond the model's context of {context} tokens; lower it")
-        return prepare_data(
-            train,
-            eval_data,
-            self.policy.tokenizer,
-            method=objective.method,
-            wants=objective.data,
-            partners=objective.needs_partner,
-            max_length=limit or default_max_length(context),
-            truncation=self.options.truncation,
-            chat=self.policy.chat,
-            signals=self.options.signals,
-        )
-
-    def _planned_interval(self) -> int | None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        steps = self._planned_steps()
-        interval = planned_interval(self.options, self.train_groups, self.eval_groups, steps, device)
-        if self.options.eval_items is not None and (interval is None or interval >= steps):
-            warn("eval_items has no effect: nothing is evaluated between the first and the last step; see eval_steps")
-        return interval
-
-    def _planned_steps(self) -> int:
-        steps_an_epoch = len(self._sampler())
-        return self.options.max_steps or math.ceil(steps_an_epoch * (self.options.epochs or 1))
-
-    def _token_budget(self) -> int:
-        if self.resume:
-            newest = self.folder.latest_checkpoint()
-            self.ranks.require_same("run folder (it must be on a disk that all share)", str(newest and newest.name))
-        before = self.folder.read_fingerprint().get("token_budget") if self.resume else None
-        known = self.options.token_budget or before
-        if known is not None:
-            return int(known)
-        checkpointing = self.options.activation_checkpointing
-        budget = default_token_budget(self.model, self.args.device, checkpointing=checkpointing)
-        return int(self.ranks.lowest(torch.tensor(budget)))
 
     def _scoring(self) -> ReferenceScoring:
         store = Path(self.options.reference_store or cache_folder() / "reference")
@@ -244,9 +169,6 @@ class PreferenceTrainer(ResilientTrainer):
 
     def _prepare_reference(self) -> dict[str, Any]:
         """Score and prove the reference. Returns what the run card says of it."""
-        sampler = self._sampler()
-        seen = sampler.seen(self.options.max_steps)  # rows that no step reaches need no reference score
-        first_step = [bisect_left(seen, number) for number in next(iter(sampler))] if self._has_dropout() else []
         self._against = RunReference(
             self.policy,
             self._named_reference,
@@ -256,11 +178,12 @@ class PreferenceTrainer(ResilientTrainer):
             asked_later=bool(self.eval_groups) and bool(self.options.answered_prompts),
         )
         self._named_reference = "start"  # a second model that was named is not kept in memory
-        train, self.eval_groups, card = self._against.prove(
-            [self.train_groups[number] for number in seen], self.eval_groups, first_step
+        sampler = self.run.sampler()
+        seen = sampler.seen(self.options.max_steps)
+        first_step = next(iter(sampler)) if self.run.has_dropout else []
+        self.train_groups, self.eval_groups, card = self._against.prove_seen(
+            self.train_groups, self.eval_groups, seen, first_step
         )
-        scored = dict(zip(seen, train, strict=True))
-        self.train_groups = [scored.get(number, group) for number, group in enumerate(self.train_groups)]
         return card
 
     @property
@@ -275,9 +198,9 @@ class PreferenceTrainer(ResilientTrainer):
             objective=self.objective,
             options=self.options,
             held_out=self.eval_groups,
-            words=self._eval_words,
+            words=self._questions,
             reference=None if against is None else against.asked_again(),
-            judge=self._judge,
+            judge=self.run.judge,
             how=self._scoring(),
             live=self._with_live_reference,
             began=self.folder.read_evaluation(0),
@@ -294,15 +217,18 @@ class PreferenceTrainer(ResilientTrainer):
                 "this trainer has trained already; make a new one, with another output_dir or resume=True"
             )
         self._trained = True
-        with self._told_to_all(), self._interruption, advice_when_memory_runs_out():
-            return self._train()
+        ends_early = lambda: self.callback_handler.on_train_end(self.args, self.state, self.control)  # noqa: E731
+        with self.run.guard.running(self._interruption, ends_early):
+            self.run = self.run.audited()
+            with self._interruption, advice_when_memory_runs_out():
+                return self._train()
 
     def _train(self) -> Any:
         with hashed_once(self.policy.model):  # until the first step
             checkpoint, reference_card = self._begin()
         facts = self._facts()
-        if self.resume:
-            self._go_on_from(checkpoint, self._planned_steps())
+        if self.run.resume:
+            self._go_on_from(checkpoint)
         self._evaluator = self._make_evaluator()
         if checkpoint is not None:
             self._evaluator.go_on_from(self.folder.read_metrics())
@@ -316,13 +242,16 @@ class PreferenceTrainer(ResilientTrainer):
             self._walker.prove_it_fits(self.train_groups, self.options.batch_size, moments)
         self._clock.start()
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        self._end_if_asked()
+        is_saved = self.checkpointer.saved_step == self.state.global_step
+        self._interruption.end_if_asked(
+            self.state.global_step, None if is_saved else lambda: self._save_checkpoint(self.model_wrapped, None)
+        )
         self._log_last_window()
         with self._clock.paused():
             if self.eval_groups:
                 self.folder.update_card({"evaluation_end": self._last_evaluation or self._evaluate_at_end()})
             else:
-                self._require_movement()
+                self._movement.require(self.state.global_step)
                 self.save_model()
         self.folder.end_card(
             {
@@ -330,7 +259,7 @@ class PreferenceTrainer(ResilientTrainer):
                 "training_seconds": round(self._clock.seconds, 3),
                 "steps": result.global_step,
                 "peak_memory_gib": round(peak_memory(self.args.device), 4),
-                "evaluation": self._evaluator.account(self.eval_interval, self._clock.seconds),
+                "evaluation": self._evaluator.account(self.run.eval_interval, self._clock.seconds),
             }
         )
         self.ranks.wait()  # the folder is whole before any rank goes on
@@ -341,12 +270,12 @@ class PreferenceTrainer(ResilientTrainer):
 
         Raises `RunFolderError` where anything that decides a number is another one than before.
         """
-        before = self.folder.read_fingerprint() if self.resume else {}
+        before = self.folder.read_fingerprint() if self.run.resume else {}
         self._origin = origin_of(self.policy)
         self.folder.check_fingerprint(before, self.fingerprint())
-        if self.resume and self.folder.card_file.exists():
+        if self.run.resume and self.folder.card_file.exists():
             warn_of_other_versions(self.folder.read_card().get("versions") or {})
-        checkpoint = self.folder.latest_checkpoint() if self.resume else None
+        checkpoint = self.folder.latest_checkpoint() if self.run.resume else None
         if checkpoint is None:
             self._write_card()
         if not self.policy.parameters["trainable"]:
@@ -355,50 +284,61 @@ class PreferenceTrainer(ResilientTrainer):
             )
         reference_card = self._prepare_reference()
         self.folder.check_fingerprint(before, self.fingerprint())  # now with the reference
-        check_schedule(self.args, self.options, self._planned_steps(), len(self.train_groups))
+        check_schedule(self.args, self.options, self.run.planned_steps(), len(self.train_groups))
         return checkpoint, reference_card
 
     def _write_card(self, reference: dict[str, Any] | None = None) -> None:
         """What is known of the run: before its reference is proved, so that a failure there is told, and after."""
-        self._begun = True
-        facts = {**self.card, **self._facts().card(), "total_steps": self._planned_steps()}
+        self.run.guard.begun = True
+        facts = {**self.run.card, **self._facts().card(), "total_steps": self.run.planned_steps()}
         self.folder.update_card(facts | ({} if reference is None else {"reference": reference}))
 
-    def _sampler(self) -> StepSampler:
-        options = self.options
-        prompts = [group.prompt.tobytes() if options.group_by else b"" for group in self.train_groups]
-        return StepSampler(
-            prompts,
-            batch_size=options.batch_size,
-            order=options.order,
-            group_by=options.group_by,
-            seed=options.seed,
-        )
+    def _go_on_from(self, checkpoint: Path | None) -> None:
+        """Take over what an interrupted run had done; without a checkpoint it begins again."""
+        step = -1 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
+        if checkpoint is None:
+            say(f"{self.folder.path} has no checkpoint: the run begins again")
+        else:
+            say(f"going on from step {step}")
+            progress = read_progress(checkpoint)
+            self._clock.go_on_from(progress)
+            self._window.load(progress["window"])
+            self._movement.moved = progress.get("moved", True)
+            self.checkpointer.saved_step = step
+        self.folder.go_back_to(step, again=step >= self.run.planned_steps(), unlogged=bool(self._window))
+        self.ranks.wait()
+        self._step_judge.go_on_from(step)
+
+    # --- one step ------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> StepLoader:
         """One item is one optimizer step. Not prepared by accelerate, which would shard it again."""
-        return StepLoader(self.train_groups, batch_sampler=self._sampler(), collate_fn=list)  # type: ignore[arg-type]
+        return StepLoader(self.train_groups, batch_sampler=self.run.sampler(), collate_fn=list)  # type: ignore[arg-type]
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """One optimizer step (see `steps`); the loss is the sum over items divided by their number."""
+        """One optimizer step (see `training.step`); the loss is the sum over items divided by their number."""
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):  # type: ignore[union-attr]
             self.optimizer.train()  # type: ignore[union-attr]
         groups: list[Group] = self._with_live_reference(inputs)
         done = self._walker.walk(model, groups, self.accelerator.backward, self._check_start)
-        skipped = self._judge_step(done, len(groups), model)
         self.state.num_input_tokens_seen += sum(group.tokens for group in groups)
         self._clock.items += len(groups)
-        if skipped is not None:
-            return skipped
+        if not self._guard.accepts(self.state.global_step + 1, done, len(groups)):
+            model.zero_grad(set_to_none=True)
+            return torch.zeros((), device=self.args.device)
         return (done.losses.double().sum() * self.ranks.size / len(groups)).float()
 
-    def _has_dropout(self) -> bool:
-        return bool((self.policy.adapter_settings or {}).get("dropout"))
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm: Any = whole(super()._get_grad_norm(model, grad_norm))  # type: ignore[arg-type]
+        if self._guard.accepts_gradient(self.state.global_step + 1, float(norm)):
+            return norm
+        model.zero_grad(set_to_none=True)
+        return None
 
     def _check_start(self, part: ScoredGroups) -> None:
         """In the first step, where the policy starts as its reference, and its forward pass is without dropout."""
-        if self.state.global_step == 0 and self._against is not None and not self._has_dropout():
+        if self.state.global_step == 0 and self._against is not None and not self.run.has_dropout:
             self._against.check_first_step(part)
 
     def _with_live_reference(self, groups: Sequence[Group]) -> list[Group]:
@@ -415,7 +355,7 @@ class PreferenceTrainer(ResilientTrainer):
 
     def _evaluate_at_end(self) -> dict[str, float]:
         self._log_last_window()
-        self._require_movement()
+        self._movement.require(self.state.global_step)
         self.save_model()  # first: a fault of an evaluation must not cost the training
         return self._evaluate_now("end")
 
@@ -429,6 +369,11 @@ class PreferenceTrainer(ResilientTrainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _log_last_window(self) -> None:
+        """One that is not full; after the last step, and before the evaluation there."""
+        if self._window:
+            self.log({"loss": math.nan})  # the window's takes its place
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the window's metrics, write metrics.jsonl, pass on to whatever `report_to` names."""
@@ -444,18 +389,13 @@ class PreferenceTrainer(ResilientTrainer):
             self.folder.append_metrics({"step": self.state.global_step, **logs})
 
     def fingerprint(self) -> dict[str, Any]:
+        """What a resumed run must have in common with this one."""
         return self._facts().fingerprint()
 
     def _facts(self) -> RunFacts:
-        return RunFacts(
-            options=self.options,
-            objective=self.objective,
-            policy=self.policy,
-            data=self.prepared,
-            reference=None if self.reference is None else self.reference.identity,
-            scorer=self.scorer,
-            token_budget=self.token_budget,
-            device=str(self.args.device),
-            processes=self.ranks.size,
-            origin=self._origin,
-        )
+        reference = None if self.reference is None else self.reference.identity
+        return self.run.facts(self.scorer, self.token_budget, self.args.device, self._origin, reference)
+
+    def progress(self) -> dict[str, Any]:
+        """How far the run has come, for a checkpoint."""
+        return {**self._clock.read(), "window": self._window.state(), "moved": self._movement.anywhere()}

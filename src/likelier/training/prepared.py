@@ -1,0 +1,241 @@
+"""What is found out before a trainer exists: options that fit together, rows as tokens, their account, the plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from likelier.data.audit.run import run_audit
+from likelier.data.dates import asks_for_date, now
+from likelier.data.packing import StepSampler
+from likelier.data.prepare import PreparedData, prepare_data
+from likelier.data.records import Record, UnusableRows, last_turn
+from likelier.data.tokenize import default_max_length
+from likelier.models.policy import Policy
+from likelier.models.token_budget import default_token_budget
+from likelier.objectives import Objective
+from likelier.runs.folder import OtherRanksFolder, RunFolder
+from likelier.scoring import ScorerChoice
+from likelier.training.arguments import training_arguments
+from likelier.training.evaluation import Judge, judge_of, planned_interval
+from likelier.training.guards import RunGuard
+from likelier.training.launcher import take_over_precision, with_launcher
+from likelier.training.options import (
+    TrainingOptions,
+    refuse_evaluation_options,
+    refuse_inert_options,
+    refuse_process_options,
+    with_changes,
+)
+from likelier.training.reference import Named
+from likelier.training.run_card import RunFacts, say_what_does_not_fit
+from likelier.utils.console import warn
+from likelier.utils.distributed import Ranks, join_ranks
+from likelier.utils.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that can begin: its folder is locked, and holds nothing of it yet.
+
+    `objective` has its hyperparameters that depend on the data filled in; `records` are what was given, for the audit,
+    with the rows that were left out; `eval_interval` are the steps between evaluations, None for none between start
+    and end; `judge` gives the policy's answers rewards; `card` is what the caller wants to stand in `run.json` besides.
+    """
+
+    policy: Policy
+    objective: Objective
+    options: TrainingOptions
+    ranks: Ranks
+    folder: RunFolder
+    guard: RunGuard
+    resume: bool
+    data: PreparedData
+    records: tuple[Sequence[Record], Sequence[Record], UnusableRows]
+    eval_interval: int | None
+    reference: Named
+    judge: Judge | None
+    card: Mapping[str, Any]
+
+    def audited(self) -> PreparedRun:
+        """Write the account of the rows of a fresh run and their audit. The run that comes back holds no records."""
+        goes_on = self.resume and self.folder.card_file.exists()  # with its account, if the data are the same
+        if self.ranks.is_first and not goes_on:
+            train, held_out, left_out = self.records
+            self.folder.write_audit(*self.data.account(left_out), run_audit(train, held_out, left_out))
+        return replace(self, records=((), (), UnusableRows()))
+
+    def sampler(self) -> StepSampler:
+        """Which rows make which step."""
+        return _sampler(self.data, self.options)
+
+    def planned_steps(self) -> int:
+        """Steps of the whole run."""
+        return _planned_steps(self.data, self.options)
+
+    def arguments(self) -> TrainingArguments:
+        """The options in transformers' words."""
+        return training_arguments(
+            self.options, self.objective, self.policy, self.folder.path, self.eval_interval, self.ranks
+        )
+
+    def token_budget(self, device: torch.device) -> int:
+        """Of one micro-batch: as given, as the run began with, or from the device's memory."""
+        if self.resume:
+            newest = self.folder.latest_checkpoint()
+            self.ranks.require_same("run folder (it must be on a disk that all share)", str(newest and newest.name))
+        before = self.folder.read_fingerprint().get("token_budget") if self.resume else None
+        known = self.options.token_budget or before
+        if known is not None:
+            return int(known)
+        checkpointing = self.options.activation_checkpointing
+        budget = default_token_budget(self.policy.model, device, checkpointing=checkpointing)
+        return int(self.ranks.lowest(torch.tensor(budget)))
+
+    def facts(
+        self,
+        scorer: ScorerChoice,
+        token_budget: int,
+        device: torch.device,
+        origin: Mapping[str, str],
+        reference: str | None,
+    ) -> RunFacts:
+        """Everything that decides what is computed. `reference` is the reference's identity, once it is known."""
+        return RunFacts(
+            options=self.options,
+            objective=self.objective,
+            policy=self.policy,
+            data=self.data,
+            reference=reference,
+            scorer=scorer,
+            token_budget=token_budget,
+            device=str(device),
+            processes=self.ranks.size,
+            origin=origin,
+        )
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether a forward pass in training differs from the next."""
+        return bool((self.policy.adapter_settings or {}).get("dropout"))
+
+    def questions(self) -> dict[str, str]:
+        """The last turn of each held-out row's prompt, by its place, for answers to be shown with."""
+        return {str(record.source): words for record in self.records[1] if (words := last_turn(record.prompt))}
+
+
+def prepare_run(
+    policy: Policy,
+    objective: Objective,
+    train: Sequence[Record],
+    *,
+    output_dir: str | Path,
+    eval_data: Sequence[Record] = (),
+    reference: Named = "start",
+    options: TrainingOptions | None = None,
+    resume: bool = False,
+    unusable: UnusableRows | None = None,
+    card: Mapping[str, Any] | None = None,
+    judge: Judge | None = None,
+    **more: Any,
+) -> PreparedRun:
+    """Check everything that can be checked without the model, and make tokens of the rows.
+
+    Arguments and errors are those of `PreferenceTrainer`. Of several ranks all call it.
+    """
+    options = with_launcher(with_changes(options or TrainingOptions(), more))
+    take_over_precision(policy.autocast)
+    ranks = join_ranks(options.trainer.get("ddp_timeout"))
+    refuse_process_options(options, ranks)
+    refuse_inert_options(objective, options, named_reference=reference != "start")
+    if not eval_data:
+        refuse_evaluation_options(options)
+    judged_by = judge_of(options, judge, held_out=bool(eval_data))
+    folder = RunFolder(output_dir) if ranks.is_first else OtherRanksFolder(output_dir)
+    guard = RunGuard(folder, ranks, options.rank_timeout)
+    with guard.watching():
+        folder.open(resume=resume)
+        _take_date(policy, [*train, *eval_data], folder if resume else None, ranks)
+        with ranks.first_before_others():  # who then find its cached token ids
+            data = _prepare(policy, objective, options, train, eval_data)
+        ranks.require_same("data", data.hash + data.held_out_hash)
+        objective = objective.resolved(data.median_length)
+        say_what_does_not_fit(objective, data.train.groups, options.batch_size)
+        interval = _eval_interval(data, options)
+    records = (train, eval_data, unusable or UnusableRows())
+    return PreparedRun(
+        policy,
+        objective,
+        options,
+        ranks,
+        folder,
+        guard,
+        resume,
+        data,
+        records,
+        interval,
+        reference,
+        judged_by,
+        dict(card or {}),
+    )
+
+
+def _take_date(policy: Policy, records: Sequence[Record], begun: RunFolder | None, ranks: Ranks) -> None:
+    """What a template that asks the clock is told, for all of the run: a run that goes on has its own moment."""
+    if asks_for_date(policy.tokenizer.chat_template) and any(isinstance(one.prompt, tuple) for one in records):
+        before = begun.read_fingerprint().get("date") if begun is not None else None
+        policy.chat = replace(policy.chat, date=ranks.text_of_first(policy.chat.date or before or now()))
+
+
+def _prepare(
+    policy: Policy,
+    objective: Objective,
+    options: TrainingOptions,
+    train: Sequence[Record],
+    eval_data: Sequence[Record],
+) -> PreparedData:
+    limit, context = options.max_length, policy.context
+    if limit and context and limit > context:
+        raise ConfigError(f"max_length={limit} is beyond the model's context of {context} tokens; lower it")
+    return prepare_data(
+        train,
+        eval_data,
+        policy.tokenizer,
+        method=objective.method,
+        wants=objective.data,
+        partners=objective.needs_partner,
+        max_length=limit or default_max_length(context),
+        truncation=options.truncation,
+        chat=policy.chat,
+        signals=options.signals,
+    )
+
+
+def _sampler(data: PreparedData, options: TrainingOptions) -> StepSampler:
+    prompts = [group.prompt.tobytes() if options.group_by else b"" for group in data.train.groups]
+    return StepSampler(
+        prompts,
+        batch_size=options.batch_size,
+        order=options.order,
+        group_by=options.group_by,
+        seed=options.seed,
+    )
+
+
+def _planned_steps(data: PreparedData, options: TrainingOptions) -> int:
+    return options.max_steps or math.ceil(len(_sampler(data, options)) * (options.epochs or 1))
+
+
+def _eval_interval(data: PreparedData, options: TrainingOptions) -> int | None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    steps = _planned_steps(data, options)
+    interval = planned_interval(options, data.train.groups, data.held_out.groups, steps, device)
+    if options.eval_items is not None and (interval is None or interval >= steps):
+        warn("eval_items has no effect: nothing is evaluated between the first and the last step; see eval_steps")
+    return interval
