@@ -317,6 +317,18 @@ def test_partners_are_fixed_by_the_data_and_by_nothing_else() -> None:
     assert [item.answers[1].tolist() for item in first[:-1]] != [item.answers[1].tolist() for item in other]
 
 
+def test_a_mismatched_answer_brings_its_own_mask() -> None:
+    groups = [
+        replace(one, masks=(np.arange(len(one.answers[0])) % (2 + number % 3) == 0,))
+        for number, one in enumerate(labelled_groups(8))
+    ]
+    own = {one.answers[0].tobytes(): one.masks[0].tolist() for one in groups if one.masks}
+    for one in with_partners(groups, 512):
+        assert one.masks is not None
+        for answer, mask in zip(one.answers, one.masks, strict=True):
+            assert mask is not None and mask.tolist() == own[answer.tobytes()]
+
+
 def test_the_data_hash_tells_data_sets_apart() -> None:
     groups = labelled_groups(4)
     flipped = [replace(groups[0], desirable=not groups[0].desirable), *groups[1:]]
