@@ -99,10 +99,7 @@ def load_policy(
     require_utf8(name, "the model")
     lora = lora or LoraOptions()
     autocast, pure = use_bfloat16(dtype), dtype == "pure-bfloat16"
-    if pure and lora.lora_r is not None:
-        raise ConfigError("dtype=pure-bfloat16 is for training all weights; with lora_r take bfloat16")
-    if (autocast or pure) and not torch.cuda.is_available():
-        warn("bfloat16 arithmetic on a CPU is often many times slower than float32; --dtype auto takes float32 here")
+    _check_dtype(autocast, pure, lora)
     folder = str(demo_model_folder()) if name == DEMO_MODEL else name
     is_adapter = (Path(folder) / "adapter_config.json").is_file()
     with quiet():
@@ -132,6 +129,14 @@ def load_policy(
     require_rows(tokenizer, embedding_rows(causal_model(model)), name, chat, **mend)
     again = partial(load_policy, name, dtype=dtype, chat=chat, empty=empty) if lora.lora_r is None else None
     return Policy(model, tokenizer, name, words, autocast, chat, again)
+
+
+def _check_dtype(autocast: bool, pure: bool, lora: LoraOptions) -> None:
+    """Refuse a dtype that a new adapter cannot have, and warn of one that is slow here."""
+    if pure and lora.lora_r is not None:
+        raise ConfigError("dtype=pure-bfloat16 is for training all weights; with lora_r take bfloat16")
+    if (autocast or pure) and not torch.cuda.is_available():
+        warn("bfloat16 arithmetic on a CPU is often many times slower than float32; --dtype auto takes float32 here")
 
 
 def set_template(tokenizer: Any, chat: ChatOptions) -> None:

@@ -114,6 +114,13 @@ def audit_records(
     )
     if not material.rows:
         raise DataError(f"{name or 'the data'}: no rows to look at")
+    findings, figures = _checked(material, report)
+    statistics = {"records": len(records)} | figures
+    return Audit(material.rows, material.usable, material.kind, findings, statistics, name, format)
+
+
+def _checked(material: Material, report: Callable[[str], None]) -> tuple[tuple[Finding, ...], dict[str, Any]]:
+    """The findings of every check that has what it needs, the worst first, and the statistics."""
     findings: list[Finding] = []
     statistics: dict[str, Any] = {}
     for check in CHECKS:
@@ -123,6 +130,4 @@ def audit_records(
             found, figures = result if isinstance(result, tuple) else (result, {})
             findings += found
             statistics |= figures
-    findings.sort(key=lambda finding: -SEVERITIES.index(finding.severity))
-    statistics = {"records": len(records)} | statistics
-    return Audit(material.rows, material.usable, material.kind, tuple(findings), statistics, name, format)
+    return tuple(sorted(findings, key=lambda finding: -SEVERITIES.index(finding.severity))), statistics
