@@ -77,15 +77,14 @@ class Interruption:
             self.agreed = self.agree(self.asked or 0) or None
         return self.agreed is not None
 
-    def end_if_asked(self, step: int, save: Callable[[], None] | None) -> None:
+    def end_if_asked(self, step: int, save: Callable[[], None]) -> None:
         """After the steps: raises `Interrupted` where a signal has ended them, or came after the last one's end. `save`
-        writes a checkpoint of this last `step`; None where there is one.
+        sees to a checkpoint of this last `step`.
         """
         self.is_patient = False
         if not self.settle():
             return
-        if save is not None:
-            save()
+        save()
         words = f"ended after step {step}, with a checkpoint"
         say(f"the run {words}; the same command with --resume goes on from there")
         raise Interrupted(self.agreed or 0, words)

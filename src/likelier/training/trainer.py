@@ -213,9 +213,7 @@ class PreferenceTrainer(CheckpointingTrainer):
         if args or kwargs:
             raise TypeError("train() takes no arguments; give resume=True to PreferenceTrainer")
         if self._trained:
-            raise ConfigError(
-                "this trainer has trained already; make a new one, with another output_dir or resume=True"
-            )
+            raise ConfigError("this trainer has trained already; make a new one with another output_dir or resume=True")
         self._trained = True
         ends_early = lambda: self.callback_handler.on_train_end(self.args, self.state, self.control)  # noqa: E731
         with self.run.guard.running(self._interruption, ends_early):
@@ -242,10 +240,7 @@ class PreferenceTrainer(CheckpointingTrainer):
             self._walker.prove_it_fits(self.train_groups, self.options.batch_size, moments)
         self._clock.start()
         result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        is_saved = self.checkpointer.saved_step == self.state.global_step
-        self._interruption.end_if_asked(
-            self.state.global_step, None if is_saved else lambda: self._save_checkpoint(self.model_wrapped, None)
-        )
+        self._interruption.end_if_asked(self.state.global_step, self._save_last)
         self._log_last_window()
         with self._clock.paused():
             if self.eval_groups:
@@ -308,6 +303,10 @@ class PreferenceTrainer(CheckpointingTrainer):
         self.folder.go_back_to(step, again=step >= self.run.planned_steps(), unlogged=bool(self._window))
         self.ranks.wait()
         self._step_judge.go_on_from(step)
+
+    def _save_last(self) -> None:
+        if self.checkpointer.saved_step != self.state.global_step:
+            self._save_checkpoint(self.model_wrapped, None)  # type: ignore[arg-type]
 
     # --- one step ------------------------------------------------------------------------------------------------
 
