@@ -15,11 +15,8 @@ from likelier.cli import main as cli
 from likelier.insight.diagnose.facts import Facts
 from likelier.objectives import DPO, METHODS, Objective, register
 from likelier.objectives.advice import Advice, Case, Setting, Situation
-from likelier.runs.method import method_facts
 from likelier.runs.reader import read_run
 from tests.helpers.small_runs import pair_rows, read_card, save_tiny, train, write_rows
-
-pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
 NAME = "squared_hinge"
@@ -80,7 +77,7 @@ def test_it_trains_and_its_card_tells_what_it_is(world: World) -> None:
     assert (card["status"], card["method"]) == ("done", NAME)
     assert card["hyperparameters"] == {"nll_weight": 0.0, "beta": 0.1, "goal": 2.0}
     assert card["reference"]["step0_loss"] == pytest.approx(4.0) == card["reference"]["step0_loss_expected"]
-    facts = method_facts(card)
+    facts = read_run(world.run).card.facts
     assert (facts.satisfied_at, facts.source, facts.items) == (pytest.approx(20.0), "made up for this page", "pairs")
 
 

@@ -30,6 +30,7 @@ from likelier.experiments.sweep.plan import SweepPlan, plan_sweep, seeds_of
 from likelier.experiments.sweep.run import run_sweep
 from likelier.insight.report.account import how_again, run_file
 from likelier.insight.report.page import report_page
+from likelier.runs.card import RunCard
 from likelier.runs.folder import RunFolder
 from likelier.runs.reader import read_run
 from likelier.scoring.restore import recorded_data
@@ -341,7 +342,7 @@ def test_a_runs_held_out_rows_are_found_again_whatever_its_seed(swept: tuple[Pat
     for run in json.loads((root / "sweep.json").read_text(encoding="utf-8"))["runs"]:
         card = RunFolder(root / run["folder"]).read_card()
         card["options"]["seed"] = 7  # a run with another seed than the file's
-        held_out = {str(record.source) for record in recorded_data(card, "a run").test}
+        held_out = {str(record.source) for record in recorded_data(RunCard.of(card), "a run").test}
         own = run["folder"].startswith("kto")  # on thumbs of its own
         assert held_out == (set() if own else set(sources(root / run["folder"])))
 
@@ -488,7 +489,7 @@ def test_a_fault_of_a_run_s_own_does_not_end_the_sweep_either(
     assert "KeyError" in failed["error"] and "Traceback" in told and "spelling" in told
     card = RunFolder(tmp_path / "out" / failed["folder"]).read_card()
     assert card["status"] == "failed" and card["sweep"]["held_out"]["from_own_data"]
-    held_out = {str(record.source) for record in recorded_data(card, "a run").test}
+    held_out = {str(record.source) for record in recorded_data(RunCard.of(card), "a run").test}
     assert held_out == set(sources(tmp_path / "out" / done["folder"]))
 
 
@@ -500,7 +501,7 @@ def test_the_report_of_a_run_tells_how_to_make_it_again_on_the_same_rows(
     run = read_run(folder)
     words, command = how_again(run)
     assert "drew the held-out rows by seed 42" in words and command == "likelier sweep run.yaml"
-    RunFolder(folder).update_card({"options": {**run.card["options"], "seed": 43}})
+    RunFolder(folder).update_card({"options": {**run.card.block("options"), "seed": 43}})
     run = read_run(folder)
     assert how_again(run)[1] == "likelier sweep run.yaml --seeds 42 43"
     shown = yaml.safe_load(run_file(run) or "")

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from likelier.insight.pages.charts import MOST_POINTS, Point, Series, line_chart, number, scatter_chart
 from likelier.insight.pages.histograms import histogram_chart
 from likelier.insight.report.curves import curves
+from likelier.runs.card import RunCard
 from likelier.runs.reader import Run
 
 EVIL = "<script>alert(1)</script>\"'&$x$\x1b[31m\u202e"
@@ -129,7 +130,6 @@ def test_rounding_is_not_drawn_as_a_trend() -> None:
     assert max(heights) - min(heights) < 1
 
 
-@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=40))
 def test_any_numbers_can_be_drawn(values: list[float]) -> None:
@@ -147,7 +147,6 @@ def test_the_users_own_settings_change_nothing() -> None:
         assert matplotlib.rcParams["font.size"] == 40  # and the other way round
 
 
-@pytest.mark.slow
 def test_drawing_needs_no_window_and_the_command_line_no_drawing() -> None:
     code = (
         "import sys; from likelier.insight.pages import charts, render; from likelier.insight.report import page; "
@@ -175,5 +174,5 @@ def test_rewards_that_are_no_log_ratios_are_told_as_their_method_makes_them(
     objective: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     steps = [{"step": step, "rewards/chosen": 1.0, "rewards/rejected": 0.5 * step} for step in (1, 2)]
-    drawn = " ".join(curves(Run(tmp_path, {"method": "mine", "objective": objective}, steps, [])))
+    drawn = " ".join(curves(Run(tmp_path, RunCard.of({"method": "mine", "objective": objective}), steps, [])))
     assert words in drawn and "baseline" not in drawn

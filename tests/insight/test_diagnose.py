@@ -16,6 +16,7 @@ from likelier.insight.diagnose.items import items_of
 from likelier.insight.diagnose.statistics import Level, Trend, correlation, mean_of, spikes
 from likelier.insight.diagnose.words import rate
 from likelier.insight.verdicts import Verdict, worst_first
+from likelier.runs.card import RunCard, checked_card
 from likelier.runs.reader import Run
 from tests.helpers.diagnosis_world import bad, names, numbers, the
 from tests.helpers.small_runs import SmallRuns, write_card
@@ -31,7 +32,7 @@ def a_run(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]] | None 
         "hyperparameters": {"beta": 0.1, "nll_weight": 0.0},
         "status": "done",
     }
-    return Run(Path("/nowhere"), known | card, steps, evaluations or [])
+    return Run(Path("/nowhere"), checked_card(known | card, "run.json"), steps, evaluations or [])
 
 
 def a_step(step: int, chosen: float, rejected: float, **more: float) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def growing(count: int = 12, chosen: float = 0.1, rejected: float = -0.2) -> lis
 def test_a_diagnosis_is_never_empty() -> None:
     assert names(a_run([])) == ["unclear"]
     assert names(a_run([], status="training", total_steps=100)) == ["unfinished"]
-    assert names(Run(Path("/nowhere"), {}, [], [])) == ["unclear"]
+    assert names(Run(Path("/nowhere"), RunCard(), [], [])) == ["unclear"]
 
 
 @pytest.mark.parametrize(

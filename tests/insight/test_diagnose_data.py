@@ -4,7 +4,6 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 
 from likelier import KTO, SFT, SimPO
@@ -21,8 +20,6 @@ from tests.helpers.diagnosis_world import (
     turned_round,
 )
 from tests.helpers.support import tiny_policy
-
-pytestmark = pytest.mark.slow
 
 SAME = (Message("assistant", "the red cat sat on the mat and it was good"),)
 

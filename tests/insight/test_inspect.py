@@ -31,6 +31,7 @@ from likelier.insight.pages.heatmap import (
 )
 from likelier.models.policy import load_policy
 from likelier.objectives import METHODS
+from likelier.runs.card import RunCard
 from likelier.scoring.restore import recorded_data, times_of
 from tests.helpers.small_runs import SmallRuns, pair_rows, read_card, staged, train, write_card, write_rows
 from tests.helpers.support import tiny_tokenizer
@@ -315,7 +316,7 @@ def test_weights_of_the_run_count(runs: SmallRuns, tmp_path: Path, inspect: Call
 
 def test_the_demos_rows_are_found(runs: SmallRuns) -> None:
     card = read_card(runs.whole)
-    data = recorded_data(card | {"run": card["run"] | {"data": "the built-in pairs"}}, "demo")
+    data = recorded_data(RunCard.of(card | {"run": card["run"] | {"data": "the built-in pairs"}}), "demo")
     assert len(data.train) == 138 and len(data.test) == 46
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import pytest
 
 from likelier.objectives import DPO, IPO, METHODS, SFT, APODown, Hinge, Objective, SigmoidNorm, SimPO
-from likelier.runs.card import checked_card
-from likelier.runs.method import MethodFacts, method_facts
+from likelier.runs.card import RunCard, checked_card
+from likelier.runs.method import MethodFacts
 from likelier.utils.errors import RunFolderError
 
 
-def written(objective: Objective, *without: str) -> Mapping[str, Any]:
+def written(objective: Objective, *without: str) -> RunCard:
     """The part of a run's card that its method decides, as it is read back."""
     card = {
         "method": objective.method,
@@ -30,8 +29,8 @@ def written(objective: Objective, *without: str) -> Mapping[str, Any]:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_card_without_the_block_has_the_facts_of_its_method(method: str) -> None:
     objective = METHODS[method]().resolved(40)
-    told = method_facts(written(objective))
-    assert told == method_facts(written(objective, "objective"))
+    told = written(objective).facts
+    assert told == written(objective, "objective").facts
     assert asdict(told) == objective.facts()
 
 
@@ -48,7 +47,7 @@ def test_a_card_without_the_block_has_the_facts_of_its_method(method: str) -> No
     ],
 )
 def test_where_the_loss_asks_for_no_more(objective: Objective, nats: float | None, per_token: bool) -> None:
-    told = method_facts(written(objective))
+    told = written(objective).facts
     assert told.satisfied_at == (None if nats is None else pytest.approx(nats)) and told.per_token == per_token
 
 
@@ -61,7 +60,7 @@ def test_the_page_of_methods_names_the_sources() -> None:
 
 
 def test_what_sets_methods_apart() -> None:
-    facts = {method: method_facts({"method": method}) for method in METHODS}
+    facts = {method: RunCard(method=method).facts for method in METHODS}
     of = {
         name: {method for method, one in facts.items() if getattr(one, name) is True}
         for name in ("has_baseline", "has_target", "lowers_both", "rewards_per_token")
@@ -73,17 +72,17 @@ def test_what_sets_methods_apart() -> None:
 
 def test_a_block_of_a_later_version_and_one_of_no_known_method_are_read() -> None:
     later = {"method": "later", "objective": {"items": "rows", "dances": True, "satisfied_at": None}}
-    assert method_facts(later) == MethodFacts(items="rows")
-    assert method_facts({"method": "gone"}) == method_facts({}) == MethodFacts()
+    assert RunCard.of(later).facts == MethodFacts(items="rows")
+    assert RunCard(method="gone").facts == RunCard().facts == MethodFacts()
 
 
 def test_a_strength_that_only_the_scale_tells() -> None:
-    told = method_facts({"method": "ipo", "reward_scale": 0.1, "hyperparameters": {"length_normalize": False}})
+    told = RunCard(method="ipo", reward_scale=0.1, hyperparameters={"length_normalize": False}).facts
     assert told.satisfied_at == pytest.approx(5.0) and told.has_target and told.strength_from_data
 
 
 def test_hyperparameters_of_another_version_leave_the_usual_facts() -> None:
-    assert method_facts({"method": "dpo", "hyperparameters": {"gone": 1}}) == MethodFacts()
+    assert RunCard(method="dpo", hyperparameters={"gone": 1}).facts == MethodFacts()
 
 
 @pytest.mark.parametrize(("name", "value"), [("satisfied_at", "far"), ("has_baseline", 1), ("items", 3)])

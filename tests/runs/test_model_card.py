@@ -9,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from likelier.runs.card import RunCard, checked_card
 from likelier.runs.folder import RunFolder
 from likelier.runs.model_card import escaped, model_card, write_model_card
 from likelier.utils.errors import RunFolderError
@@ -46,29 +47,37 @@ def test_an_adapters_page_says_everything(runs: SmallRuns) -> None:
 
 
 def test_a_whole_models_page_loads_it_with_transformers(runs: SmallRuns) -> None:
-    page = model_card(read_card(runs.whole), "whole")
+    page = model_card(RunFolder(runs.whole).card(), "whole")
     assert front_matter(page)["library_name"] == "transformers" and "lora" not in front_matter(page)["tags"]
     assert "AutoModelForCausalLM" in page and "AutoPeft" not in page and "## Evaluation" not in page
 
 
 def test_no_local_path_is_told(runs: SmallRuns) -> None:
     for run in (runs.adapter, runs.whole, runs.simpo):
-        page = model_card(read_card(run), run.name)
+        page = model_card(RunFolder(run).card(), run.name)
         assert str(run.parent) not in page and "/" + run.parent.name not in page
 
 
 def test_a_hub_id_is_named_as_the_base(runs: SmallRuns) -> None:
     card = read_card(runs.adapter)
     for model, base in (("owner/name-1.5B", "owner/name-1.5B"), ("demo", "HuggingFaceTB/SmolLM2-135M-Instruct")):
-        meta = front_matter(model_card(card | {"run": {"model": model, "data": "owner/prefs"}}, "run"))
+        meta = front_matter(model_card(RunCard.of(card | {"run": {"model": model, "data": "owner/prefs"}}), "run"))
         assert (meta["base_model"], meta["base_model_relation"]) == (base, "adapter")
-    assert "base_model" not in front_matter(model_card(card | {"run": {"model": "/models/x"}}, "run"))
+    assert "base_model" not in front_matter(model_card(RunCard.of(card | {"run": {"model": "/models/x"}}), "run"))
 
 
 def test_untrusted_text_is_no_markup() -> None:
     bad = "<script>x</script>|`a`\n# head [l](http://e.vil) *b* \x1b[31m $x$ _u_"
     page = model_card(
-        {"method": bad, "run": {"data": bad, "model": bad}, "error": bad, "reference": {"words": bad}, "status": bad},
+        RunCard.of(
+            {
+                "method": bad,
+                "run": {"data": bad, "model": bad},
+                "error": bad,
+                "reference": {"words": bad},
+                "status": bad,
+            }
+        ),
         bad,
     )
     body = page.split("---\n", 2)[2]
@@ -89,14 +98,14 @@ def test_stages_data_sets_and_left_out_rows_are_listed() -> None:
         "unusable_rows": {"empty-answer": 2},
         "data": {"train": {"groups": 7, "unusable": 1}, "max_length": 64, "median_answer_length": 5.0, "hash": "ab"},
     }
-    page = model_card(card, "staged")
+    page = model_card(checked_card(card, "run.json"), "staged")
     assert "1. sft (sft), in 1-sft: done; reference: none" in page and "2. dpo (dpo), in 2-dpo: failed" in page
     assert "training: a.jsonl (weight 0.5), b.jsonl" in page and "left out before: empty-answer 2" in page
     assert "training rows used: 7; left out after tokenization: 1" in page
 
 
 def test_the_least_card_gives_a_page_and_none_gives_an_error(tmp_path: Path) -> None:
-    assert model_card({}, "x").count("# ") >= 2
+    assert model_card(RunCard(), "x").count("# ") >= 2
     with pytest.raises(RunFolderError, match=r"run\.json cannot be read"):
         write_model_card(RunFolder(tmp_path))
 

@@ -19,6 +19,7 @@ from likelier.cli.importing import import_config
 from likelier.cli.importing.text import render
 from likelier.insight.report.account import run_file as run_again
 from likelier.objectives.advice import Setting
+from likelier.runs.card import RunCard
 from likelier.runs.model_card import model_card
 from likelier.runs.reader import Run
 from likelier.training.config import parse, read_yaml
@@ -161,7 +162,7 @@ def test_what_is_written_as_yaml_is_read_as_it_was(value: Any) -> None:
 @pytest.mark.parametrize("end", BREAKS)
 def test_a_cards_front_matter_holds_its_keys_only(end: str) -> None:
     evil = f"a{end}{PAYLOAD}{end}---{end}"
-    page = model_card({"method": evil, "status": evil, "run": {"model": evil, "data": evil}}, evil)
+    page = model_card(RunCard.of({"method": evil, "status": evil, "run": {"model": evil, "data": evil}}), evil)
     _, front, body = re.split(r"^---\n", page, maxsplit=2, flags=re.MULTILINE)
     assert yaml.safe_load(front).keys() == {"library_name", "pipeline_tag", "tags"}
     assert page.replace("\n", "").isprintable() and not re.search(r"^eval_reward", body, re.MULTILINE)
@@ -170,7 +171,8 @@ def test_a_cards_front_matter_holds_its_keys_only(end: str) -> None:
 @pytest.mark.parametrize("end", BREAKS)
 def test_a_reports_run_file_holds_its_keys_only(end: str, tmp_path: Path) -> None:
     evil = f"a{end}{PAYLOAD}"
-    run = Run(tmp_path, {"run": {"model": evil, "data": evil, "output": "o"}, "options": {"order": evil}}, [], [])
+    card = {"run": {"model": evil, "data": evil, "output": "o"}, "options": {"order": evil}}
+    run = Run(tmp_path, RunCard.of(card), [], [])
     written = run_again(run)
     assert written is not None and yaml.safe_load(written).keys() == {"model", "data", "output", "order"}
 

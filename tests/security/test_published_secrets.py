@@ -94,7 +94,7 @@ def test_pages_and_what_is_uploaded(place: Place, runs: SmallRuns, capsys: pytes
 
 
 def test_cards_and_accounts(place: Place, tmp_path: Path) -> None:
-    holds_none(model_card(read_card(place.run), base_names(str(place.run))), read_run(place.run).name)
+    holds_none(model_card(RunFolder(place.run).card(), base_names(str(place.run))), read_run(place.run).name)
     folder = RunFolder(tmp_path / "new")
     folder.path.mkdir()
     folder.update_card({"a": ADDRESS, "b": [str(place.root)]})

@@ -21,6 +21,7 @@ from likelier.data import archives
 from likelier.data.load import load_preferences
 from likelier.data.sources import read_rows, without_decoding
 from likelier.insight.audit.page import as_html as audit_page
+from likelier.runs.card import RunCard, checked_card
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.hub import published_files
 from likelier.runs.model_card import model_card
@@ -258,7 +259,7 @@ def test_a_hostile_card_stays_inside_its_page(runs: SmallRuns) -> None:
     card = poisoned(read_card(runs.adapter)) | {"method": "dpo\n---\nlicense: evil\n", "status": "| --- |\n# head"}
     card["data"]["train"] = {"groups": EVIL, "unusable": EVIL}
     card["run"]["data"] = "www.e.vil |x| someone@e.vil"
-    page = model_card(card, f"{EVIL}\n# head")
+    page = model_card(RunCard.of(card), f"{EVIL}\n# head")
     _, front, body = re.split(r"^---\n", page, maxsplit=2, flags=re.MULTILINE)
     assert set(yaml.safe_load(front)) == {"library_name", "pipeline_tag", "tags"}
     assert "\n# head" not in body and "www.e" not in body and "someone@" not in body and "://" not in body
@@ -271,7 +272,7 @@ def test_a_hostile_card_stays_inside_its_page(runs: SmallRuns) -> None:
 @pytest.mark.parametrize("evil", [{"data": 3}, {"evaluation_end": {"eval_loss": "x"}}, {"stages": [3]}])
 def test_a_damaged_card_is_our_error(evil: dict[str, Any]) -> None:
     with pytest.raises(RunFolderError, match=r"run\.json is damaged"):
-        model_card(evil, "run")
+        checked_card(evil, "run.json")
 
 
 def test_a_pickle_in_a_checkpoint_does_not_run(runs: SmallRuns, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from likelier.insight.diagnose.items import Items, Side
 from likelier.insight.diagnose.length import _gap
 from likelier.objectives import Objective, Scored
 from likelier.objectives.metrics import label_is_right
+from likelier.runs.card import RunCard
 from likelier.runs.reader import Run
 from likelier.scoring import attach_scorer
 from likelier.scoring.implicit_rewards import summarize
@@ -290,7 +291,9 @@ def facts(steps: int, batch_size: int, logging_steps: int | None, accuracy: floa
         for number in range(1, steps + 1)
     ]
     options = {"batch_size": batch_size, **({} if logging_steps is None else {"logging_steps": logging_steps})}
-    return Facts(Run(Path("run"), {"options": options, "batch_size": batch_size, "reward_scale": 0.1}, rows, ()))
+    return Facts(
+        Run(Path("run"), RunCard.of({"options": options, "batch_size": batch_size, "reward_scale": 0.1}), rows, ())
+    )
 
 
 @pytest.mark.parametrize(

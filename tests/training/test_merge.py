@@ -17,6 +17,7 @@ from likelier.cli import main as cli
 from likelier.data.load import load_preferences
 from likelier.data.tokenize import tokenize_records
 from likelier.models.policy import load_policy
+from likelier.runs.card import Given, RunCard
 from likelier.runs.folder import final_folder
 from likelier.training import merge
 from likelier.utils import folders as unfinished
@@ -227,11 +228,11 @@ def test_a_base_that_was_replaced_is_refused(runs: SmallRuns, tmp_path: Path, re
 
 def test_the_check_has_texts_for_any_tokenizer(tmp_path: Path) -> None:
     plain = load_policy(save_tiny(tmp_path / "plain", chat=False), dtype="float32")
-    groups, texts = merge.check_texts({"run": {"data": str(tmp_path / "gone.jsonl")}}, plain)
+    groups, texts = merge.check_texts(RunCard(run=Given(data=str(tmp_path / "gone.jsonl"))), plain)
     assert len(groups) == 8 and texts == "built-in texts"
     broken = tmp_path / "broken.jsonl"
     broken.write_text("{", encoding="utf-8")
-    assert merge.check_texts({"run": {"data": [{"path": str(broken)}]}}, plain)[1] == "built-in texts"
+    assert merge.check_texts(RunCard(run=Given(data=[{"path": str(broken)}])), plain)[1] == "built-in texts"
 
 
 def test_the_dtype_of_a_base_from_the_hub_is_read_in_its_cache(

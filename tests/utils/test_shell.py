@@ -15,6 +15,7 @@ from likelier.data.builtin import BUILT_IN
 from likelier.experiments.sweep.plan import variations
 from likelier.insight.report.account import demo_command, how_again, run_file
 from likelier.models.safe_loading import check_adapter_folder, check_model_folder
+from likelier.runs.card import checked_card
 from likelier.runs.reader import Run
 from likelier.utils.errors import ConfigError, ModelError
 from likelier.utils.shell import CODE, names_code, quoted
@@ -53,7 +54,7 @@ def test_the_conversion_names_the_folder_and_runs_nothing_else(name: str, kind: 
 
 
 def run_of(folder: Path, **card: Any) -> Run:
-    return Run(folder, card, [], [])
+    return Run(folder, checked_card(card, "run.json"), [], [])
 
 
 @pytest.mark.parametrize("name", EVIL)

@@ -118,7 +118,7 @@ def pair_up(
     if reference is None and has_no_reference(card):
         reference = adapter_gone_on_from(card)
     known = reference_for(name, reference, card, policy, "auto", ())
-    scale = None if has_no_reference(card) else float(card.get("reward_scale") or 0.1)
+    scale = None if has_no_reference(card) else card.reward_scale or 0.1
     how = ReferenceScoring(cache_folder() / "reference", default_token_budget(policy.model, device), device)
     return Pairing(policy, known, scale, decoding or Decoding(), how)
 
@@ -138,7 +138,7 @@ def chat(
     for prompt in prompts:
         _check_text(prompt)
     pairing = pair_up(model, reference=reference, system=system, decoding=decoding)
-    _introduce(pairing, own_scale=bool(card_of(final_model(model)).get("reward_scale")))
+    _introduce(pairing, own_scale=bool(card_of(final_model(model)).reward_scale))
     if not prompts:
         _converse(pairing)
     for number, prompt in enumerate(prompts):

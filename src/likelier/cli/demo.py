@@ -69,7 +69,7 @@ def free_folder(name: str = "runs/demo") -> str:
 def render(run: Run) -> str:
     """The result as text: accuracy and answers before and after."""
     lines = ["", "How often the policy finds the honest answer likelier, on held-out topics:"]
-    for name, metrics in (("before", run.card["evaluation_start"]), ("after", run.card["evaluation_end"])):
+    for name, metrics in (("before", run.card.evaluation_start), ("after", run.card.evaluation_end)):
         share, low, high = (metrics[f"eval_ranking_accuracy{suffix}"] for suffix in ("", "_low", "_high"))
         lines.append(f"  {name:<7} {share:6.1%}   (95 % interval {low:.1%} to {high:.1%})")
     lines.append("\nGreedy answers to held-out prompts:")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from likelier.insight.inspect.look import Inspection
     from likelier.insight.inspect.subject import Subject
     from likelier.models.policy import Policy
+    from likelier.runs.card import RunCard
 
 _TYPED = ("chosen", "rejected", "completion", "label", "plain_text")
 _FROM_FILE = ("data", "columns", "held_out", "pair")
@@ -120,7 +121,7 @@ def _refuse(names: list[str], when: str) -> None:
         raise ConfigError(f"--{names[0].replace('_', '-')} has no effect {when}; drop it")
 
 
-def _subject(flags: argparse.Namespace, card: dict[str, Any], policy: Policy) -> Subject:
+def _subject(flags: argparse.Namespace, card: RunCard, policy: Policy) -> Subject:
     """The row that the flags name."""
     from likelier.data.columns import columns_of
     from likelier.data.load import load_preferences
@@ -137,7 +138,7 @@ def _subject(flags: argparse.Namespace, card: dict[str, Any], policy: Policy) ->
     if flags.data is not None:
         return row_of_file(load_preferences(flags.data, columns=columns_of(flags.columns)), flags.row, pair)
     data = recorded_data(card, flags.run)
-    split_of_one = card.get("run", {}).get("eval_data") is None
+    split_of_one = card.run.eval_data is None
     return row_of_run(data, flags.row, held_out=flags.held_out, split_of_one=split_of_one, pair=pair)
 
 

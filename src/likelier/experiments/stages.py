@@ -19,8 +19,10 @@ from likelier.data.dates import as_of, now
 from likelier.experiments.watched import train_watched
 from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
+from likelier.runs.card import RunCard
+from likelier.runs.cleanup import nothing_left
 from likelier.runs.folder import OtherRanksFolder, RunFolder
-from likelier.runs.ownership import nothing_left, refuse_links, take_away_begun
+from likelier.runs.ownership import refuse_links, take_away_begun
 from likelier.training.config import RunConfig, hyperparameter_fields, parse
 from likelier.utils.console import say
 from likelier.utils.distributed import Ranks, join_ranks
@@ -144,7 +146,7 @@ def _train_in(root: RunFolder, staged: StagedConfig, ranks: Ranks) -> None:
     if refusal:
         raise RunFolderError(refusal)
     try:
-        began = (root.read_card() if root.card_file.exists() else {}).get("began") or now()
+        began = (root.card().began if root.card_file.exists() else None) or now()
         root.update_card({"status": "training", "model": staged.model, "versions": versions(), "began": began})
         try:
             for number in range(1, len(staged.stages) + 1):
@@ -212,14 +214,14 @@ def _check_root(root: RunFolder, staged: StagedConfig) -> None:
         return
     if not staged.resume:
         raise RunFolderError(f"{root.path} already holds a run; use --resume to go on, or name another output")
-    recorded = {stage["folder"]: stage for stage in root.read_card().get("stages") or []}
+    recorded = {stage.folder: stage for stage in root.card().stages}
     if not recorded:
         raise RunFolderError(f"{root.path} holds a run without stages; name another output")
     for stage in staged.stages:
         known = recorded.get(stage.folder)
         finished = RunFolder(root.path / stage.folder).is_finished()
-        if finished and (known is None or known["options"] != _options(stage)):
-            was = {} if known is None else known["options"]
+        if finished and (known is None or known.options != _options(stage)):
+            was = {} if known is None else known.options
             names = [name for name, value in _options(stage).items() if was.get(name) != value]
             raise RunFolderError(
                 f"{root.path / stage.folder} is done, and was trained with other options than these: "
@@ -251,16 +253,16 @@ def _write_lineage(root: RunFolder, staged: StagedConfig, begun: int = 0) -> Non
 def _entry(root: RunFolder, stage: Stage) -> dict[str, Any]:
     """A stage as the whole's card tells it; from the stage's own card once that is written."""
     folder = RunFolder(root.path / stage.folder)
-    card = folder.read_card() if folder.card_file.exists() else {}
+    card = folder.card() if folder.card_file.exists() else RunCard()
     entry = {
         "name": stage.name,
         "folder": stage.folder,
         "method": stage.config.run.method,
-        "status": card.get("status", "not begun"),
+        "status": card.status or "not begun",
         "begins_with": stage.config.run.model,
-        "reference": {"named": stage.reference, **card.get("reference", {})},
-        "data": card.get("data"),
-        "evaluation_end": card.get("evaluation_end"),
+        "reference": {"named": stage.reference, **card.block("reference")},
+        "data": card.raw.get("data"),
+        "evaluation_end": card.raw.get("evaluation_end"),
         "options": _options(stage),
     }
     return {name: value for name, value in entry.items() if value is not None}

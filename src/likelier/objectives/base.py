@@ -53,7 +53,7 @@ class Objective:
         """Whether the loss divides by the answers' lengths."""
         return False
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         """What a reader of the run needs to know of its method, for the run card."""
         return {
             "source": self.source,

@@ -1,265 +1,306 @@
-"""What the files of a run hold, as far as their readers rely on it, and the check that a file does.
+"""A run's card, run.json, as its readers see it.
 
-A shape is a kind of value; a block of names, each with the shape of what stands there (a name that ends in `!` must be
-there, any other may be absent or null, and names that are not listed hold anything); a list of one shape; or `Every`
-name with the same shape.
+The fields of these classes are both what a card is checked for and what it is read as. Any may be absent or null, as in
+cards of older versions, unless it has no default; what nobody reads by name is in `RunCard.raw` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import cache, cached_property
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
+from likelier.runs.method import MethodFacts, facts_by_name
+from likelier.runs.shapes import ANYTHING, FLAG, NUMBER, TEXT, WHOLE, Every, Kind, Shape, checked
 from likelier.utils.errors import RunFolderError
+from likelier.utils.files import base_names
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of value in words, and the test for it."""
-
-    words: str
-    fits: Callable[[Any], bool]
-
-
-@dataclass(frozen=True)
-class Every:
-    """A block in which every name holds the same."""
-
-    shape: Shape
-
-
-Shape: TypeAlias = "Kind | Every | Mapping[str, Any] | list[Any]"
-_LARGEST = 1e100  # beyond it no number of a run can be, and its square is no float any more
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
+T = TypeVar("T")
 
 
 def _are_data_sets(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, dict) and isinstance(one.get("path"), str) for one in value)
 
 
-TEXT = Kind("text", lambda value: isinstance(value, str))
-NUMBER = Kind("a number", _is_number)
-WHOLE = Kind("a whole number from 0 on", lambda value: type(value) is int and 0 <= value < 2**63)
-FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-PLAIN = Kind("text, a number, true or false", lambda value: isinstance(value, (str, bool)) or _is_number(value))
-SOURCES = Kind("a path or a list of data sets", lambda value: isinstance(value, str) or _are_data_sets(value))
-ANYTHING = Kind("anything", lambda value: True)
-
-_HELD_OUT = {"named": TEXT, "seed": WHOLE, "from_own_data": FLAG}
-_COUNTS = {"groups": WHOLE, "unusable": WHOLE, "cut_prompts": WHOLE, "cut_answers": WHOLE, "answers_without_eos": WHOLE}
-STAGE = {"name!": TEXT, "folder!": TEXT, "method": TEXT, "status": TEXT, "options": Every(ANYTHING)}
-CARD: Shape = {
-    **dict.fromkeys(
-        ("status", "started", "began", "error", "method", "explained", "policy", "precision", "device"), TEXT
-    ),
-    **dict.fromkeys(("reward_scale", "training_seconds", "peak_memory_gib"), NUMBER),
-    "chat": {
-        "system_prompt": TEXT,
-        "chat_template": TEXT,
-        "reasoning": TEXT,
-        "chat_template_kwargs": Every(ANYTHING),
-        "fold_system": FLAG,
-        "train_on": TEXT,
-        "date": TEXT,
-    },
-    "lora": {"lora_r": WHOLE, "lora_alpha": NUMBER, "lora_dropout": NUMBER, "lora_targets": TEXT, "load_in_4bit": FLAG},
-    "fingerprint": {"adapter": {"dropout": NUMBER}, "token_budget": WHOLE},
-    **dict.fromkeys(("evaluation_start", "evaluation_end"), Every(NUMBER)),
-    "objective": {
-        **dict.fromkeys(("source", "items", "strength"), TEXT),
-        **dict.fromkeys(("needs_reference", "rewards_per_token", "per_token", "strength_from_data"), FLAG),
-        **dict.fromkeys(("has_baseline", "has_target", "lowers_both"), FLAG),
-        "satisfied_at": NUMBER,
-    },
-    "data_format": TEXT,
-    "total_steps": WHOLE,
-    "steps": WHOLE,
-    "hyperparameters": Every(PLAIN),
-    "parameters": {"all!": WHOLE, "trainable!": WHOLE},
-    "scorer": {"name": TEXT, "reason": TEXT},
-    "learning_rate": {"value!": NUMBER, "source": TEXT},
-    "run": {
-        **dict.fromkeys(("method", "model", "output", "reference", "dtype", "push_to_hub"), TEXT),
-        "data": SOURCES,
-        "eval_data": SOURCES,
-        "eval_fraction": NUMBER,
-        "columns": Every(ANYTHING),
-    },
-    "options": {
-        **dict.fromkeys(("truncation", "order", "scheduler", "use_votes", "use_weights", "use_margins"), TEXT),
-        **dict.fromkeys(("batch_size", "seed", "max_steps", "max_length", "logging_steps", "eval_prompts"), WHOLE),
-        **dict.fromkeys(("epochs", "learning_rate", "warmup", "min_score_gap"), NUMBER),
-        "trainer": Every(ANYTHING),
-    },
-    "data": {
-        "hash": TEXT,
-        "median_answer_length": NUMBER,
-        "max_length": WHOLE,
-        "train": _COUNTS,
-        "eval": _COUNTS,
-        "first_row": Every(TEXT),
-    },
-    "versions": Every(TEXT),
-    "files": Every({"bytes!": WHOLE, "hash!": TEXT}),
-    "unusable_rows": Every(WHOLE),
-    "reference": {
-        **dict.fromkeys(("words", "identity", "weights", "scores"), TEXT),
-        **dict.fromkeys(("step0_loss", "step0_loss_expected", "step0_largest_difference_per_token"), NUMBER),
-        "equals_policy": FLAG,
-    },
-    "evaluation": {"eval_steps": WHOLE, "seconds": Every(NUMBER), "share_at_intervals": NUMBER},
-    "stages": [STAGE],
-    "sweep": {"held_out": _HELD_OUT, "file": TEXT},
+_SOURCES = Kind("a path or a list of data sets", lambda value: isinstance(value, str) or _are_data_sets(value))
+_PLAIN = Kind("text, a number, true or false", lambda value: isinstance(value, (str, bool)) or NUMBER.fits(value))
+_CHAT: Shape = {
+    **dict.fromkeys(("system_prompt", "chat_template", "reasoning", "train_on", "date"), TEXT),
+    "chat_template_kwargs": Every(ANYTHING),
+    "fold_system": FLAG,
 }
-
-_FINDING = {
-    **dict.fromkeys(("name", "severity", "summary", "why", "mend"), TEXT),
-    "count": WHOLE,
-    "examples": [TEXT],
-    "details": {**dict.fromkeys(("mean_preferred", "mean_other"), NUMBER), "rule": TEXT},
-}
-_STATISTICS = {"noise": dict.fromkeys(("ceiling", "flip_rate", "low", "high"), NUMBER)}
-ACCOUNT: Shape = {
-    "rows": WHOLE,
-    "usable": WHOLE,
-    "findings": [_FINDING],
-    "audit": {"verdict": TEXT, "kind": TEXT, "findings": [_FINDING], "statistics": _STATISTICS},
-}
-
-SKIPPED: Shape = {"step!": WHOLE, "cause!": TEXT, "rows!": [{"source!": TEXT}]}
-_SIDE = {"logps!": [NUMBER], "ref_logps": [NUMBER], "lengths": [WHOLE]}
-_TOKEN = {"id": WHOLE, "text": TEXT, "trained": FLAG, "logp": NUMBER, "ref_logp": NUMBER, "logratio": NUMBER}
-_SCORED = {
-    **dict.fromkeys(("reward", "logp", "ref_logp", "logratio"), NUMBER),
-    **dict.fromkeys(("logp_per_token", "ref_logp_per_token", "logratio_per_token"), NUMBER),
-    "length": WHOLE,
-    "tokens!": [_TOKEN],
-}
-_WRITTEN = {
-    "text!": TEXT,
-    "tokens": WHOLE,
-    "is_whole": FLAG,
-    "refusal": FLAG,
-    "repetition!": NUMBER,
-    **dict.fromkeys(("logratio", "reward"), NUMBER),
-}
-EVALUATION: Shape = {
-    "step!": WHOLE,
-    "when": TEXT,
-    "items_of": WHOLE,
-    "items": {
-        "source": [TEXT],
-        "prompt": [WHOLE],
-        "label": [FLAG],
-        "chosen": _SIDE,
-        "rejected": _SIDE,
-        "completion": {**_SIDE, "lengths!": [WHOLE]},
-    },
-    "samples": [{"source": TEXT, "prompt": TEXT, "greedy": _WRITTEN, "sampled!": _WRITTEN}],
-    "pairs": [
-        {
-            **dict.fromkeys(("why", "prompt", "source"), TEXT),
-            "chosen!": _SCORED,
-            "rejected!": _SCORED,
-            "margin!": NUMBER,
-            "correct": FLAG,
-        }
-    ],
-}
-
-_ENTRY = {"name!": TEXT, "status!": TEXT, "setting!": TEXT, "folder!": TEXT, "error": TEXT}
-SWEEP: Shape = {"runs!": [{**_ENTRY, "varied!": Every(ANYTHING)}]}
-SWEEP_TO_GO_ON: Shape = {
-    "began": TEXT,
-    "runs!": [{**_ENTRY, "options!": Every(ANYTHING)}],
-    "held_out!": _HELD_OUT,
-    "data!": ANYTHING,
-}
+_SCALES = dict.fromkeys(("lora_alpha", "lora_dropout"), NUMBER)
+_LORA: Shape = {"lora_r": WHOLE, "lora_targets": TEXT, "load_in_4bit": FLAG, **_SCALES}
+_FINGERPRINT: Shape = {"adapter": {"dropout": NUMBER}, "token_budget": WHOLE}
 
 
-def checked(content: Any, shape: Shape, file: object) -> Any:
-    """The content of `file`, if it has the shape. Raises `RunFolderError` with the place and the value that do not."""
-    _check(content, shape, "", file)
-    return content
+@dataclass(frozen=True)
+class Parameters:
+    """How many weights the model has, and how many of them are trained."""
+
+    all: int
+    trainable: int
 
 
-def checked_card(content: Any, file: object) -> dict[str, Any]:
-    """The content of run.json, without what is null. Raises as `checked`."""
-    return {name: value for name, value in checked(content, CARD, file).items() if value is not None}
+@dataclass(frozen=True)
+class Scorer:
+    """What computes log-probabilities, and why it was chosen."""
+
+    name: str | None = None
+    reason: str | None = None
 
 
-def checked_account(content: Any, file: object) -> dict[str, Any]:
-    """The content of audit.json. Raises as `checked`."""
-    return checked(content, ACCOUNT, file)
+@dataclass(frozen=True)
+class LearningRate:
+    """The highest learning rate, and where it comes from."""
+
+    value: float
+    source: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.value:g} ({self.source})"
 
 
-def checked_skipped(content: Any, file: object) -> dict[str, Any]:
-    """A file of a step that was skipped. Raises as `checked`."""
-    return checked(content, SKIPPED, file)
+@dataclass(frozen=True)
+class Given:
+    """What the command was given: model, data, reference (see `RunOptions`); nothing of a run that began in Python."""
+
+    model: str | None = None
+    reference: str | None = None
+    dtype: str | None = None
+    data: Annotated[Any, _SOURCES] = None
+    eval_data: Annotated[Any, _SOURCES] = None
+    eval_fraction: float | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
-def told(card: Mapping[str, Any], run: object, *names: str) -> Any:
-    """What the card of a run says under these names, one inside the other. Raises `RunFolderError` if it does not."""
-    found: Any = card
-    for name in names:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    if found is None:
-        raise RunFolderError(f"{run}/run.json does not tell {'.'.join(names)}, which this needs; restore the file")
-    return found
+@dataclass(frozen=True)
+class Options:
+    """The training options (see `TrainingOptions`) that readers ask for by name."""
+
+    batch_size: int | None = None
+    seed: int | None = None
+    max_steps: int | None = None
+    logging_steps: int | None = None
+    eval_prompts: int | None = None
+    truncation: str = "drop"
+    use_votes: Annotated[Any, TEXT] = "majority"
+    use_weights: Annotated[Any, TEXT] = None
+    use_margins: Annotated[Any, TEXT] = None
+    min_score_gap: float | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
 
 
-def checked_line(row: Any, place: str) -> Any:
-    """A line of metrics.jsonl: names and values, and where it holds a loss its step and nothing but numbers."""
-    _require(isinstance(row, dict), place, "", row, "names and values")
-    if "loss" in row or "eval_loss" in row:
-        _require(WHOLE.fits(row.get("step")), place, "step", row.get("step"), WHOLE.words)
-        for name, value in row.items():
-            _require(_is_number(value), place, name, value, NUMBER.words)
-    return row
+@dataclass(frozen=True)
+class Counts:
+    """Rows of one part of the data, after tokenization."""
+
+    groups: int = 0
+    unusable: int = 0
+    cut_prompts: int = 0
+    cut_answers: int = 0
+    answers_without_eos: int = 0
 
 
-def checked_evaluation(content: Any, file: object) -> Any:
-    """A file of an evaluation, whose items are two sides or one, with as many values in every list."""
-    items = checked(content, EVALUATION, file).get("items") or {}
-    _require(("chosen" in items) == ("rejected" in items), file, "items", list(items), "both chosen and rejected")
-    pair = [bool((items[side] or {}).get("ref_logps")) for side in ("chosen", "rejected") if side in items]
-    _require(len(set(pair)) < 2, file, "items", list(items), "ref_logps of both sides, or of none,")
-    lists = {name: column for name, column in items.items() if isinstance(column, list)}
-    for side in ("chosen", "rejected", "completion"):
-        columns = (items.get(side) or {}).items()
-        lists |= {f"{side}.{name}": column for name, column in columns if isinstance(column, list)}
-    scored = [column for name, column in lists.items() if name.endswith(".logps")]
-    count = len((scored or list(lists.values()) or [[]])[0])
-    for name, column in lists.items():
-        _require(len(column) == count, file, f"items.{name}", column, f"a list of {count} values")
-    return content
+@dataclass(frozen=True)
+class Data:
+    """The data as tokens."""
+
+    hash: str | None = None
+    median_answer_length: float | None = None
+    max_length: int | None = None
+    train: Counts | None = None
+    eval: Counts | None = None
+
+    @property
+    def held_out(self) -> int:
+        """How many pairs or rows are held out."""
+        return self.eval.groups if self.eval else 0
 
 
-def _check(value: Any, shape: Shape, place: str, file: object) -> None:
-    if isinstance(shape, Kind):
-        _require(shape.fits(value), file, place, value, shape.words)
-    elif isinstance(shape, list):
-        _require(isinstance(value, list), file, place, value, "a list")
-        if isinstance(shape[0], Kind) and all(map(shape[0].fits, value)):
-            return  # nearly always, and quick
-        for number, one in enumerate(value):
-            _check(one, shape[0], f"{place}[{number}]", file)
-    else:
-        _require(isinstance(value, dict), file, place, value, "names and values")
-        named = dict.fromkeys(value, shape.shape) if isinstance(shape, Every) else shape
-        for name, inner in named.items():
-            bare = name if isinstance(shape, Every) else name.removesuffix("!")
-            found = value.get(bare)
-            if found is not None or bare != name:
-                _check(found, inner, f"{place}.{bare}" if place else bare, file)
+@dataclass(frozen=True)
+class Reference:
+    """The reference, and what proved it. `weights` is the hash of its weights; a method without one has none."""
+
+    words: str | None = None
+    identity: str | None = None
+    weights: str | None = None
+    scores: str | None = None
+    step0_loss: float | None = None
+    step0_loss_expected: float | None = None
+    equals_policy: bool = False
+
+    @property
+    def proof(self) -> str | None:
+        """What the check before the first step found, in words; None where there was none."""
+        if self.step0_loss is None or self.step0_loss_expected is None:
+            return None
+        loss, expected = self.step0_loss, self.step0_loss_expected
+        return f"before the first step the loss was {loss:.6f}, where {expected:.6f} was expected"
 
 
-def _require(condition: bool, file: object, place: str, value: Any, wanted: str) -> None:
-    if not condition:
-        shown = repr(value)
-        what = f"{place} is {shown if len(shown) <= 60 else shown[:57] + '...'}" if place else "it holds something else"
-        raise RunFolderError(f"{file} is damaged: {what}, where {wanted} should stand; restore the file")
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluations cost: seconds by when they were, and their share of the training time."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    share_at_intervals: float | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run in stages, as the card of the whole tells it. `folder` is below that of the whole."""
+
+    name: str
+    folder: str
+    method: str | None = None
+    status: str | None = None
+    reference: Reference = Reference()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which rows all runs of a sweep are held to, and the seed that drew them."""
+
+    named: str = ""
+    seed: int | None = None
+    from_own_data: bool | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The sweep that a run is one of."""
+
+    held_out: HeldOut = HeldOut()
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """What run.json says. `raw` is its whole content, without what is null."""
+
+    status: str | None = None
+    began: str | None = None
+    started: str | None = None
+    error: str | None = None
+    method: str | None = None
+    hyperparameters: Annotated[Mapping[str, Any], Every(_PLAIN)] = field(default_factory=dict)
+    objective: MethodFacts | None = None
+    reward_scale: float | None = None
+    explained: str | None = None
+    policy: str | None = None
+    parameters: Parameters | None = None
+    precision: str | None = None
+    device: str | None = None
+    scorer: Scorer | None = None
+    learning_rate: LearningRate | None = None
+    run: Given = Given()
+    lora: Annotated[Mapping[str, Any], _LORA] = field(default_factory=dict)
+    chat: Annotated[Mapping[str, Any], _CHAT] = field(default_factory=dict)
+    options: Options = Options()
+    data: Data = Data()
+    data_format: str | None = None
+    unusable_rows: Mapping[str, int] = field(default_factory=dict)
+    reference: Reference = Reference()
+    fingerprint: Annotated[Mapping[str, Any], _FINGERPRINT] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    total_steps: int | None = None
+    steps: int | None = None
+    training_seconds: float | None = None
+    peak_memory_gib: float | None = None
+    evaluation: Evaluation = Evaluation()
+    evaluation_start: Mapping[str, float] = field(default_factory=dict)
+    evaluation_end: Mapping[str, float] = field(default_factory=dict)
+    files: Annotated[Mapping[str, Any] | None, Every({"bytes!": WHOLE, "hash!": TEXT})] = None
+    stages: tuple[Stage, ...] = ()
+    sweep: Sweep | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> RunCard:
+        """The card with this content, which has the shape of one (see `checked_card`)."""
+        content = {name: value for name, value in content.items() if value is not None}
+        return replace(_made(cls, content), raw=content)
+
+    def block(self, name: str) -> Mapping[str, Any]:
+        """A part with everything that it holds; empty where an older run does not have it."""
+        return self.raw.get(name) or {}
+
+    @property
+    def facts(self) -> MethodFacts:
+        """The facts of the method. A card from before they were recorded has those that its method has today."""
+        return self.objective or facts_by_name(self.method, self.reward_scale, self.hyperparameters)
+
+    @property
+    def adapter(self) -> Mapping[str, Any]:
+        """The settings of the adapter that is trained; empty where it is the whole model."""
+        return self.fingerprint.get("adapter") or {}
+
+    @property
+    def held_out(self) -> HeldOut:
+        """What all runs of its sweep are held to; nothing of a run of its own."""
+        return self.sweep.held_out if self.sweep else HeldOut()
+
+    @property
+    def arithmetic(self) -> str | None:
+        """Precision and device, in words."""
+        return f"{self.precision} on {self.device or '?'}" if self.precision else None
+
+    @cached_property
+    def with_base_names(self) -> RunCard:
+        """The card with local paths cut down to their last part, for what may leave this machine."""
+        return RunCard.of(base_names(dict(self.raw)))
+
+
+def checked_card(content: Any, file: object) -> RunCard:
+    """The content of run.json. Raises `RunFolderError` with the place and the value that do not have its shape."""
+    return RunCard.of(checked(content, CARD, file))
+
+
+def told(value: T | None, run: object, name: str) -> T:
+    """What the card of a run says under this name. Raises `RunFolderError` if it does not."""
+    if value is None:
+        raise RunFolderError(f"{run}/run.json does not tell {name}, which this needs; restore the file")
+    return value
+
+
+_KINDS: dict[Any, Kind] = {str: TEXT, float: NUMBER, int: WHOLE, bool: FLAG, Any: ANYTHING}
+
+
+def _bare(hint: Any) -> Any:
+    """A type without `| None`."""
+    return get_args(hint)[0] if get_origin(hint) is types.UnionType else hint
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return {name: _bare(hint) for name, hint in get_type_hints(kind, include_extras=True).items() if name != "raw"}
+
+
+def _shape(hint: Any) -> Shape:
+    """What a value of this type looks like in a file."""
+    if get_origin(hint) is Annotated:
+        return hint.__metadata__[0]
+    if isinstance(hint, type) and is_dataclass(hint):
+        needed = {one.name for one in fields(hint) if one.default is MISSING and one.default_factory is MISSING}
+        named = _hints(hint)
+        return {f"{name}!" if name in needed else name: _shape(inner) for name, inner in named.items()}
+    inside = get_args(hint)
+    if get_origin(hint) is tuple:
+        return [_shape(inside[0])]
+    return Every(_shape(inside[1])) if inside else _KINDS[hint]
+
+
+def _made(hint: Any, value: Any) -> Any:
+    """A value of this type, from a file's."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        named = {name: (inner, value.get(name)) for name, inner in _hints(hint).items()}
+        return hint(**{name: _made(*one) for name, one in named.items() if one[1] is not None})
+    if get_origin(hint) is tuple:
+        return tuple(_made(get_args(hint)[0], one) for one in value)
+    return value
+
+
+CARD = _shape(RunCard)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from likelier.data.records import UnusableRows
-from likelier.runs.card import checked_card
+from likelier.runs.card import RunCard, checked_card
 from likelier.runs.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
 from likelier.runs.lock import LOCK, FolderLock
 from likelier.runs.ownership import refuse_links, stranger_in, take_away_temporary, was_begun
@@ -111,8 +111,8 @@ class RunFolder:
     def is_begun(self) -> bool:
         """Whether a run began here and is not done: it has a card of its own, or was cut just before it wrote one."""
         if self.card_file.exists():
-            card = self.read_card()
-            return card.get("status") != "done" and "fingerprint" in card
+            card = self.card()
+            return card.status != "done" and bool(card.fingerprint)
         return was_begun(self.path)
 
     def lock(self) -> None:
@@ -172,13 +172,17 @@ class RunFolder:
                 "written in its place; bring it back and use --resume, or begin a new run"
             )
 
-    def read_card(self) -> dict[str, Any]:
-        """run.json's content. Raises `RunFolderError` if there is none, or it is damaged."""
+    def card(self) -> RunCard:
+        """run.json. Raises `RunFolderError` if there is none, or it is damaged."""
         refuse_link(self.card_file)
         try:
             return checked_card(read_object(self.card_file), self.card_file)
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{self.card_file} cannot be read: {error}") from error
+
+    def read_card(self) -> dict[str, Any]:
+        """The content of run.json, to go on writing it. Raises as `card`."""
+        return dict(self.card().raw)
 
     def holds_results(self) -> bool:
         """Whether it holds more than the accounts of its data and options: a step, an evaluation or a checkpoint."""
@@ -187,7 +191,7 @@ class RunFolder:
 
     def is_finished(self) -> bool:
         """Whether a run ended here as it should."""
-        return self.card_file.is_file() and self.read_card().get("status") == "done"
+        return self.card_file.is_file() and self.card().status == "done"
 
     def update_card(self, changes: Mapping[str, Any]) -> None:
         """Write `changes` into run.json, whole; None takes an entry out."""
@@ -308,7 +312,7 @@ class RunFolder:
         """
         found = self.checkpoints.read_fingerprint()
         if found is None and self.card_file.exists():
-            found = self.read_card().get("fingerprint")
+            return dict(self.card().fingerprint)
         return dict(found or {})
 
     def check_fingerprint(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -377,12 +381,12 @@ def final_folder(path: str | Path) -> Path:
     """
     root = Path(path)
     run = RunFolder(root)
-    stages = run.read_card().get("stages") if run.card_file.is_file() else None
+    stages = run.card().stages if run.card_file.is_file() else ()
     if not stages or any(held for pattern in _MODEL_FILES for held in run.path.glob(pattern)):
         return root
     for stage in reversed(stages):
-        folder = below(run.path, stage.get("folder") if isinstance(stage, Mapping) else None)
+        folder = below(run.path, stage.folder)
         if RunFolder(folder).is_finished():
             return folder
-    names = ", ".join(str(stage["name"]) for stage in stages)
+    names = ", ".join(stage.name for stage in stages)
     raise RunFolderError(f"{path} is a run in stages ({names}), and none of them is finished yet")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from likelier.runs.card import RunCard
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.model_card import base_model_id, write_model_card
 from likelier.utils.errors import HubError, RunFolderError, whole_reason
@@ -104,20 +105,18 @@ def push_run(folder: Path, repository: str, *, private: bool = True) -> str:
 def published_files(folder: Path) -> dict[str, Path | bytes]:
     """What is uploaded of a run: names in the repository, each with a file here or its mended content."""
     run = RunFolder(folder)
-    card = run.read_card() if run.card_file.exists() else {}
-    if card and card.get("status") != "done":
-        raise RunFolderError(
-            f"{folder} is not finished (status: {card.get('status')}); only a finished run is uploaded"
-        )
+    card = run.card() if run.card_file.exists() else RunCard()
+    if card.raw and card.status != "done":
+        raise RunFolderError(f"{folder} is not finished (status: {card.status}); only a finished run is uploaded")
     if not any(found for pattern in _WEIGHTS for found in run.path.glob(pattern)):
         raise RunFolderError(f"{folder} holds no model (*.safetensors); give a finished run, or a merged model")
-    if card and not (run.path / "README.md").exists():
+    if card.raw and not (run.path / "README.md").exists():
         write_model_card(run)
     files: dict[str, Path | bytes] = {}
     for pattern in _AS_THEY_ARE:
         files |= {str(file.relative_to(run.path)): file for file in run.path.glob(pattern) if _is_own(file, run.path)}
     files |= _redacted(files)
-    if card:
+    if card.raw:
         files["run.json"] = _as_json(base_names(_without_a_row(card)))
     for name, mend in (("audit.json", _without_texts), ("adapter_config.json", _with_public_base)):
         if (run.path / name).is_file():
@@ -154,15 +153,15 @@ def _as_json(content: Any) -> bytes:
     return (encodable(json.dumps(without_secrets(content), indent=2, ensure_ascii=False)) + "\n").encode()
 
 
-def _without_a_row(card: Mapping[str, Any]) -> dict[str, Any]:
+def _without_a_row(card: RunCard) -> dict[str, Any]:
     """The card without what quotes the data (a row as it was trained on, an error's message), and without the lengths
     and hashes of files, which are not all sent.
     """
-    data = {name: part for name, part in card.get("data", {}).items() if name != "first_row"}
-    return {name: data if name == "data" else part for name, part in card.items() if name not in ("error", "files")}
+    data = {name: part for name, part in card.block("data").items() if name != "first_row"}
+    return {name: data if name == "data" else part for name, part in card.raw.items() if name not in ("error", "files")}
 
 
-def _without_texts(audit: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+def _without_texts(audit: Mapping[str, Any], card: RunCard) -> dict[str, Any]:
     """Counts, and examples as places only: what else an audit may hold could be a row's text."""
     numbers = {name: value for name, value in audit.items() if isinstance(value, (int, float))}
     findings = [
@@ -184,7 +183,7 @@ def _place(example: Any) -> str | None:
     return found["file"].replace("\\", "/").rsplit("/", 1)[-1] + found["rest"]
 
 
-def _with_public_base(adapter: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+def _with_public_base(adapter: Mapping[str, Any], card: RunCard) -> dict[str, Any]:
     """An adapter's settings with a base that others can find: a local path is of no use to them, and tells too much."""
     base = base_names(adapter.get("base_model_name_or_path"))
     is_public = base == adapter.get("base_model_name_or_path")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -24,24 +24,17 @@ class MethodFacts:
     per_token: bool = False
 
 
-def method_facts(card: Mapping[str, Any]) -> MethodFacts:
-    """The facts of a run's method. A card from before they were recorded has those that its method has today, or
-    where it names none that is known, the usual ones.
+def facts_by_name(method: str | None, scale: float | None, hyperparameters: Mapping[str, Any]) -> MethodFacts:
+    """The facts that a method has today; those of the usual one where no such method is known, or where it takes other
+    hyperparameters. `scale` is that of its rewards, which is the strength, told also where hyperparameters are not.
     """
-    recorded = card.get("objective") or _facts_by_name(card)
-    known = {item.name for item in fields(MethodFacts)}
-    return MethodFacts(**{name: value for name, value in recorded.items() if name in known and value is not None})
-
-
-def _facts_by_name(card: Mapping[str, Any]) -> dict[str, Any]:
     from likelier.objectives import METHODS  # brings torch, which a reader does without
 
-    kind = METHODS.get(str(card.get("method")))
+    kind = METHODS.get(str(method))
     if kind is None:
-        return {}
-    scale = card.get("reward_scale")  # which is the strength, told also where hyperparameters are not
-    given = dict(card.get("hyperparameters") or {}) | ({kind.strength: scale} if scale else {})
+        return MethodFacts()
     try:
-        return kind(**given).facts()
+        found = kind(**{**hyperparameters, **({kind.strength: scale} if scale else {})}).facts()
     except (TypeError, ValueError):
-        return {}
+        return MethodFacts()
+    return MethodFacts(**found)

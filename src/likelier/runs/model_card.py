@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from likelier.runs.card import RunCard
 from likelier.runs.folder import RunFolder
 from likelier.utils.console import one_line
-from likelier.utils.errors import RunFolderError
 from likelier.utils.files import base_names, write_whole
 from likelier.utils.redaction import without_secrets
 from likelier.utils.yaml_text import as_yaml
@@ -51,24 +51,16 @@ def write_model_card(folder: RunFolder) -> None:
     """Write README.md from run.json. Raises `RunFolderError` if there is no run.json."""
     write_whole(
         folder.path / "README.md",
-        model_card(folder.read_card(), base_names(str(folder.path.resolve()))).encode("utf-8", "replace"),
+        model_card(folder.card(), base_names(str(folder.path.resolve()))).encode("utf-8", "replace"),
     )
 
 
-def model_card(card: Mapping[str, Any], name: str, *, merged: Mapping[str, Any] | None = None) -> str:
-    """The page of a run called `name`; with `merged` (merge.json's content) that of the model made of it.
-
-    Raises `RunFolderError` for a card that holds other things than a run writes.
-    """
-    try:
-        return _page(*without_secrets([dict(card), name, merged]))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{name}: run.json is damaged: {type(error).__name__}: {error}") from error
-
-
-def _page(card: Mapping[str, Any], name: str, merged: Mapping[str, Any] | None) -> str:
-    known = base_names(dict(card))
-    is_adapter = merged is None and _adapter(card) is not None
+def model_card(card: RunCard, name: str, *, merged: Mapping[str, Any] | None = None) -> str:
+    """The page of a run called `name`; with `merged` (merge.json's content) that of the model made of it."""
+    raw, name, merged = without_secrets([dict(card.raw), name, merged])
+    card = RunCard.of(raw)
+    known = card.with_base_names
+    is_adapter = merged is None and bool(card.adapter)
     sections = [
         _front_matter(card, is_adapter),
         f"# {escaped(name)}",
@@ -80,7 +72,7 @@ def _page(card: Mapping[str, Any], name: str, merged: Mapping[str, Any] | None) 
         _section("Evaluation", _evaluation(known)),
         _section("Stages", _stages(known)),
         _section("Use", _use(is_adapter)),
-        _section("Versions", _table((known.get("versions") or {}).items())),
+        _section("Versions", _table(known.versions.items())),
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
 
@@ -91,20 +83,14 @@ def escaped(text: Any) -> str:
     return line.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
-def base_model_id(card: Mapping[str, Any]) -> str | None:
+def base_model_id(card: RunCard) -> str | None:
     """The hub id of the model that training began with; None for a local one."""
-    name = (card.get("run") or {}).get("model")
-    if not isinstance(name, str):
-        return None
+    name = card.run.model or ""
     return _BUILT_IN.get(name) or (name if _HUB_ID.fullmatch(name) else None)
 
 
-def _adapter(card: Mapping[str, Any]) -> dict[str, Any] | None:
-    return (card.get("fingerprint") or {}).get("adapter")
-
-
-def _front_matter(card: Mapping[str, Any], is_adapter: bool) -> str:
-    tags = ["likelier", "preference-optimization", card.get("method"), "lora" if is_adapter else None]
+def _front_matter(card: RunCard, is_adapter: bool) -> str:
+    tags = ["likelier", "preference-optimization", card.method, "lora" if is_adapter else None]
     base = base_model_id(card)
     content: dict[str, Any] = {
         "library_name": "peft" if is_adapter else "transformers",
@@ -116,16 +102,15 @@ def _front_matter(card: Mapping[str, Any], is_adapter: bool) -> str:
     return f"---\n{as_yaml(content).strip()}\n---"
 
 
-def _what(known: Mapping[str, Any], card: Mapping[str, Any], is_adapter: bool, merged: Mapping[str, Any] | None) -> str:
-    began = base_model_id(card) or (known.get("run") or {}).get("model") or known.get("policy") or "a language model"
-    began = escaped(began)
-    method = escaped(known.get("method", "an unknown method"))
+def _what(known: RunCard, card: RunCard, is_adapter: bool, merged: Mapping[str, Any] | None) -> str:
+    began = escaped(base_model_id(card) or known.run.model or known.policy or "a language model")
+    method = escaped(known.method or "an unknown method")
     if merged is not None:
         what = f"{began} with a LoRA adapter merged into it" if merged.get("adapter") else f"{began}, trained further"
     else:
         what = f"A LoRA adapter for {began}" if is_adapter else f"{began}, trained further"
-    made = f"{what}, by {method} with likelier." if card.get("method") else f"{what}, with likelier."
-    done = known.get("status", "done")
+    made = f"{what}, by {method} with likelier." if card.method else f"{what}, with likelier."
+    done = known.status or "done"
     return made if done == "done" or merged is not None else f"{made} The run ended early: {escaped(done)}."
 
 
@@ -156,19 +141,17 @@ def _merging(merged: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "what the adapter does to them", f"{check['adapter_effect']:.2g} nats on average"
 
 
-def _training(known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    options, rate = known.get("options") or {}, known.get("learning_rate") or {}
-    yield "method", known.get("method")
-    yield from (known.get("hyperparameters") or {}).items()
-    yield "in words", known.get("explained")
-    adapter = _adapter(known)
-    yield "adapter", _pairs(adapter) if adapter else None
-    yield "learning rate", f"{rate['value']:g} ({rate['source']})" if rate else None
-    yield "items in a step", options.get("batch_size")
-    yield "steps", known.get("steps")
-    yield "seed", options.get("seed")
-    yield "arithmetic", f"{known['precision']} on {known.get('device', '?')}" if "precision" in known else None
-    yield "seconds", round(known["training_seconds"], 1) if "training_seconds" in known else None
+def _training(known: RunCard) -> Iterator[tuple[str, Any]]:
+    yield "method", known.method
+    yield from known.hyperparameters.items()
+    yield "in words", known.explained
+    yield "adapter", _pairs(known.adapter) or None
+    yield "learning rate", known.learning_rate
+    yield "items in a step", known.options.batch_size
+    yield "steps", known.steps
+    yield "seed", known.options.seed
+    yield "arithmetic", known.arithmetic
+    yield "seconds", None if known.training_seconds is None else round(known.training_seconds, 1)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -179,26 +162,25 @@ def _list(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _data(known: Mapping[str, Any]) -> Iterator[str]:
-    run, data = known.get("run") or {}, known.get("data") or {}
-    for title, option in (("training", "data"), ("evaluation", "eval_data")):
-        if run.get(option):
-            yield f"{title}: {', '.join(_data_sets(run[option]))}"
-    if run.get("eval_fraction"):
-        yield f"evaluation: {float(run['eval_fraction']):.0%} of the prompts, held out"
-    if known.get("data_format"):
-        yield f"read as: {escaped(known['data_format'])}"
-    for title, part in (("training", "train"), ("evaluation", "eval")):
-        counts = data.get(part) or {}
-        if counts.get("groups"):
-            left_out = escaped(counts["unusable"])
-            yield f"{title} rows used: {escaped(counts['groups'])}; left out after tokenization: {left_out}"
-    if known.get("unusable_rows"):
-        yield f"left out before: {escaped(_pairs(known['unusable_rows']))}"
-    if data:
-        median = float(data.get("median_answer_length") or 0)
-        yield f"at most {escaped(data.get('max_length'))} tokens a row; the median answer has {median:g}"
-        yield f"hash of the training rows as tokens: {escaped(data.get('hash'))}"
+def _data(known: RunCard) -> Iterator[str]:
+    run, data = known.run, known.data
+    for title, named in (("training", run.data), ("evaluation", run.eval_data)):
+        if named:
+            yield f"{title}: {', '.join(_data_sets(named))}"
+    if run.eval_fraction:
+        yield f"evaluation: {run.eval_fraction:.0%} of the prompts, held out"
+    if known.data_format:
+        yield f"read as: {escaped(known.data_format)}"
+    for title, counts in (("training", data.train), ("evaluation", data.eval)):
+        if counts and counts.groups:
+            left_out = escaped(counts.unusable)
+            yield f"{title} rows used: {escaped(counts.groups)}; left out after tokenization: {left_out}"
+    if known.unusable_rows:
+        yield f"left out before: {escaped(_pairs(known.unusable_rows))}"
+    if data.hash:
+        median = data.median_answer_length or 0
+        yield f"at most {escaped(data.max_length)} tokens a row; the median answer has {median:g}"
+        yield f"hash of the training rows as tokens: {escaped(data.hash)}"
 
 
 def _data_sets(named: Any) -> list[str]:
@@ -211,22 +193,17 @@ def _data_sets(named: Any) -> list[str]:
     return found
 
 
-def _reference(known: Mapping[str, Any]) -> str:
-    reference = known.get("reference") or {}
-    if not reference:
-        return ""
-    lines = [escaped(reference.get("words"))]
-    if "weights" in reference:
-        lines.append(f"hash of its weights: {escaped(reference['weights'])}")
-        lines.append(f"hash of its weights, precision and scorer: {escaped(reference.get('identity'))}")
-    if "step0_loss" in reference:
-        loss, expected = reference["step0_loss"], reference["step0_loss_expected"]
-        lines.append(f"before the first step the loss was {loss:.6f}, where {expected:.6f} was expected")
-    return _bullets(lines)
+def _reference(known: RunCard) -> str:
+    reference = known.reference
+    lines = [escaped(reference.words)] if reference.words else []
+    if reference.weights:
+        lines.append(f"hash of its weights: {escaped(reference.weights)}")
+        lines.append(f"hash of its weights, precision and scorer: {escaped(reference.identity)}")
+    return _bullets([*lines, *filter(None, [reference.proof])])
 
 
-def _evaluation(known: Mapping[str, Any]) -> str:
-    start, end = known.get("evaluation_start") or {}, known.get("evaluation_end") or {}
+def _evaluation(known: RunCard) -> str:
+    start, end = known.evaluation_start, known.evaluation_end
     rows = [
         f"| {title} | {_value(start, name)} | {_value(end, name)} |"
         for name, title in _SHOWN.items()
@@ -234,7 +211,7 @@ def _evaluation(known: Mapping[str, Any]) -> str:
     ]
     if not rows:
         return ""
-    held = ((known.get("data") or {}).get("eval") or {}).get("groups")
+    held = known.data.held_out
     head = f"On {escaped(held)} held-out rows; in brackets the 95 % interval.\n\n" if held else ""
     return head + "\n".join(["| | before | after |", "|---|---|---|", *rows])
 
@@ -249,14 +226,11 @@ def _value(metrics: Mapping[str, Any], name: str) -> str:
     return f"{metrics[name]:.1%}{interval}"
 
 
-def _stages(known: Mapping[str, Any]) -> str:
+def _stages(known: RunCard) -> str:
     lines = []
-    for number, stage in enumerate(known.get("stages") or [], 1):
-        reference = (stage.get("reference") or {}).get("words")
-        against = f"; reference: {escaped(reference)}" if reference else ""
-        words = (
-            f"{stage.get('name')} ({stage.get('method', '?')}), in {stage.get('folder')}: {stage.get('status', '?')}"
-        )
+    for number, stage in enumerate(known.stages, 1):
+        against = f"; reference: {escaped(stage.reference.words)}" if stage.reference.words else ""
+        words = f"{stage.name} ({stage.method or '?'}), in {stage.folder}: {stage.status or '?'}"
         lines.append(f"{number}. {escaped(words)}{against}")
     return "\n".join(lines)
 

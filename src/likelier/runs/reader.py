@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from likelier.runs.card import checked_account, checked_card, checked_evaluation, checked_line, checked_skipped
+from likelier.runs.card import RunCard, checked_card
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.lock import is_held
 from likelier.runs.ownership import refuse_links
+from likelier.runs.shapes import checked_account, checked_evaluation, checked_line, checked_skipped
 from likelier.runs.written import Written, what_changed, written_files, written_in
 from likelier.utils.console import warn
 from likelier.utils.errors import RunFolderError
@@ -20,6 +21,7 @@ from likelier.utils.redaction import without_secrets
 from likelier.utils.strict_json import BrokenJson, parse_json
 
 Row = Mapping[str, Any]
+T = TypeVar("T")
 _QUIET = 60.0  # seconds in which the end of a line may still come
 
 
@@ -30,7 +32,7 @@ class Run:
     """
 
     folder: Path
-    card: Mapping[str, Any]
+    card: RunCard
     steps: Sequence[Row]
     evaluations: Sequence[Row]
     audit: Mapping[str, Any] = field(default_factory=dict)
@@ -46,12 +48,12 @@ class Run:
     @property
     def method(self) -> str:
         """The objective's name."""
-        return str(self.card.get("method", ""))
+        return self.card.method or ""
 
     @property
     def is_running(self) -> bool:
         """Whether it has not ended, as far as its card says."""
-        return self.card.get("status") == "training"
+        return self.card.status == "training"
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
         """The steps at which a training metric was logged, and its values."""
@@ -91,7 +93,7 @@ class RunReader:
     def __init__(self, path: str | Path) -> None:
         self.path = local(path)
         self._rows = _Lines(self.path / "metrics.jsonl")
-        self._files: dict[Path, tuple[object, dict[str, Any]]] = {}
+        self._files: dict[Path, tuple[object, Any]] = {}
         self._checked: object = None
         self._is_told = False
 
@@ -124,12 +126,12 @@ class RunReader:
         """Of a run that has ended: that its files are as it left them. Raises `RunFolderError` where they are not."""
         if self._rows.is_torn and not is_held(folder.path):
             self._tell_of_torn_line(run)
-        recorded = run.card.get("files")
+        recorded = run.card.files
         versions = _versions(folder.path)
         if recorded is None or self._checked == (recorded, versions):
             return
         found = what_changed(recorded, _written_in(folder.path))
-        if found is not None and folder.read_card().get("files") == recorded:  # else it goes on at this moment
+        if found is not None and folder.card().files == recorded:  # else it goes on at this moment
             raise ChangedRunError(
                 f"{folder.path} is not as its run left it: {found}. Its numbers would not be those of the run: bring "
                 "the file back. To read it as it is all the same, take `files` out of its run.json"
@@ -139,14 +141,14 @@ class RunReader:
     def _tell_of_torn_line(self, run: Run) -> None:
         """A last line that nobody is about to end."""
         where = f"{self._rows.path} ends in the midst of a line, which is not read"
-        if run.card.get("status") == "done":
+        if run.card.status == "done":
             raise ChangedRunError(f"{where}: the file of a run that is done was cut; bring it back")
         is_old = time.time() - self._rows.path.stat().st_mtime > _QUIET  # else another machine may be writing
-        if is_old and not self._is_told and "files" not in run.card:
+        if is_old and not self._is_told and run.card.files is None:
             self._is_told = True
             warn(f"{where}: the run was cut off there; --resume goes on before it")
 
-    def _json(self, path: Path, check: Callable[[Any, object], dict[str, Any]]) -> dict[str, Any]:
+    def _json(self, path: Path, check: Callable[[Any, object], T]) -> T:
         """The file's content, parsed and checked where it is another one than before."""
         version = _version(path)
         if path not in self._files or self._files[path][0] != version:
@@ -219,8 +221,8 @@ def _versions(folder: Path) -> object:
 def _stage(path: Path) -> Path:
     """The folder of the stage to look at, in a run of several."""
     run = RunFolder(path)
-    stages = run.read_card().get("stages") if run.card_file.is_file() else None
-    running = [stage.get("folder") for stage in stages or [] if stage.get("status") == "training"]
+    stages = run.card().stages if run.card_file.is_file() else ()
+    running = [stage.folder for stage in stages if stage.status == "training"]
     if running and (below(path, running[-1]) / "run.json").is_file():
         return below(path, running[-1])
     return final_folder(path)

@@ -24,7 +24,7 @@ from likelier.models.safe_loading import (
 )
 from likelier.models.tokenizer import tokenizer_of
 from likelier.objectives import METHODS, Objective
-from likelier.runs.card import told
+from likelier.runs.card import RunCard, told
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.scoring import attach_scorer
 from likelier.scoring.reference import Reference, base_reference, other_reference, start_reference
@@ -32,12 +32,12 @@ from likelier.utils.errors import ConfigError, LikelierError, RunFolderError, Wr
 from likelier.utils.files import refuse_links_below
 
 
-def card_of(model: str) -> dict[str, Any]:
+def card_of(model: str) -> RunCard:
     """The card of a run folder; empty for any other model."""
     try:
-        return RunFolder(model).read_card()
+        return RunFolder(model).card()
     except LikelierError:
-        return {}
+        return RunCard()
 
 
 def final_model(name: str) -> str:
@@ -46,34 +46,33 @@ def final_model(name: str) -> str:
     return name if found == Path(name) else str(found)
 
 
-def recorded_chat(card: dict[str, Any]) -> ChatOptions:
+def recorded_chat(card: RunCard) -> ChatOptions:
     """How a run turned conversations into text, beyond the template that was saved with its tokenizer."""
     try:
-        return ChatOptions(**{name: value for name, value in card.get("chat", {}).items() if name != "chat_template"})
+        return ChatOptions(**{name: value for name, value in card.chat.items() if name != "chat_template"})
     except TypeError as error:
         raise RunFolderError(f"run.json is damaged: its chat options: {error}") from error
 
 
-def has_no_reference(card: dict[str, Any]) -> bool:
+def has_no_reference(card: RunCard) -> bool:
     """Whether a run was trained by a method without a reference."""
-    return bool(card.get("reference")) and "weights" not in card["reference"]
+    return card.reference.words is not None and card.reference.weights is None
 
 
-def adapter_gone_on_from(card: dict[str, Any]) -> str | None:
+def adapter_gone_on_from(card: RunCard) -> str | None:
     """The adapter that training went on from; None where it began with a whole model."""
-    began = card.get("run", {}).get("model")
+    began = card.run.model
     return began if began and (Path(began) / "adapter_config.json").is_file() else None
 
 
-def recorded_source(card: dict[str, Any]) -> str | None:
+def recorded_source(card: RunCard) -> str | None:
     """The name of the model that a run took as its reference; None where that is no model that can be loaded."""
-    run = card.get("run", {})
-    named = run.get("reference")
-    return None if named == "base" else run.get("model") if named == "start" else named
+    named = card.run.reference
+    return None if named == "base" else card.run.model if named == "start" else named
 
 
 def reference_for(
-    model: str, named: str | None, card: dict[str, Any], policy: Policy, dtype: Dtype, groups: Sequence[Group]
+    model: str, named: str | None, card: RunCard, policy: Policy, dtype: Dtype, groups: Sequence[Group]
 ) -> Reference:
     """The reference of a loaded policy: the named one; else the one that the run recorded, proved by its identity;
     else an adapter's base. A run of a method without one gives the model that it began with.
@@ -94,10 +93,10 @@ def reference_for(
     if named is not None and named != "base":
         return loaded_reference(named, policy, dtype, groups)
     base = base_reference(policy.model, precision=policy.precision) if has_adapter or named == "base" else None
-    recorded = card.get("reference", {}).get("weights")
+    recorded = card.reference.weights
     if base is not None and (named == "base" or recorded in (None, base.weights)):
         return base
-    if base is not None and card.get("run", {}).get("reference") == "base":
+    if base is not None and card.run.reference == "base":
         _require_recorded(base, str(base_named(policy.model)), model, card, policy)
         return base
     source = recorded_source(card)
@@ -109,10 +108,10 @@ def reference_for(
     return found
 
 
-def _require_recorded(found: Reference, source: str, model: str, card: dict[str, Any], policy: Policy) -> None:
+def _require_recorded(found: Reference, source: str, model: str, card: RunCard, policy: Policy) -> None:
     """What lies at the recorded place must be what the run was trained against; seen at the same precision only."""
-    recorded = card.get("reference", {}).get("weights")
-    if recorded is not None and card.get("precision") == policy.precision and found.weights != recorded:
+    recorded = card.reference.weights
+    if recorded is not None and card.precision == policy.precision and found.weights != recorded:
         raise WrongReferenceError(
             f"{source} is not the reference that {model} was trained against: its weights are others (hash "
             f"{found.weights}, recorded {recorded}). Give the right one with --reference"
@@ -128,51 +127,47 @@ def loaded_reference(name: str, policy: Policy, dtype: Dtype, groups: Sequence[G
     return other_reference(other.model, name, precision=other.precision)
 
 
-def recorded_objective(card: dict[str, Any]) -> Objective:
+def recorded_objective(card: RunCard) -> Objective:
     """The run's objective with its hyperparameters. Raises `RunFolderError` where the card does not tell them."""
-    kind = METHODS.get(str(card.get("method")))
+    kind = METHODS.get(str(card.method))
     if kind is None:
-        raise RunFolderError(f"run.json names no method that is known here ({card.get('method')!r})")
+        raise RunFolderError(f"run.json names no method that is known here ({card.method!r})")
     try:
-        return kind(**card["hyperparameters"])
+        return kind(**card.raw["hyperparameters"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"run.json does not hold the hyperparameters of {kind.method}: {error}") from error
 
 
-def recorded_signals(card: dict[str, Any]) -> Signals:
+def recorded_signals(card: RunCard) -> Signals:
     """Which votes, weights and margins the run used."""
-    given = card.get("options", {})
-    return Signals(
-        given.get("use_votes", "majority"),
-        given.get("use_weights"),
-        given.get("use_margins"),
-        given.get("min_score_gap"),
-    )
+    given = card.options
+    return Signals(given.use_votes, given.use_weights, given.use_margins, given.min_score_gap)
 
 
-def recorded_data(card: dict[str, Any], name: str) -> PreferenceData:
+def recorded_data(card: RunCard, name: str) -> PreferenceData:
     """The data that the run `name` was trained on, read and split again as it read and split them.
 
     Nothing is held out where a sweep took the held-out rows of other data. Raises `ConfigError` where the run was given
     rows in memory, `DataError` where the files are gone.
     """
-    run = card.get("run")
-    if not run or not run.get("data"):
+    run = card.run
+    if not run.data:
         raise ConfigError(f"{name} names no file that it was trained on (it began in Python); give one with --data")
-    if run["data"] == BUILT_IN:
+    if run.data == BUILT_IN:
         return demo_data()
-    for one in (*_named(run["data"]), *_named(run.get("eval_data"))):
+    for one in (*_named(run.data), *_named(run.eval_data)):
         say_what_a_file_names(one, f"{name}/run.json")
-    eval_data, eval_fraction, seed = run.get("eval_data"), run.get("eval_fraction"), told(card, name, "options", "seed")
-    if "sweep" in card:  # all its runs have the same held-out rows, whatever their own seeds and data
-        seed = told(card, name, "sweep", "held_out", "seed")
-        eval_fraction = eval_fraction if told(card, name, "sweep", "held_out", "from_own_data") else None
+    eval_data, eval_fraction, seed = run.eval_data, run.eval_fraction, told(card.options.seed, name, "options.seed")
+    if card.sweep:  # all its runs have the same held-out rows, whatever their own seeds and data
+        seed = told(card.held_out.seed, name, "sweep.held_out.seed")
+        from_own_data = told(card.held_out.from_own_data, name, "sweep.held_out.from_own_data")
+        eval_fraction = eval_fraction if from_own_data else None
     return load_preferences(
-        _sources(run["data"]),
+        _sources(run.data),
         eval_data=None if eval_data is None else _sources(eval_data),
         eval_fraction=eval_fraction,
         seed=seed,
-        columns=_columns(run.get("columns")),
+        columns=_columns(run.columns),
     )
 
 
@@ -192,18 +187,18 @@ def _sources(recorded: Any) -> Any:
         raise RunFolderError(f"run.json is damaged: a data set of its run: {error}") from error
 
 
-def _columns(recorded: dict[str, Any] | None) -> Any:
+def _columns(recorded: Mapping[str, Any] | None) -> Any:
     return columns_of({name: value for name, value in recorded.items() if value is not None}) if recorded else None
 
 
-def policy_at(name: str, card: dict[str, Any], at: str, dtype: Dtype) -> tuple[Policy, str]:
+def policy_at(name: str, card: RunCard, at: str, dtype: Dtype) -> tuple[Policy, str]:
     """The policy of the run `name` at its `end`, at its `start` or at `step-N`, and the model that it is read from.
 
     Raises `RunFolderError` where the run holds no model of that time.
     """
     chat = recorded_chat(card)
     if at == "start":
-        source = card.get("run", {}).get("model")
+        source = card.run.model
         if not source:
             raise RunFolderError(f"{name} names no model that it began with (it began in Python)")
         say_what_a_file_names(str(source), f"{name}/run.json")
@@ -236,14 +231,14 @@ def _own_tokenizer(name: str) -> Any:
 
 
 def reference_at_start(
-    source: str, named: str | None, card: dict[str, Any], policy: Policy, dtype: Dtype, groups: Sequence[Group]
+    source: str, named: str | None, card: RunCard, policy: Policy, dtype: Dtype, groups: Sequence[Group]
 ) -> Reference:
     """The reference of a run's policy as it began, `source`: the policy itself, where the run was trained against that;
     else as `reference_for`.
     """
     itself = start_reference(policy.model, precision=policy.precision)
-    is_start = card.get("run", {}).get("reference") == "start"
-    if named is None and (is_start or itself.weights == card.get("reference", {}).get("weights")):
+    is_start = card.run.reference == "start"
+    if named is None and (is_start or itself.weights == card.reference.weights):
         _require_recorded(itself, source, "the run", card, policy)
         return replace(itself, words=f"{source}, which the policy is here")
     return reference_for(source, named, card, policy, dtype, groups)

@@ -52,7 +52,7 @@ def score_file(
     _check_writable(output)
     model = final_model(model)
     card = card_of(model)
-    scale = beta if beta is not None else float(card.get("reward_scale") or 0.1)
+    scale = beta if beta is not None else card.reward_scale or 0.1
     loaded = load_preferences(data, columns=columns)
     talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
     options = replace(recorded_chat(card), **chat or {})

@@ -30,6 +30,7 @@ from likelier.models.loading import quiet
 from likelier.models.merged import merged_model
 from likelier.models.policy import Policy, load_policy
 from likelier.models.stochastic_rounding import round_model_
+from likelier.runs.card import RunCard
 from likelier.runs.folder import final_folder
 from likelier.runs.model_card import base_model_id, model_card
 from likelier.scoring import attach_scorer
@@ -124,9 +125,9 @@ def _check_free(target: Path) -> None:
         check_writable(target)
 
 
-def _refuse_quantized(source: Path, card: dict[str, Any]) -> None:
+def _refuse_quantized(source: Path, card: RunCard) -> None:
     serve = "serve the adapter over its base as it is, without merging"
-    if (card.get("lora") or {}).get("load_in_4bit"):
+    if card.lora.get("load_in_4bit"):
         raise ModelError(
             f"{source} was trained over a base in 4 bits: merged into the base in full precision it would be another "
             f"model than the one that was trained. Either {serve}, or train without load_in_4bit"
@@ -181,7 +182,7 @@ def _stored_dtype(folder: Path | None) -> str | None:
     return _TORCH_DTYPES[max(known, key=lambda kind: known[kind])] if known else None
 
 
-def _write_checked(policy: Policy, card: dict[str, Any], folder: Path, dtype: str) -> tuple[dict[str, Any], Check]:
+def _write_checked(policy: Policy, card: RunCard, folder: Path, dtype: str) -> tuple[dict[str, Any], Check]:
     """Merge, write, load again, compare. Returns what merge.json tells, and the check. Raises `ModelError`."""
     groups, texts = check_texts(card, policy)
     before = _token_logps(policy, groups)
@@ -216,7 +217,7 @@ def _compared(
 
 
 def _base_facts(
-    policy: Policy, card: dict[str, Any], groups: Sequence[Group]
+    policy: Policy, card: RunCard, groups: Sequence[Group]
 ) -> tuple[dict[str, Any], list[list[float]] | None]:
     """What merge.json says of adapter and base, and the base's own log-probabilities. None of it without an adapter."""
     if policy.adapter_settings is None:
@@ -236,18 +237,18 @@ def _base_facts(
         return told, None
 
 
-def _check_base(named: str, base: Reference, card: dict[str, Any], precision: str) -> None:
+def _check_base(named: str, base: Reference, card: RunCard, precision: str) -> None:
     """Where the run recorded the base as its reference: hold what lies there now against it."""
-    recorded = card.get("reference") or {}
-    if card.get("precision") != precision or not str(recorded.get("words")).startswith(BASE_WORDS):
+    recorded = card.reference
+    if card.precision != precision or not (recorded.words or "").startswith(BASE_WORDS):
         return
-    if recorded.get("weights") in (None, base.weights):
+    if recorded.weights in (None, base.weights):
         return
     wrong = (
         f"the base model {named} is not the one that the adapter was trained on: its weights or its config are others "
-        f"(hash {base.weights}, recorded {recorded.get('weights')})"
+        f"(hash {base.weights}, recorded {recorded.weights})"
     )
-    if (card.get("versions") or {}).get("transformers") == versions()["transformers"]:
+    if card.versions.get("transformers") == versions()["transformers"]:
         raise WrongReferenceError(f"{wrong}. Put the right one in its place")
     warn(f"{wrong}; perhaps only because another version of transformers reads its config otherwise")
 
@@ -271,7 +272,7 @@ def _warn_of_rounding(check: Check, dtype: str) -> None:
         )
 
 
-def check_texts(card: dict[str, Any], policy: Policy) -> tuple[list[Group], str]:
+def check_texts(card: RunCard, policy: Policy) -> tuple[list[Group], str]:
     """A few prompts with answers, as tokens: of the run's own data where its file is at hand, else built-in ones."""
     own = _data_file(card)
     if own is not None:
@@ -294,9 +295,9 @@ def check_texts(card: dict[str, Any], policy: Policy) -> tuple[list[Group], str]
     return groups, "built-in texts"
 
 
-def _data_file(card: dict[str, Any]) -> Path | None:
+def _data_file(card: RunCard) -> Path | None:
     """The first file of training data that the card names, unless it is gone or very large."""
-    named = (card.get("run") or {}).get("data")
+    named = card.run.data
     first = named[0] if isinstance(named, list) and named else named
     path = first.get("path") if isinstance(first, dict) else first
     if not isinstance(path, str) or not Path(path).is_file() or Path(path).stat().st_size > _LARGEST_FILE:
@@ -367,7 +368,7 @@ def _save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
         weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask
 
 
-def _write_papers(folder: Path, told: dict[str, Any], card: dict[str, Any], name: str) -> None:
+def _write_papers(folder: Path, told: dict[str, Any], card: RunCard, name: str) -> None:
     content = without_secrets({"likelier": __version__, **told})
     text = encodable(json.dumps(content, indent=2, ensure_ascii=False))
     (folder / "merge.json").write_text(f"{text}\n", encoding="utf-8")

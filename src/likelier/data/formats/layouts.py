@@ -38,6 +38,10 @@ _RANKS = frozenset({"pairs_from", "ranks_best"})
 _SCORES = frozenset({"pairs_from", "scores_best"})
 
 
+def _always(row: Row) -> bool:
+    return True
+
+
 def _has_no_judgement(row: Row) -> bool:
     """Half a pair is no demonstration: its other half is missing."""
     return not {"chosen", "rejected", "label"} & row.keys()
@@ -56,7 +60,7 @@ class Format:
     columns: frozenset[str]
     example: str
     convert: Conversion
-    recognises: Callable[[Row], bool] = lambda row: True
+    recognises: Callable[[Row], bool] = _always
     optional: frozenset[str] = frozenset()
     settings: frozenset[str] = frozenset()
     coded: Literal["winner", "judgements", "label", None] = None

@@ -11,7 +11,7 @@ from typing import Any
 
 from likelier.data.dates import now
 from likelier.experiments.sweep.plan import SweepPlan
-from likelier.runs.card import SWEEP_TO_GO_ON, checked
+from likelier.runs.shapes import SWEEP_TO_GO_ON, checked
 from likelier.training.config import RunConfig
 from likelier.utils.errors import RunFolderError
 from likelier.utils.files import read_object, refuse_link, write_output

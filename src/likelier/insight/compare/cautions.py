@@ -26,7 +26,7 @@ def _lost(comparison: Comparison) -> Iterable[str]:
 
 
 def _models(comparison: Comparison) -> Iterable[str]:
-    if found := _told_apart(comparison, lambda run: str((run.card.get("run") or {}).get("model", ""))):
+    if found := _told_apart(comparison, lambda run: run.card.run.model or ""):
         yield (
             f"The runs began with different models ({found}): what differs in the end need not come from training. "
             "Accuracies can be read side by side, KL and margins cannot."
@@ -79,7 +79,7 @@ def sources(run: Run) -> frozenset[str] | None:
 
 
 def _eval_hash(run: Run) -> str:
-    return str((run.card.get("fingerprint") or {}).get("eval_hash", ""))
+    return str(run.card.fingerprint.get("eval_hash", ""))
 
 
 def _references(comparison: Comparison) -> Iterable[str]:
@@ -91,22 +91,20 @@ def _references(comparison: Comparison) -> Iterable[str]:
 
 def anchor(run: Run, others: Iterable[Run]) -> str:
     """What KL of a run is measured against: the weights of its reference, or for a method without one of its start."""
-    reference = run.card.get("reference") or {}
-    if reference.get("weights"):
-        return str(reference["weights"])
+    if run.card.reference.weights:
+        return run.card.reference.weights
     start = _start(run)
-    known = (other.card["reference"] for other in others if _start(other) == start and other.card.get("reference"))
-    return next((str(one["weights"]) for one in known if one.get("equals_policy")), start)
+    known = (other.card.reference for other in others if _start(other) == start)
+    return next((str(one.weights) for one in known if one.equals_policy), start)
 
 
 def _start(run: Run) -> str:
-    card = run.card.get("run") or {}
-    return json.dumps([card.get("model"), card.get("dtype")])
+    return json.dumps([run.card.run.model, run.card.run.dtype])
 
 
 def _reference_words(run: Run) -> str:
-    reference = run.card.get("reference") or {}
-    return str(reference.get("words", "unknown")) if reference.get("weights") else "the model that it began with"
+    reference = run.card.reference
+    return (reference.words or "unknown") if reference.weights else "the model that it began with"
 
 
 def _answers(comparison: Comparison) -> Iterable[str]:
@@ -118,7 +116,7 @@ def _answers(comparison: Comparison) -> Iterable[str]:
 
 
 def _option(run: Run, name: str, default: str) -> str:
-    return str((run.card.get("options") or {}).get(name, default))
+    return str(run.card.block("options").get(name, default))
 
 
 def _judges(comparison: Comparison) -> Iterable[str]:
@@ -130,7 +128,7 @@ def _judges(comparison: Comparison) -> Iterable[str]:
 
 
 def _data(comparison: Comparison) -> Iterable[str]:
-    if found := _told_apart(comparison, lambda run: option_words((run.card.get("run") or {}).get("data", ""))):
+    if found := _told_apart(comparison, lambda run: option_words(run.card.run.data or "")):
         yield f"The runs were trained on different data ({found})."
 
 
@@ -155,10 +153,10 @@ def _answers_seen(subject: Subject) -> float:
 def _unfinished(comparison: Comparison) -> Iterable[str]:
     for subject in comparison.subjects:
         for run in subject.runs:
-            if run.card.get("status") != "done":
+            if run.card.status != "done":
                 at = final(run).get("step")
                 where = "it has no evaluation yet" if at is None else f"its figures are of step {at}"
-                yield f"{subject.name} is not finished (status: {run.card.get('status')}): {where}."
+                yield f"{subject.name} is not finished (status: {run.card.status}): {where}."
 
 
 def _few_seeds(comparison: Comparison) -> Iterable[str]:

@@ -59,7 +59,7 @@ def final(run: Run) -> Mapping[str, Any]:
 
 def reward_scale(run: Run) -> float | None:
     """What a summed log-ratio was multiplied by to give a reward; None where rewards are something else."""
-    scale = run.card.get("reward_scale")
+    scale = run.card.reward_scale
     return float(scale) if scale else None
 
 
@@ -103,7 +103,7 @@ def _items(run: Run) -> Figure | None:
 
 
 def _of_card(name: str) -> Callable[[Run], Figure | None]:
-    return lambda run: _figure(run.card.get(name))
+    return lambda run: _figure(getattr(run.card, name))
 
 
 MEASURES = (

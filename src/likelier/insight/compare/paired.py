@@ -105,7 +105,7 @@ def differ_in_rows(one: Run, other: Run) -> bool:
     if _kind(one) != _kind(other):
         return False
     for name, part in (("sweep", "held_out"), ("fingerprint", "eval_hash")):
-        found = [(run.card.get(name) or {}).get(part) for run in (one, other)]
+        found = [run.card.block(name).get(part) for run in (one, other)]
         hashes = [entry.get("hash") if isinstance(entry, dict) else entry for entry in found]
         if all(hashes):
             return hashes[0] != hashes[1]

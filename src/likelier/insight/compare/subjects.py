@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from likelier.runs.card import SWEEP, checked
+from likelier.runs.card import RunCard
 from likelier.runs.reader import Run, read_run
+from likelier.runs.shapes import SWEEP, checked
 from likelier.utils.errors import ConfigError, RunFolderError
 from likelier.utils.files import base_names, below, local, read_object, refuse_link
 from likelier.utils.redaction import without_secrets
@@ -145,19 +146,16 @@ def _with_options(subjects: Sequence[Subject]) -> list[Subject]:
     ]
 
 
-def options_of(card: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(card: RunCard) -> dict[str, Any]:
     """Everything that a card says of how a run was set up, under one name each; evaluation aside."""
-    options, run = card.get("options") or {}, card.get("run") or {}
-    found = dict(card.get("hyperparameters") or {})
-    rate = (card.get("learning_rate") or {}).get("value")
-    found |= {} if rate is None else {"learning_rate": rate}
+    run, found = card.block("run"), dict(card.hyperparameters)
+    found |= {} if card.learning_rate is None else {"learning_rate": card.learning_rate.value}
     found |= {
         name: value
-        for name, value in options.items()
+        for name, value in card.block("options").items()
         if name not in (*_NOT_OF_THE_METHOD, "learning_rate") and not name.startswith("eval_")
     }
-    found |= dict((options.get("trainer") or {}).items())
-    return found | (card.get("lora") or {}) | {name: run[name] for name in _OF_THE_RUN if name in run}
+    return found | {**card.options.trainer, **card.lora} | {name: run[name] for name in _OF_THE_RUN if name in run}
 
 
 def _differs(name: str, known: Sequence[Mapping[str, Any]]) -> bool:

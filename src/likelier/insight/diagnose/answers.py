@@ -99,13 +99,14 @@ def repetition(facts: Facts) -> Iterator[Verdict]:
         alike,
         ("learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
     ]
+    free = not facts.method.needs_reference
     advice = [
         f"--learning-rate {rate(facts.peak_rate / 10)}: the same margin is often reached with whole sentences"
         if facts.peak_rate
         else None,
         "fewer steps, or one epoch only",
         "look at answers_without_eos in run.json: answers without an end teach the model not to stop",
-        "--beta 2 or more" if not facts.method.needs_reference and facts.hyperparameters.get("beta", 2.0) < 2 else None,
+        "--beta 2 or more" if free and facts.card.hyperparameters.get("beta", 2.0) < 2 else None,
     ]
     severe = alike is not None or facts.latest.get("repetition", 0.0) >= LOOPS
     yield verdict("repetition-or-collapse", "error" if severe else "warning", evidence, advice)

@@ -90,7 +90,7 @@ def _stuck(facts: Facts, baseline: Trend, errors: Trend) -> Found:
     if not facts.trend("rewards/chosen").last.surely_below(-LOW):
         works = f"{why} It then is apo_zero on single answers, which works."
         return "info", "KTO's baseline stays at 0", works, []
-    heavier = 2 * facts.hyperparameters.get("desirable_weight", 1.0)
+    heavier = 2 * facts.card.hyperparameters.get("desirable_weight", 1.0)
     return (
         "warning",
         "KTO's baseline stays at 0, and the desirable answers fall below it",

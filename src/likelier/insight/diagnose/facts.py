@@ -10,7 +10,8 @@ from typing import Any
 from likelier.insight.diagnose.items import Items, items_of
 from likelier.insight.diagnose.statistics import Level, Trend, trend_of
 from likelier.insight.diagnose.words import from_to, number
-from likelier.runs.method import MethodFacts, method_facts
+from likelier.runs.card import RunCard
+from likelier.runs.method import MethodFacts
 from likelier.runs.reader import Row, Run, without_prefix
 
 SIDES = ("chosen", "rejected")
@@ -26,29 +27,19 @@ class Facts:
     # --- what kind of run ------------------------------------------------------------------------------------------
 
     @property
-    def card(self) -> Mapping[str, Any]:
+    def card(self) -> RunCard:
         """run.json"""
         return self.run.card
 
     @cached_property
     def method(self) -> MethodFacts:
         """What the run recorded of its method."""
-        return method_facts(self.card)
-
-    @cached_property
-    def hyperparameters(self) -> Mapping[str, Any]:
-        """The method's, with their values."""
-        return self.card.get("hyperparameters") or {}
-
-    @cached_property
-    def options(self) -> Mapping[str, Any]:
-        """The training options."""
-        return self.card.get("options") or {}
+        return self.card.facts
 
     @cached_property
     def scale(self) -> float | None:
         """What a log-ratio is multiplied by to give a reward; None where rewards are something else."""
-        return self.card.get("reward_scale") or None
+        return self.card.reward_scale or None
 
     @cached_property
     def compares(self) -> bool:
@@ -58,12 +49,7 @@ class Facts:
     @cached_property
     def wants_pairs(self) -> bool:
         """Whether the method is one for pairs, which all take the weight of a likelihood term."""
-        return "nll_weight" in self.hyperparameters
-
-    @property
-    def starts_as_reference(self) -> bool:
-        """Whether the run claims that the policy begins as its own reference."""
-        return bool((self.card.get("reference") or {}).get("equals_policy"))
+        return "nll_weight" in self.card.hyperparameters
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -72,21 +58,11 @@ class Facts:
         """Optimizer steps that were logged."""
         return int(self.run.steps[-1].get("step", len(self.run.steps))) if self.run.steps else 0
 
-    @property
-    def total_steps(self) -> int | None:
-        """Steps that were planned."""
-        return self.card.get("total_steps")
-
-    @property
-    def batch_size(self) -> int | None:
-        """Pairs or rows of a step."""
-        return self.options.get("batch_size")
-
     @cached_property
     def peak_rate(self) -> float | None:
         """The highest learning rate that was logged; the one of the card where none was."""
         logged = self.trend("learning_rate").values
-        return max(logged) if logged else (self.card.get("learning_rate") or {}).get("value")
+        return max(logged) if logged else self.card.learning_rate and self.card.learning_rate.value
 
     @cached_property
     def rates(self) -> tuple[float, ...]:
@@ -106,6 +82,11 @@ class Facts:
         """
         return not self.rates or max(self.rates[:-1], default=0.0) > 0 or any(map(self.on_held_out, SIDES))
 
+    @property
+    def batch_size(self) -> int | None:
+        """Pairs or rows of a step."""
+        return self.card.options.batch_size
+
     def trend(self, name: str) -> Trend:
         """A metric over the training steps."""
         return trend_of(self.run.column(name))
@@ -123,7 +104,7 @@ class Facts:
     def length(self) -> float:
         """Mean tokens of an answer that is trained on."""
         known = [value for side in SIDES for value in self.trend(f"lengths/{side}").values]
-        return sum(known) / len(known) if known else float((self.card.get("data") or {}).get("median_answer_length", 1))
+        return sum(known) / len(known) if known else float(self.card.data.median_answer_length or 1)
 
     # --- evaluations -----------------------------------------------------------------------------------------------
 
@@ -131,13 +112,13 @@ class Facts:
     def start(self) -> Row:
         """The evaluation before the first step; empty without one."""
         found = next((row for row in self.run.evaluations if row.get("step") == 0), None)
-        return found or without_prefix(self.card.get("evaluation_start") or {})
+        return found or without_prefix(self.card.evaluation_start)
 
     @cached_property
     def latest(self) -> Row:
         """The last evaluation after the first step; empty without one."""
         after = [row for row in self.run.evaluations if row.get("step", 0) > 0]
-        return after[-1] if after else without_prefix(self.card.get("evaluation_end") or {})
+        return after[-1] if after else without_prefix(self.card.evaluation_end)
 
     def from_start_to_now(self, name: str) -> tuple[float, float] | None:
         """An evaluation metric at the start and now; None where one of them is unknown, or the last evaluation is of

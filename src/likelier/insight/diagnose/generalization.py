@@ -192,7 +192,7 @@ def _held_out(row: Row) -> Accuracy | None:
 def _first_pass(facts: Facts) -> Accuracy | None:
     first = [row for row in facts.run.steps if row.get("epoch", 2) <= 1 and "rewards/accuracies" in row]
     later = [row for row in first[len(first) // 2 :] if _has_moved(facts, row)]
-    count = len(later) * (facts.batch_size or 0) * int(facts.options.get("logging_steps") or 1)
+    count = len(later) * (facts.batch_size or 0) * (facts.card.options.logging_steps or 1)
     if count < FRESH:
         return None
     value = sum(row["rewards/accuracies"] for row in later) / len(later)
@@ -273,7 +273,7 @@ def leakage(facts: Facts) -> Iterator[Verdict]:
 
 def _share_leaked(facts: Facts, details: Mapping[str, Any]) -> float:
     """The share of the held-out rows whose prompts were trained on; 1 where it is not known."""
-    held_out = ((facts.card.get("data") or {}).get("eval") or {}).get("groups")
+    held_out = facts.card.data.held_out
     return details["evaluation_rows"] / held_out if held_out and "evaluation_rows" in details else 1.0
 
 

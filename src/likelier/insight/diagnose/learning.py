@@ -24,7 +24,7 @@ BIGGEST_CHANGE = 100.0  # of a learning rate at once
 def no_gradient(facts: Facts) -> Iterator[Verdict]:
     """A gradient that is exactly 0 from the first step on, or none at all."""
     if ended_with(facts, NO_GRADIENT):
-        evidence = [("error", first_lines(str(facts.card["error"]))), _parameters(facts)]
+        evidence = [("error", first_lines(facts.card.error or "")), _parameters(facts)]
         yield verdict("not-learning/frozen-weights", "error", evidence, _FROZEN)
     gradients, losses = facts.trend("grad_norm"), facts.trend("loss")
     if not gradients or max(gradients.values) > 0:
@@ -57,7 +57,7 @@ def unchanged(facts: Facts) -> Iterator[Verdict]:
     if not _is_unchanged(facts) or (gradients and max(gradients.values) == 0):
         return
     evidence = [
-        ("error", first_lines(str(facts.card["error"]))) if ended_with(facts, UNCHANGED) else None,
+        ("error", first_lines(facts.card.error or "")) if ended_with(facts, UNCHANGED) else None,
         ("learning rate", f"0 in all of {len(facts.rates)} steps") if facts.could_not_move else None,
         ("highest learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
         _change(facts, "grad_norm"),
@@ -66,7 +66,7 @@ def unchanged(facts: Facts) -> Iterator[Verdict]:
 
 
 def _is_unchanged(facts: Facts) -> bool:
-    is_over = facts.card.get("status") in ("done", "failed")
+    is_over = facts.card.status in ("done", "failed")
     return ended_with(facts, UNCHANGED) or (is_over and facts.could_not_move)
 
 
@@ -81,10 +81,10 @@ _TOO_SMALL = (
 
 
 def _parameters(facts: Facts) -> tuple[str, str] | None:
-    known = facts.card.get("parameters")
+    known = facts.card.parameters
     if not known:
         return None
-    return "weights that may be trained", f"{known['trainable']:,} of {known['all']:,}"
+    return "weights that may be trained", f"{known.trainable:,} of {known.all:,}"
 
 
 def not_learning(facts: Facts) -> Iterator[Verdict]:
@@ -105,8 +105,8 @@ def _known(moved: Level) -> float:
 
 def _is_early(facts: Facts) -> bool:
     """Whether it trains, or was stopped, and is not far enough to be blamed."""
-    planned = facts.total_steps or 0
-    return facts.card.get("status") != "done" and facts.steps < max(FEW_STEPS, 0.3 * planned)
+    planned = facts.card.total_steps or 0
+    return facts.card.status != "done" and facts.steps < max(FEW_STEPS, 0.3 * planned)
 
 
 def _satisfied_at_once(facts: Facts, moved: Level) -> bool:
@@ -184,7 +184,7 @@ def _faster(facts: Facts, moved: Level) -> list[str | None]:
         missing = WANTED / max(moved.value, 1e-12)
         factor = min(BIGGEST_CHANGE, 10 ** max(1, ceil(log10(missing))))
         advice.append(f"--learning-rate {rate(factor * facts.peak_rate)} ({factor:g} times this one)")
-    if (facts.card.get("learning_rate") or {}).get("source") == "given":
+    if facts.card.learning_rate and facts.card.learning_rate.source == "given":
         advice.append("or leave --learning-rate out: the run then takes the method's own and prints its source")
     advice.append("small models and small data take higher rates than the defaults, which are for billions of weights")
     return advice

@@ -117,7 +117,7 @@ def drift(facts: Facts) -> Iterator[Verdict]:
         facts.distance,
         told(facts, "repetition", "repeated runs of four tokens in its answers"),
         ("learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
-        ("beta", f"{facts.hyperparameters['beta']:g} a token") if "beta" in facts.hyperparameters else None,
+        ("beta", f"{facts.card.hyperparameters['beta']:g} a token") if "beta" in facts.card.hyperparameters else None,
     ]
     advice = [
         f"--learning-rate {rate(facts.peak_rate / 5)}: this is what holds a method without a reference"

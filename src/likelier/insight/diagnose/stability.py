@@ -25,7 +25,7 @@ def unstable(facts: Facts) -> Iterator[Verdict]:
     if ended_with(facts, WRONG_REFERENCE):
         return  # its scores may be what was not finite
     if ended_with(facts, NOT_FINITE):
-        said = [("error", first_lines(str(facts.card["error"])))]
+        said = [("error", first_lines(facts.card.error or ""))]
         meaning = _KEPT if ended_with(facts, IN_A_STEP) else _BROKEN
         yield verdict("unstable", "error", said, _calmer(facts), title=_AVERTED, meaning=meaning)
         return

@@ -32,13 +32,13 @@ _CHECK = (
 def wrong_reference(facts: Facts) -> Iterator[Verdict]:
     """A run that was stopped by the step-0 check, or rewards that cannot be those of the claimed reference."""
     if ended_with(facts, WRONG_REFERENCE):
-        said = str(facts.card["error"]).partition("Likely causes")[0].removeprefix("WrongReferenceError: ")
+        said = (facts.card.error or "").partition("Likely causes")[0].removeprefix("WrongReferenceError: ")
         title = "The run was stopped: the reference is not the one that it claims"
         meaning = "The check before the first step found it, so nothing was trained on wrong numbers."
         yield verdict(
             "wrong-reference", "error", [("error", first_lines(said))], _STOPPED, title=title, meaning=meaning
         )
-    elif facts.scale and facts.starts_as_reference:
+    elif facts.scale and facts.card.reference.equals_policy:
         off = [*_rewards_at_start(facts), *_first_step(facts)]
         if off:
             yield verdict("wrong-reference", "error", [_claim(facts), *off], _CHECK)
@@ -47,8 +47,7 @@ def wrong_reference(facts: Facts) -> Iterator[Verdict]:
 
 
 def _claim(facts: Facts) -> tuple[str, str]:
-    words = (facts.card.get("reference") or {}).get("words", "the policy as it was loaded")
-    return "the reference is said to be", str(words)
+    return "the reference is said to be", facts.card.reference.words or "the policy as it was loaded"
 
 
 def _rewards_at_start(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -60,7 +59,7 @@ def _rewards_at_start(facts: Facts) -> Iterator[tuple[str, str]]:
 def _first_step(facts: Facts) -> Iterator[tuple[str, str]]:
     """Rewards of the first step, whose forward pass comes before any update. Dropout makes them differ from 0."""
     row = facts.run.steps[0] if facts.run.steps else {}
-    dropout = ((facts.card.get("fingerprint") or {}).get("adapter") or {}).get("dropout")
+    dropout = facts.card.adapter.get("dropout")
     if row.get("step") == 1 and not dropout:
         for side, reward in _away_from_0(facts, row, _tolerance(facts)):
             yield f"{side} reward in the first step", f"{number(reward, signed=True)}, and should be 0"
@@ -75,8 +74,8 @@ def _away_from_0(facts: Facts, row: Row, limit: float) -> Iterator[tuple[str, fl
 
 
 def _tolerance(facts: Facts) -> float:
-    rounded = "16" in str(facts.card.get("precision", ""))
-    from_file = "data file" in str((facts.card.get("reference") or {}).get("scores", ""))
+    rounded = "16" in (facts.card.precision or "")
+    from_file = "data file" in (facts.card.reference.scores or "")
     return OFF_ROUNDED if rounded or from_file else OFF
 
 
@@ -111,7 +110,8 @@ def _own_change(facts: Facts, side: str) -> Level | None:
 def distant_reference(facts: Facts) -> Iterator[Verdict]:
     """A reference that is another model, far away."""
     row = facts.start or (facts.run.steps[0] if facts.run.steps else {})
-    if not facts.scale or facts.starts_as_reference or "reference" not in facts.card or row.get("step") not in (0, 1):
+    reference = facts.card.reference
+    if not facts.scale or reference.words is None or reference.equals_policy or row.get("step") not in (0, 1):
         return
     far = [
         (f"log-ratio of the {side} answers before training", nats(reward / facts.scale))

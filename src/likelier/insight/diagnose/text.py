@@ -28,9 +28,9 @@ def as_text(run: Run, verdicts: Sequence[Verdict], *, width: int | None = None, 
 
 def _parts(run: Run, verdicts: Sequence[Verdict]) -> Iterator[RenderableType]:
     steps = run.steps[-1].get("step", 0) if run.steps else 0
-    planned = run.card.get("total_steps")
+    planned = run.card.total_steps
     done = f"{steps} of {planned} steps" if planned else f"{steps} steps"
-    yield Text(printable(f"{run.name}: {run.method}, {done}, {run.card.get('status', 'unknown')}"), style="bold")
+    yield Text(printable(f"{run.name}: {run.method}, {done}, {run.card.status or 'unknown'}"), style="bold")
     for verdict in verdicts:
         yield Padding(_shown(verdict), (1, 0, 0, 0))
 

@@ -17,6 +17,7 @@ from likelier.models.loading import DEMO_MODEL
 from likelier.models.policy import Dtype, Policy
 from likelier.models.token_budget import default_token_budget
 from likelier.objectives import Objective
+from likelier.runs.card import RunCard
 from likelier.runs.reader import read_run
 from likelier.scoring import attach_scorer
 from likelier.scoring.implicit_rewards import implicit_rewards, score_answers, token_rows
@@ -79,7 +80,7 @@ class Place:
     dtype: Dtype
 
 
-def look(place: Place, subject_of: Callable[[dict[str, Any], Policy], Subject]) -> Inspection:
+def look(place: Place, subject_of: Callable[[RunCard, Policy], Subject]) -> Inspection:
     """Inspect the row that `subject_of` (run card, policy) names.
 
     Raises `LikelierError` where the run holds no such model, its reference cannot be had, or the row cannot be used.
@@ -88,7 +89,7 @@ def look(place: Place, subject_of: Callable[[dict[str, Any], Policy], Subject]) 
     if name == DEMO_MODEL:  # a run folder of that name, not the model
         name = str(Path(name).absolute())
     card = card_of(name)
-    if not card.get("method"):
+    if not card.method:
         raise RunFolderError(f"{place.run} holds no run; give the folder that --output named")
     objective = recorded_objective(card)
     policy, source = policy_at(name, card, place.at, place.dtype)
@@ -103,7 +104,7 @@ def look(place: Place, subject_of: Callable[[dict[str, Any], Policy], Subject]) 
         run=place.run,
         at=place.at,
         objective=objective,
-        explained=str(card.get("explained", "")),
+        explained=card.explained or "",
         policy=policy.words,
         reference=None if known is None else known.words,
         source=str(group.source),
@@ -116,7 +117,7 @@ def look(place: Place, subject_of: Callable[[dict[str, Any], Policy], Subject]) 
 
 
 def _scored(
-    place: Place, policy: Policy, source: str, card: dict[str, Any], objective: Objective, group: Group
+    place: Place, policy: Policy, source: str, card: RunCard, objective: Objective, group: Group
 ) -> tuple[Reference | None, dict[str, dict[str, Any]]]:
     """The reference, and each answer's scores token by token (beta 1)."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -13,7 +13,7 @@ from likelier.data.records import Demonstration, Labelled, Message, Pair, Record
 from likelier.data.tokenize import Group, tokenize_records
 from likelier.models.policy import Policy
 from likelier.objectives import Objective
-from likelier.runs.card import told
+from likelier.runs.card import RunCard, told
 from likelier.scoring.restore import recorded_signals
 from likelier.utils.errors import ConfigError, DataError
 
@@ -129,7 +129,7 @@ def _missing(data: PreferenceData, name: RowName, records: Sequence[Record]) -> 
     )
 
 
-def group_of(subject: Subject, policy: Policy, objective: Objective, card: dict[str, Any]) -> Group:
+def group_of(subject: Subject, policy: Policy, objective: Objective, card: RunCard) -> Group:
     """The row as the run would see it: tokens, cut as there, with the weight, margin and soft label that it had."""
     record = subject.record
     chat = policy.chat if isinstance(record.prompt, tuple) else None
@@ -155,15 +155,15 @@ def group_of(subject: Subject, policy: Policy, objective: Objective, card: dict[
     return replace(group, weight=same[0].weight, margin=same[0].margin, flip_chance=same[0].flip_chance)
 
 
-def _limits(card: dict[str, Any]) -> dict[str, Any]:
-    limit = told(card, "the run", "data", "max_length")
-    return {"max_length": limit, "truncation": card.get("options", {}).get("truncation", "drop")}
+def _limits(card: RunCard) -> dict[str, Any]:
+    limit = told(card.data.max_length, "the run", "data.max_length")
+    return {"max_length": limit, "truncation": card.options.truncation}
 
 
-def _tokenized(record: Record, policy: Policy, card: dict[str, Any], chat: ChatOptions | None) -> Group:
+def _tokenized(record: Record, policy: Policy, card: RunCard, chat: ChatOptions | None) -> Group:
     found = tokenize_records([record], policy.tokenizer, **_limits(card), chat=chat)
     if not found.groups:
-        limit = told(card, "the run", "data", "max_length")
+        limit = told(card.data.max_length, "the run", "data.max_length")
         raise DataError(f"{next(iter(found.unusable))}: the row cannot be used (the run's max_length is {limit})")
     return found.groups[0]
 

@@ -42,7 +42,7 @@ def pace_of(rows: Sequence[Row]) -> Pace | None:
 
 def seconds_left(run: Run) -> float | None:
     """Until the last step, evaluations at intervals included as far as there were any; None where it is not known."""
-    pace, total = pace_of(run.steps), run.card.get("total_steps")
+    pace, total = pace_of(run.steps), run.card.total_steps
     if pace is None or not pace.steps or not isinstance(total, int):
         return None
     evaluating = sum(row.get("seconds", 0.0) for row in run.evaluations if row.get("step"))
@@ -102,11 +102,11 @@ def _kl(row: Row) -> str:
 
 def status_words(run: Run) -> str:
     """Training, done, failed, ..., and why."""
-    status, error = str(run.card.get("status", "unknown")), run.card.get("error")
+    status, error = run.card.status or "unknown", run.card.error
     if status == "training" and not run.steps:
         return "training has not begun: the reference is scored, the start evaluated"
-    if status == "done" and "training_seconds" in run.card:
-        return f"done in {duration(float(run.card['training_seconds']))}"
+    if status == "done" and run.card.training_seconds is not None:
+        return f"done in {duration(run.card.training_seconds)}"
     return printable(f"{status}: {error}" if error and status == "failed" else status)
 
 
@@ -116,7 +116,7 @@ def view_of(run: Run, warnings: Sequence[Verdict] = (), *, note: str = "", ascii
     from rich.table import Table
     from rich.text import Text
 
-    colour = _COLOURS.get(str(run.card.get("status")), "")
+    colour = _COLOURS.get(run.card.status or "", "")
     head = Text.assemble((printable(run.name), "bold"), f"  {run.method}  ", (status_words(run), colour))
     grid = Table.grid(padding=(0, 2))
     for name, value, values in _figures(run):
@@ -131,7 +131,7 @@ def _bar(run: Run) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    done, total = steps_done(run), run.card.get("total_steps")
+    done, total = steps_done(run), run.card.total_steps
     words = [f"step {done}" + (f" of {total}" if total else "")]
     if run.steps and "seconds" in run.steps[-1]:
         words.append(duration(run.steps[-1]["seconds"]))

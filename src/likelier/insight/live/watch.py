@@ -113,7 +113,7 @@ class Lines:
             self._out(f"{run.name}: {run.method}, {status_words(run)}")
             self._folder, self._steps, self._evaluations = run.folder, 0, 0
         if len(run.steps) > self._steps:
-            total = run.card.get("total_steps")
+            total = run.card.total_steps
             self._out(step_line(run.steps[-1], total, pace_of(run.steps), unit(run)))
         for row in run.evaluations[self._evaluations :]:
             self._out(evaluation_line(row, row.get("step", 0)))
@@ -138,7 +138,7 @@ def _is_over(path: Path, run: Run) -> bool:
     if run.is_running:
         quiet = time.time() - last_written(run.folder)
         return quiet > QUIET and not is_held(run.folder) and not is_held(path)
-    if run.folder == path or run.card.get("status") != "done":
+    if run.folder == path or run.card.status != "done":
         return True
     return json.loads((path / "run.json").read_text(encoding="utf-8")).get("status") != "training" or not is_held(path)
 
@@ -150,4 +150,4 @@ def _last_words(path: Path, run: Run) -> str:
 
 
 def _code(run: Run) -> int:
-    return 0 if run.card.get("status") == "done" else ENDED_BADLY
+    return 0 if run.card.status == "done" else ENDED_BADLY

@@ -4,14 +4,14 @@ file that would make it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from likelier.data.builtin import BUILT_IN
 from likelier.insight.compare.subjects import SWEEP_FILE
 from likelier.insight.pages.charts import number
-from likelier.runs.method import method_facts
+from likelier.runs.card import HeldOut, RunCard
 from likelier.runs.model_card import base_model_id
 from likelier.runs.reader import Row, Run
 from likelier.utils.errors import RunFolderError
@@ -61,49 +61,39 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def block(run: Run, name: str) -> Mapping[str, Any]:
-    """A part of the card; empty where an older run does not have it."""
-    found = run.card.get(name)
-    return found if isinstance(found, dict) else {}
-
-
 def sentence(run: Run) -> str:
     """What was trained, on what and for how long."""
-    options, data = block(run, "options"), block(run, "data")
-    model = base_names(_model(run.card))
-    said = [f"{run.method.upper()} trained {model}"]
-    rows = (data.get("train") or {}).get("groups")
-    if rows:
-        said.append(f"on {rows:,} {unit(run)}")
-    if run.card.get("steps") or run.steps:
-        said.append(f"for {_steps(run)} of {options.get('batch_size', '?')} {unit(run)}")
-    if run.card.get("training_seconds") is not None:
-        said.append(f"in {duration(float(run.card['training_seconds']))} on {run.card.get('device', '?')}")
+    card = run.card
+    said = [f"{run.method.upper()} trained {base_names(_model(card))}"]
+    if card.data.train and card.data.train.groups:
+        said.append(f"on {card.data.train.groups:,} {unit(run)}")
+    if card.steps or run.steps:
+        said.append(f"for {_steps(run)} of {card.options.batch_size or '?'} {unit(run)}")
+    if card.training_seconds is not None:
+        said.append(f"in {duration(card.training_seconds)} on {card.device or '?'}")
     return " ".join(said) + "."
 
 
-def _model(card: Mapping[str, Any]) -> str:
+def _model(card: RunCard) -> str:
     """The policy in words, the built-in one by its full name."""
-    words, name = str(card.get("policy") or "a model"), (card.get("run") or {}).get("model")
-    known = base_model_id(card)
+    words, name, known = card.policy or "a model", card.run.model, base_model_id(card)
     return words.replace(str(name), known, 1) if known and words.split(" ")[0] == name else words
 
 
 def unit(run: Run) -> str:
     """What a step counts."""
-    return method_facts(run.card).items
+    return run.card.facts.items
 
 
 def _steps(run: Run) -> str:
-    done = int(run.card.get("steps") or (run.steps[-1].get("step", 0) if run.steps else 0))
+    done = int(run.card.steps or (run.steps[-1].get("step", 0) if run.steps else 0))
     return f"{done:,} step" + ("" if done == 1 else "s")
 
 
 def state(run: Run) -> tuple[str, str]:
     """How it stands: a severity and words; no words for a run that is done."""
-    status, error = run.card.get("status"), base_names(dict(run.card)).get("error")
-    planned = run.card.get("total_steps")
-    where = _steps(run) + (f" of {planned:,}" if isinstance(planned, int) else "")
+    status, error, planned = run.card.status, run.card.with_base_names.error, run.card.total_steps
+    where = _steps(run) + ("" if planned is None else f" of {planned:,}")
     if status == "training":
         return "info", f"This run has not ended: {where} so far. Make the report again later for the rest."
     if status in ("failed", "interrupted"):
@@ -159,10 +149,10 @@ def tiles(run: Run) -> list[tuple[str, str]]:
         named = [entry for entry in named if entry[1] != "loss"]  # it says less
     found = [(name, number(after[key], percent=share)) for name, key, share in named if key in after]
     found.append(("steps", f"{_steps(run).split()[0]}"))
-    if run.card.get("training_seconds") is not None:
-        found.append(("training time", duration(float(run.card["training_seconds"]))))
-    if run.card.get("peak_memory_gib"):
-        found.append(("peak memory", f"{float(run.card['peak_memory_gib']):.3g} GiB"))
+    if run.card.training_seconds is not None:
+        found.append(("training time", duration(run.card.training_seconds)))
+    if run.card.peak_memory_gib:
+        found.append(("peak memory", f"{run.card.peak_memory_gib:.3g} GiB"))
     return found
 
 
@@ -171,42 +161,33 @@ def tiles(run: Run) -> list[tuple[str, str]]:
 
 def facts(run: Run) -> list[tuple[str, str]]:
     """The card in words, local paths cut down to their last part."""
-    return [(name, str(words)) for name, words in _facts(run, base_names(dict(run.card))) if words]
+    return [(name, str(words)) for name, words in _facts(run, run.card.with_base_names) if words]
 
 
-def _facts(run: Run, card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    rate, parameters = card.get("learning_rate") or {}, card.get("parameters") or {}
-    yield "model", _model(card) if card.get("policy") else None
-    if parameters.get("all"):
-        share = parameters["trainable"] / parameters["all"]
-        yield "trained", f"{parameters['trainable']:,} of {parameters['all']:,} parameters ({share:.2%})"
-    yield "method", f"{run.method}: {card['explained']}" if card.get("explained") else run.method
-    yield "reference", (card.get("reference") or {}).get("words")
-    yield "reference checked", _proof(card.get("reference") or {})
-    yield "learning rate", f"{rate['value']:g} ({rate['source']})" if rate else None
-    yield "data", (card.get("run") or {}).get("data")
-    yield "data format", card.get("data_format")
+def _facts(run: Run, card: RunCard) -> Iterator[tuple[str, Any]]:
+    yield "model", _model(card) if card.policy else None
+    if card.parameters and card.parameters.all:
+        trained, every = card.parameters.trainable, card.parameters.all
+        yield "trained", f"{trained:,} of {every:,} parameters ({trained / every:.2%})"
+    yield "method", f"{run.method}: {card.explained}" if card.explained else run.method
+    yield "reference", card.reference.words
+    yield "reference checked", card.reference.proof
+    yield "learning rate", card.learning_rate
+    yield "data", card.run.data
+    yield "data format", card.data_format
     yield "held out", _held_out(card)
-    yield "arithmetic", f"{card['precision']} on {card.get('device', '?')}" if card.get("precision") else None
-    scorer = card.get("scorer") or {}
-    yield "scorer", f"{scorer.get('name')} ({scorer.get('reason')})" if scorer else None
-    yield "begun", card.get("started")
+    yield "arithmetic", card.arithmetic
+    yield "scorer", f"{card.scorer.name} ({card.scorer.reason})" if card.scorer else None
+    yield "begun", card.started
 
 
-def _proof(reference: Mapping[str, Any]) -> str | None:
-    if "step0_loss" not in reference:
-        return None
-    loss, expected = reference["step0_loss"], reference["step0_loss_expected"]
-    return f"before the first step the loss was {loss:.6f}, where {expected:.6f} was expected"
-
-
-def _held_out(card: Mapping[str, Any]) -> str | None:
-    run, rows = card.get("run") or {}, ((card.get("data") or {}).get("eval") or {}).get("groups")
+def _held_out(card: RunCard) -> str | None:
+    run, rows = card.run, card.data.held_out
     if not rows:
         return None
-    if run.get("eval_fraction"):
-        return f"{rows:,} items: {float(run['eval_fraction']):.0%} of the prompts"
-    return f"{rows:,} items" + (f" from {run['eval_data']}" if run.get("eval_data") else "")
+    if run.eval_fraction:
+        return f"{rows:,} items: {run.eval_fraction:.0%} of the prompts"
+    return f"{rows:,} items" + (f" from {run.eval_data}" if run.eval_data else "")
 
 
 def timing(run: Run) -> list[tuple[str, str]]:
@@ -215,27 +196,24 @@ def timing(run: Run) -> list[tuple[str, str]]:
 
 
 def _timing(run: Run) -> Iterator[tuple[str, str | None]]:
-    seconds, last = run.card.get("training_seconds"), run.steps[-1] if run.steps else {}
+    seconds, last = run.card.training_seconds, run.steps[-1] if run.steps else {}
     spent = seconds if seconds is not None else last.get("seconds")
     yield "training", None if spent is None else duration(float(spent))
     for what, key in ((unit(run), "items"), ("tokens", "num_tokens")):
         rate = float(last.get(key) or 0) / float(spent) if spent else 0.0
         yield f"{what} a second", number(round(rate, 1)) if rate else None
-    evaluation = block(run, "evaluation")
     for when, words in (
         ("start", "evaluation before"),
         ("interval", "evaluations between"),
         ("end", "evaluation after"),
     ):
-        taken = (evaluation.get("seconds") or {}).get(when) if isinstance(evaluation.get("seconds"), dict) else None
-        yield words, None if taken is None else duration(float(taken))
-    share = evaluation.get("share_at_intervals")
-    yield "evaluations between, of training time", None if share is None else number(float(share), percent=True)
-    memory = run.card.get("peak_memory_gib")
-    what = (
-        "most held on the GPU" if str(run.card.get("device", "")).startswith("cuda") else "largest size of the process"
-    )
-    yield f"memory ({what})", None if not memory else f"{float(memory):.3g} GiB"
+        taken = run.card.evaluation.seconds.get(when)
+        yield words, None if taken is None else duration(taken)
+    share, memory = run.card.evaluation.share_at_intervals, run.card.peak_memory_gib
+    yield "evaluations between, of training time", None if share is None else number(share, percent=True)
+    on_gpu = (run.card.device or "").startswith("cuda")
+    what = "most held on the GPU" if on_gpu else "largest size of the process"
+    yield f"memory ({what})", f"{memory:.3g} GiB" if memory else None
 
 
 # --- again -----------------------------------------------------------------------------------------------------
@@ -246,13 +224,11 @@ def run_file(run: Run) -> str | None:
 
     That of a run of a sweep is a sweep's file: its seed is the one by which the sweep drew the held-out rows.
     """
-    given, held_out = dict(block(run, "run")), block(run, "sweep").get("held_out") or {}
-    if not given or BUILT_IN in (given.get("data"), given.get("eval_data")) or held_out.get("from_own_data") is False:
+    card, held_out = run.card, run.card.held_out
+    given = {name: value for name, value in card.block("run").items() if name not in ("resume", "push_to_hub")}
+    if not given or BUILT_IN in (card.run.data, card.run.eval_data) or held_out.from_own_data is False:
         return None
-    for name in ("resume", "push_to_hub"):
-        given.pop(name, None)
-    seed = {"seed": held_out["seed"]} if "seed" in held_out else {}
-    parts = (given, block(run, "lora"), block(run, "hyperparameters"), block(run, "options"), block(run, "chat"), seed)
+    parts = (given, card.lora, card.hyperparameters, card.block("options"), card.chat, {"seed": held_out.seed})
     named = {name: _plain(value) for part in parts for name, value in part.items() if value not in (None, {}, [])}
     text = as_yaml(named)
     return f"{comment(CODE)}\n{text}" if names_code(text) else text
@@ -260,13 +236,13 @@ def run_file(run: Run) -> str | None:
 
 def how_again(run: Run) -> tuple[str, str]:
     """What is to know before the run is made again (of a run of its own nothing), and the command."""
-    held_out = block(run, "sweep").get("held_out")
-    if not held_out:
+    held_out = run.card.held_out
+    if held_out == HeldOut():
         return "", "likelier train run.yaml"
-    named = base_names(str(held_out.get("named", "")))
-    if held_out.get("from_own_data") is False:
+    named = base_names(held_out.named)
+    if held_out.from_own_data is False:
         return f"This run is one of a sweep, held to rows of other data than its own ({named}).", _sweep_command(run)
-    first, own = held_out.get("seed"), block(run, "options").get("seed")
+    first, own = held_out.seed, run.card.options.seed
     words = f"This run is one of a sweep, which drew the held-out rows by seed {first} ({named})."
     if first in (None, own):
         return words, "likelier sweep run.yaml"
@@ -290,10 +266,10 @@ def _sweep_command(run: Run) -> str:
 
 def demo_command(run: Run) -> str | None:
     """The command that makes a run on the built-in data again; None for any other run."""
-    given, most = block(run, "run"), block(run, "options").get("max_steps")
-    if given.get("data") != BUILT_IN:
+    given, most = run.card.run, run.card.options.max_steps
+    if given.data != BUILT_IN:
         return None
-    model = "" if given.get("model") == "demo" else f" --model {quoted(given.get('model'))}"
+    model = "" if given.model == "demo" else f" --model {quoted(str(given.model))}"
     return f"likelier demo{model}" + (f" --max-steps {most}" if most else "")
 
 
@@ -306,14 +282,12 @@ def _plain(value: Any) -> Any:
 
 def identities(run: Run) -> list[tuple[str, str]]:
     """Hashes, seed and versions."""
-    reference, data = block(run, "reference"), block(run, "data")
+    card = run.card
     named = [
-        ("seed", block(run, "options").get("seed")),
-        ("hash of the training rows as tokens", data.get("hash")),
-        ("hash of the reference's weights", reference.get("weights")),
-        ("identity of the reference's scores", reference.get("identity")),
+        ("seed", card.options.seed),
+        ("hash of the training rows as tokens", card.data.hash),
+        ("hash of the reference's weights", card.reference.weights),
+        ("identity of the reference's scores", card.reference.identity),
+        ("versions", ", ".join(f"{name} {version}" for name, version in card.versions.items()) or None),
     ]
-    named.append(
-        ("versions", ", ".join(f"{name} {version}" for name, version in block(run, "versions").items()) or None)
-    )
     return [(name, str(value)) for name, value in named if value is not None]

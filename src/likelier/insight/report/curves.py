@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from likelier.insight.pages.charts import Series, line_chart
-from likelier.runs.method import MethodFacts, method_facts
+from likelier.runs.method import MethodFacts
 from likelier.runs.reader import Row, Run
 from likelier.utils.statistics import Z
 
@@ -55,7 +55,7 @@ def _sides(run: Run, key: str) -> list[Series]:
 
 
 def _loss(run: Run) -> Markup:
-    expected = (run.card.get("reference") or {}).get("step0_loss_expected")
+    expected = run.card.reference.step0_loss_expected
     level = (
         (float(expected), f"at the reference: {float(expected):.4g}") if isinstance(expected, (int, float)) else None
     )
@@ -67,9 +67,9 @@ def _loss(run: Run) -> Markup:
 def _rewards(run: Run) -> Markup:
     if not run.column("rewards/rejected")[0] and not run.evaluated("rewards/rejected")[0]:
         return Markup("")  # without two sides the reward is the loss's negative
-    scale = run.card.get("reward_scale")
+    scale = run.card.reward_scale
     if scale is None:
-        note = _own_rewards(method_facts(run.card))
+        note = _own_rewards(run.card.facts)
         return line_chart("Rewards", "step", "chosen and rejected apart", _sides(run, "rewards"), note=note)
     note = (
         f"A reward is {scale:g} times the log-ratio to the reference: above 0 an answer became likelier, below 0 less "
@@ -177,7 +177,7 @@ def _lengths(run: Run) -> Markup:
 
 
 def _baseline(run: Run) -> Markup:
-    if not method_facts(run.card).has_baseline:
+    if not run.card.facts.has_baseline:
         return Markup("")
     note = (
         f"{run.method.upper()}'s baseline: rewards count from here. Always 0 means that it plays no part; see the "

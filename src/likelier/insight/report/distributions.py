@@ -46,7 +46,7 @@ def _sides(items: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _reward(run: Run, side: Mapping[str, Any]) -> list[float]:
     """The implicit rewards of a side's answers; empty where the method has none."""
-    scale, refs = run.card.get("reward_scale"), side.get("ref_logps")
+    scale, refs = run.card.reward_scale, side.get("ref_logps")
     if scale is None or not refs:
         return []
     return [scale * (own - ref) for own, ref in zip(side["logps"], refs, strict=True)]

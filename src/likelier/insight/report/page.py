@@ -10,7 +10,6 @@ from typing import Any
 from likelier.insight.pages.heatmap import HEATMAP_CSS
 from likelier.insight.pages.render import render
 from likelier.insight.report.account import (
-    block,
     demo_command,
     facts,
     figures,
@@ -86,19 +85,19 @@ def _verdicts(run: Run) -> list[Verdict]:
     said = [
         {"title": one.title, "meaning": one.meaning, "evidence": one.evidence, "advice": one.advice} for one in found
     ]
-    shown = base_names({"card": dict(run.card), "said": said})["said"]
+    shown = base_names({"card": dict(run.card.raw), "said": said})["said"]
     return [replace(one, **words) for one, words in zip(found, shown, strict=True)]
 
 
 def why_empty(run: Run, what: str) -> str:
     """Why a section (`figures`, `items`, `pairs`, `samples`) has nothing to show, and how it comes by it."""
-    if run.card.get("status") in ("training", "failed", "interrupted"):
+    if run.card.status in ("training", "failed", "interrupted"):
         return "Nothing yet: the run has not come so far, or did not."
-    if not run.evaluations and not ((block(run, "data").get("eval") or {}).get("groups")):
+    if not run.evaluations and not run.card.data.held_out:
         return _HOLD_OUT
     if what == "pairs" and "rejected" not in ((run.detail("end") or {}).get("items") or {"rejected": None}):
         return "This method sets no two answers against each other: there is no margin to explain token by token."
-    if what in ("pairs", "samples") and block(run, "options").get("eval_prompts") == 0:
+    if what in ("pairs", "samples") and run.card.options.eval_prompts == 0:
         return "The policy wrote no answers, because of --eval-prompts 0."
     if what == "pairs" and run.detail("end"):
         return "The reference could not be asked at the end, so that no token has a log-ratio."
@@ -127,8 +126,7 @@ def _finding(one: Mapping[str, Any]) -> dict[str, Any]:
 
 def _counts(run: Run) -> list[list[str]]:
     """Rows used and left out, of what is trained on and what is held out."""
-    data = block(run, "data")
-    parts = [(name, data.get(key) or {}) for name, key in (("trained on", "train"), ("held out", "eval"))]
+    parts = [("trained on", run.card.data.train), ("held out", run.card.data.eval)]
     columns = [
         ("used", "groups"),
         ("left out", "unusable"),
@@ -136,7 +134,7 @@ def _counts(run: Run) -> list[list[str]]:
         ("answers cut", "cut_answers"),
         ("answers without an end", "answers_without_eos"),
     ]
-    rows = [[name, *(f"{part.get(key, 0):,}" for _, key in columns)] for name, part in parts if part]
+    rows = [[name, *(f"{getattr(part, key):,}" for _, key in columns)] for name, part in parts if part]
     return [["", *(name for name, _ in columns)], *rows] if rows else []
 
 
@@ -146,14 +144,13 @@ def _counts(run: Run) -> list[list[str]]:
 def _stages(run: Run) -> list[dict[str, Any]]:
     """The stages of the whole that this run is one of; empty for a run of its own."""
     whole = RunFolder(run.folder.resolve().parent)
-    stages = whole.read_card().get("stages") if whole.card_file.is_file() else None
+    stages = whole.card().stages if whole.card_file.is_file() else ()
     return [
         {
-            "name": clipped(stage.get("name", ""), 100),
-            "method": stage.get("method", ""),
-            "status": stage.get("status", ""),
-            "is_this": stage.get("folder") == run.folder.resolve().name,
+            "name": clipped(stage.name, 100),
+            "method": stage.method or "",
+            "status": stage.status or "",
+            "is_this": stage.folder == run.folder.resolve().name,
         }
-        for stage in stages or []
-        if isinstance(stage, dict)
+        for stage in stages
     ]

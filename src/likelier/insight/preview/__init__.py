@@ -1,0 +1,1 @@
+"""`likelier preview`: what each row trains on, token by token, before anything is trained."""
