@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test soak fuzz mutants check lint types format docs bench bench-quick audit-dependencies clean
+.PHONY: demo test test-fast soak fuzz mutants check lint types format docs bench bench-quick audit-dependencies clean
 .DEFAULT_GOAL := check
 
 # torch first and pinned: on a machine without CUDA an unpinned torch brings gigabytes of CUDA packages.
@@ -26,6 +26,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# While one works: what neither trains nor starts a process or a browser; two minutes at most.
+test-fast: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 # Twenty runs killed at random moments, and one of 5,000 steps whose memory and files are watched: half an hour.
 soak: $(VENV)/.installed-dev

@@ -21,11 +21,21 @@ torch.set_num_threads(1)
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
+# Fixtures that train: a test that asks for one is slow, whoever wrote it.
+_TRAINING_FIXTURES = {"runs"}
+
 _DISPOSITIONS = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGHUP: signal.SIG_DFL,
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        given = getattr(getattr(item, "callspec", None), "params", {})  # arguments by parametrize are no fixtures
+        if _TRAINING_FIXTURES & (set(getattr(item, "fixturenames", ())) - given.keys()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -18,6 +18,8 @@ from likelier.objectives.advice import Advice, Case, Setting, Situation
 from likelier.runs.reader import read_run
 from tests.helpers.small_runs import pair_rows, read_card, save_tiny, train, write_rows
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
 NAME = "squared_hinge"
 

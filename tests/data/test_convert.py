@@ -281,6 +281,7 @@ def _rich(records: Sequence[Any], chat: bool) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("chat", [True, False], ids=["messages", "text"])
 @pytest.mark.parametrize("kind", ["pairs", "labels"])

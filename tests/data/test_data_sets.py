@@ -48,6 +48,7 @@ def test_held_out_prompts_are_no_part_of_any_weight(files: tuple[Path, Path]) ->
     assert len(data.train) == 3 * (30 - len(data.test))
 
 
+@pytest.mark.slow
 def test_evaluation_tells_each_data_set_apart(files: tuple[Path, Path], tmp_path: Path) -> None:
     data = load_preferences(files[0], eval_data=list(files))
     trainer = PreferenceTrainer(
@@ -179,6 +180,7 @@ def test_chat_options_without_effect_are_refused(tmp_path: Path) -> None:
         tokenize_records(plain, tiny_tokenizer(), max_length=99, chat=ChatOptions(system_prompt="x"))
 
 
+@pytest.mark.slow
 def test_the_card_keeps_them_and_scoring_takes_them_up(tmp_path: Path, files: tuple[Path, Path]) -> None:
     from likelier.cli import main as cli
     from tests.cli.test_cli import read_lines

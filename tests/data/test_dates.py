@@ -191,6 +191,7 @@ def cut(run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(run, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_date_on_which_it_began(models: Path, cut: Path) -> None:
     assert read_card(cut)["chat"] == {"date": DATE}
     before = (cut / "model.safetensors").read_bytes()
@@ -198,6 +199,7 @@ def test_a_run_goes_on_with_the_date_on_which_it_began(models: Path, cut: Path) 
     assert read_card(cut)["chat"] == {"date": DATE} and (cut / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_date_is_named_and_the_data_are_not_accused(
     models: Path, cut: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +209,7 @@ def test_another_date_is_named_and_the_data_are_not_accused(
     assert f"date: was '{DATE}', is '2026-11-30'" in said and "training data" not in said and "data_hash" not in said
 
 
+@pytest.mark.slow
 def test_the_same_date_gives_the_same_run(models: Path, run: Path, tmp_path: Path) -> None:
     for name, date in (("same", DATE), ("other", "2026-02-03T04:05:07")):
         assert train(models, "clock", tmp_path / name, "--date", date) == 0
@@ -214,6 +217,7 @@ def test_the_same_date_gives_the_same_run(models: Path, run: Path, tmp_path: Pat
         assert same is (name == "same")
 
 
+@pytest.mark.slow
 def test_what_reads_a_run_takes_its_date(run: Path) -> None:
     chat = recorded_chat(card_of(str(run)))
     policy = load_policy(run, chat=chat)
@@ -221,6 +225,7 @@ def test_what_reads_a_run_takes_its_date(run: Path) -> None:
     assert chat.date == DATE and text.startswith("03 Feb 2026 04:05:06")
 
 
+@pytest.mark.slow
 def test_runs_whose_template_writes_no_date_have_none(models: Path, tmp_path: Path) -> None:
     for model in ("given", "none"):
         assert train(models, model, tmp_path / model) == 0
@@ -229,6 +234,7 @@ def test_runs_whose_template_writes_no_date_have_none(models: Path, tmp_path: Pa
     assert read_card(tmp_path / "told")["data"]["hash"] != read_card(tmp_path / "given")["data"]["hash"]
 
 
+@pytest.mark.slow
 def test_stages_and_sweeps_have_one_date_for_all_their_runs(models: Path, tmp_path: Path) -> None:
     shared = {"model": str(models / "clock"), "data": str(models / "pairs.jsonl"), "batch_size": 4, "max_steps": 2}
     stages = {"stages": [{"name": "one", "method": "sft"}, {"name": "two", "method": "dpo"}]}

@@ -280,6 +280,7 @@ def test_rows_of_token_ids_end_with_any_end() -> None:
 ALONE = replace(GEMMA, name="gemma-alone", generation=("<end_of_turn>",))  # the tokenizer's own is not among them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [ALONE, PHI], ids=lambda family: family.name)
 def test_runs_adapters_and_merges_lead_to_the_same_ends_again(
     family: Family, tmp_path: Path, capsys: pytest.CaptureFixture[str]

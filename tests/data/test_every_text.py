@@ -23,6 +23,8 @@ from likelier.data.tokenize import Tokenized, tokenize_records
 from tests.helpers.chat_templates import TEMPLATES
 from tests.helpers.support import tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 LETTERS = st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"))
 TEXT = st.one_of(
     st.sampled_from(

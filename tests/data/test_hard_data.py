@@ -99,6 +99,7 @@ def with_a_long_one() -> list[Row]:
     return [*pairs(8), {"prompt": "say it", "chosen": LONG, "rejected": "no"}]
 
 
+@pytest.mark.slow
 def test_an_answer_of_10000_tokens_is_left_out_with_its_line(train: Callable[..., Outcome], tmp_path: Path) -> None:
     found = train(with_a_long_one(), evaluated=False)
     assert found.code == 0, found
@@ -108,6 +109,7 @@ def test_an_answer_of_10000_tokens_is_left_out_with_its_line(train: Callable[...
     assert finding["examples"] == [f"{tmp_path / 'rows.jsonl'}:9"]
 
 
+@pytest.mark.slow
 def test_an_answer_of_10000_tokens_is_cut_where_that_is_asked_for(
     train: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -119,6 +121,7 @@ def test_an_answer_of_10000_tokens_is_cut_where_that_is_asked_for(
     assert (counts["groups"], counts["cut_answers"], counts["answers_without_eos"]) == (9, 1, 1)
 
 
+@pytest.mark.slow
 def test_an_answer_of_10000_tokens_trains_alone_where_the_limit_allows_it(
     train: Callable[..., Outcome], tmp_path: Path, wide: Path
 ) -> None:
@@ -133,6 +136,7 @@ def test_an_answer_of_10000_tokens_trains_alone_where_the_limit_allows_it(
 # --- many answers to one prompt --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_200_answers_to_one_prompt_are_a_ranking(train: Callable[..., Outcome], tmp_path: Path) -> None:
     ranked = {"prompt": "say it", "answers": [f"it is {i}" for i in range(200)], "ranks": list(range(200))}
     small = {"prompt": "say no", "answers": ["no", "yes", "it"], "ranks": [1, 2, 3]}
@@ -143,6 +147,7 @@ def test_200_answers_to_one_prompt_are_a_ranking(train: Callable[..., Outcome], 
     looked_at(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_200_pairs_of_one_prompt_share_it(train: Callable[..., Outcome], tmp_path: Path) -> None:
     prompt = "say it " + " ".join(WORDS) * 20
     rows = [{"prompt": prompt, "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(200)]
@@ -155,6 +160,7 @@ def test_200_pairs_of_one_prompt_share_it(train: Callable[..., Outcome], tmp_pat
 # --- very few rows, and rows that are all alike ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_single_pair_trains(train: Callable[..., Outcome], tmp_path: Path) -> None:
     assert train(pairs(1), evaluated=False).code == 0
     looked_at(tmp_path / "run")
@@ -174,6 +180,7 @@ def test_a_single_label_has_no_partner(train: Callable[..., Outcome], tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [True, False])
 def test_labels_that_are_all_alike_train_with_a_warning(
     train: Callable[..., Outcome], tmp_path: Path, label: bool
@@ -185,6 +192,7 @@ def test_labels_that_are_all_alike_train_with_a_warning(
     assert command("audit", tmp_path / "rows.jsonl", "--format", "json").code in (0, 3)
 
 
+@pytest.mark.slow
 def test_pairs_that_are_all_the_same_train_and_are_found(train: Callable[..., Outcome], tmp_path: Path) -> None:
     rows = [{"prompt": "say it", "chosen": "yes", "rejected": "no"}] * 12
     assert train(rows, evaluated=False).code == 0
@@ -249,6 +257,7 @@ def scripted_rows() -> list[Row]:
     return rows
 
 
+@pytest.mark.slow
 def test_every_script_trains_and_is_shown_without_control_characters(
     train: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -265,6 +274,7 @@ def test_every_script_trains_and_is_shown_without_control_characters(
     assert SCRIPTS["emoji"].split()[0] in pages[0] + pages[1]
 
 
+@pytest.mark.slow
 def test_half_an_emoji_is_left_out_with_its_line(train: Callable[..., Outcome], tmp_path: Path) -> None:
     found = train([*pairs(8), {"prompt": "say", "chosen": "\ud83d", "rejected": "no"}], evaluated=False)
     assert found.code == 0 and f"not-unicode: {tmp_path / 'rows.jsonl'}:9" in found.err

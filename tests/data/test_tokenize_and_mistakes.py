@@ -109,5 +109,5 @@ def test_of_token_ids_the_wrong_one_is_named(wrong: int, right: int) -> None:
 def test_a_row_that_says_nothing_of_its_weight_counts_once() -> None:
     prompt, chosen, rejected = (np.arange(3, 5 + side, dtype=np.int32) for side in range(3))
     bare = Group(prompt, (chosen, rejected), Source("made up", 1))
-    weights = collate([bare, *tokenized(rows((3, 2, 4))).groups]).weights
+    weights = collate([bare, *tokenized(rows((3, 2, 4))).groups]).items.weights
     assert weights is not None and weights.tolist() == [1.0, 1.0]

@@ -63,6 +63,7 @@ def test_a_template_of_the_users_own_is_held_to_the_same(model: Path, tmp_path: 
         load_policy(model, chat=ChatOptions(chat_template=str(template)))
 
 
+@pytest.mark.slow
 def test_a_padding_token_without_a_row_is_replaced(model: Path, tmp_path: Path, capsys: Any) -> None:
     grow_tokenizer(model, pad_token="[PAD]")
     data = write_rows(tmp_path / "pairs.jsonl", pair_rows())

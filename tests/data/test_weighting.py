@@ -309,6 +309,7 @@ def assert_same(left: Any, right: Any) -> None:
         torch.testing.assert_close(parameter, others[name], atol=1e-10, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:KTO with")
 @pytest.mark.parametrize(("objective", "options", "data"), RUNS, ids=IDS)
 def test_micro_batches_change_nothing(tmp_path: Path, objective: Objective, options: dict[str, Any], data: Any) -> None:
@@ -324,6 +325,7 @@ def test_micro_batches_change_nothing(tmp_path: Path, objective: Objective, opti
         assert_same(whole, plain)  # what is asked for does change the result
 
 
+@pytest.mark.slow
 def test_a_step_is_the_sum_of_weight_times_loss_over_its_items(tmp_path: Path) -> None:
     """Weights have mean 1 over the data set; a step divides by its items, not by its weights."""
     pairs = [one for one in rich_pairs(COUNT) if one.is_decided]
@@ -335,6 +337,7 @@ def test_a_step_is_the_sum_of_weight_times_loss_over_its_items(tmp_path: Path) -
     assert card["data"]["use_weights"] == "column" and card["options"]["use_weights"] == "column"
 
 
+@pytest.mark.slow
 def test_equal_weights_and_no_doubt_are_plain_dpo(tmp_path: Path) -> None:
     pairs = chat_pairs(16)
     doubled = [replace(one, weight=2.0, margin=0.0) for one in pairs]
@@ -343,6 +346,7 @@ def test_equal_weights_and_no_doubt_are_plain_dpo(tmp_path: Path) -> None:
     assert_same(plain, same)
 
 
+@pytest.mark.slow
 def test_soft_labels_of_one_value_are_label_smoothing(tmp_path: Path) -> None:
     pairs = [replace(one, flip_chance=0.2) for one in chat_pairs(16)]
     soft, _ = trained(tmp_path / "soft", DPO(), pairs, use_votes="soft")
@@ -368,6 +372,7 @@ def test_each_pair_has_its_own_margin_and_soft_label_wherever_it_lies(tmp_path: 
             assert loss == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_held_out_pairs_are_weighed_among_themselves_and_never_undecided(tmp_path: Path) -> None:
     held = rich_pairs(8)
     trainer = PreferenceTrainer(
@@ -414,6 +419,7 @@ def test_a_run_of_other_signals_is_another_run(tmp_path: Path) -> None:
     assert data_hash(groups) == token_hash(groups)  # of data without signals: what it was before there were any
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_the_same_weights_only(tmp_path: Path) -> None:
     options = {"save_steps": 1, "max_steps": 2}
     trained(tmp_path / "run", DPO(), rich_pairs(), **options, use_weights="column")
@@ -461,6 +467,7 @@ def test_a_set_of_ties_alone_is_refused() -> None:
         prepare_data(rows, [], tiny_tokenizer(), max_length=99, **options)
 
 
+@pytest.mark.slow
 def test_the_command_reads_votes_by_a_map_and_trains_on_them(tmp_path: Path) -> None:
     from likelier.cli import main as cli
 

@@ -210,6 +210,7 @@ def cut(folder: Path, objective: Objective, monkeypatch: pytest.MonkeyPatch, **m
         trainer.train()
 
 
+@pytest.mark.slow
 def test_a_named_reference_that_changed_since_the_cut_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,12 +222,14 @@ def test_a_named_reference_that_changed_since_the_cut_is_refused(
     assert resumed.folder.read_card()["status"] == "done"
 
 
+@pytest.mark.slow
 def test_another_kind_of_reference_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut(tmp_path / "run", DPO(), monkeypatch)
     with pytest.raises(RunFolderError, match="reference"):
         run(tmp_path / "run", DPO(), resume=True, reference=tiny_policy(seed=6)).train()
 
 
+@pytest.mark.slow
 def test_a_margin_that_changed_since_the_cut_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut(tmp_path / "run", SimPO(gamma_beta_ratio=0.5), monkeypatch)
     with pytest.raises(RunFolderError, match="differ from the interrupted run"):

@@ -18,6 +18,8 @@ from likelier.cli import main as cli
 from tests.helpers.small_runs import pair_rows, save_tiny, write_rows
 from tests.helpers.support import numbers
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
 

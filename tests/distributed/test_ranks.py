@@ -256,6 +256,7 @@ def stepped(model: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 40])
 def test_slices_are_put_back_bit_for_bit(tmp_path: Path, size: int) -> None:
     """Of one process, and cut as so many ranks write them (torch.chunk's rows, some ranks with none)."""
@@ -283,6 +284,7 @@ def test_slices_are_put_back_bit_for_bit(tmp_path: Path, size: int) -> None:
         assert settings_of[0] == settings_of[1]
 
 
+@pytest.mark.slow
 def test_slices_that_do_not_fit_or_are_broken_are_refused(tmp_path: Path) -> None:
     model = tiny_model()
     folder = tmp_path / "slices"

@@ -104,6 +104,7 @@ def test_made_up_rows_are_as_long_as_the_page_says(arithmetic: ModuleType) -> No
 # --- the sampler and the planner -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_epoch_takes_eight_bytes_a_row() -> None:
     rows = 200_000
     keys = [b""] * rows

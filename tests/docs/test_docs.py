@@ -164,6 +164,7 @@ def run_data(block: Block) -> None:
         (parse_stages if "stages" in values else parse)(values)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default::likelier.utils.errors.LikelierWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=page_name)
 def test_the_examples_of_a_page_run(page: Path, layout: Path) -> None:

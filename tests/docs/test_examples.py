@@ -50,6 +50,7 @@ def write_pairs(path: Path, count: int = 12) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_plain_loop_runs_from_a_model_folder_and_a_file(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +100,7 @@ def check_story(text: str) -> dict[str, float]:
     return {"chosen": sums[0], "rejected": sums[1], "norm": norm, "beta": beta}
 
 
+@pytest.mark.slow
 def test_one_pair_is_followed_to_its_gradient(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     follow_one_pair.follow(str(model))
     found = check_story(capsys.readouterr().out)
@@ -114,6 +116,7 @@ def test_one_pair_is_followed_to_its_gradient(model: Path, capsys: pytest.Captur
     assert float(norm) == pytest.approx(found["norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_page_quotes_what_the_example_prints(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs/from-math-to-code.md").read_text(encoding="utf-8")
     quoted = next(block for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) if block.startswith("1. data"))
@@ -143,6 +146,7 @@ def test_every_run_file_is_tested() -> None:
     assert {file.stem for file in (ROOT / "examples").glob("*.yaml")} == {"dpo", "kto", "mix", "stages"}
 
 
+@pytest.mark.slow
 def test_several_data_sets_are_mixed_by_weight(as_demo: Path, tmp_path: Path) -> None:
     words = ["train", "examples/mix.yaml", "--output", str(tmp_path / "mix"), "--max-steps", "2", "--lora-r", "2"]
     assert main(words) == 0
@@ -150,6 +154,7 @@ def test_several_data_sets_are_mixed_by_weight(as_demo: Path, tmp_path: Path) ->
     assert "eval_rewards/accuracies/brief" in card["evaluation_end"]
 
 
+@pytest.mark.slow
 def test_three_stages_run_one_after_the_other(as_demo: Path, tmp_path: Path) -> None:
     values = read_yaml("examples/stages.yaml")
     assert [stage.name for stage in parse_stages(values).stages] == ["sft", "dpo", "kto"]
@@ -162,6 +167,7 @@ def test_three_stages_run_one_after_the_other(as_demo: Path, tmp_path: Path) -> 
 # --- thumbs, and best of n -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_thumbs_of_a_log_become_rows_for_kto(as_demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows_file = tmp_path / "thumbs.jsonl"
     kto_from_a_log.main("examples/assistant_log.jsonl", str(rows_file))
@@ -178,6 +184,7 @@ def test_thumbs_of_a_log_become_rows_for_kto(as_demo: Path, tmp_path: Path, caps
     assert main(["train", *words, "--max-steps", "1", "--warmup", "0", "--batch-size", "12"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [[], ["--lora-r", "2"]], ids=["whole model", "adapter"])
 def test_sampled_answers_are_ordered_by_reward(
     as_demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter: list[str]
@@ -191,6 +198,7 @@ def test_sampled_answers_are_ordered_by_reward(
     assert len(rewards) == 3 and rewards == sorted(rewards, reverse=True) and any(rewards)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_reference_has_no_rewards(as_demo: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["--method", "sft", "--model", "demo", "--data", str(write_pairs(tmp_path / "pairs.jsonl"))]

@@ -82,6 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_no_page_asks_the_network_for_anything(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 10
@@ -107,6 +108,7 @@ def test_the_search_for_addresses_finds_them() -> None:
         assert foreign(parser.found), tag
 
 
+@pytest.mark.slow
 def test_formulas_are_mathml(site: Path) -> None:
     text = (site / "from-math-to-code.html").read_text(encoding="utf-8")
     assert text.count("<math ") > 50 and "arithmatex" not in text
@@ -116,6 +118,7 @@ def test_formulas_are_mathml(site: Path) -> None:
         assert not re.search(r"\\(frac|log|sigma|mathbb)\b", body), page
 
 
+@pytest.mark.slow
 def test_the_api_pages_name_what_they_document(site: Path) -> None:
     wanted = {
         "library": ("likelier.training.trainer.PreferenceTrainer", "likelier.models.policy.load_policy"),
@@ -129,11 +132,13 @@ def test_the_api_pages_name_what_they_document(site: Path) -> None:
             assert f'id="{name}"' in text, name
 
 
+@pytest.mark.slow
 def test_linked_files_of_the_repository_come_along(site: Path) -> None:
     assert (site / "repository/examples/follow_one_pair.py").is_file()
     assert 'href="repository/examples/follow_one_pair.py"' in (site / "from-math-to-code.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_every_option_is_on_the_page_of_options(site: Path) -> None:
     text = (site / "options.html").read_text(encoding="utf-8")
     sections = (RunOptions, LoraOptions, TrainingOptions, ChatOptions, DataSet)

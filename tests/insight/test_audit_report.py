@@ -246,6 +246,7 @@ def _statistics(out: str) -> dict[str, Any]:
     return json.loads(out)["statistics"]
 
 
+@pytest.mark.slow
 def test_a_model_brings_tokens_and_a_sample_of_scores(run: Run, clean: Path, model: Path) -> None:
     _, out, _ = run(clean, "--model", model, "--format", "json")
     statistics = _statistics(out)

@@ -130,6 +130,7 @@ def test_rounding_is_not_drawn_as_a_trend() -> None:
     assert max(heights) - min(heights) < 1
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=40))
 def test_any_numbers_can_be_drawn(values: list[float]) -> None:
@@ -147,6 +148,7 @@ def test_the_users_own_settings_change_nothing() -> None:
         assert matplotlib.rcParams["font.size"] == 40  # and the other way round
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_window_and_the_command_line_no_drawing() -> None:
     code = (
         "import sys; from likelier.insight.pages import charts, render; from likelier.insight.report import page; "

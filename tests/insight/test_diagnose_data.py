@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from likelier import KTO, SFT, SimPO
@@ -20,6 +21,8 @@ from tests.helpers.diagnosis_world import (
     turned_round,
 )
 from tests.helpers.support import tiny_policy
+
+pytestmark = pytest.mark.slow
 
 SAME = (Message("assistant", "the red cat sat on the mat and it was good"),)
 

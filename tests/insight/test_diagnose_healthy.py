@@ -8,6 +8,8 @@ from likelier import DPO, IPO, KTO, SFT, APOZero, SigmoidNorm, SimPO
 from likelier.insight.diagnose import diagnose, live_warnings
 from tests.helpers.diagnosis_world import names, numbers, plain_pairs, the, train
 
+pytestmark = pytest.mark.slow
+
 METHODS = {
     "dpo": (DPO(), {}),
     "ipo": (IPO(), {}),

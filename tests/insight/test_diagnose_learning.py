@@ -18,6 +18,8 @@ from likelier.scoring.reference import Reference, start_reference
 from tests.helpers.diagnosis_world import bad, names, numbers, plain_pairs, the, train, writer
 from tests.helpers.support import tiny_policy
 
+pytestmark = pytest.mark.slow
+
 # --- not learning --------------------------------------------------------------------------------------------------
 
 

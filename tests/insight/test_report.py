@@ -97,6 +97,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 # --- every method, every state -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_whole_report_in_which_markup_stays_text(trained: dict[str, Path], method: str) -> None:
     page = report_of(trained[method])
@@ -111,11 +112,13 @@ def test_every_method_has_a_whole_report_in_which_markup_stays_text(trained: dic
     assert f"for 2 steps of 4 {rows}" in page.text
 
 
+@pytest.mark.slow
 def test_a_report_is_the_same_each_time(trained: dict[str, Path]) -> None:
     first = write_report(trained["dpo"]).read_bytes()
     assert write_report(trained["dpo"]).read_bytes() == first
 
 
+@pytest.mark.slow
 def test_the_sections_hold_what_the_run_measured(trained: dict[str, Path]) -> None:
     card = read_card(trained["dpo"])
     text = report_of(trained["dpo"]).text
@@ -132,6 +135,7 @@ def test_the_sections_hold_what_the_run_measured(trained: dict[str, Path]) -> No
         assert f" {title} " in text
 
 
+@pytest.mark.slow
 def test_the_run_file_makes_the_same_run_again(trained: dict[str, Path], tmp_path: Path) -> None:
     for method in ("ipo", "kto"):
         text = report_of(trained[method]).text
@@ -216,6 +220,7 @@ def test_a_run_in_stages_tells_its_last_stage_and_the_whole(runs: SmallRuns, tmp
     assert "whole/1-sft" in first
 
 
+@pytest.mark.slow
 def test_rows_that_were_left_out_are_named_by_file_and_line(trained: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     forget_files(shutil.copytree(trained["dpo"], folder))
@@ -258,6 +263,7 @@ def test_the_demo_says_which_command_it_was(tmp_path: Path) -> None:
 # --- bounds --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [EVIL, "'" * 100, "\U0001f600"], ids=["markup", "quotes", "wide"])
 def test_a_huge_run_stays_small_and_harmless(tmp_path: Path, text: str) -> None:
     page = report_of(huge_run(tmp_path / "run", text))

@@ -17,9 +17,12 @@ from tests.helpers.report_runs import SECTIONS, hostile_data
 from tests.helpers.small_runs import save_tiny, train
 
 REQUIRED = os.environ.get("LIKELIER_REQUIRE_BROWSER") == "1"
-pytestmark = pytest.mark.skipif(
-    find_browser() is None and not REQUIRED, reason=f"no browser here: none of {', '.join(NAMES)} is installed"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_browser() is None and not REQUIRED, reason=f"no browser here: none of {', '.join(NAMES)} is installed"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

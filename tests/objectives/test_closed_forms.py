@@ -44,6 +44,7 @@ FIRST, SECOND = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.1, 0.5, 2.0])
 def test_dpo_reaches_the_optimum_of_rlhf_and_z_cancels(beta: float) -> None:
     ref, reward = _setting(0)
@@ -64,6 +65,7 @@ def test_dpo_reaches_the_optimum_of_rlhf_and_z_cancels(beta: float) -> None:
     assert float(value) == pytest.approx(float(beta * log_z), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.1, 0.5, 1.0])
 def test_ipo_reaches_its_closed_form(tau: float) -> None:
     ref, reward = _setting(1)
@@ -81,6 +83,7 @@ def test_ipo_reaches_its_closed_form(tau: float) -> None:
     assert abs(_kl(optimum, found)) < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tau", "share"), [(0.1, 0.99331), (0.5, 0.73106), (1.0, 0.62246), (10.0, 0.51250)])
 def test_ipo_stops_where_dpo_runs_to_the_edge(tau: float, share: float) -> None:
     ref = torch.full((2,), math.log(0.5), dtype=torch.double)
@@ -105,6 +108,7 @@ def test_ipo_stops_where_dpo_runs_to_the_edge(tau: float, share: float) -> None:
     assert margins[0] < margins[1] < margins[2]  # deterministic preferences: the margin grows without bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.1, 0.5, 1.0])
 def test_ipo_on_three_ranked_arms(tau: float) -> None:
     ref = torch.full((3,), -math.log(3), dtype=torch.double)
@@ -137,6 +141,7 @@ def test_dpo_leaves_mass_on_answers_nobody_compared() -> None:
     assert loss((0.1, 1e-12)) <= loss((1 - 1e-12, 1e-12)) + 1e-6
 
 
+@pytest.mark.slow
 def test_simpo_without_margin_forgets_the_reference_on_ties() -> None:
     ref = torch.tensor([0.7, 0.2, 0.1], dtype=torch.double).log()
     first, second = torch.tensor([0, 1, 0, 2, 1, 2]), torch.tensor([1, 0, 2, 0, 2, 1])

@@ -14,6 +14,8 @@ from likelier.data.records import Labelled, Message, Pair
 from likelier.objectives import Objective
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH, RATE = 5, 4, 2e-3
 
 COMPARED: dict[str, tuple[Objective, dict[str, object]]] = {

@@ -89,6 +89,7 @@ def test_their_number_lies_between_the_bounds(groups: list[Group], budget: int) 
     assert all(parts)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(groups=steps(), budget=BUDGETS, ranks=RANKS)
 def test_their_number_is_a_multiple_of_the_ranks(groups: list[Group], budget: int, ranks: int) -> None:

@@ -43,6 +43,7 @@ def _trained_adapter() -> Policy:
 # --- what the reference is ---
 
 
+@pytest.mark.slow
 def test_the_card_says_the_reference_in_words(tmp_path: Path) -> None:
     for name, policy, words in (
         ("full", tiny_policy(), "the policy itself as it was loaded, scored before the first step"),
@@ -75,6 +76,7 @@ def test_a_fresh_adapter_has_no_effect_and_a_trained_one_has() -> None:
     assert adapter_has_effect(_trained_adapter().model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["stored", "live"])
 def test_going_on_from_an_adapter_keeps_that_adapter_as_reference(tmp_path: Path, mode: str) -> None:
     """The trap: switching the adapter off would also switch off what was trained before."""
@@ -87,6 +89,7 @@ def test_going_on_from_an_adapter_keeps_that_adapter_as_reference(tmp_path: Path
     assert "adapter_model.safetensors" in saved and "reference" not in saved
 
 
+@pytest.mark.slow
 def test_base_as_reference_of_a_trained_adapter_is_not_claimed_to_be_the_policy(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", _trained_adapter(), reference="base")
     trainer.train()
@@ -95,6 +98,7 @@ def test_base_as_reference_of_a_trained_adapter_is_not_claimed_to_be_the_policy(
     assert abs(trainer.folder.read_metrics()[0]["rewards/chosen"]) > 1e-3
 
 
+@pytest.mark.slow
 def test_another_model_as_reference_is_released_after_scoring(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", reference=replace(tiny_policy(seed=5), name="elsewhere"))
     trainer.train()
@@ -109,6 +113,7 @@ def test_base_without_an_adapter_is_refused() -> None:
         base_reference(tiny_model(), precision="float64")
 
 
+@pytest.mark.slow
 def test_a_method_without_reference_loads_none_and_refuses_one(tmp_path: Path) -> None:
     trainer = PreferenceTrainer(tiny_policy(), SimPO(), chat_pairs(8), output_dir=tmp_path / "a", max_steps=1, warmup=0)
     trainer.train()
@@ -159,6 +164,7 @@ def test_the_adapter_trap_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
         trainer.train()
 
 
+@pytest.mark.slow
 def test_edited_store_is_stopped(tmp_path: Path) -> None:
     _trainer(tmp_path / "first").train()
     store = tmp_path / "cache" / "reference"
@@ -177,6 +183,7 @@ def test_edited_store_is_stopped(tmp_path: Path) -> None:
         trainer.train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [DPO(), IPO(tau=0.1), KTO()], ids=lambda objective: objective.method)
 def test_the_first_logged_step_has_the_known_loss(tmp_path: Path, objective: object) -> None:
     data = labelled_rows(16) if objective.method == "kto" else chat_pairs(16)  # type: ignore[attr-defined]
@@ -208,6 +215,7 @@ def _with_given(trainer: PreferenceTrainer, shift: float) -> list:
     ]
 
 
+@pytest.mark.slow
 def test_given_reference_scores_are_checked_on_a_sample(tmp_path: Path) -> None:
     first = _trainer(tmp_path / "a")
     given = _with_given(first, 0.0)
@@ -274,6 +282,7 @@ def _write(folder: Path, salt: int) -> None:
     store.flush()
 
 
+@pytest.mark.slow
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write, args=(tmp_path, salt)) for salt in (1, 2)]
@@ -287,6 +296,7 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
         assert found.all() and (values == -salt).all()
 
 
+@pytest.mark.slow
 def test_a_changed_row_is_scored_anew_and_no_other(tmp_path: Path) -> None:
     _trainer(tmp_path / "first").train()
     changed = chat_pairs(16)
@@ -296,6 +306,7 @@ def test_a_changed_row_is_scored_anew_and_no_other(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "second").read_card()["reference"]["scores"] == "1 computed, 31 found in the store"
 
 
+@pytest.mark.slow
 def test_the_store_serves_a_loaded_model_too(tmp_path: Path) -> None:
     """Saved and loaded again, the same weights are the same reference."""
     policy = tiny_policy(dtype=torch.float32)
@@ -339,6 +350,7 @@ def test_what_is_not_flushed_is_not_found_yet(tmp_path: Path) -> None:
     assert store.find(_keys(1))[1].all()
 
 
+@pytest.mark.slow
 def test_a_million_rows_are_found(tmp_path: Path) -> None:
     """Written as one segment by hand, so that the test takes seconds."""
     keys = np.frombuffer(np.random.default_rng(0).bytes(16_000_000), dtype="S16")
@@ -365,6 +377,7 @@ def test_given_scores_of_held_out_rows_are_checked_too(tmp_path: Path) -> None:
         trainer.train()
 
 
+@pytest.mark.slow
 def test_given_scores_of_a_cut_row_are_not_believed(tmp_path: Path) -> None:
     first = _trainer(tmp_path / "a")
     trainer = PreferenceTrainer(
@@ -390,6 +403,7 @@ def test_a_reference_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
         _trainer(tmp_path / "run", reference=other).train()
 
 
+@pytest.mark.slow
 def test_a_second_train_is_refused(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run")
     trainer.train()
@@ -414,6 +428,7 @@ def test_a_score_that_is_not_finite_is_never_stored(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").rglob("*.scores"))
 
 
+@pytest.mark.slow
 def test_rows_that_no_step_reaches_are_not_scored(tmp_path: Path) -> None:
     """And the steps that are made are those of a long run: a limit on steps changes no order."""
 

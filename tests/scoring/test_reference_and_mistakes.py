@@ -76,6 +76,7 @@ def damaged(groups: Sequence[Group], at: int, value: float) -> list[Group]:
 # --- the proof -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [nan, inf, -inf, 1e-3, -1e-3])
 @pytest.mark.parametrize("budget", [80, 100_000])
 def test_one_damaged_score_fails_every_check_wherever_it_lies(

@@ -51,6 +51,7 @@ def _with_prompt_of(pair: Any, other: Any) -> Any:
     return type(pair)(pair.prompt, other.chosen, other.rejected, other.source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_policy, lora_policy])
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.method)
 def test_both_scorers_train_to_the_same_weights(tmp_path: Path, objective: Objective, make: Any) -> None:
@@ -71,6 +72,7 @@ def test_both_scorers_train_to_the_same_weights(tmp_path: Path, objective: Objec
         assert numbers(mine) == pytest.approx(numbers(theirs), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_card_names_the_scorer_and_the_reason(tmp_path: Path) -> None:
     card = trained(tmp_path / "auto", DPO(), tiny_policy())
     assert card["scorer"]["name"] == "shared-prefix"
@@ -85,6 +87,7 @@ def _state_policy() -> Policy:
     return Policy(model, tiny_tokenizer(), "tiny", "a tiny random LFM2")
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_share_trains_plainly_and_the_card_says_why(tmp_path: Path) -> None:
     card = trained(tmp_path / "run", DPO(), _state_policy(), token_budget=PLAIN_BUDGET)
     assert card["status"] == "done" and card["scorer"]["name"] == "plain"
@@ -100,6 +103,7 @@ def test_asking_that_model_for_it_ends_before_anything_is_written(tmp_path: Path
 # --- stored scores ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scorer", ["plain", "shared-prefix"])
 def test_a_second_run_asks_the_reference_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scorer: str) -> None:
     calls: list[bool] = []
@@ -125,6 +129,7 @@ def _counted(way: Any, calls: list[bool]) -> Any:
     return counted
 
 
+@pytest.mark.slow
 def test_scores_of_the_other_scorer_are_not_taken(tmp_path: Path) -> None:
     first = trained(tmp_path / "first", DPO(), tiny_policy(), scorer="plain", token_budget=PLAIN_BUDGET)["reference"]
     other = trained(tmp_path / "other", DPO(), tiny_policy(), scorer="shared-prefix")["reference"]
@@ -145,6 +150,7 @@ def test_precision_and_scorer_change_the_identity_but_not_the_weights() -> None:
     assert known("float64", "plain", seed=1)["weights"] != plain["weights"]
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_another_scorer(tmp_path: Path) -> None:
     trained(tmp_path / "run", DPO(), tiny_policy(), save_steps=1)
     with pytest.raises(RunFolderError, match="scorer: was 'shared-prefix-1', is 'plain-2'"):
@@ -179,6 +185,7 @@ def run_and_score(folder: Path, files: dict[str, str], *more: str) -> list[dict[
     return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_with_either_scorer_is_scored_against_its_own_reference(
     tmp_path: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +204,7 @@ def test_a_run_with_either_scorer_is_scored_against_its_own_reference(
     assert any(abs(row["margin"]) > 1e-3 for row in found["plain"])
 
 
+@pytest.mark.slow
 def test_an_adapter_trained_plainly_is_scored_against_its_base(tmp_path: Path, files: dict[str, str]) -> None:
     rows = run_and_score(tmp_path / "run", files, "--scorer", "plain", "--lora-r", "4")
     assert len(rows) == 12 and any(abs(row["margin"]) > 1e-4 for row in rows)

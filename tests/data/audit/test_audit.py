@@ -32,6 +32,7 @@ def audit_file(path: Path) -> Audit:
 # --- whole sets ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_seeded_defect_is_counted(tmp_path: Path) -> None:
     rows, expected, held_out = seeded_rows(5000 - 20)
     rows += long_rows(apart=8, early=12)
@@ -49,6 +50,7 @@ def test_every_seeded_defect_is_counted(tmp_path: Path) -> None:
     assert audit.severity == "error" and "eval-overlap" in audit.verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_clean_set_gives_no_finding(tmp_path: Path, seed: int) -> None:
     audit = audit_file(write(tmp_path / "clean.jsonl", clean_rows(5000, seed)))

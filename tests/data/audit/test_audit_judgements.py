@@ -209,6 +209,7 @@ def test_the_first_word_is_a_rule_where_all_answers_begin_with_known_words() -> 
     assert audit_records(rows).statistics["surface_rule"]["first_word"]["value"] == pytest.approx(right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False])
 def test_the_words_are_weighed_as_a_full_optimizer_would(paired: bool) -> None:
     rng = np.random.default_rng(0)
