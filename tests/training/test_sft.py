@@ -49,7 +49,7 @@ def test_nll_weight_adds_the_chosen_answers_nll_to_every_paired_method(method: s
     objective = METHODS[method]().resolved(8.0)
     with torch.no_grad():
         _, scored = _scored(list(chat_pairs(4)), tiny_policy())
-    scored = replace(scored, ref_logps=scored.logps + torch.randn_like(scored.logps))
+    scored = scored.with_items(ref_logps=scored.logps + torch.randn_like(scored.logps))
     chosen = scored.items.pairs[:, 0]
     expected = objective.losses(scored) - 0.7 * scored.logps[chosen] / scored.lengths[chosen]
     found = replace(objective, nll_weight=0.7)  # type: ignore[call-arg]
@@ -62,7 +62,7 @@ def test_nll_weight_adds_the_chosen_answers_nll_to_every_paired_method(method: s
 def test_dpop_without_a_penalty_is_dpo_and_with_one_never_smaller() -> None:
     with torch.no_grad():
         _, scored = _scored(list(chat_pairs(6)), tiny_policy())
-    scored = replace(scored, ref_logps=scored.logps + torch.randn_like(scored.logps))
+    scored = scored.with_items(ref_logps=scored.logps + torch.randn_like(scored.logps))
     plain, free, bound = (one.losses(scored) for one in (DPO(), DPOP(penalty=0.0), DPOP(penalty=5.0)))
     falls = scored.logratios[scored.items.pairs[:, 0]] < 0
     assert torch.equal(plain, free)
@@ -71,6 +71,7 @@ def test_dpop_without_a_penalty_is_dpo_and_with_one_never_smaller() -> None:
         DPOP(penalty=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [SFT(), DPOP(), DPO(nll_weight=1.0), SimPO(nll_weight=1.0)])
 def test_runs_raise_the_chosen_answer(tmp_path: Path, objective: Any) -> None:
     trainer = PreferenceTrainer(
@@ -94,6 +95,7 @@ def test_runs_raise_the_chosen_answer(tmp_path: Path, objective: Any) -> None:
         assert start["eval_loss"] == pytest.approx(math.log(2))
 
 
+@pytest.mark.slow
 def test_a_step_of_several_micro_batches_is_the_same_step(tmp_path: Path) -> None:
     losses = []
     for name, budget in (("one", 100_000), ("many", 16)):
