@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.helpers.tiers import GUARD
+
 if TYPE_CHECKING:
     from tests.helpers.small_runs import SmallRuns
 
@@ -36,6 +38,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         given = getattr(getattr(item, "callspec", None), "params", {})  # arguments by parametrize are no fixtures
         if _TRAINING_FIXTURES & (set(getattr(item, "fixturenames", ())) - given.keys()):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test without the marker `slow` is held to the fast tier, its fixtures too."""
+    GUARD.test = None if item.get_closest_marker("slow") else item.name
+    try:
+        return (yield)
+    finally:
+        GUARD.test = None
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -118,6 +118,7 @@ SETS: dict[str, tuple[list[list[dict[str, Any]]], dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", SETS)
 def test_a_set_for_every_row_gives_a_run_file_that_parses(row: str, model: Path, tmp_path: Path) -> None:
     sets, more, methods = SETS[row]
@@ -132,6 +133,7 @@ def test_a_set_for_every_row_gives_a_run_file_that_parses(row: str, model: Path,
     assert bool(found.online_needs) == (row == "ceiling")
 
 
+@pytest.mark.slow
 def test_the_estimated_flip_rate_goes_into_the_run(model: Path, tmp_path: Path) -> None:
     found = advise(model, tmp_path, contradictory_rows(800, 0.2))
     rate = found.options["flip_probability"]
@@ -156,6 +158,7 @@ def test_majorities_are_wrong_less_often_than_votes() -> None:
     assert flip_rate_of(noise)[0] == pytest.approx(0.05)
 
 
+@pytest.mark.slow
 def test_doubt_is_not_hidden(model: Path, tmp_path: Path) -> None:
     few = advise(model, tmp_path, pair_rows(120))
     assert any("no primary source" in doubt for doubt in few.doubts)
@@ -165,6 +168,7 @@ def test_doubt_is_not_hidden(model: Path, tmp_path: Path) -> None:
     assert any("no paper with numbers" in doubt for doubt in both.doubts)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_said(model: Path, tmp_path: Path) -> None:
     path = str(write_rows(tmp_path / "pairs.jsonl", pair_rows(60)))
     found = recommend(gather([path]), str(model), memory=10**6, device="cpu")
@@ -185,6 +189,7 @@ def test_simpo_takes_its_authors_settings_for_the_model() -> None:
     assert "nothing is published for qwen3" in unknown[0].source and unknown[-1].value == pytest.approx(1.2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default::likelier.utils.errors.LikelierWarning")
 @pytest.mark.parametrize("kinds", ["pairs", "both"])
 def test_the_written_run_trains_as_it_stands(
@@ -211,6 +216,7 @@ def test_every_goal_can_be_asked_for() -> None:
     assert next(one.choices for one in parser._actions if one.dest == "goal") == list(get_args(Goal))
 
 
+@pytest.mark.slow
 def test_json_has_stable_names(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_rows(tmp_path / "pairs.jsonl", pair_rows(60))
     asked = [str(path), "--model", str(model), "--memory", "24GB", "--device", "cpu", "--format", "json"]

@@ -56,6 +56,7 @@ def in_bfloat16() -> Policy:
     return Policy(model, tiny_tokenizer(), "tiny", "a tiny random Llama")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "options"),
     [
@@ -112,6 +113,7 @@ def besides(plan: MemoryPlan) -> int:
     return max(sum(plan.parts.values()) + blocks, plan.scoring, plan.evaluating)
 
 
+@pytest.mark.slow
 def test_evaluating_holds_no_gradients_but_a_reference_again() -> None:
     config = tiny_model(dtype=torch.float32).config
 
@@ -263,6 +265,7 @@ def test_a_budget_is_what_the_steps_will_take_up(tmp_path: Path, more: dict[str,
     assert (labels.items, labels.unit, labels.answers, labels.steps) == (items, "rows", items, label_steps)
 
 
+@pytest.mark.slow
 def test_a_budget_is_what_a_real_run_takes_up(tmp_path: Path) -> None:
     """Steps of whole prompts and half an epoch, where it is not the number of rows over the batch size."""
     rows = pair_rows(8)

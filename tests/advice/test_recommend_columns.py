@@ -10,6 +10,8 @@ from likelier.cli.main import main
 from tests.helpers.small_runs import write_rows
 from tests.helpers.support import tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("row", "flags"),

@@ -17,6 +17,8 @@ from tests.helpers.bad_structures import STRUCTURES
 from tests.helpers.fuzzing import command, files_below
 from tests.helpers.small_runs import pair_rows, save_tiny, train, write_rows
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "bad_inputs.md"
 HEAD = """# What is said of bad input
 

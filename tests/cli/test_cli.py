@@ -111,6 +111,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 # --- train ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_train_by_flags_and_by_yaml_is_the_same_run(run: Run, tmp_path: Path, model: Path, pairs: Path) -> None:
     flags = ["--eval-fraction", "0.25", "--beta", "0.3", *STEPS]
     by_flags = run("train", "--model", model, "--data", pairs, "--output", tmp_path / "flags", *flags)
@@ -125,6 +126,7 @@ def test_train_by_flags_and_by_yaml_is_the_same_run(run: Run, tmp_path: Path, mo
     assert "step-0 check" in by_flags.err and "done: 2 steps" in by_flags.err
 
 
+@pytest.mark.slow
 def test_train_leaves_a_model_a_card_metrics_and_an_account(trained: dict[str, Path], model: Path) -> None:
     card = json.loads((trained["whole"] / "run.json").read_text(encoding="utf-8"))
     assert (card["status"], card["steps"], card["hyperparameters"]["beta"]) == ("done", 2, 0.3)
@@ -136,6 +138,7 @@ def test_train_leaves_a_model_a_card_metrics_and_an_account(trained: dict[str, P
     assert (trained["adapter"] / "adapter_config.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ipo", "simpo", "kto"])
 def test_every_kind_of_method_trains(run: Run, tmp_path: Path, model: Path, pairs: Path, method: str) -> None:
     rows = [
@@ -150,6 +153,7 @@ def test_every_kind_of_method_trains(run: Run, tmp_path: Path, model: Path, pair
     assert card["method"] == method and "eval_rewards/accuracies" in card["evaluation_end"]
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_used_are_said_and_written_down(run: Run, tmp_path: Path, model: Path) -> None:
     rows = pair_rows(6)
     rows[3]["chosen"] = rows[3]["rejected"]
@@ -185,6 +189,7 @@ def assert_adds_up(row: dict[str, Any], beta: float) -> None:
     assert row["correct"] == (row["margin"] > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "beta"), [("whole", 0.3), ("adapter", 0.1)])
 def test_score_on_a_run_folder_takes_its_own_beta_and_reference(
     run: Run, tmp_path: Path, trained: dict[str, Path], model: Path, pairs: Path, name: str, beta: float
@@ -197,6 +202,7 @@ def test_score_on_a_run_folder_takes_its_own_beta_and_reference(
     assert str(model) in outcome.err and "reward accuracy" in outcome.out and "12 rows written" in outcome.out
 
 
+@pytest.mark.slow
 def test_scores_are_the_models_own_log_probabilities(
     run: Run, tmp_path: Path, trained: dict[str, Path], model: Path, pairs: Path
 ) -> None:
@@ -210,6 +216,7 @@ def test_scores_are_the_models_own_log_probabilities(
         assert row[side]["length"] == len(group.answers[number])
 
 
+@pytest.mark.slow
 def test_the_tokens_of_an_answer_spell_it_out(run: Run, tmp_path: Path, trained: dict[str, Path], pairs: Path) -> None:
     row = scored(run, trained["whole"], pairs, tmp_path / "scores.jsonl", "--per-token")[0][0]
     pair = chat_pairs(1)[0]
@@ -218,6 +225,7 @@ def test_the_tokens_of_an_answer_spell_it_out(run: Run, tmp_path: Path, trained:
     assert text == pair.chosen[0].content + "<|im_end|>\n"
 
 
+@pytest.mark.slow
 def test_an_adapter_folder_is_scored_against_its_base(
     run: Run, tmp_path: Path, trained: dict[str, Path], model: Path, pairs: Path
 ) -> None:
@@ -234,12 +242,14 @@ def test_an_adapter_folder_is_scored_against_its_base(
         assert row["margin"] == pytest.approx(third["margin"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_given_beta_scales_the_rewards(run: Run, tmp_path: Path, trained: dict[str, Path], pairs: Path) -> None:
     rows = scored(run, trained["whole"], pairs, tmp_path / "scores.jsonl", "--beta", "2", "--per-token")[0]
     for row in rows:
         assert_adds_up(row, 2.0)
 
 
+@pytest.mark.slow
 def test_labelled_answers_are_scored_too(run: Run, tmp_path: Path, trained: dict[str, Path]) -> None:
     rows = [
         {"prompt": as_json(row.prompt), "completion": as_json(row.answer), "label": row.desirable}
@@ -344,6 +354,7 @@ def test_conversations_need_a_chat_template(
     assert message.startswith(f"{pairs}:1: the row is a conversation") and "has no chat template" in message
 
 
+@pytest.mark.slow
 def test_an_adapter_that_names_no_known_base_is_refused(
     refused: Callable[..., str], tmp_path: Path, trained: dict[str, Path], pairs: Path
 ) -> None:
@@ -393,6 +404,7 @@ def test_an_option_that_cannot_be_is_refused(
     assert expected in refused("train", *given, *words)
 
 
+@pytest.mark.slow
 def test_an_output_that_cannot_be_written_is_refused(
     refused: Callable[..., str], tmp_path: Path, model: Path, pairs: Path, trained: dict[str, Path]
 ) -> None:
@@ -412,6 +424,7 @@ def test_a_reference_store_that_cannot_be_written_is_refused(
     assert str(tmp_path / "file") in refused("train", *words, *STEPS)
 
 
+@pytest.mark.slow
 def test_score_never_overwrites_its_data(
     refused: Callable[..., str], tmp_path: Path, trained: dict[str, Path], pairs: Path
 ) -> None:
@@ -421,6 +434,7 @@ def test_score_never_overwrites_its_data(
     assert data.read_bytes() == pairs.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_a_run_is_refused(
     refused: Callable[..., str], model: Path, pairs: Path, trained: dict[str, Path]
 ) -> None:
@@ -430,6 +444,7 @@ def test_a_folder_that_holds_a_run_is_refused(
     assert (trained["whole"] / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_resume_needs_a_checkpoint(
     refused: Callable[..., str], tmp_path: Path, model: Path, pairs: Path, trained: dict[str, Path]
 ) -> None:
@@ -524,6 +539,7 @@ def test_the_top_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None
     assert help_of(capsys, "--version") == f"likelier {__version__}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [[], ["--help"], ["score", "--help"], ["recommend", "--help"], ["demo", "--help"], ["--version"]]
 )
@@ -550,6 +566,7 @@ def test_every_public_name_can_be_imported() -> None:
         likelier.nonsense  # noqa: B018
 
 
+@pytest.mark.slow
 def test_score_refuses_a_reference_that_was_replaced(
     refused: Callable[..., str], tmp_path: Path, model: Path, pairs: Path
 ) -> None:
@@ -563,6 +580,7 @@ def test_score_refuses_a_reference_that_was_replaced(
     assert "is not the reference that" in message and "--reference" in message
 
 
+@pytest.mark.slow
 def test_a_flag_wins_over_its_rival_in_the_file(tmp_path: Path, model: Path, pairs: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(f"model: {model}\ndata: {pairs}\noutput: {tmp_path / 'run'}\nepochs: 3\nbatch_size: 4\n")

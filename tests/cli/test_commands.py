@@ -16,5 +16,6 @@ def test_a_command_is_a_module_of_its_name(command: str) -> None:
     assert list(inspect.signature(module.run).parameters) == ["flags"]
 
 
+@pytest.mark.slow
 def test_flags_are_made_and_read_by_commands_only() -> None:
     assert {room_of(name) for name in modules() if "argparse" in imports(name, False)} == {"cli"}

@@ -22,6 +22,7 @@ def model(tmp_path: Path) -> str:
     return str(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_the_demo_shows_accuracy_and_answers_before_and_after(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture
 ) -> None:

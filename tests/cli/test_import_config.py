@@ -304,6 +304,7 @@ _KEYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
@@ -512,6 +513,7 @@ def _imported_and_trained(tmp_path: Path, name: str, changes: dict[str, Any]) ->
     return json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_an_imported_trl_file_trains(tmp_path: Path, model: str) -> None:
     names = ("prompt", "chosen", "rejected")
     rows = [{name: _messages(getattr(pair, name)) for name in names} for pair in chat_pairs(12)]
@@ -522,6 +524,7 @@ def test_an_imported_trl_file_trains(tmp_path: Path, model: str) -> None:
     assert card["hyperparameters"]["gamma_beta_ratio"] == 0.5 and card["hyperparameters"]["nll_weight"] == 0.2
 
 
+@pytest.mark.slow
 def test_an_imported_axolotl_file_trains(tmp_path: Path, model: str) -> None:
     rows = [
         {"prompt": _messages(row.prompt), "completion": _messages(row.answer), "label": row.desirable}
@@ -535,6 +538,7 @@ def test_an_imported_axolotl_file_trains(tmp_path: Path, model: str) -> None:
     assert card["hyperparameters"] == {"beta": 0.5, "desirable_weight": 0.2, "undesirable_weight": 1.0}
 
 
+@pytest.mark.slow
 def test_an_imported_llama_factory_file_trains(tmp_path: Path, model: str) -> None:
     rows = [
         {

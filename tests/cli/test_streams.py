@@ -45,6 +45,7 @@ def shell(words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", line], env={**env, "PROGRAM": SAYS}, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -67,6 +68,7 @@ def test_closed_and_full_streams(words: str, code: int) -> None:
         assert found.stderr.count("error:") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
 def test_a_stream_of_another_encoding_gets_json_that_reads_as_the_same(encoding: str) -> None:
     line = f'{sys.executable} -c "$PROGRAM"'
@@ -76,6 +78,7 @@ def test_a_stream_of_another_encoding_gets_json_that_reads_as_the_same(encoding:
     assert json.loads(found.stdout.decode(encoding)) == {"name": "caf\u00e9 \U0001f600 \udcff"}
 
 
+@pytest.mark.slow
 def test_a_closed_stream_gives_its_number_to_no_file(tmp_path: Path) -> None:
     program = (
         "from likelier.cli.streams import prepare_streams; prepare_streams(); import os\n"
@@ -256,6 +259,7 @@ def test_a_traceback_that_is_kept_holds_no_secret(
     assert "abcdefgh" not in capsys.readouterr().err + next(tmp_path.iterdir()).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0.05, 0.4, 1.0])
 def test_an_interruption_while_things_are_imported_is_one_line(after: float, tmp_path: Path) -> None:
     words = ["train", "--model", "absent", "--data", "absent.jsonl", "--output", "out"]

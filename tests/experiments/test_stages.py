@@ -57,6 +57,7 @@ def weights_hash(model: str, *, adapter: bool) -> str:
     return identities(policy.model, adapter=adapter, precision=policy.precision)["weights"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "adapter"])
 def test_each_stage_goes_on_from_the_one_before(given: dict[str, str], tmp_path: Path, lora: bool) -> None:
     file = tmp_path / "stages.yaml"
@@ -103,6 +104,7 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_run_cut_in_its_second_stage_goes_on_there(
     given: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +130,7 @@ def test_a_run_cut_in_its_second_stage_goes_on_there(
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_a_stage_cut_before_its_first_checkpoint_begins_again(given: dict[str, str], tmp_path: Path) -> None:
     options = values(given, tmp_path / "run")
     options.pop("save_steps")
@@ -140,6 +143,7 @@ def test_a_stage_cut_before_its_first_checkpoint_begins_again(given: dict[str, s
     assert RunFolder(tmp_path / "run").is_finished()
 
 
+@pytest.mark.slow
 def test_resume_refuses_other_options_for_what_is_done(given: dict[str, str], tmp_path: Path) -> None:
     options = values(given, tmp_path / "run")
     train_stages(parse_stages({**options, "stages": options["stages"][:2]}))

@@ -324,6 +324,7 @@ def swept(given: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
         yield root / "out", count.records
 
 
+@pytest.mark.slow
 def test_all_runs_are_held_to_the_same_rows(swept: tuple[Path, int]) -> None:
     root, _ = swept
     content = json.loads((root / "sweep.json").read_text(encoding="utf-8"))
@@ -337,6 +338,7 @@ def test_all_runs_are_held_to_the_same_rows(swept: tuple[Path, int]) -> None:
     assert (finding["name"], finding["count"]) == ("held-out-prompt", 6)
 
 
+@pytest.mark.slow
 def test_a_runs_held_out_rows_are_found_again_whatever_its_seed(swept: tuple[Path, int]) -> None:
     root, _ = swept
     for run in json.loads((root / "sweep.json").read_text(encoding="utf-8"))["runs"]:
@@ -347,6 +349,7 @@ def test_a_runs_held_out_rows_are_found_again_whatever_its_seed(swept: tuple[Pat
         assert held_out == (set() if own else set(sources(root / run["folder"])))
 
 
+@pytest.mark.slow
 def test_rows_are_tokenized_once_and_the_reference_is_asked_once(swept: tuple[Path, int]) -> None:
     root, records = swept
     assert records == 18 + 6 + 20  # pairs, held-out pairs, thumbs that are no pair's chosen answer
@@ -357,6 +360,7 @@ def test_rows_are_tokenized_once_and_the_reference_is_asked_once(swept: tuple[Pa
     assert int(card.split("computed, ")[1].split()[0]) == 18 + 12  # of its thumbs, and of both held-out answers
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_is_the_run_alone(swept: tuple[Path, int], given: dict[str, str], tmp_path: Path) -> None:
     root, _ = swept
     config = tmp_path / "run.yaml"
@@ -385,6 +389,7 @@ def cut_at(patch: pytest.MonkeyPatch, step: int, beta: float) -> None:
     patch.setattr(PreferenceTrainer, "_save_checkpoint", save)
 
 
+@pytest.mark.slow
 def test_a_cut_sweep_goes_on_from_the_checkpoint(
     swept: tuple[Path, int], given: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -409,6 +414,7 @@ def test_a_cut_sweep_goes_on_from_the_checkpoint(
         torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "more", "message"),
     [
@@ -425,6 +431,7 @@ def test_another_plan_does_not_go_on(
         run_sweep(plan(given, *(words or own), output=swept[0], resume=True, **more))
 
 
+@pytest.mark.slow
 def test_other_rows_in_the_same_file_are_another_sweep(given: dict[str, str], tmp_path: Path) -> None:
     """As many rows as before, and of the same prompts: what the answers say is looked at, and in their order."""
     data, rows = tmp_path / "pairs.jsonl", pair_rows(16)
@@ -460,6 +467,7 @@ def test_folders_that_cannot_be_used_are_named(given: dict[str, str], tmp_path: 
         run_sweep(plan(given, output=tmp_path / "torn", resume=True))
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_end_the_sweep(
     given: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -475,6 +483,7 @@ def test_a_run_that_fails_does_not_end_the_sweep(
     assert (out / "sweep.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_fault_of_a_run_s_own_does_not_end_the_sweep_either(
     given: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -493,6 +502,7 @@ def test_a_fault_of_a_run_s_own_does_not_end_the_sweep_either(
     assert held_out == set(sources(tmp_path / "out" / done["folder"]))
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run_tells_how_to_make_it_again_on_the_same_rows(
     swept: tuple[Path, int], given: dict[str, str], tmp_path: Path
 ) -> None:
@@ -522,6 +532,7 @@ def test_the_report_of_a_run_tells_how_to_make_it_again_on_the_same_rows(
 # --- the whole, on the built-in pairs ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_of_four_methods_survives_a_kill_and_ends_with_the_frontier(
     given: dict[str, str], tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,6 +107,7 @@ rows_of_a_layout = st.sampled_from(ROWS)
 kinds = st.sampled_from(KINDS)
 
 
+@pytest.mark.slow
 @cases(100, 4000)
 @given(rows=rows_of_a_layout.flatmap(harmed_json), kind=kinds)
 def test_wrong_values_in_every_column_of_every_layout(rows: Any, kind: str) -> None:
@@ -172,6 +174,7 @@ def test_any_data_sets(entries: list[Any]) -> None:
     only_our_errors(lambda: parse({"model": "demo", "output": "x", "data": entries}))
 
 
+@pytest.mark.slow
 @cases(25, 500)
 @given(data=st.data())
 def test_commands_that_read_data_leave_nothing_behind(data: st.DataObject) -> None:
@@ -260,6 +263,7 @@ TOOLS = {"trl": "trl", "axolotl": "axolotl", "llamafactory": "llama-factory"}
 CONFIGS = [path for tool in TOOLS for path in sorted((Path(__file__).parents[1] / "configs" / tool).glob("*.y*ml"))]
 
 
+@pytest.mark.slow
 @cases(30, 1500)
 @given(data=st.data())
 def test_run_files_of_other_tools(data: st.DataObject) -> None:

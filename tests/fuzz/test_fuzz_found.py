@@ -151,6 +151,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 MISFITS = ["a: !!int", "a: !!float", "a: !!bool x", "a: !!timestamp x", "a: 2001-99-99"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [*MISFITS, "[" * 1500, "a: &a [*a]", BOMB, "? [a]\n: b"])
 def test_yaml_that_python_cannot_hold_is_a_mistake_in_the_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "run.yaml"

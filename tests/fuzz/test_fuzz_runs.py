@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from tests.helpers.fuzzing import as_json, cases, files_below, harmed, harmed_json, must_end_well, workplace
 from tests.helpers.small_runs import pair_rows, save_tiny, train, write_rows
 
+pytestmark = pytest.mark.slow
+
 READERS = (
     ["diagnose", "RUN"],
     ["diagnose", "RUN", "--json"],

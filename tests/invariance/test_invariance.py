@@ -16,6 +16,8 @@ from likelier.runs.folder import RunFolder
 from likelier.scoring.engine import micro_batches
 from tests.helpers.support import chat_pairs, labelled_rows, logged, lora_policy, tiny_policy
 
+pytestmark = pytest.mark.slow
+
 PAIRED: list[Objective] = [
     DPO(),
     DPO(label_smoothing=0.1),

@@ -63,6 +63,7 @@ def test_biases_that_are_put_back_are_no_reason_for_peft_to_warn() -> None:
             pass
 
 
+@pytest.mark.slow
 def test_a_copy_is_what_was_trained_at_that_time_and_takes_nothing_else() -> None:
     model: Any = lora_policy(dtype=torch.float32).model
     weight_of(model, "lora_B").data.fill_(0.1)
@@ -75,6 +76,7 @@ def test_a_copy_is_what_was_trained_at_that_time_and_takes_nothing_else() -> Non
         assert torch.equal(logits(model, some_ids()), moved) and not torch.equal(moved, before)
 
 
+@pytest.mark.slow
 def test_tokens_that_the_base_lacks_are_told_from_the_first_on_and_only_while_it_is_asked(tmp_path: Path) -> None:
     write_adapter(write_base(tmp_path / "base"), tmp_path / "adapter", grown=True, save_embedding_layers=True)
     model: Any = load_policy(tmp_path / "adapter").model

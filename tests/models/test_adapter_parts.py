@@ -46,6 +46,7 @@ def _attached(model: Any) -> Any:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_of_any_kind_is_told_from_its_base(
@@ -174,6 +175,7 @@ def test_an_effect_beside_the_matrices_is_seen(part: str) -> None:
     assert adapter_has_effect(model)
 
 
+@pytest.mark.slow
 def test_the_base_of_an_adapter_made_in_python_keeps_the_biases_that_it_began_with() -> None:
     plain = _attached(tiny_model(0, torch.float32, attention_bias=True))
     model = _attached(get_peft_model(tiny_model(0, torch.float32, attention_bias=True), LoraConfig(**LORA, bias="all")))
@@ -197,6 +199,7 @@ def test_dropout_is_the_adapters_own_and_not_the_models() -> None:
     assert {rate for name, rate in rates.items() if "_proj.lora_dropout" not in name} == {0.0} and len(rates) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "saved norm", "all biases", "token rows"])
 def test_all_that_is_trained_stays_in_float32(bases: dict[bool, Path], tmp_path: Path, kind: str) -> None:
     write_adapter(bases[True], tmp_path / "adapter", **KINDS[kind])

@@ -30,7 +30,7 @@ from tests.helpers.adapters_of_peft import (
 )
 from tests.helpers.support import sentence
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")]
 _GROWN = KINDS | {
     "token rows": {"trainable_token_indices": [4, VOCABULARY, VOCABULARY + 1]},
     "new rows alone": {"trainable_token_indices": [VOCABULARY, VOCABULARY + 1], "save_embedding_layers": False},
@@ -50,6 +50,7 @@ def _loaded(folder: Path) -> Policy:
     return policy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", _GROWN)
 def test_a_grown_vocabulary_comes_with_its_rows(bases: dict[bool, Path], tmp_path: Path, kind: str) -> None:
     trained = write_adapter(bases[True], tmp_path / "adapter", grown=True, **_GROWN[kind])
@@ -77,6 +78,7 @@ def test_a_grown_vocabulary_comes_with_its_rows(bases: dict[bool, Path], tmp_pat
     assert torch.equal(logits(_loaded(tmp_path / "again").model, ids_with_new()), moved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "saved embedding and head", "DoRA", "all biases"])
 def test_a_vocabulary_may_be_smaller_than_a_padded_one(tmp_path: Path, kind: str) -> None:
     base = write_base(tmp_path / "base", tie=False, vocabulary=384)
@@ -87,6 +89,7 @@ def test_a_vocabulary_may_be_smaller_than_a_padded_one(tmp_path: Path, kind: str
         assert torch.equal(logits(asked, some_ids()), logits(_loaded(base).model, some_ids()))
 
 
+@pytest.mark.slow
 def test_rows_that_were_written_over_in_a_padded_base_are_kept_by_a_run(tmp_path: Path) -> None:
     """Tokens put into rows that the base had free: peft would not save them again by itself."""
     base = write_base(tmp_path / "base", vocabulary=384)
@@ -128,6 +131,7 @@ def _write_pairs(path: Path, start: str, count: int = 4) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["saved embedding and head", "token rows"])
 def test_a_run_of_such_an_adapter_is_trained_scored_and_inspected(
     bases: dict[bool, Path], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
@@ -157,6 +161,7 @@ def test_a_run_of_such_an_adapter_is_trained_scored_and_inspected(
     assert capsys.readouterr().err.count(f"the base model has no token {VOCABULARY}") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedding", "head"])
 def test_rows_that_do_not_come_are_named(bases: dict[bool, Path], tmp_path: Path, kind: str) -> None:
     """peft saves the rows by itself, but of the layers alone that it targets, and not where it is told not to."""
@@ -167,6 +172,7 @@ def test_rows_that_do_not_come_are_named(bases: dict[bool, Path], tmp_path: Path
     assert "save_embedding_layers=True" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_adapter_of_another_model_is_refused_with_the_whole_reason(bases: dict[bool, Path], tmp_path: Path) -> None:
     write_adapter(bases[True], tmp_path / "adapter")
     file = tmp_path / "adapter" / "adapter_model.safetensors"

@@ -68,6 +68,7 @@ def test_the_language_part_is_scored_as_the_whole_model_does(folders: dict[str, 
     assert all(len(answer.ids) <= 3 for answer in written)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_lies_on_the_language_part_alone(folders: dict[str, Path], kind: str, tmp_path: Path) -> None:
     policy = load_policy(folders[kind], lora=LoraOptions(lora_r=2))
@@ -92,6 +93,7 @@ def test_named_targets_leave_other_parts_alone_too(folders: dict[str, Path]) -> 
     assert len(trained) == 8 and all(".text_model." in name for name in trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gemma3", "llava"])
 def test_full_training_moves_the_language_part_and_saves_a_whole_model(
     folders: dict[str, Path], kind: str, tmp_path: Path
@@ -107,6 +109,7 @@ def test_full_training_moves_the_language_part_and_saves_a_whole_model(
     assert "use_cache" not in (tmp_path / "run" / "config.json").read_text().split('"text_config"')[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gemma3", "qwen2.5-vl", "experts"])
 def test_a_resumed_run_finds_its_weights_under_their_published_names(
     folders: dict[str, Path], kind: str, tmp_path: Path
@@ -130,6 +133,7 @@ def _experts(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plan_counts_what_is_trained(folders: dict[str, Path], kind: str) -> None:
     planner = planner_for(str(folders[kind]), method="dpo", dtype="float32", device="cpu", max_length=64)
@@ -180,6 +184,7 @@ def test_models_that_write_nothing_are_named_for_what_they_are(build: Any, words
         planner_for(str(tmp_path / "model"), method="dpo", device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gemma3", "qwen2.5-vl", "smolvlm"])
 def test_what_makes_input_of_pictures_is_kept_beside_the_weights(
     folders: dict[str, Path], kind: str, tmp_path: Path

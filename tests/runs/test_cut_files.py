@@ -150,6 +150,7 @@ def test_a_reader_that_stays_sees_a_change_of_a_finished_run(run: Path) -> None:
         reader.read()
 
 
+@pytest.mark.slow
 def test_what_goes_on_has_no_record_until_it_ends_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = save_tiny(tmp_path / "model"), write_rows(tmp_path / "pairs.jsonl", pair_rows())
     run = train(model, data, tmp_path / "run", "--save-steps", "1")
@@ -170,6 +171,7 @@ def test_what_goes_on_has_no_record_until_it_ends_again(tmp_path: Path, monkeypa
     read_run(run)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_has_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = save_tiny(tmp_path / "model"), write_rows(tmp_path / "pairs.jsonl", pair_rows())
 

@@ -23,6 +23,7 @@ def test_one_at_a_time_and_readers_see_it(tmp_path: Path) -> None:
     assert not is_held(tmp_path) and second.take()
 
 
+@pytest.mark.slow
 def test_it_dies_with_its_process(tmp_path: Path) -> None:
     code = f"import fcntl, os, time; f = open({str(tmp_path / LOCK)!r}, 'wb'); fcntl.flock(f, 2); print(1, flush=True)"
     child = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(60)"], stdout=subprocess.PIPE)

@@ -103,6 +103,7 @@ def check_imported(text: str) -> None:
     assert options.replace("\n", "").isprintable()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places, HOSTILE, st.booleans())
 def test_an_imported_file_holds_our_keys_only(tmp_path: Path, place: tuple[str, str], text: str, tail: bool) -> None:

@@ -62,6 +62,7 @@ def calls_of(*ends: str) -> Iterator[tuple[str, ast.Call]]:
             yield f"{path.relative_to(SOURCES)}:{call.lineno}", call
 
 
+@pytest.mark.slow
 def test_no_module_that_runs_what_it_reads_is_imported() -> None:
     never = {
         "pickle",
@@ -84,6 +85,7 @@ def test_no_module_that_runs_what_it_reads_is_imported() -> None:
                 assert name.split(".")[0] not in never, f"{path.relative_to(SOURCES)} imports {name}"
 
 
+@pytest.mark.slow
 def test_nothing_opens_a_connection_by_itself() -> None:
     """Ranks are joined by torch (its store, and collectives that pickle nothing); the hub is asked by its client."""
     for path, name, call in calls():

@@ -52,6 +52,7 @@ def test_a_gzip_bomb_is_refused_before_it_fills_the_memory(
         read_rows(bomb)
 
 
+@pytest.mark.slow
 def test_a_workbook_that_is_a_bomb_is_refused(tmp_path: Path, small_limit: None) -> None:
     bomb = tmp_path / "rows.xlsx"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as held:

@@ -130,10 +130,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return Whole(root, done.stdout + done.stderr)
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_of_the_network(whole: Whole) -> None:
     assert (whole.root / "merged" / "model.safetensors").is_file() and "the network was asked" not in whole.said
 
 
+@pytest.mark.slow
 def test_no_written_file_holds_a_secret(whole: Whole) -> None:
     read = 0
     for file in whole.root.rglob("*"):
@@ -145,6 +147,7 @@ def test_no_written_file_holds_a_secret(whole: Whole) -> None:
     assert card["options"]["trainer"]["run_name"] == f"https://{HIDDEN}@host/x?token={HIDDEN}"
 
 
+@pytest.mark.slow
 def test_a_run_with_a_hidden_secret_can_still_go_on(whole: Whole) -> None:
     """What is recorded is compared with what is given, both without secrets."""
     run, card = RunFolder(whole.root / "1"), read_card(whole.root / "1")

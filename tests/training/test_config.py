@@ -142,6 +142,7 @@ def test_a_number_in_yaml_is_a_number_however_it_is_written(tmp_path: Path, text
     assert found == value and isinstance(found, float)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 10**6), st.floats(1e-12, 1e3), st.integers(0, 2**32 - 1))
 def test_numbers_survive_as_values_and_as_text(size: int, rate: float, seed: int) -> None:
     expected = TrainingOptions(batch_size=size, learning_rate=rate, seed=seed)

@@ -69,6 +69,7 @@ def evaluations(folder: RunFolder) -> list[dict[str, Any]]:
 # --- what is written ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_evaluation_at_each_interval_with_its_file(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", eval_steps=1)
     assert [line["step"] for line in evaluations(folder)] == [0, 1, 2, 3]
@@ -83,6 +84,7 @@ def test_an_evaluation_at_each_interval_with_its_file(tmp_path: Path) -> None:
     assert account["eval_steps"] == 1 and set(account["seconds"]) == {"start", "interval", "end"}
 
 
+@pytest.mark.slow
 def test_kl_is_0_at_the_start_and_the_mean_log_ratio_of_drawn_answers_later(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", eval_steps=2)
     kls = {line["step"]: line["eval_kl"] for line in evaluations(folder)}
@@ -94,6 +96,7 @@ def test_kl_is_0_at_the_start_and_the_mean_log_ratio_of_drawn_answers_later(tmp_
     assert end["eval_kl_per_token"] == pytest.approx(sum(ratios) / tokens, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_log_ratios_of_drawn_answers_are_those_of_a_plain_forward_pass(tmp_path: Path) -> None:
     policy = lora_policy(dtype=torch.float32)
     folder = trained(tmp_path / "run", policy=policy, eval_prompts=1)
@@ -108,6 +111,7 @@ def test_log_ratios_of_drawn_answers_are_those_of_a_plain_forward_pass(tmp_path:
     assert drawn["sampled"]["logratio"] == pytest.approx(expected, abs=1e-4) and abs(expected) > 1e-3
 
 
+@pytest.mark.slow
 def test_tokens_of_telling_pairs_sum_to_their_answers(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run")
     pairs = detail(folder, 3)["pairs"]
@@ -125,6 +129,7 @@ def test_tokens_of_telling_pairs_sum_to_their_answers(tmp_path: Path) -> None:
     assert margins == sorted(margins, reverse=True) and margins[0] == max(pair["margin"] for pair in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [DPO(), IPO(), KTO(), SimPO(), SFT()], ids=lambda one: one.method)
 def test_every_method_is_evaluated(tmp_path: Path, objective: Objective) -> None:
     end = evaluations(trained(tmp_path / "run", objective))[-1]
@@ -133,6 +138,7 @@ def test_every_method_is_evaluated(tmp_path: Path, objective: Objective) -> None
     assert ("eval_logratios/chosen" in end) == objective.needs_reference
 
 
+@pytest.mark.slow
 def test_kto_on_rows_made_of_pairs_is_judged_by_the_same_pairs(tmp_path: Path) -> None:
     start = evaluations(trained(tmp_path / "dpo"))[0]
     kto = evaluations(trained(tmp_path / "kto", KTO()))[0]
@@ -143,6 +149,7 @@ def test_kto_on_rows_made_of_pairs_is_judged_by_the_same_pairs(tmp_path: Path) -
     assert tables[0]["chosen"]["logps"] == pytest.approx(tables[1]["chosen"]["logps"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_thumbs_alone_have_no_pairs(tmp_path: Path) -> None:
     rows = {"rows": labelled_rows(24), "eval_data": labelled_rows(10, seed=1)}
     folder = trained(tmp_path / "run", KTO(), **rows)
@@ -150,6 +157,7 @@ def test_thumbs_alone_have_no_pairs(tmp_path: Path) -> None:
     assert {"label", "completion"} <= set(detail(folder, 3)["items"])
 
 
+@pytest.mark.slow
 def test_evaluating_changes_nothing_of_the_training(tmp_path: Path) -> None:
     often, never = lora_policy(dtype=torch.float32), lora_policy(dtype=torch.float32)
     trained(tmp_path / "often", policy=often, eval_steps=1)
@@ -159,12 +167,14 @@ def test_evaluating_changes_nothing_of_the_training(tmp_path: Path) -> None:
     assert all(torch.equal(weight, others[name]) for name, weight in often.model.named_parameters())
 
 
+@pytest.mark.slow
 def test_without_answers_nothing_is_written_and_no_reference_asked(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", eval_prompts=0, eval_new_tokens=None)
     assert not [name for name in evaluations(folder)[-1] if "kl" in name or "repetition" in name]
     assert "samples" not in detail(folder, 3) and "pairs" not in detail(folder, 3)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_compares_with_the_answers_of_its_start(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", save_steps=2, eval_steps=1)
     cut = trained(tmp_path / "cut", save_steps=2, eval_steps=1)
@@ -178,6 +188,7 @@ def test_a_resumed_run_compares_with_the_answers_of_its_start(tmp_path: Path) ->
 # --- the reference asked again -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_whole_model_loads_its_reference_again_at_the_end(tmp_path: Path) -> None:
     policy = load_policy(save_tiny(tmp_path / "model"))
     folder = trained(tmp_path / "run", policy=policy, eval_steps=1)
@@ -186,11 +197,13 @@ def test_a_whole_model_loads_its_reference_again_at_the_end(tmp_path: Path) -> N
     assert detail(folder, 3)["pairs"][0]["chosen"]["ref_logp"] < 0
 
 
+@pytest.mark.slow
 def test_a_whole_model_of_simpo_is_compared_with_its_beginning(tmp_path: Path) -> None:
     policy = load_policy(save_tiny(tmp_path / "model"))
     assert evaluations(trained(tmp_path / "run", SimPO(), policy))[-1]["eval_kl"] > 0
 
 
+@pytest.mark.slow
 def test_a_reference_that_is_another_by_now_is_told(tmp_path: Path) -> None:
     policy = load_policy(save_tiny(tmp_path / "model"))
     other = load_policy(save_tiny(tmp_path / "other", seed=7))
@@ -199,11 +212,13 @@ def test_a_reference_that_is_another_by_now_is_told(tmp_path: Path) -> None:
     assert "eval_kl" not in evaluations(folder)[-1] and "eval_repetition" in evaluations(folder)[-1]
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_has_no_kl_but_all_else(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", policy=tiny_policy(dtype=torch.float32))
     assert "eval_kl" not in evaluations(folder)[-1] and "eval_repetition" in evaluations(folder)[-1]
 
 
+@pytest.mark.slow
 def test_an_adapter_that_goes_on_is_compared_with_itself_at_the_start(tmp_path: Path) -> None:
     model = save_tiny(tmp_path / "model")
     first = load_policy(model, lora=LoraOptions(lora_r=4))
@@ -226,6 +241,7 @@ def longer(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
     return [float(len(answer)) for answer in answers]
 
 
+@pytest.mark.slow
 def test_a_function_judges_answers_and_gives_a_win_rate(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", judge=longer)
     start, end = (detail(folder, step)["samples"] for step in (0, 3))
@@ -377,6 +393,7 @@ def test_without_held_out_data_every_option_of_evaluation_is_refused(tmp_path: P
         PreferenceTrainer(tiny_policy(), DPO(), chat_pairs(4), output_dir=tmp_path / "run", **{name: value})
 
 
+@pytest.mark.slow
 def test_the_audit_of_the_rows_is_kept(tmp_path: Path) -> None:
     rows = chat_pairs(24)
     folder = trained(tmp_path / "run", rows=[*rows, rows[0]], eval_data=[rows[1], *chat_pairs(5, seed=1)])
@@ -388,6 +405,7 @@ def test_the_audit_of_the_rows_is_kept(tmp_path: Path) -> None:
 # --- faults --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_judge_that_fails_at_the_end_does_not_cost_the_training(tmp_path: Path) -> None:
     calls: list[int] = []
 
@@ -402,6 +420,7 @@ def test_a_judge_that_fails_at_the_end_does_not_cost_the_training(tmp_path: Path
     assert folder.read_card()["status"] == "done" and "eval_reward" not in evaluations(folder)[-1]
 
 
+@pytest.mark.slow
 def test_the_model_is_saved_before_its_last_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate = Evaluator.evaluate
 
@@ -418,6 +437,7 @@ def test_the_model_is_saved_before_its_last_evaluation(tmp_path: Path, monkeypat
         assert RunFolder(tmp_path / name).read_card()["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_refused_resume_leaves_the_card_alone(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", save_steps=2)
     before = folder.card_file.read_bytes()
@@ -426,6 +446,7 @@ def test_a_refused_resume_leaves_the_card_alone(tmp_path: Path) -> None:
     assert folder.card_file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_not_finite_is_told(tmp_path: Path) -> None:
     policy = lora_policy(dtype=torch.float32)
     trainer = PreferenceTrainer(
@@ -455,6 +476,7 @@ def test_every_weight_frozen_is_an_error_before_the_first_step(tmp_path: Path) -
         trained(tmp_path / "run", policy=policy)
 
 
+@pytest.mark.slow
 def test_what_the_user_froze_of_an_adapter_stays_frozen(tmp_path: Path) -> None:
     policy = lora_policy(dtype=torch.float32)
     frozen = {name: weight.clone() for name, weight in policy.model.named_parameters() if "lora_A" in name}
@@ -466,6 +488,7 @@ def test_what_the_user_froze_of_an_adapter_stays_frozen(tmp_path: Path) -> None:
     assert all(torch.equal(after[name], weight) for name, weight in frozen.items())
 
 
+@pytest.mark.slow
 def test_prompts_without_room_for_an_answer_are_not_asked(tmp_path: Path) -> None:
     policy = tiny_policy(dtype=torch.float32, max_position_embeddings=64)
     long = replace(chat_pairs(1, seed=2)[0], prompt=(Message("user", "the cat sat on the mat and " * 4),))
@@ -476,6 +499,7 @@ def test_prompts_without_room_for_an_answer_are_not_asked(tmp_path: Path) -> Non
     assert len(detail(folder, 3)["samples"]) == 9 and len(detail(folder, 3)["items"]["source"]) == 10
 
 
+@pytest.mark.slow
 def test_one_answer_that_is_lost_leaves_the_pairs_of_the_others(tmp_path: Path) -> None:
     rows = [row for pair in chat_pairs(10, seed=1) for row in to_labels([pair])][1:]
     items = detail(trained(tmp_path / "run", KTO(), eval_data=rows), 6)["items"]  # 48 rows are 6 steps
@@ -486,6 +510,7 @@ def test_some_of_the_items_is_never_nothing() -> None:
     assert len(some_of(groups(12, 8, rows=6), 2)) == 6
 
 
+@pytest.mark.slow
 def test_pairs_of_simpo_are_told_by_its_own_margin(tmp_path: Path) -> None:
     pairs = detail(trained(tmp_path / "run", SimPO()), 3)["pairs"]
     assert "chosen answer lost most" not in {pair["why"] for pair in pairs}
@@ -505,6 +530,7 @@ def test_a_classifier_without_a_trained_head_is_no_judge(tmp_path: Path) -> None
         named(save_tiny(tmp_path / "model"))(["p"], ["a"])
 
 
+@pytest.mark.slow
 def test_eval_items_without_an_interval_is_told(tmp_path: Path) -> None:
     with pytest.warns(LikelierWarning, match="eval_items has no effect"):
         trained(tmp_path / "run", eval_items=5)

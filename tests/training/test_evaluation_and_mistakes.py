@@ -359,6 +359,7 @@ def test_length_is_blamed_only_where_the_two_kinds_are_surely_apart(
 # --- counts of a run -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "steps"), [(0.3, 1), (0.5, 2), (1.4, 5), (2.0, 6)])
 def test_a_run_makes_the_steps_that_were_planned_and_counts_every_token(
     tmp_path: Path, epochs: float, steps: int

@@ -34,6 +34,8 @@ from likelier.utils.files import append_line, flaw_of, seal
 from tests.helpers.small_runs import pair_rows, save_tiny, write_rows
 from tests.helpers.support import chat_pairs, labelled_rows, logged, tiny_policy
 
+pytestmark = pytest.mark.slow
+
 
 class At(TrainerCallback):
     """Does something at an event of a step, once."""

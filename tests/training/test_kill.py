@@ -9,6 +9,8 @@ import pytest
 
 from tests.helpers.killed_runs import POINTS, SAVE_STEPS, STEPS, Given, Left, can_go_on, results, run_command
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def no_network() -> None:

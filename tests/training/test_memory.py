@@ -40,6 +40,7 @@ def plan(model: Any, token_budget: int | None = 1024, **more: Any) -> MemoryPlan
     return planner.plan(token_budget, fit=more.get("memory") is not None)
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_counted_exactly(model: Path) -> None:
     policy = load_policy(model, dtype="float32")
     weights = sum(weight.nbytes for weight in policy.model.parameters())
@@ -51,6 +52,7 @@ def test_what_is_kept_is_counted_exactly(model: Path) -> None:
     assert (lora["gradients"], lora["optimizer"]) == (trained, 2 * trained)
 
 
+@pytest.mark.slow
 def test_what_changes_the_plan_and_how(model: Path) -> None:
     plain = plan(model, method="dpo")
     assert plan(model, activation_checkpointing=True).parts["activations"] < plain.parts["activations"]
@@ -61,11 +63,13 @@ def test_what_changes_the_plan_and_how(model: Path) -> None:
     assert plan(model, method="simpo").parts == plain.parts  # the stored reference takes the argument away
 
 
+@pytest.mark.slow
 def test_a_known_row_needs_less_than_one_at_the_limit(model: Path) -> None:
     short = plan(model, rows=[Row(20, (10, 12))] * 3, batch_size=4)
     assert short.tokens == 3 * 40 and not short.several and short.peak < plan(model).peak
 
 
+@pytest.mark.slow
 def test_the_budget_that_fits_fits_and_a_larger_one_does_not(model: Path) -> None:
     planner = planner_for(model, method="dpo", device="cpu", max_length=256, memory=700 * 10**6, batch_size=4096)
     budget = planner.plan(fit=True).fitting_budget
@@ -81,6 +85,7 @@ def test_methods_of_a_kind_share_what_was_traced(model: Path) -> None:
     assert planner.for_method("sft").plan(1024).method == "sft"
 
 
+@pytest.mark.slow
 def test_cuda_is_planned_without_one_and_says_what_was_not_compared(model: Path) -> None:
     quantized = LoraOptions(lora_r=4, load_in_4bit=True)
     whole, adapter, four = (plan(model, device="cuda", lora=lora) for lora in (None, LoraOptions(lora_r=4), quantized))
@@ -106,6 +111,7 @@ def test_options_without_effect_or_out_of_range(model: Path, options: dict[str, 
         plan(model, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_plan_holds_in_a_real_run(tmp_path: Path) -> None:
     """Two steps of a random model of 21 million weights, in a process of its own."""
@@ -129,6 +135,7 @@ def estimate(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]
     return code, said.out + said.err
 
 
+@pytest.mark.slow
 def test_the_table(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = estimate(capsys, "--model", str(model), "--memory", "24GB", "--device", "cuda", "--max-length", "128")
     assert code == 0
@@ -206,6 +213,7 @@ def out_of_memory_in(monkeypatch: pytest.MonkeyPatch, policy: Policy, tokens: in
     return tried
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "make"), [(DPO(), tiny_policy), (KTO(), tiny_policy), (DPO(), lora_policy)])
 def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(
     objective: Any, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -225,6 +233,7 @@ def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(
         torch.testing.assert_close(weight, weights[name], atol=1e-10, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_a_row_that_does_not_fit_alone_ends_the_run_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +245,7 @@ def test_a_row_that_does_not_fit_alone_ends_the_run_with_advice(
         trained(tmp_path / "run", policy, DPO())
 
 
+@pytest.mark.slow
 def test_elsewhere_it_ends_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy()
     out_of_memory_in(monkeypatch, policy, 200)
@@ -261,6 +271,7 @@ def test_the_proof_leaves_no_trace(tmp_path: Path) -> None:
     trainer.folder.close()
 
 
+@pytest.mark.slow
 def test_the_proof_finds_the_budget_that_fits_and_the_run_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

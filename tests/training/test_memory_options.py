@@ -24,6 +24,7 @@ def _trained(folder: Path, policy: Policy, **options: object) -> list[dict[str, 
     return logged(trainer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_policy, lora_policy])
 @pytest.mark.parametrize("scorer", ["plain", "shared-prefix"])
 def test_activation_checkpointing_changes_nothing(tmp_path: Path, make: type[Policy], scorer: str) -> None:
@@ -35,12 +36,14 @@ def test_activation_checkpointing_changes_nothing(tmp_path: Path, make: type[Pol
         torch.testing.assert_close(weight, others[name], atol=1e-12, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_allows_larger_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("likelier.models.token_budget.total_memory", lambda _: 80 * 2**30)
     model, device = tiny_model(num_hidden_layers=30, hidden_size=1024), torch.device("cuda")
     assert default_token_budget(model, device, checkpointing=True) > 5 * default_token_budget(model, device)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch._dynamo's own
 def test_compiled_layers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The compiler's own backend needs a C++ compiler; this one takes the layers apart and together again.
@@ -63,6 +66,7 @@ def _pure_policy() -> Policy:
     return tiny_policy(dtype=torch.bfloat16)
 
 
+@pytest.mark.slow
 def test_weights_in_bfloat16_follow_those_in_float32(tmp_path: Path) -> None:
     """At this rate every update is far below a weight's last bit, and nearest rounding would lose it."""
     steps = {"max_steps": 40, "batch_size": 8, "learning_rate": 2e-5}
@@ -73,6 +77,7 @@ def test_weights_in_bfloat16_follow_those_in_float32(tmp_path: Path) -> None:
     assert pure[-1]["rewards/margins"] == pytest.approx(moved, rel=0.25)
 
 
+@pytest.mark.slow
 def test_nearest_rounding_would_lose_those_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("likelier.training.trainer.optimizer_for", lambda *_: None)
     steps = {"max_steps": 40, "batch_size": 8, "learning_rate": 2e-5}

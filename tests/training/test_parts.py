@@ -80,6 +80,7 @@ def steps_of(count: int, folder: Path) -> list[list[Group]]:
     return [groups[2 * step : 2 * step + 2] for step in range(count)]
 
 
+@pytest.mark.slow
 def test_another_trainer_takes_guards_window_and_checkpointer(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "other")
     trainer = OtherTrainer(folder, steps_of(3, tmp_path / "prepared"), SFT())

@@ -79,6 +79,7 @@ WEIGHTS, TOKENIZER, CHAT = "the model that the run begins with", "the tokenizer"
 LORA = ["--lora-r", "4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "spoil", "told"),
     [
@@ -110,6 +111,7 @@ def test_what_the_run_began_with_must_be_the_same(
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--method", "simpo", *LORA], ["--method", "sft"], LORA], ids=" ".join)
 def test_the_same_content_under_another_name_goes_on(given: Path, tmp_path: Path, options: list[str]) -> None:
     root = shutil.copytree(given, tmp_path / "root")
@@ -118,6 +120,7 @@ def test_the_same_content_under_another_name_goes_on(given: Path, tmp_path: Path
     assert train(root, *options, "--resume", "--model", str(root / "moved")) == 0
 
 
+@pytest.mark.slow
 def test_a_named_reference_must_be_the_same(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = shutil.copytree(given, tmp_path / "root")
     against = ["--reference", str(root / "other")]
@@ -127,6 +130,7 @@ def test_a_named_reference_must_be_the_same(given: Path, tmp_path: Path, capsys:
     assert "reference: was" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_system_prompt_belongs_to_the_run(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = shutil.copytree(given, tmp_path / "root")
     assert train(root, "--method", "simpo", "--system-prompt", "be good") == 0
@@ -151,6 +155,7 @@ def test_an_adapter_counts_where_it_has_an_effect() -> None:
     assert origin_of(policy)["policy"] != base
 
 
+@pytest.mark.slow
 def test_each_hash_of_the_weights_is_computed_once(
     monkeypatch: pytest.MonkeyPatch, given: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +181,7 @@ def test_runs_that_recorded_less_are_compared_by_what_they_recorded() -> None:
     assert "seed: was None" in str(differences({"policy": "a"}, now))
 
 
+@pytest.mark.slow
 def test_another_version_is_a_warning(given: Path, tmp_path: Path) -> None:
     root = shutil.copytree(given, tmp_path / "root")
     assert train(root) == 0

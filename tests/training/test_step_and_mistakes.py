@@ -106,6 +106,7 @@ class ShortOfMemory:
 # --- done again ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=["dpo", "kto"])
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_a_step_done_again_is_the_uncut_step(retried: None, objective: Objective, at: int) -> None:
@@ -120,6 +121,7 @@ def test_a_step_done_again_is_the_uncut_step(retried: None, objective: Objective
     assert sorted(group.source.number for group in done.groups) == [group.source.number for group in groups]
 
 
+@pytest.mark.slow
 def test_a_step_done_again_twice_is_the_uncut_step(retried: None) -> None:
     groups, objective, calls = rows_for(DPO(), 12), DPO(beta=0.5), 0
 
@@ -151,6 +153,7 @@ def test_a_step_done_again_draws_the_same_random_numbers(retried: None) -> None:
     assert drawn[:2] == drawn[2:4] and drawn[0] != drawn[1]
 
 
+@pytest.mark.slow
 def test_the_budget_halves_what_was_really_held(retried: None) -> None:
     groups = rows_for(DPO())
     largest = 2 * max(group.longest for group in groups)
@@ -372,6 +375,7 @@ def test_the_trial_shrinks_the_budget_until_it_fits(retried: None) -> None:
     assert held[0] > 60 >= held[-1] and walker.token_budget < 1000
 
 
+@pytest.mark.slow
 def test_moments_are_what_the_optimizer_holds() -> None:
     for model in (tiny_model(dtype=torch.float32), lora_policy(dtype=torch.float32).model):
         trained = [weight for weight in model.parameters() if weight.requires_grad]

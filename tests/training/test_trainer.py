@@ -47,6 +47,7 @@ def _trainer(folder: Path, objective: object = None, data: list | None = None, *
     return PreferenceTrainer(policy, objective or DPO(), data or chat_pairs(24), output_dir=folder, **settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_metrics_have_trls_names_and_one_line_a_step(tmp_path: Path) -> None:
     _trainer(tmp_path / "run").train()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
@@ -55,6 +56,7 @@ def test_metrics_have_trls_names_and_one_line_a_step(tmp_path: Path) -> None:
     assert all(set(entry) == TRL_NAMES for entry in metrics)
 
 
+@pytest.mark.slow
 def test_kto_logs_its_baseline_with_its_error(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", KTO(), labelled_rows(24))
     trainer.train()
@@ -62,6 +64,7 @@ def test_kto_logs_its_baseline_with_its_error(tmp_path: Path) -> None:
     assert last["kl"] >= 0 and last["kl_standard_error"] > 0
 
 
+@pytest.mark.slow
 def test_a_logging_window_is_a_mean_over_items_not_over_steps(tmp_path: Path) -> None:
     fine = _trainer(tmp_path / "fine", data=chat_pairs(20))  # steps of 8, 8 and 4 pairs
     fine.train()
@@ -73,6 +76,7 @@ def test_a_logging_window_is_a_mean_over_items_not_over_steps(tmp_path: Path) ->
     assert window["loss"] == pytest.approx((8 * steps[1]["loss"] + 4 * steps[2]["loss"]) / 12, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_evaluation_at_start_at_intervals_and_at_the_end(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", eval_data=chat_pairs(10, seed=1), eval_steps=2)
     trainer.train()
@@ -86,6 +90,7 @@ def test_evaluation_at_start_at_intervals_and_at_the_end(tmp_path: Path) -> None
         assert end[f"{name}_low"] <= end[name] <= end[f"{name}_high"]
 
 
+@pytest.mark.slow
 def test_evaluation_counts_a_short_last_batch_rightly(tmp_path: Path) -> None:
     whole = _trainer(tmp_path / "a", eval_data=chat_pairs(7, seed=1)).train()
     assert whole is not None
@@ -95,6 +100,7 @@ def test_evaluation_counts_a_short_last_batch_rightly(tmp_path: Path) -> None:
     assert ends[1] == pytest.approx(ends[0], abs=1e-10)
 
 
+@pytest.mark.slow
 def test_the_card_tells_the_run(tmp_path: Path) -> None:
     _trainer(tmp_path / "run", card={"caller": "me"}).train()
     card = RunFolder(tmp_path / "run").read_card()
@@ -118,6 +124,7 @@ def test_learning_rates_when_none_is_given(tmp_path: Path) -> None:
     assert _trainer(tmp_path / "simpo", SimPO(), learning_rate=None).args.learning_rate == 6e-7
 
 
+@pytest.mark.slow
 def test_ipos_tau_comes_from_the_data_and_is_told_in_nats(tmp_path: Path) -> None:
     from likelier import IPO
 
@@ -127,12 +134,14 @@ def test_ipos_tau_comes_from_the_data_and_is_told_in_nats(tmp_path: Path) -> Non
     assert "5 nats at the median answer" in RunFolder(tmp_path / "run").read_card()["explained"]
 
 
+@pytest.mark.slow
 def test_checkpoints_lie_in_their_folder_and_the_oldest_go(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", save_steps=1, save_total_limit=2)
     trainer.train()
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-2", "step-3"]
 
 
+@pytest.mark.slow
 def test_nothing_but_model_and_reports_lies_in_the_root(tmp_path: Path) -> None:
     _trainer(tmp_path / "run").train()
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -153,6 +162,7 @@ def test_nothing_but_model_and_reports_lies_in_the_root(tmp_path: Path) -> None:
 # --- when it stops ---
 
 
+@pytest.mark.slow
 def test_nan_loss_names_the_rows(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run")
     step = trainer.training_step
@@ -173,6 +183,7 @@ def test_nan_loss_names_the_rows(tmp_path: Path) -> None:
     assert card["status"] == "failed" and "not finite" in card["error"]
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run")
     weight = trainer.policy.model.model.layers[0].mlp.up_proj.weight
@@ -186,6 +197,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) 
     torch.testing.assert_close(weight.detach(), before)
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_refused(tmp_path: Path) -> None:
     _trainer(tmp_path / "run").train()
     with pytest.raises(RunFolderError, match="already holds a run; use --resume"):
@@ -205,6 +217,7 @@ def test_an_unwritable_output_is_told_at_once(tmp_path: Path) -> None:
         _trainer(tmp_path / "file" / "run")
 
 
+@pytest.mark.slow
 def test_resume_without_a_checkpoint_or_with_other_options_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="no checkpoint to resume from"):
         _trainer(tmp_path / "empty", resume=True)
@@ -283,6 +296,7 @@ def test_the_trainer_block_reaches_transformers(tmp_path: Path) -> None:
     assert trainer.args.weight_decay == 0.25 and trainer.args.adam_beta2 == 0.9
 
 
+@pytest.mark.slow
 def test_dropout_is_off(tmp_path: Path) -> None:
     policy = load_policy(_saved(tmp_path, attention_dropout=0.5))
     trainer = _trainer(tmp_path / "run", policy=policy)
@@ -298,6 +312,7 @@ def _saved(tmp_path: Path, **changes: object) -> Path:
     return tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_bfloat16_scores_policy_and_reference_alike(tmp_path: Path) -> None:
     """Reference, step-0 check, training and evaluation all compute in the same arithmetic."""
     with pytest.warns(LikelierWarning, match="many times slower than float32"):
@@ -327,6 +342,7 @@ def test_an_error_of_an_interrupted_run_leaves_the_card_when_it_goes_on(tmp_path
 # --- no network ---
 
 
+@pytest.mark.slow
 def test_training_and_scoring_open_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from likelier.cli.main import main
 
@@ -358,6 +374,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not SHARED.exists(), reason="the real preference data lie beside the repository only in development"
 )
@@ -414,6 +431,7 @@ def test_a_folder_with_a_model_is_never_trained_into(tmp_path: Path) -> None:
     assert (folder / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_resume_with_another_adapter_or_other_evaluation_data_is_refused(tmp_path: Path) -> None:
     def start(policy: object, seed: int, **more: object) -> PreferenceTrainer:
         return _trainer(tmp_path / "run", policy=policy, eval_data=chat_pairs(4, seed=seed), save_steps=2, **more)
@@ -430,6 +448,7 @@ def test_a_length_beyond_the_context_is_refused(tmp_path: Path) -> None:
         _trainer(tmp_path / "run", max_length=5000)
 
 
+@pytest.mark.slow
 def test_a_last_logging_window_that_is_not_full_is_logged(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path / "run", max_steps=3, logging_steps=2)
     trainer.train()
@@ -443,6 +462,7 @@ def test_answers_that_do_not_end_are_a_warning(tmp_path: Path) -> None:
         _trainer(tmp_path / "run", policy=policy)
 
 
+@pytest.mark.slow
 def test_rubbish_of_a_killed_checkpoint_is_cleared(tmp_path: Path) -> None:
     _trainer(tmp_path / "run", save_steps=2, max_steps=4).train()
     rubbish = tmp_path / "run" / "checkpoints" / ".staging" / "checkpoint-9"
@@ -453,6 +473,7 @@ def test_rubbish_of_a_killed_checkpoint_is_cleared(tmp_path: Path) -> None:
     again.train()
 
 
+@pytest.mark.slow
 def test_an_adapter_that_would_be_written_empty_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As happens where a wrapper changes the names of the weights: peft then writes none, without a word."""
     trainer = _trainer(tmp_path / "run", policy=lora_policy(), save_steps=1)

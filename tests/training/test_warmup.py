@@ -36,6 +36,7 @@ def names(folder: Path) -> list[str]:
 # --- before training -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "mend"),
     [
@@ -53,6 +54,7 @@ def test_a_run_whose_every_step_has_rate_0_is_refused(tmp_path: Path, options: d
     assert mend in str(found.value) and not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"warmup": 0.0}, {"scheduler": "constant"}, {"warmup": 0, "scheduler": "linear"}])
 def test_a_single_step_without_warm_up_trains(tmp_path: Path, options: dict[str, Any]) -> None:
     run = trainer(tmp_path / "run", max_steps=1, **options)
@@ -65,6 +67,7 @@ def arguments(folder: Path, **options: Any) -> Any:
     return trainer(folder, **options).args
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["cosine", "linear", "constant"])
 def test_planned_rates_are_those_of_the_steps(tmp_path: Path, scheduler: Any) -> None:
     run = trainer(tmp_path / "run", max_steps=5, scheduler=scheduler, warmup=0.3)
@@ -73,6 +76,7 @@ def test_planned_rates_are_those_of_the_steps(tmp_path: Path, scheduler: Any) ->
     assert planned == [row["learning_rate"] for row in logged(run)] and planned[0] == 0 < planned[1]
 
 
+@pytest.mark.slow
 def test_a_warm_up_that_takes_the_whole_run_is_named(tmp_path: Path) -> None:
     options = {"max_steps": 3, "warmup": 0.9, "scheduler": "linear"}
     args = arguments(tmp_path / "run", **options)
@@ -99,6 +103,7 @@ class Standing(TrainerCallback):
             group["lr"] = self.rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "held_out"), [(tiny_policy, 0), (lora_policy, 0), (tiny_policy, 4)])
 @pytest.mark.parametrize(("rate", "why"), [(0.0, "the learning rate was 0 in every step"), (1e-60, "too small for")])
 def test_a_run_that_changed_no_weight_ends_as_an_error(
@@ -116,6 +121,7 @@ def test_a_run_that_changed_no_weight_ends_as_an_error(
     assert names(tmp_path / "run") == ["not-learning/unchanged-weights"]
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_of_0_are_the_cause(tmp_path: Path) -> None:
     nothing = KTO(desirable_weight=0.0, undesirable_weight=0.0)
     run = trainer(tmp_path / "run", objective=nothing, train=labelled_rows(16), batch_size=8, max_steps=3)
@@ -127,6 +133,7 @@ def test_losses_and_gradients_of_0_are_the_cause(tmp_path: Path) -> None:
     assert names(tmp_path / "run") == ["not-learning/zero-gradient"]
 
 
+@pytest.mark.slow
 def test_weights_in_16_bits_whose_updates_are_rounded_away(tmp_path: Path) -> None:
     policy = tiny_policy(0, F32)
     policy.model.to(torch.bfloat16)
@@ -165,6 +172,7 @@ def test_any_single_change_is_seen_and_a_frozen_weight_is_not_looked_at(kind: to
     assert not torch.equal(before, _checksum(model))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_knows_what_moved_before(tmp_path: Path) -> None:
     class Cut(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:

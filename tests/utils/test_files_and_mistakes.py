@@ -144,6 +144,7 @@ def test_rotation_keeps_the_newest_whole_ones(
     assert flaw_of(checkpoints.path / f"step-{now}") is None
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_whatever_is_torn_the_checkpoint_just_written_is_whole_and_stays(

@@ -24,6 +24,7 @@ EVIL = ["a b", "$(touch ran)", "`touch ran`", "a; touch ran", "a'b\"c", 'x"; tou
 UNSEEN = ["a\nb", "a\x1b[31mb", "a\u202eb", "a'\n\\b", "a\tb"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*EVIL, *UNSEEN])
 def test_a_shell_reads_the_name_as_it_is(name: str, tmp_path: Path) -> None:
     word = quoted(name)
