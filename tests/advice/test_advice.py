@@ -8,10 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
-from likelier.advice.choice import choose
+from likelier.advice.choice import batch_size, choose, settings_of
 from likelier.advice.evidence import flip_rate_of, gather
 from likelier.advice.recommend import Recommendation, recommend
-from likelier.advice.settings import batch_size, settings_of
 from likelier.cli import main as cli
 from likelier.cli.recommend import add_flags
 from likelier.experiments.stages import parse_stages

@@ -23,8 +23,8 @@ from likelier.data.records import Source
 from likelier.data.tokenize import Group
 from likelier.insight.diagnose import diagnose
 from likelier.objectives import Scored
-from likelier.runs.cleanup import nothing_left
 from likelier.runs.folder import RunFolder
+from likelier.runs.ownership import nothing_left
 from likelier.runs.reader import read_run
 from likelier.training.nonfinite import _rows
 from likelier.training.step import StepPart, StepResult

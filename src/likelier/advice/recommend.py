@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from likelier.advice.choice import Choice, choose, learn_from_labels
+from likelier.advice.choice import Choice, batch_size, choose, learn_from_labels, settings_of
 from likelier.advice.estimate import models_in_memory, plan_json, rows_of_records
 from likelier.advice.evidence import Evidence
 from likelier.advice.fit import Fitted, fit, sample
 from likelier.advice.memory import Device, own_memory, planner_for
 from likelier.advice.runfile import StagePlan, run_file, run_options
-from likelier.advice.settings import batch_size, settings_of
 from likelier.advice.tables import size
 from likelier.advice.weights import find_model
 from likelier.models.options import LoraOptions
@@ -116,7 +115,7 @@ def recommend(
     counts = [sum(len(file.records) for file in evidence.files if file.path in paths) for paths in used]
     batch = batch_size(min(counts))
     fitted = _fit(evidence, model, methods, used, device, memory, int(batch.value), goal)
-    found = (*_subject(model), min(counts), _is_adapter(fitted), evidence.flip_rate)
+    found = (*_subject(model), min(counts), fitted.plan.training.lora.lora_r is not None, evidence.flip_rate)
     subject = Subject(*found, (evidence.desirable, evidence.undesirable))
     stages = [
         StagePlan(method, paths, tuple(settings_of(method, replace(subject, rows=rows))))
@@ -167,10 +166,6 @@ def _fit(
             )
         )
     return max(found, key=lambda one: (len(one.tried), one.plan.peak))
-
-
-def _is_adapter(fitted: Fitted) -> bool:
-    return fitted.plan.training.lora.lora_r is not None
 
 
 def _subject(model: str) -> tuple[str, bool]:

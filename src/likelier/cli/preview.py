@@ -78,7 +78,7 @@ def run(flags: argparse.Namespace) -> None:
     elif flags.html:
         _write_page(flags, rows)
     else:
-        from likelier.insight.preview.text import show
+        from likelier.insight.preview import show
         from likelier.utils.terminal import SafeConsole
 
         show(rows, SafeConsole())
@@ -131,7 +131,7 @@ def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowP
 
 
 def _write_page(flags: argparse.Namespace, rows: list[RowPreview]) -> None:
-    from likelier.insight.preview.page import as_html
+    from likelier.insight.preview import as_html
     from likelier.utils.console import say
     from likelier.utils.files import write_output
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from likelier.experiments.sweep.record import SweepRecord
+
+PAGE = "sweep.html"
 FAILED = 3  # the exit code where the sweep ended and a run of it failed
 
 
@@ -35,7 +41,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """Plan, run, compare; gives the exit code."""
     from likelier.experiments.sweep.plan import plan_sweep
-    from likelier.experiments.sweep.results import show_results
     from likelier.experiments.sweep.run import run_sweep
     from likelier.training.config import RIVALS, read_yaml
 
@@ -45,3 +50,30 @@ def run(flags: argparse.Namespace) -> int:
         values.pop(RIVALS.get(name, ""), None)
     record = run_sweep(plan_sweep({**values, **given}, flags.vary, flags.seeds))
     return FAILED if show_results(record) else 0
+
+
+def show_results(record: SweepRecord) -> list[str]:
+    """Print the table and write the page; returns the names of the runs that failed, after saying why."""
+    from likelier.insight.compare.page import write_page
+    from likelier.insight.compare.subjects import read_comparison
+    from likelier.insight.compare.text import PIPED, Findings, as_text
+    from likelier.utils.console import put, say
+    from likelier.utils.errors import RunFolderError
+
+    folder = record.path.parent
+    failed = {run["name"]: run.get("error", "") for run in record.content["runs"] if run["status"] == "failed"}
+    try:
+        found = Findings.of(read_comparison([folder]))
+    except RunFolderError as error:
+        if not failed:
+            raise
+        say(f"nothing to compare: {error}")
+    else:
+        put(as_text(found, get_terminal_size((PIPED, 24)).columns), end="")
+        write_page(found, folder / PAGE)
+        say(f"page: {folder / PAGE}")
+    for name, error in failed.items():
+        say(f"failed: {name}: {error}")
+    if failed:
+        say(f"{len(failed)} of {len(record.content['runs'])} runs failed; --resume tries them again")
+    return list(failed)

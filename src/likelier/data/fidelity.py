@@ -3,20 +3,27 @@
 A chat template may drop what it likes: reasoning, tool calls, a system turn, fields that it does not know. Each text
 of a record is looked for in what the template made of it, up to the white space around it; and for each shape of a
 conversation the template is asked once with texts that occur nowhere else, since a short one is found by accident.
+Then what the tokenizer loses of an answer, and what the template adds to one.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
+from likelier.data.masks import Mask
 from likelier.data.options import ChatOptions
-from likelier.data.records import Message, Record, Source
+from likelier.data.records import Content, Message, Record, Source, TokenIds, answers_of
 from likelier.data.rendering import REASONING_FIELDS, RowRefused, Then, as_given, reasoning_in, without_reasoning
 from likelier.utils.strict_json import BrokenJson, parse_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Render(Protocol):
@@ -276,3 +283,78 @@ def _leaves(value: Any) -> Iterator[str]:
             yield from _leaves(one)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         yield json.dumps(value)
+
+
+class Unknown:
+    """Finds the unknown token in answers. Tokenizers that have none, or whose token for it is the one that begins or
+    ends a text (those of bytes, which know everything), never write it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        token = tokenizer.unk_token_id
+        self.token = None if token in (tokenizer.eos_token_id, tokenizer.bos_token_id) else token
+
+    def lost(self, contents: Sequence[Content], answers: Sequence[np.ndarray], masks: Sequence[Mask]) -> str:
+        """What of the answers is not in their trained tokens, in words; empty where all is. An answer that came as ids,
+        or whose text spells the unknown token as often, says it itself.
+        """
+        for content, ids, mask in zip(contents, answers, masks, strict=True):
+            if self.token is None or isinstance(content, TokenIds):
+                continue
+            text = content if isinstance(content, str) else "\n".join(one.content for one in content)
+            count = int(((ids == self.token) if mask is None else (ids == self.token) & mask).sum())
+            if count > text.count(str(self.tokenizer.unk_token)):
+                return (
+                    f"the tokenizer has no tokens for a part of the answer, {self._first(text)}, and writes "
+                    f"{self.tokenizer.unk_token!r}, which the model would learn to say. Mend it, or leave the row out"
+                )
+        return ""
+
+    def _first(self, text: str) -> str:
+        words = (word for word in text.split() if word != self.tokenizer.unk_token)
+        found = (word for word in words if self.token in self.tokenizer.encode(word, add_special_tokens=False))
+        word = next(found, "")
+        return repr(word[:80]) if word else "something that the chat template writes"
+
+
+_MARK = "zqx0an1answer2qz"
+
+
+def find_added(records: Iterable[Record], render: Render) -> dict[str, Source]:
+    """What stands in front of an answer's text behind the generation prompt, such as an empty block of reasoning, the
+    answer's own text as `…`; with the first row that is trained on it. A template is asked once for each shape.
+    """
+    known: set[Any] = set()
+    found: dict[str, Source] = {}
+    for record in records:
+        for answer in answers_of(record):
+            prompt = record.prompt
+            if not isinstance(prompt, tuple) or not isinstance(answer, tuple) or not _is_plain(prompt, answer[0]):
+                continue
+            shape = (bool(record.tools), len(prompt), *((one.role, names_in(one)) for one in prompt + answer))
+            if shape not in known:
+                known.add(shape)
+                added = _added(prompt, answer, record, render)
+                if added:
+                    found.setdefault(added, record.source)
+    return found
+
+
+def _is_plain(prompt: tuple[Message, ...], turn: Message) -> bool:
+    """Whether the turn is a text without reasoning and not begun already, so that nothing but it belongs in front."""
+    held = REASONING_FIELDS & set(names_in(turn))
+    return bool(turn.content.strip()) and not held and not reasoning_in(turn.content) and prompt[-1].role != "assistant"
+
+
+def _added(prompt: tuple[Message, ...], answer: tuple[Message, ...], record: Record, render: Render) -> str:
+    marked = (replace(answer[0], content=_MARK), *answer[1:])
+    try:
+        asked = render(prompt, record.source, record.tools, then="answer")
+        whole = render(prompt + marked, record.source, record.tools)
+    except RowRefused:
+        return ""
+    if not whole.startswith(asked) or _MARK not in whole:  # which the checks of each row tell
+        return ""
+    own = whole[len(asked) : whole.rindex(_MARK) + len(_MARK)].strip().replace(_MARK, "…")
+    return "" if own == "…" else own

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from likelier.data.added import find_added
 from likelier.data.dates import dated
 from likelier.data.ends import Ends
-from likelier.data.fidelity import LOSSES, Fidelity, Render
+from likelier.data.fidelity import LOSSES, Fidelity, Render, Unknown, find_added
 from likelier.data.masks import Mask, Masks, answer_bytes, cut_right, each_mask, together, trained_count, trained_runs
 from likelier.data.options import ChatOptions
 from likelier.data.plain import TextKind, encode, kind_of_answer
@@ -26,7 +25,6 @@ from likelier.data.rendering import RowRefused, Then, check_template, render
 from likelier.data.token_cache import RecordIds, TokenFolder, ids_in_common, no_ids
 from likelier.data.too_long import over_limit, surely_too_long
 from likelier.data.turns import as_trained, begins_answer, check_begun, common_prefix, edges, joined, turn_masks
-from likelier.data.unknown import Unknown
 from likelier.data.unprinted import Unprinted, find_unprinted
 from likelier.utils.errors import DataError
 from likelier.utils.terminal import counting

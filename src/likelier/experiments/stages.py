@@ -20,9 +20,8 @@ from likelier.experiments.watched import train_watched
 from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
 from likelier.runs.card import RunCard
-from likelier.runs.cleanup import nothing_left
 from likelier.runs.folder import OtherRanksFolder, RunFolder
-from likelier.runs.ownership import refuse_links, take_away_begun
+from likelier.runs.ownership import nothing_left, refuse_links, take_away_begun
 from likelier.training.config import RunConfig, hyperparameter_fields, parse
 from likelier.utils.console import say
 from likelier.utils.distributed import Ranks, join_ranks

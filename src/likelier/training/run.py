@@ -12,10 +12,10 @@ from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.prepare import fitting_records
 from likelier.models.options import Dtype
 from likelier.models.policy import load_policy
-from likelier.runs.cleanup import nothing_left
 from likelier.runs.folder import RunFolder
 from likelier.runs.hub import check_repository, push_run
 from likelier.runs.model_card import write_model_card
+from likelier.runs.ownership import nothing_left
 from likelier.training.config import RunConfig
 from likelier.training.launcher import with_launcher
 from likelier.training.trainer import PreferenceTrainer
@@ -55,7 +55,8 @@ def _train(
         check_repository(run.push_to_hub)
     held_out: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}
     data = data or load_preferences(run.data, **held_out, seed=seed, columns=run.columns)
-    _check_kind(config, data)
+    if config.objective.data != "answers":  # fails before a model is loaded
+        fitting_records([*data.train, *data.test], config.objective.method, config.objective.data)
     empty = config.training.shard and not speaks()  # the first rank's weights are split between all
     policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, chat=config.chat, empty=empty)
     say(f"policy: {policy.words}")
@@ -81,12 +82,6 @@ def _train(
     if run.push_to_hub is not None:
         say(f"uploaded: {push_run(folder.path, run.push_to_hub)}")
     return trainer
-
-
-def _check_kind(config: RunConfig, data: PreferenceData) -> None:
-    """Fail before a model is loaded."""
-    if config.objective.data != "answers":
-        fitting_records([*data.train, *data.test], config.objective.method, config.objective.data)
 
 
 def command_card(config: RunConfig, data: PreferenceData) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from likelier.data.audit.balance import eval_overlap, label_balance, prompt_stat
 from likelier.data.audit.contradictions import contradictory_labels, contradictory_pairs, intransitive_cycles
 from likelier.data.audit.duplicates import exact_duplicates, near_duplicates
 from likelier.data.audit.findings import SEVERITIES, Audit, Finding
-from likelier.data.audit.markup import chat_markup
 from likelier.data.audit.material import Material, Ranker
 from likelier.data.audit.noise import noise, undecided_pairs
 from likelier.data.audit.rows import length_statistics, unusable_rows
 from likelier.data.audit.scores import reference_checks
 from likelier.data.audit.shortcuts import length_bias, surface_bias
-from likelier.data.audit.tokens import token_checks
+from likelier.data.audit.tokens import chat_markup, token_checks
 from likelier.data.options import ChatOptions
 from likelier.data.records import Record, Unusable
 from likelier.utils.errors import ConfigError, DataError

@@ -1,4 +1,6 @@
-"""What a model's tokenizer makes of the rows: lengths, what a limit would cut, ends, boundaries, tokens by script."""
+"""What a model's tokenizer makes of the rows: lengths, what a limit would cut, ends, boundaries, tokens by script,
+chat markup inside texts.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from likelier.data.audit.rows import sides_of
 from likelier.data.audit.scripts import main_script
 from likelier.data.audit.shortcuts import length_rule
 from likelier.data.ends import NOT_NAMED, Ends
+from likelier.data.markup import find_markup
 from likelier.data.records import Record, answers_of
 from likelier.data.tokenize import Group, Tokenized, tokenize_records
 from likelier.data.vocabulary import tokens_in_words, without_row
@@ -259,3 +262,22 @@ def _scripts(material: Material, table: TokenTable) -> dict[str, dict[str, float
         }
         for name, (answers, characters, tokens) in ordered
     }
+
+
+def chat_markup(material: Material) -> list[Finding]:
+    """Rows whose texts spell what chat templates write around turns, with what the tokenizer makes of it."""
+    found = find_markup(material.records, material.tokenizer)
+    if not found.rows:
+        return []
+    rows, total = list(found.rows), len(material.records)
+    finding = Finding(
+        "chat-markup",
+        len(rows),
+        "info" if found.is_harmless else severity_of("chat-markup", len(rows) / total),
+        f"rows whose texts hold chat markup: {len(rows):,} of {total:,}. {found.in_words()}",
+        places(material.sources(rows)),
+        details={"marks": found.counts()},
+        quotes=tuple(filter(None, (material.quote(number) for number in rows[:EXAMPLES]))),
+        records=tuple(rows),
+    )
+    return [finding]

@@ -18,9 +18,8 @@ from likelier.experiments.sweep.data import SharedData, load_shared, say_budgets
 from likelier.experiments.sweep.plan import PlannedRun, SweepPlan
 from likelier.experiments.sweep.record import SWEEP_FILE, SweepRecord
 from likelier.experiments.watched import train_watched
-from likelier.runs.cleanup import nothing_left
 from likelier.runs.folder import RunFolder
-from likelier.runs.ownership import take_away_begun
+from likelier.runs.ownership import nothing_left, take_away_begun
 from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, LikelierError, RunFolderError
 from likelier.utils.files import refuse_link

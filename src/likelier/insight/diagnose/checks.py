@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from likelier.insight.diagnose.answers import over_optimization, repetition
 from likelier.insight.diagnose.baseline import kto_baseline
-from likelier.insight.diagnose.ending import ending
+from likelier.insight.diagnose.ending import ending, health
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import leakage, noisy_data, overfitting
-from likelier.insight.diagnose.health import health
 from likelier.insight.diagnose.learning import no_gradient, not_learning, unchanged
 from likelier.insight.diagnose.length import length_exploitation
 from likelier.insight.diagnose.likelihood import displacement, drift

@@ -1,1 +1,0 @@
-"""`likelier preview`: what each row trains on, token by token, before anything is trained."""
