@@ -40,7 +40,7 @@ class Markup:
         told = []
         for key, effect in list(self.effects.items())[:_SHOWN]:
             source, part = self.first[key]
-            told.append(f"{_mark_of(key)} in {part} ({source}) {effect}")
+            told.append(f"{key.removesuffix(_AT_END)} in {part} ({source}) {effect}")
         more = len(self.effects) - _SHOWN
         return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
 
@@ -68,10 +68,6 @@ def find_markup(records: Iterable[Record], tokenizer: Any = None) -> Markup:
 
 
 _AT_END = " (at the end)"
-
-
-def _mark_of(key: str) -> str:
-    return key.removesuffix(_AT_END)
 
 
 class _Look:

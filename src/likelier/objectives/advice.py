@@ -78,10 +78,6 @@ class Case:
     doubts: tuple[str, ...] = ()
 
 
-def _nothing_but_defaults(objective: Any, subject: Subject) -> list[Setting]:
-    return []
-
-
 @dataclass(frozen=True)
 class Advice:
     """When to take a method, and how.
@@ -100,5 +96,5 @@ class Advice:
     instead_of: tuple[str, ...] = ()
     gains: str = ""
     doubts: tuple[str, ...] = ()
-    settings: Callable[[Any, Subject], list[Setting]] = _nothing_but_defaults
+    settings: Callable[[Any, Subject], list[Setting]] = lambda objective, subject: []  # nothing but its defaults
     remarks: tuple[str, ...] = ()

@@ -176,18 +176,13 @@ def _objective(draft: Draft) -> None:
 
 def _dpo(draft: Draft, beta: float | None, key: str) -> None:
     losses = [str(one) for one in as_list(draft.take("dpo_loss_type"))]
-    inner = Draft(draft.tool, draft.path, _as_trl(draft, losses, beta))
+    same = {"loss_weights": "dpo_loss_weights", "label_smoothing": "dpo_label_smoothing", "rpo_alpha": "rpo_alpha"}
+    for_trl = {"loss_type": losses or None, "beta": beta} | {name: draft.take(own) for name, own in same.items()}
+    inner = Draft(draft.tool, draft.path, for_trl)
     objective(inner, "dpo", losses)
-    names = {"loss_type": "dpo_loss_type", "loss_weights": "dpo_loss_weights", "label_smoothing": "dpo_label_smoothing"}
-    _take_over(draft, inner, names | {"beta": key})
+    _take_over(draft, inner, same | {"loss_type": "dpo_loss_type", "beta": key})
     if draft.take("dpo_norm_loss"):
         _normalized(draft, key)
-
-
-def _as_trl(draft: Draft, losses: list[str], beta: float | None) -> dict[str, Any]:
-    """What Axolotl hands on to TRL."""
-    same = {"loss_weights": "dpo_loss_weights", "label_smoothing": "dpo_label_smoothing", "rpo_alpha": "rpo_alpha"}
-    return {"loss_type": losses or None, "beta": beta} | {name: draft.take(key) for name, key in same.items()}
 
 
 def _take_over(draft: Draft, inner: Draft, names: dict[str, str]) -> None:

@@ -271,16 +271,12 @@ def data_sets(draft: Draft, entries: list[dict[str, Any]]) -> Any:
     entries = [{name: value for name, value in entry.items() if value not in (None, "")} for entry in entries]
     if len(entries) == 1 and set(entries[0]) == {"path"}:
         return entries[0]["path"]
-    lasts = [_last(entry["path"]) for entry in entries]
+    lasts = [entry["path"].rstrip("/").rsplit("/", 1)[-1].split(".")[0] for entry in entries]
     for number, entry in enumerate(entries):
         if "name" not in entry and lasts.count(lasts[number]) > 1:
             more = entry.get("subset") or entry.get("split")
             entry["name"] = f"{lasts[number]}-{more if _tells_apart(entries, number, more) else number + 1}"
     return entries
-
-
-def _last(path: str) -> str:
-    return path.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
 
 
 def _tells_apart(entries: list[dict[str, Any]], number: int, more: Any) -> bool:

@@ -84,8 +84,9 @@ def _differences(draft: Draft, key: str, name: str, info: dict[str, Any]) -> Non
     if info.get("formatting", "alpaca") == "alpaca":
         draft.note("differs", [key], f"{name}: {_PLAIN}")
     else:
-        renamed = [f"{found} to {role}" for role, found in columns.items() if _is_renamed(role, found)]
-        renamed += [f"{found} ({tag})" for tag, found in tags.items() if _is_foreign(tag, found)]
+        kept = _KEPT_COLUMNS
+        renamed = [f"{found} to {role}" for role, found in columns.items() if found not in kept.get(role, {found})]
+        renamed += [f"{found} ({tag})" for tag, found in tags.items() if found not in _KEPT_TAGS.get(tag, _TEXT_ROLES)]
         if renamed:
             draft.note("differs", [key], f"{name}: rename in its rows: {', '.join(renamed)}")
     for more in ("images", "videos", "audios", "tools"):
@@ -94,11 +95,3 @@ def _differences(draft: Draft, key: str, name: str, info: dict[str, Any]) -> Non
     for more in ("num_samples", "folder"):
         if more in info:
             draft.note("left out", [key], f"{name}: {more}: all rows are taken")
-
-
-def _is_renamed(role: str, found: Any) -> bool:
-    return found not in _KEPT_COLUMNS.get(role, {found})
-
-
-def _is_foreign(tag: str, found: Any) -> bool:
-    return found not in _KEPT_TAGS.get(tag, _TEXT_ROLES)

@@ -38,10 +38,6 @@ _RANKS = frozenset({"pairs_from", "ranks_best"})
 _SCORES = frozenset({"pairs_from", "scores_best"})
 
 
-def _always(row: Row) -> bool:
-    return True
-
-
 def _has_no_judgement(row: Row) -> bool:
     """Half a pair is no demonstration: its other half is missing."""
     return not {"chosen", "rejected", "label"} & row.keys()
@@ -60,7 +56,7 @@ class Format:
     columns: frozenset[str]
     example: str
     convert: Conversion
-    recognises: Callable[[Row], bool] = _always
+    recognises: Callable[[Row], bool] = lambda row: True
     optional: frozenset[str] = frozenset()
     settings: frozenset[str] = frozenset()
     coded: Literal["winner", "judgements", "label", None] = None
