@@ -96,7 +96,7 @@ def _axis(comparison: Comparison) -> tuple[str, Callable[[Run], int]]:
 
 
 def _batch_size(run: Run) -> int:
-    return int((run.card.get("options") or {}).get("batch_size", 32))
+    return run.card.options.batch_size or 32
 
 
 def _evaluated(name: str) -> Callable[[Run], Course]:
