@@ -15,8 +15,7 @@ from likelier.cli import main as cli
 from likelier.data.audit import audit_records
 from likelier.data.audit.catalogue import CATALOGUE
 from likelier.data.load import load_preferences
-from likelier.insight.audit.page import as_html
-from likelier.insight.audit.text import as_text
+from likelier.insight.audit import as_html, as_text
 from tests.helpers.audit_rows import UNUSABLE, clean_rows, pair, pairs, parts, row, seeded_rows, write
 from tests.helpers.support import tiny_model, tiny_tokenizer
 

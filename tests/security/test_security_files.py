@@ -20,7 +20,7 @@ from likelier.cli import main as cli
 from likelier.data import archives
 from likelier.data.load import load_preferences
 from likelier.data.sources import read_rows, without_decoding
-from likelier.insight.audit.page import as_html as audit_page
+from likelier.insight.audit import as_html as audit_page
 from likelier.runs.card import RunCard, checked_card
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.hub import published_files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from io import StringIO
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from likelier.advice.estimate import Estimate
 from likelier.advice.memory import MemoryPlan
-from likelier.utils.terminal import SafeConsole
+from likelier.utils.terminal import printed
 
 PARTS = {
     "weights": "weights",
@@ -30,15 +29,6 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{count / scale:,.2f} {unit}" if count < 100 * scale else f"{count / scale:,.0f} {unit}"
     return "-" if not count else f"{count / 1e3:,.0f} kB"
-
-
-def printed(parts: Iterator[RenderableType], width: int = 110) -> str:
-    """Plain text, without colour and trailing blanks."""
-    stream = StringIO()
-    console = SafeConsole(file=stream, width=width, no_color=True)
-    for part in parts:
-        console.print(part)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
 def estimate_text(estimate: Estimate) -> str:

@@ -170,7 +170,7 @@ def _model(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def _as_text(audit: Audit) -> str:
-    from likelier.insight.audit.text import as_text
+    from likelier.insight.audit import as_text
 
     here = sys.stdout.isatty()
     return without_secrets(as_text(audit, width=get_terminal_size().columns if here else None, colour=here))
@@ -181,7 +181,7 @@ def _as_json(audit: Audit) -> str:
 
 
 def _as_html(audit: Audit) -> str:
-    from likelier.insight.audit.page import as_html
+    from likelier.insight.audit import as_html
 
     return as_html(audit)
 

@@ -66,7 +66,7 @@ def run(flags: argparse.Namespace) -> None:
 
 def as_text(found: Recommendation) -> str:
     """The recommendation for people."""
-    from likelier.advice.tables import printed
+    from likelier.utils.terminal import printed
 
     return printed(_parts(found))
 

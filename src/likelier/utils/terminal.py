@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import StringIO
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -28,6 +29,15 @@ class SafeConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def printed(parts: Iterable[RenderableType], *, width: int | None = None, colour: bool = False) -> str:
+    """What a terminal of this width shows, without trailing blanks."""
+    stream = StringIO()
+    console = SafeConsole(file=stream, width=width or 110, force_terminal=colour, no_color=not colour)
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
 _PAUSE = 0.25  # seconds between two drawings of a live display

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from io import StringIO
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -13,17 +12,14 @@ from rich.text import Text
 from likelier.insight.verdicts import Verdict
 from likelier.runs.reader import Run
 from likelier.utils.console import printable
-from likelier.utils.terminal import SafeConsole
+from likelier.utils.terminal import printed
 
 STYLES = {"error": "bold red", "warning": "yellow", "good": "bold green", "info": "cyan"}
 
 
 def as_text(run: Run, verdicts: Sequence[Verdict], *, width: int | None = None, colour: bool = False) -> str:
     """The verdicts for people."""
-    stream = StringIO()
-    console = SafeConsole(file=stream, width=width or 110, force_terminal=colour, no_color=not colour)
-    console.print(Group(*_parts(run, verdicts)))
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+    return printed(_parts(run, verdicts), width=width, colour=colour)
 
 
 def _parts(run: Run, verdicts: Sequence[Verdict]) -> Iterator[RenderableType]:
