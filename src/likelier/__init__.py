@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from likelier.training.options import TrainingOptions
     from likelier.training.trainer import PreferenceTrainer
 
-# torch and transformers take seconds to import: each name is imported when it is first used.
+# torch and transformers take seconds to import: each name is imported when it is first used, those that are not named
+# here from `objectives`.
 _HOMES = {
     "Columns": "data.columns",
     "PreferenceData": "data.load",
@@ -43,24 +44,6 @@ _HOMES = {
     "LoraOptions": "models.options",
     "TrainingOptions": "training.options",
     "PreferenceTrainer": "training.trainer",
-    **dict.fromkeys(
-        [
-            "APODown",
-            "APOZero",
-            "DPO",
-            "DPOP",
-            "Hinge",
-            "IPO",
-            "KTO",
-            "METHODS",
-            "Objective",
-            "RobustDPO",
-            "SFT",
-            "SigmoidNorm",
-            "SimPO",
-        ],
-        "objectives",
-    ),
 }
 
 __all__ = [
@@ -92,6 +75,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"likelier.{_HOMES[name]}"), name)
+    if name in __all__:
+        return getattr(import_module(f"likelier.{_HOMES.get(name, 'objectives')}"), name)
     raise AttributeError(f"module 'likelier' has no attribute {name!r}")

@@ -143,7 +143,7 @@ def _subject(flags: argparse.Namespace, card: RunCard, policy: Policy) -> Subjec
 
 
 def _write_page(found: Inspection, output: str) -> None:
-    from likelier.insight.inspect.page import as_html
+    from likelier.insight.inspect.figures import as_html
     from likelier.utils.console import say
     from likelier.utils.files import write_output
 

@@ -351,26 +351,10 @@ class OtherRanksFolder(RunFolder):
     rows of a step that was not finite.
     """
 
-    def lock(self) -> None:
+    def _left_to_the_first(self, *_: Any, **__: Any) -> None:
         """Left to the first rank."""
 
-    def open(self, *, resume: bool) -> None:
-        """Left to the first rank."""
-
-    def update_card(self, changes: Mapping[str, Any]) -> None:
-        """Left to the first rank."""
-
-    def end_card(self, changes: Mapping[str, Any]) -> None:
-        """Left to the first rank."""
-
-    def append_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Left to the first rank."""
-
-    def go_back_to(self, step: int, *, again: bool = False, unlogged: bool = False) -> None:
-        """Left to the first rank."""
-
-    def write_evaluation(self, detail: Mapping[str, Any]) -> None:
-        """Left to the first rank."""
+    lock = open = update_card = end_card = append_metrics = go_back_to = write_evaluation = _left_to_the_first
 
 
 def final_folder(path: str | Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from likelier.data.audit.run import run_audit
+from likelier.data.audit.checks import run_audit
 from likelier.data.dates import asks_for_date, now
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
