@@ -13,6 +13,7 @@ from likelier.data.options import ChatOptions
 from likelier.data.preview import RowPreview, bracketed, in_brief, preview_rows, visible
 from likelier.data.records import Demonstration, Labelled, Message, Pair, Source, TokenIds
 from likelier.data.tokenize import tokenize_records
+from likelier.runs.card import RunCard
 from likelier.runs.hub import _without_a_row
 from tests.helpers.chat_templates import DEEPSEEK, PHI
 from tests.helpers.support import CHATML, chat_pairs, labelled_rows, tiny_model, tiny_tokenizer
@@ -185,7 +186,7 @@ def test_what_is_refused(
 
 def test_the_card_keeps_the_row_and_the_hub_does_not_get_it() -> None:
     card = {"data": {"hash": "x", "first_row": {"chosen": "[secret]"}}, "error": "secret", "status": "done"}
-    assert _without_a_row(card) == {"data": {"hash": "x"}, "status": "done"}
+    assert _without_a_row(RunCard.of(card)) == {"data": {"hash": "x"}, "status": "done"}
 
 
 def test_options_of_a_preview_are_those_of_training() -> None:
