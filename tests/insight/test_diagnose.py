@@ -17,6 +17,7 @@ from likelier.insight.diagnose.statistics import Level, Trend, correlation, mean
 from likelier.insight.diagnose.words import rate
 from likelier.insight.verdicts import Verdict, worst_first
 from likelier.runs.card import RunCard, checked_card
+from likelier.runs.evaluations import NO_DETAIL, Detail
 from likelier.runs.reader import Run
 from tests.helpers.diagnosis_world import bad, names, numbers, the
 from tests.helpers.small_runs import SmallRuns, write_card
@@ -272,15 +273,16 @@ def test_small_statistics() -> None:
 
 
 def test_items_are_matched_by_their_rows() -> None:
-    def detail(step: int, logps: list[float], sources: list[str]) -> dict[str, Any]:
+    def detail(step: int, logps: list[float], sources: list[str]) -> Detail:
         side = {"logps": logps, "ref_logps": None, "lengths": [3] * len(logps)}
-        return {"step": step, "items": {"source": sources, "chosen": side, "rejected": side}}
+        return Detail(step, items={"source": sources, "chosen": side, "rejected": side})
 
     start, now = detail(0, [-1.0, -2.0, -3.0], ["a:1", "a:2", "a:2"]), detail(9, [-2.0, -3.5], ["a:2", "a:2"])
     found = items_of(start, now)
     assert found is not None and found.sides["chosen"].moved == pytest.approx((0.0, -0.5))
     assert found.both_fell == 0.5 and found.margin == Level(0.0, 0.0)
-    assert items_of(start, start) is None and items_of(None, now) is None and items_of(None, None) is None
+    assert items_of(start, start) is None and items_of(NO_DETAIL, now) is None
+    assert items_of(NO_DETAIL, NO_DETAIL) is None
 
 
 # --- verdicts and the command --------------------------------------------------------------------------------------

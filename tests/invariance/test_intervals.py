@@ -18,6 +18,7 @@ from likelier.data.tokenize import Group, tokenize_records
 from likelier.insight.compare.paired import compare_pairs
 from likelier.insight.compare.subjects import read_comparison
 from likelier.insight.diagnose.items import items_of
+from likelier.runs.evaluations import NO_DETAIL, Detail
 from likelier.scoring import attach_scorer
 from likelier.scoring.implicit_rewards import summarize
 from likelier.training.evaluation.heldout import Evaluation, evaluate_groups
@@ -95,7 +96,7 @@ def test_diagnosis() -> None:
     sides = {
         side: {"logps": [logp] * 6, "ref_logps": [-2.0] * 6} for side, logp in (("chosen", -1.0), ("rejected", -3))
     }
-    items = items_of(None, {"step": 1, "items": {"prompt": PROMPTS, **sides}})
+    items = items_of(NO_DETAIL, Detail(1, items={"prompt": PROMPTS, **sides}))
     assert items is not None
     found = items.share([margin > 0 for margin in items.margins], [True] * 6)
     assert (found.value, found.low, found.high) == HONEST

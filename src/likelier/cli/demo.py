@@ -80,10 +80,11 @@ def render(run: Run) -> str:
 
 def answers_before_and_after(run: Run) -> list[tuple[str, str, str]]:
     """Prompt, greedy answer at the start, greedy answer at the end."""
-    before, after = (run.detail(when) or {} for when in ("start", "end"))
+    before, after = (run.detail(when).samples for when in ("start", "end"))
     return [
-        (old["prompt"], old["greedy"]["text"], new["greedy"]["text"])
-        for old, new in zip(before["samples"], after["samples"], strict=True)
+        (old.prompt, old.greedy.text, new.greedy.text)
+        for old, new in zip(before, after, strict=True)
+        if old.greedy and new.greedy
     ]
 
 

@@ -1,19 +1,18 @@
 """A run's card, run.json, as its readers see it.
 
-The fields of these classes are both what a card is checked for and what it is read as. Any may be absent or null, as in
-cards of older versions, unless it has no default; what nobody reads by name is in `RunCard.raw` alone.
+Any field may be absent or null, as in cards of older versions, unless it has no default (see `shape_of`); what nobody
+reads by name is in `RunCard.raw` alone.
 """
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from functools import cache, cached_property
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Annotated, Any, TypeVar
 
 from likelier.runs.method import MethodFacts, facts_by_name
-from likelier.runs.shapes import ANYTHING, FLAG, NUMBER, TEXT, WHOLE, Every, Kind, Shape, checked
+from likelier.runs.shapes import ANYTHING, FLAG, NUMBER, TEXT, WHOLE, Every, Kind, Shape, checked, made, shape_of
 from likelier.utils.errors import RunFolderError
 from likelier.utils.files import base_names
 
@@ -222,7 +221,7 @@ class RunCard:
     def of(cls, content: Mapping[str, Any]) -> RunCard:
         """The card with this content, which has the shape of one (see `checked_card`)."""
         content = {name: value for name, value in content.items() if value is not None}
-        return replace(_made(cls, content), raw=content)
+        return replace(made(cls, content), raw=content)
 
     def block(self, name: str) -> Mapping[str, Any]:
         """A part with everything that it holds; empty where an older run does not have it."""
@@ -266,41 +265,4 @@ def told(value: T | None, run: object, name: str) -> T:
     return value
 
 
-_KINDS: dict[Any, Kind] = {str: TEXT, float: NUMBER, int: WHOLE, bool: FLAG, Any: ANYTHING}
-
-
-def _bare(hint: Any) -> Any:
-    """A type without `| None`."""
-    return get_args(hint)[0] if get_origin(hint) is types.UnionType else hint
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return {name: _bare(hint) for name, hint in get_type_hints(kind, include_extras=True).items() if name != "raw"}
-
-
-def _shape(hint: Any) -> Shape:
-    """What a value of this type looks like in a file."""
-    if get_origin(hint) is Annotated:
-        return hint.__metadata__[0]
-    if isinstance(hint, type) and is_dataclass(hint):
-        needed = {one.name for one in fields(hint) if one.default is MISSING and one.default_factory is MISSING}
-        named = _hints(hint)
-        return {f"{name}!" if name in needed else name: _shape(inner) for name, inner in named.items()}
-    inside = get_args(hint)
-    if get_origin(hint) is tuple:
-        return [_shape(inside[0])]
-    return Every(_shape(inside[1])) if inside else _KINDS[hint]
-
-
-def _made(hint: Any, value: Any) -> Any:
-    """A value of this type, from a file's."""
-    if isinstance(hint, type) and is_dataclass(hint):
-        named = {name: (inner, value.get(name)) for name, inner in _hints(hint).items()}
-        return hint(**{name: _made(*one) for name, one in named.items() if one[1] is not None})
-    if get_origin(hint) is tuple:
-        return tuple(_made(get_args(hint)[0], one) for one in value)
-    return value
-
-
-CARD = _shape(RunCard)
+CARD = shape_of(RunCard)

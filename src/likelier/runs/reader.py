@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from likelier.runs.account import Account, checked_account
 from likelier.runs.card import RunCard, checked_card
+from likelier.runs.evaluations import NO_DETAIL, Detail, checked_evaluation
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.lock import is_held
 from likelier.runs.ownership import refuse_links
-from likelier.runs.shapes import checked_account, checked_evaluation, checked_line, checked_skipped
+from likelier.runs.shapes import checked_line, checked_skipped
 from likelier.runs.written import Written, what_changed, written_files, written_in
 from likelier.utils.console import warn
 from likelier.utils.errors import RunFolderError
@@ -35,7 +37,7 @@ class Run:
     card: RunCard
     steps: Sequence[Row]
     evaluations: Sequence[Row]
-    audit: Mapping[str, Any] = field(default_factory=dict)
+    audit: Account = Account()
 
     @property
     def name(self) -> str:
@@ -63,21 +65,25 @@ class Run:
         """The steps at which an evaluation metric was measured, and its values."""
         return _column(self.evaluations, name)
 
-    def detail(self, when: str) -> Mapping[str, Any] | None:
-        """The file of the evaluation at `start`, `end`, or of the last at any time (`last`); None without one."""
-        found = [content for content in self.details() if when in ("last", content.get("when"))]
-        return found[-1] if found else None
+    def detail(self, when: str) -> Detail:
+        """The evaluation at `start`, `end`, or the last at any time (`last`); `NO_DETAIL` without one."""
+        return one_of(self.details(), when)
 
-    def details(self) -> list[Mapping[str, Any]]:
+    def details(self) -> list[Detail]:
         """The files of all evaluations, in order of their steps."""
         paths = (self.folder / "evaluations").glob("step-*.json")
         found = [checked_evaluation(_json(path), path) for path in paths]
-        return sorted(found, key=lambda content: content.get("step", 0))
+        return sorted(found, key=lambda detail: detail.step)
 
     def skipped(self) -> list[Mapping[str, Any]]:
         """The files of the steps that were not finite, in order; each process of a run writes its own."""
         paths = (self.folder / "skipped").glob("step-*.json")
         return sorted((checked_skipped(_json(path), path) for path in paths), key=lambda content: content["step"])
+
+
+def one_of(details: Sequence[Detail], when: str) -> Detail:
+    """As `Run.detail`, of these evaluations."""
+    return next((one for one in reversed(details) if when in ("last", one.when)), NO_DETAIL)
 
 
 class ChangedRunError(RunFolderError):
@@ -117,7 +123,7 @@ class RunReader:
             self._json(folder.card_file, checked_card),
             [row for row in rows if "loss" in row],
             [without_prefix(row) for row in rows if "eval_loss" in row],
-            self._json(audit, checked_account) if audit.is_file() else {},
+            self._json(audit, checked_account) if audit.is_file() else Account(),
         )
         self._check_end(folder, run)
         return run

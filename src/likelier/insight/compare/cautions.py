@@ -74,7 +74,7 @@ def _of_other_rows(comparison: Comparison) -> str:
 
 def sources(run: Run) -> frozenset[str] | None:
     """The places in the data of the rows that a run was held to; None where they are not recorded."""
-    items = (run.detail("end") or run.detail("start") or {}).get("items")
+    items = run.detail("end").items or run.detail("start").items
     return frozenset(items["source"]) if items else None
 
 

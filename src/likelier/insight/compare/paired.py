@@ -68,7 +68,7 @@ def items_of(run: Run) -> dict[Key, Item]:
 
     Pairs that share both are left out: nobody could tell which is which. Empty without pairs.
     """
-    table = (run.detail("end") or {}).get("items") or {}
+    table = run.detail("end").items
     if "chosen" not in table:
         return {}
     sides = [table[side] for side in ("chosen", "rejected")]
@@ -114,7 +114,7 @@ def differ_in_rows(one: Run, other: Run) -> bool:
 
 def _kind(run: Run) -> frozenset[str]:
     """What the held-out items are: pairs, answers with a label, answers."""
-    table = (run.detail("end") or run.detail("start") or {}).get("items") or {}
+    table = run.detail("end").items or run.detail("start").items
     return frozenset(table) & {"chosen", "completion", "label"}
 
 

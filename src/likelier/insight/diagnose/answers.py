@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from statistics import fmean
-from typing import Any
 
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import Facts, told
@@ -73,18 +72,13 @@ def _judge_fell(facts: Facts) -> bool:
     """Whether the same prompts' answers got lower rewards, beyond noise; or lose against those of the start."""
     if facts.latest.get("win_rate_high", 1.0) < 0.5:
         return True
-    before, now = (_of_samples(facts, when, "reward") for when in ("start", "end"))
+    before, now = (
+        [one.sampled.reward for one in facts.detail(when).samples if one.sampled.reward is not None]
+        for when in ("start", "end")
+    )
     if len(before) != len(now) or len(now) < FEWEST:
         return False
     return mean_of([after - earlier for earlier, after in zip(before, now, strict=True)]).surely_below(0.0, BELIEVABLE)
-
-
-def _samples(facts: Facts, when: str) -> Sequence[Mapping[str, Any]]:
-    return (facts.detail(when) or {}).get("samples") or ()
-
-
-def _of_samples(facts: Facts, when: str, name: str) -> list[float]:
-    return [one["sampled"][name] for one in _samples(facts, when) if name in one["sampled"]]
 
 
 def repetition(facts: Facts) -> Iterator[Verdict]:
@@ -120,7 +114,7 @@ def _repeats(facts: Facts) -> bool:
 def _greedy_repeats(facts: Facts) -> tuple[str, str] | None:
     """The same of greedy answers, which loop sooner: at temperature 1 chance leads out of a loop."""
     before, now = (
-        [one["greedy"]["repetition"] for one in _samples(facts, when) if "greedy" in one] for when in ("start", "end")
+        [one.greedy.repetition for one in facts.detail(when).samples if one.greedy] for when in ("start", "end")
     )
     if not before or not now or fmean(now) < LOOPS or fmean(now) - fmean(before) < REPEATS:
         return None
@@ -138,4 +132,4 @@ def _all_alike(facts: Facts) -> tuple[str, str] | None:
 
 
 def _texts(facts: Facts, when: str) -> list[str]:
-    return [one["sampled"]["text"] for one in _samples(facts, when)]
+    return [one.sampled.text for one in facts.detail(when).samples]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from likelier.insight.diagnose.items import Items, items_of
 from likelier.insight.diagnose.statistics import Level, Trend, trend_of
 from likelier.insight.diagnose.words import from_to, number
 from likelier.runs.card import RunCard
+from likelier.runs.evaluations import Detail, TellingPair
 from likelier.runs.method import MethodFacts
-from likelier.runs.reader import Row, Run, without_prefix
+from likelier.runs.reader import Row, Run, one_of, without_prefix
 
 SIDES = ("chosen", "rejected")
 MOVED = 0.5  # nats: one answer became 1.6 times likelier than it was; less cannot be seen in what a model writes
@@ -141,13 +141,12 @@ class Facts:
         reward = self.latest.get(f"rewards/{side}")
         return known if known is not None else None if reward is None else reward / self.scale
 
-    def detail(self, when: str) -> Mapping[str, Any] | None:
+    def detail(self, when: str) -> Detail:
         """As `Run.detail`, with every file read once."""
-        found = [content for content in self._details if when in ("last", content.get("when"))]
-        return found[-1] if found else None
+        return one_of(self._details, when)
 
     @cached_property
-    def _details(self) -> Sequence[Mapping[str, Any]]:
+    def _details(self) -> Sequence[Detail]:
         return self.run.details()
 
     @property
@@ -171,10 +170,10 @@ class Facts:
         """The held-out answers one by one, now against the reference, else against the start."""
         return items_of(self.detail("start"), self.detail("last"))
 
-    @cached_property
-    def pairs_in_tokens(self) -> Sequence[Mapping[str, Any]]:
+    @property
+    def pairs_in_tokens(self) -> Sequence[TellingPair]:
         """The pairs that were scored token by token at the end."""
-        return (self.detail("end") or {}).get("pairs") or ()
+        return self.detail("end").pairs
 
     # --- what the checks ask most ----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from likelier.insight.diagnose.facts import MOVED, SIDES, Facts
 from likelier.insight.diagnose.statistics import Trend
 from likelier.insight.diagnose.words import from_to, interval, number, percent
 from likelier.insight.verdicts import Verdict
+from likelier.runs.account import Finding, Noise
 from likelier.runs.reader import Row
 from likelier.utils.statistics import wilson
 
@@ -150,8 +151,8 @@ class Accuracy:
 def noisy_data(facts: Facts) -> Iterator[Verdict]:
     """Accuracy at the ceiling that the audit found, or no better than chance although the policy moved."""
     fresh = fresh_accuracies(facts)
-    noise, contradictions = _noise(facts), _contradictions(facts)
-    ceiling = noise.get("ceiling")
+    noise, contradictions = facts.run.audit.audit.statistics.noise, _contradictions(facts)
+    ceiling = noise.ceiling
     at_ceiling = ceiling is not None and ceiling < CEILING and _on_such_labels(facts) >= ceiling - NEAR_CEILING
     by_chance = _no_better_than_chance(facts, fresh)
     if not at_ceiling and not by_chance and not contradictions:
@@ -159,10 +160,10 @@ def noisy_data(facts: Facts) -> Iterator[Verdict]:
     evidence = [
         *((f"accuracy, {one.where}", str(one)) for one in fresh),
         ("ceiling: no model agrees with more labels than", percent(ceiling)) if ceiling is not None else None,
-        *((one["name"], str(one.get("summary", one.get("count")))) for one in contradictions),
+        *((one.name, one.summary or str(one.count)) for one in contradictions),
         ("the policy moved", f"{number(facts.moved.value)} nats an answer") if by_chance and facts.moved else None,
     ]
-    serious = at_ceiling or by_chance or any(one.get("severity") == "error" for one in contradictions)
+    serious = at_ceiling or by_chance or any(one.severity == "error" for one in contradictions)
     more = {"title": "Judgements that cannot be told from coin tosses", "meaning": _TOSSED} if by_chance else {}
     yield verdict(
         "noisy-data", "warning" if serious else "info", evidence, _less_noise(facts, noise, by_chance), **more
@@ -218,24 +219,18 @@ def _no_better_than_chance(facts: Facts, fresh: list[Accuracy]) -> bool:
     return any(one.high < CHANCE for one in fresh) and all(one.low <= 0.5 <= one.high for one in fresh)
 
 
-def _noise(facts: Facts) -> Mapping[str, Any]:
-    audit = facts.run.audit.get("audit") or {}
-    return (audit.get("statistics") or {}).get("noise") or {}
-
-
-def findings(facts: Facts, *names: str) -> list[Mapping[str, Any]]:
+def findings(facts: Facts, *names: str) -> list[Finding]:
     """Findings of the audit of the run's data."""
-    audit = facts.run.audit.get("audit") or {}
-    return [one for one in audit.get("findings") or () if one.get("name") in names]
+    return [one for one in facts.run.audit.audit.findings if one.name in names]
 
 
-def _contradictions(facts: Facts) -> list[Mapping[str, Any]]:
+def _contradictions(facts: Facts) -> list[Finding]:
     names = ("contradictory-pairs", "contradictory-labels", "annotator-disagreement", "intransitive-cycles")
-    return [one for one in findings(facts, *names) if one.get("severity") != "info"]
+    return [one for one in findings(facts, *names) if one.severity != "info"]
 
 
-def _less_noise(facts: Facts, noise: Mapping[str, Any], by_chance: bool) -> list[str | None]:
-    chance = min(noise.get("flip_rate") or 0.1, 0.45)
+def _less_noise(facts: Facts, noise: Noise, by_chance: bool) -> list[str | None]:
+    chance = min(noise.flip_rate or 0.1, 0.45)
     return [
         "judge twenty pairs without looking at the labels, and see how often you agree" if by_chance else None,
         "likelier audit DATA --drop contradictory-pairs --write CLEAN.jsonl keeps the majority"
@@ -255,9 +250,9 @@ def _less_noise(facts: Facts, noise: Mapping[str, Any], by_chance: bool) -> list
 def leakage(facts: Facts) -> Iterator[Verdict]:
     """Prompts that stand in training and in held-out data."""
     for finding in findings(facts, "eval-overlap"):
-        details = finding.get("details") or {}
+        details = finding.details
         evidence = [
-            ("audit", str(finding.get("summary", f"{finding.get('count')} rows"))),
+            ("audit", finding.summary or f"{finding.count} rows"),
             ("held-out rows that are training rows word for word", f"{details['same_rows']:,}")
             if "same_rows" in details
             else None,

@@ -9,9 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from likelier.insight.diagnose.statistics import Level, mean_of
+from likelier.runs.evaluations import Detail
 from likelier.utils.statistics import Share, share_of
 
-Detail = Mapping[str, Any]
+Columns = Mapping[str, Any]  # of `Detail.items`
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,14 @@ class Items:
         return fmean(one < 0 and other < 0 for one, other in both)
 
 
-def items_of(start: Detail | None, now: Detail | None) -> Items | None:
+def items_of(start: Detail, now: Detail) -> Items | None:
     """The items of the evaluation `now`; without a reference they are compared with the same rows at the `start`.
 
     None where there is no such file, nothing to compare with, or no preference in it.
     """
-    if now is None or not now.get("items") or now is start or now.get("step") == 0:
+    if not now.items or now is start or now.step == 0:
         return None
-    table, before = now["items"], (start or {}).get("items") or {}
+    table, before = now.items, start.items
     if "chosen" in table and "rejected" in table:
         chosen, rejected = (_side(table, before, side) for side in ("chosen", "rejected"))
         if chosen is None or rejected is None:
@@ -89,7 +90,7 @@ def items_of(start: Detail | None, now: Detail | None) -> Items | None:
     return Items(_by_label(whole, table["label"]), False)
 
 
-def _side(table: Detail, before: Detail, name: str) -> Side | None:
+def _side(table: Columns, before: Columns, name: str) -> Side | None:
     own = table.get(name) or {}
     logps, others = own.get("logps"), own.get("ref_logps") or _at_start(table, before, name)
     if not logps or others is None:
@@ -98,7 +99,7 @@ def _side(table: Detail, before: Detail, name: str) -> Side | None:
     return Side(moved, tuple(own.get("lengths") or [0] * len(moved)))
 
 
-def _at_start(table: Detail, before: Detail, name: str) -> list[float] | None:
+def _at_start(table: Columns, before: Columns, name: str) -> list[float] | None:
     """The same rows' log-probabilities at the start; None where a row was not scored then."""
     known: dict[tuple[str, int], float] = {}
     for key, logp in zip(_keys(before, name), (before.get(name) or {}).get("logps") or (), strict=False):
@@ -107,7 +108,7 @@ def _at_start(table: Detail, before: Detail, name: str) -> list[float] | None:
     return [known[key] for key in keys] if keys and all(key in known for key in keys) else None
 
 
-def _keys(table: Detail, name: str) -> list[tuple[str, int]]:
+def _keys(table: Columns, name: str) -> list[tuple[str, int]]:
     """Each row's source, numbered where a source has several rows."""
     seen: dict[str, int] = {}
     keys = []

@@ -106,9 +106,9 @@ def _bias(facts: Facts, items: Items | None) -> Tendency | None:
     tokens on held-out pairs; None where neither is.
     """
     for finding in findings(facts, "length-bias"):
-        details = finding.get("details") or {}
+        details = finding.details
         if _unlike(details.get("mean_preferred", 2), details.get("mean_other", 1)):
-            return Tendency(("in the data", str(finding.get("summary", ""))), details.get("rule") != "the shorter one")
+            return Tendency(("in the data", finding.summary), details.get("rule") != "the shorter one")
     return _bias_of(items) if items is not None else None
 
 

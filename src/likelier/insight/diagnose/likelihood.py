@@ -62,7 +62,7 @@ def _tokens(facts: Facts) -> tuple[str, str] | None:
     """The tokens of chosen answers that lost most, over the pairs that were looked at closely."""
     lost: dict[str, list[float]] = defaultdict(list)
     for pair in facts.pairs_in_tokens:
-        for token in pair["chosen"].get("tokens") or ():
+        for token in pair.chosen["tokens"]:
             lost[str(token["text"]) or f"token {token['id']}"].append(float(token["logratio"]))
     worst = sorted((item for item in lost.items() if sum(item[1]) < 0), key=lambda item: sum(item[1]))[:TOKENS]
     if not worst:
@@ -77,16 +77,16 @@ def _visible(text: str) -> str:
 
 def _alike(facts: Facts) -> float | None:
     """How much of their tokens the two answers of a pair share, where pairs were looked at closely."""
-    known = [pair for pair in facts.pairs_in_tokens if _ids(pair, "chosen") and _ids(pair, "rejected")]
+    known = [pair for pair in facts.pairs_in_tokens if _ids(pair.chosen) and _ids(pair.rejected)]
     if not known:
         return None
     return fmean(
-        SequenceMatcher(None, _ids(pair, "chosen"), _ids(pair, "rejected"), autojunk=False).ratio() for pair in known
+        SequenceMatcher(None, _ids(pair.chosen), _ids(pair.rejected), autojunk=False).ratio() for pair in known
     )
 
 
-def _ids(pair: Mapping[str, Any], side: str) -> list[int]:
-    return [int(token["id"]) for token in (pair.get(side) or {}).get("tokens") or ()]
+def _ids(answer: Mapping[str, Any]) -> list[int]:
+    return [int(token["id"]) for token in answer["tokens"]]
 
 
 def _hold_up(facts: Facts, alike: float | None) -> list[str | None]:

@@ -17,17 +17,12 @@ _GREY = 7
 def distributions(run: Run) -> list[Markup]:
     """The charts for which there is something to draw; of the last evaluation where the run has not ended."""
     first, last = run.detail("start"), run.detail("last")
-    before, after = _items(first), _items(last) if last != first else {}
-    when = "after training" if last and last.get("when") == "end" else f"at step {(last or {}).get('step', '?')}"
+    before, after = first.items, last.items if last != first else {}
+    when = "after training" if last.when == "end" else f"at step {last.step}"
     drawn = [_rewards(run, before, "before training"), _rewards(run, after, when), _margins(run, before, after, when)]
     both = {name: items for name, items in (("before", before), (when, after)) if items}
     drawn.append(_per_token(both) if "completion" in (after or before) else _likelier(both))
     return [chart for chart in drawn if chart]
-
-
-def _items(detail: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    found = (detail or {}).get("items")
-    return found if isinstance(found, dict) else {}
 
 
 def _sides(items: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from likelier.insight.pages.charts import number
 from likelier.insight.pages.heatmap import legend, scale_of, signed, token_spans
+from likelier.runs.evaluations import Answer, Sample, TellingPair
 from likelier.runs.reader import Run
 from likelier.utils.files import base_names
 
@@ -41,7 +42,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShownSample:
     """A held-out prompt and what the policy wrote, by manner ("greedy", "drawn"), before and after."""
 
     prompt: str
@@ -55,16 +56,16 @@ def clipped(text: Any, most: int = MOST_TEXT) -> str:
     return whole if len(whole) <= most else f"{whole[:most]}… ({len(whole) - most:,} characters more)"
 
 
-def place(row: Mapping[str, Any]) -> str:
+def place(source: str) -> str:
     """Where in the data a row stands: the file's own name and the line."""
-    return clipped(base_names(str(row.get("source", ""))), 200)
+    return clipped(base_names(source), 200)
 
 
 def heat_maps(run: Run) -> list[HeatMap]:
     """The telling pairs of the evaluation at the end, as many as fit into a page."""
     found: list[HeatMap] = []
     room = MOST_MAPS
-    for pair in (run.detail("end") or {}).get("pairs") or []:
+    for pair in run.detail("end").pairs:
         shown = _heat_map(pair)
         room -= sum(len(spans) for _, _, spans in shown.answers)
         if room < 0:
@@ -73,19 +74,19 @@ def heat_maps(run: Run) -> list[HeatMap]:
     return found
 
 
-def _heat_map(pair: Mapping[str, Any]) -> HeatMap:
-    sides = {side: _short(pair[side]) for side in ("chosen", "rejected")}
-    scale = scale_of(*sides.values())
+def _heat_map(pair: TellingPair) -> HeatMap:
+    sides = {"chosen": pair.chosen, "rejected": pair.rejected}
+    short = {side: _short(answer) for side, answer in sides.items()}
+    scale = scale_of(*short.values())
     return HeatMap(
-        str(pair.get("why", "")),
-        place(pair),
-        clipped(pair.get("prompt", "")),
-        bool(pair.get("correct")),
-        signed(pair["margin"]),
-        legend(*sides.values()),
+        pair.why,
+        place(pair.source),
+        clipped(pair.prompt),
+        pair.correct,
+        signed(pair.margin),
+        legend(*short.values()),
         tuple(
-            (side, _scores(pair[side]), token_spans(answer, scale) + _rest(pair[side]))
-            for side, answer in sides.items()
+            (side, _scores(answer), token_spans(short[side], scale) + _rest(answer)) for side, answer in sides.items()
         ),
     )
 
@@ -106,41 +107,35 @@ def _scores(answer: Mapping[str, Any]) -> str:
     return ", ".join([*values, f"{answer.get('length', len(answer['tokens']))} tokens"])
 
 
-def samples(run: Run) -> list[Sample]:
+def samples(run: Run) -> list[ShownSample]:
     """The answers of the first and the last evaluation that wrote some, side by side."""
-    told = [detail for detail in run.details() if detail.get("samples")]
+    told = [detail for detail in run.details() if detail.samples]
     if not told:
         return []
-    before = {_key(one): one for one in told[0]["samples"]} if told[0].get("when") == "start" else {}
-    after = {_key(one): one for one in told[-1]["samples"]} if len(told) > 1 or not before else {}
-    found = [_sample(before.get(key, {}), after.get(key, {})) for key in after or before]
-    return found[:MOST_SAMPLES]
+    before = {(one.source, one.prompt): one for one in told[0].samples} if told[0].when == "start" else {}
+    after = {(one.source, one.prompt): one for one in told[-1].samples} if len(told) > 1 or not before else {}
+    return [_shown(key, before.get(key), after.get(key)) for key in list(after or before)[:MOST_SAMPLES]]
 
 
-def _key(sample: Mapping[str, Any]) -> tuple[str, str]:
-    return str(sample.get("source")), str(sample.get("prompt"))
+def _shown(key: tuple[str, str], before: Sample | None, after: Sample | None) -> ShownSample:
+    source, prompt = key
+    greedy = (_written(before and before.greedy), _written(after and after.greedy))
+    drawn = (_written(before and before.sampled), _written(after and after.sampled))
+    return ShownSample(clipped(prompt), place(source), (("greedy", *greedy), ("drawn", *drawn)))
 
 
-def _sample(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sample:
-    one = after or before
-    manners = (("greedy", "greedy"), ("drawn", "sampled"))
-    rows = tuple((words, _written(before.get(key)), _written(after.get(key))) for words, key in manners)
-    return Sample(clipped(one.get("prompt", "")), place(one), rows)
+def _written(answer: Answer | None) -> Written | None:
+    return Written(clipped(answer.text), ", ".join(_remarks(answer))) if answer else None
 
 
-def _written(answer: Mapping[str, Any] | None) -> Written | None:
-    if not answer:
-        return None
-    return Written(clipped(answer.get("text", "")), ", ".join(_remarks(answer)))
-
-
-def _remarks(answer: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{answer.get('tokens', '?')} tokens" + ("" if answer.get("is_whole") else ", cut at the limit")
-    if answer.get("repetition"):
-        yield f"{number(answer['repetition'], percent=True)} repeated"
-    if answer.get("refusal"):
+def _remarks(answer: Answer) -> Iterator[str]:
+    count = "?" if answer.tokens is None else answer.tokens
+    yield f"{count} tokens" + ("" if answer.is_whole else ", cut at the limit")
+    if answer.repetition:
+        yield f"{number(answer.repetition, percent=True)} repeated"
+    if answer.refusal:
         yield "a refusal"
-    if isinstance(answer.get("logratio"), (int, float)) and answer["logratio"]:
-        yield f"log-ratio {signed(answer['logratio'], 2)} nats"
-    if isinstance(answer.get("reward"), (int, float)):
-        yield f"judged {signed(answer['reward'], 2)}"
+    if answer.logratio:
+        yield f"log-ratio {signed(answer.logratio, 2)} nats"
+    if answer.reward is not None:
+        yield f"judged {signed(answer.reward, 2)}"

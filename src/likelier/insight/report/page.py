@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from likelier.insight.report.curves import curves
 from likelier.insight.report.distributions import distributions
 from likelier.insight.report.examples import clipped, heat_maps, samples
 from likelier.insight.verdicts import Verdict
+from likelier.runs.account import Finding
 from likelier.runs.folder import RunFolder
 from likelier.runs.reader import Run, read_run
 from likelier.utils.errors import RunFolderError
@@ -63,7 +63,7 @@ def report_page(run: Run) -> str:
         heat_maps=heat_maps(run),
         samples=samples(run),
         findings=_findings(run),
-        audit_verdict=(run.audit.get("audit") or {}).get("verdict", ""),
+        audit_verdict=run.audit.audit.verdict,
         counts=_counts(run),
         timing=timing(run),
         facts=[(name, clipped(words)) for name, words in facts(run)],
@@ -95,11 +95,11 @@ def why_empty(run: Run, what: str) -> str:
         return "Nothing yet: the run has not come so far, or did not."
     if not run.evaluations and not run.card.data.held_out:
         return _HOLD_OUT
-    if what == "pairs" and "rejected" not in ((run.detail("end") or {}).get("items") or {"rejected": None}):
+    if what == "pairs" and "rejected" not in (run.detail("end").items or {"rejected": None}):
         return "This method sets no two answers against each other: there is no margin to explain token by token."
     if what in ("pairs", "samples") and run.card.options.eval_prompts == 0:
         return "The policy wrote no answers, because of --eval-prompts 0."
-    if what == "pairs" and run.detail("end"):
+    if what == "pairs" and run.detail("end").when:
         return "The reference could not be asked at the end, so that no token has a log-ratio."
     return "The run folder does not hold it; runs of older versions did not write it."
 
@@ -109,19 +109,15 @@ def why_empty(run: Run, what: str) -> str:
 
 def _findings(run: Run) -> list[dict[str, Any]]:
     """What was wrong with the data: rows left out, then what the audit found, with a few places each."""
-    left_out = [one | {"severity": "warning", "summary": "rows that could not be used"} for one in _listed(run.audit)]
-    audited = _listed(run.audit.get("audit") or {})
-    return [_finding(one) for one in (left_out + audited)[:MOST_FINDINGS]]
+    unused = {"severity": "warning", "summary": "rows that could not be used"}
+    found = [*(replace(one, **unused) for one in run.audit.findings), *run.audit.audit.findings]
+    return [_finding(one) for one in found[:MOST_FINDINGS]]
 
 
-def _listed(account: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [dict(one) for one in account.get("findings") or [] if isinstance(one, dict)]
-
-
-def _finding(one: Mapping[str, Any]) -> dict[str, Any]:
-    places: Sequence[Any] = one.get("examples") or []
-    found = {name: clipped(one.get(name) or "", 600) for name in ("name", "summary", "why", "mend", "severity")}
-    return found | {"count": one.get("count", ""), "places": [clipped(base_names(str(p)), 200) for p in places[:5]]}
+def _finding(one: Finding) -> dict[str, Any]:
+    found = {name: clipped(getattr(one, name), 600) for name in ("name", "summary", "why", "mend", "severity")}
+    places = [clipped(base_names(place), 200) for place in one.examples[:5]]
+    return found | {"count": "" if one.count is None else one.count, "places": places}
 
 
 def _counts(run: Run) -> list[list[str]]:
