@@ -20,9 +20,9 @@ import pytest
 from rich.console import Console
 
 from likelier.cli import main as cli
-from likelier.insight.live import follow, progress, watch
-from likelier.insight.live.follow import Follower
+from likelier.insight.live import progress, watch
 from likelier.insight.live.view import Pace, pace_of, seconds_left, sparkline, view_of
+from likelier.insight.live.watch import Follower
 from likelier.insight.verdicts import Verdict
 from likelier.runs.folder import RunFolder
 from likelier.runs.lock import is_held
@@ -250,7 +250,7 @@ def test_a_warning_is_told_once(
     tmp_path: Path, watched: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("likelier.insight.diagnose.live_warnings", lambda run: [WARNING] if len(run.steps) > 1 else [])
-    monkeypatch.setattr(follow, "_THRIFT", 0)
+    monkeypatch.setattr(watch, "_THRIFT", 0)
     run = Written(tmp_path / "run")
     events = [*(lambda step=step: run.log(step_row(step)) for step in range(1, 5)), lambda: run.update(status="done")]
     with held(run.path):
@@ -263,7 +263,7 @@ def test_looking_for_warnings_takes_little_of_the_time(tmp_path: Path, monkeypat
     looks: list[int] = []
     run = Written(tmp_path / "run")
     clock = iter(range(0, 10_000, 1))
-    monkeypatch.setattr(follow.time, "monotonic", lambda: next(clock))  # a look takes a second or two
+    monkeypatch.setattr(watch.time, "monotonic", lambda: next(clock))  # a look takes a second or two
     monkeypatch.setattr("likelier.insight.diagnose.live_warnings", lambda run: looks.append(1) or [])
     follower = Follower(run.path)
     for step in range(1, 400):
@@ -427,7 +427,7 @@ def test_training_without_a_terminal(
     runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "_PAUSE", 0.0)
-    monkeypatch.setattr(follow, "_THRIFT", 0)
+    monkeypatch.setattr(watch, "_THRIFT", 0)
     monkeypatch.setattr("likelier.insight.diagnose.live_warnings", lambda run: [WARNING] if run.steps else [])
     train(runs.model, runs.pairs, tmp_path / "run", "--eval-fraction", "0.25", "--eval-steps", "2", "--max-steps", "3")
     lines = capsys.readouterr().err.splitlines()

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from likelier.data.audit.balance import eval_overlap, label_balance, prompt_statistics
 from likelier.data.audit.contradictions import contradictory_labels, contradictory_pairs, intransitive_cycles
 from likelier.data.audit.duplicates import exact_duplicates, near_duplicates
 from likelier.data.audit.findings import SEVERITIES, Audit, Finding
 from likelier.data.audit.material import Material, Ranker
 from likelier.data.audit.noise import noise, undecided_pairs
-from likelier.data.audit.rows import length_statistics, unusable_rows
+from likelier.data.audit.rows import eval_overlap, label_balance, length_statistics, prompt_statistics, unusable_rows
 from likelier.data.audit.scores import reference_checks
 from likelier.data.audit.shortcuts import length_bias, surface_bias
 from likelier.data.audit.tokens import chat_markup, token_checks

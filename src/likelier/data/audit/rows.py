@@ -1,13 +1,14 @@
-"""Rows that training leaves out, and what the others look like."""
+"""Rows that training leaves out, and what the others look like: lengths, prompts, labels, what is held out."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from likelier.data.audit.findings import EXAMPLES, Finding, places, severity_of
-from likelier.data.audit.material import Material
+from likelier.data.audit.material import Material, numbered, plain_prompt
 from likelier.data.records import Source
 from likelier.utils.statistics import histogram, summary
 
@@ -54,3 +55,68 @@ def sides_of(material: Material, lengths: np.ndarray) -> dict[str, np.ndarray]:
     if others:
         found["answer"] = lengths[others, 1]
     return {name: values for name, values in found.items() if len(values)}
+
+
+def label_balance(material: Material) -> tuple[list[Finding], dict[str, Any]]:
+    """How many answers are desirable."""
+    total, up = len(material.labels), int(material.desirable.sum())
+    few = min(up, total - up)
+    statistics = {"label_balance": {"desirable": up, "undesirable": total - up, "share_desirable": up / total}}
+    share = few / total
+    if share >= 0.25:
+        return [], statistics
+    finding = Finding(
+        "label-balance",
+        few,
+        "error" if not few else "warning" if share < 0.1 else "info",
+        f"desirable answers: {up:,}, undesirable ones: {total - up:,} ({up / total:.1%} to {1 - up / total:.1%})",
+        details={**statistics["label_balance"], "mend": _weights(up, total - up)},
+    )
+    return [finding], statistics
+
+
+def _weights(up: int, down: int) -> str:
+    """Weights that bring the two sides to 1 : 1 (2402.01306 advises 1 to 3/2 for the desirable side)."""
+    if not up or not down:
+        return "Add rows with the other label; with one label alone train with --method sft on the desirable ones."
+    option, factor = ("desirable-weight", down / up) if up < down else ("undesirable-weight", up / down)
+    return f"Train with --method kto --{option} {factor:.3g}, which brings the two sides to the same weight."
+
+
+def prompt_statistics(material: Material) -> tuple[list[Finding], dict[str, Any]]:
+    """How many prompts there are, and how often they come; several pairs of one prompt are no defect."""
+    sizes = Counter(material.prompts.tolist())
+    most = max(sizes.values(), default=0)
+    repeated = sum(count > 1 for count in sizes.values())
+    return [], {"prompts": {"distinct": len(sizes), "repeated": repeated, "most_rows_of_one": most}}
+
+
+def eval_overlap(material: Material) -> list[Finding]:
+    """Training rows whose prompt also stands in the evaluation file, letter case and white space aside."""
+    assert material.held_out is not None
+    held = {plain_prompt(record.prompt): str(record.source) for record in reversed(material.held_out)}
+    shared = [
+        (number, held[prompt])
+        for number, record in enumerate(material.records)
+        if (prompt := plain_prompt(record.prompt)) in held
+    ]
+    if not shared:
+        return []
+    rows = [number for number, _ in shared]
+    prompts = {plain_prompt(material.records[number].prompt) for number in rows}
+    affected = sum(plain_prompt(record.prompt) in prompts for record in material.held_out)
+    known = {material.keys[number] for number in rows}
+    whole = sum(numbered(record, material.known) in known for record in material.held_out)
+    finding = Finding(
+        "eval-overlap",
+        len(rows),
+        severity_of("eval-overlap", len(rows) / len(material.records)),
+        f"rows whose prompt also stands in the evaluation file: {len(rows):,} of {len(material.records):,} "
+        f"(prompts: {len(prompts):,}; rows of the evaluation file: {affected:,} of {len(material.held_out):,})",
+        places(material.sources(rows)),
+        tuple(place for _, place in shared[:EXAMPLES]),
+        {"prompts": len(prompts), "evaluation_rows": affected, "same_rows": whole},
+        quotes=tuple(filter(None, (material.quote(number) for number in rows[:EXAMPLES]))),
+        records=tuple(rows),
+    )
+    return [finding]

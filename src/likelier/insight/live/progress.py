@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from likelier.insight.live.follow import Follower
 from likelier.insight.live.view import evaluation_line, pace_of, step_line, view_of, warning_line
+from likelier.insight.live.watch import Follower
 from likelier.insight.report.account import unit
 from likelier.utils.console import say
 from likelier.utils.terminal import Display, out_of_order
