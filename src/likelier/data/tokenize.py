@@ -162,7 +162,10 @@ def tokenize_records(
     as_text = partial(_renderings, ends=ends, fidelity=fidelity)
     beyond = surely_too_long(records, tokenizer, too_long or max_length, truncation, as_text)
     fitting = [record for number, record in enumerate(records) if number not in beyond] if beyond else records
-    rows = _cached_ids(fitting, tokenizer, chat) if cached else _record_ids(fitting, tokenizer, chat, checked=checked)
+    if cached:  # what another preparation left in memory (see `sharing_ids`), or else on disk
+        rows = ids_in_common(fitting, tokenizer, chat, lambda missing: _ids_on_disk(missing, tokenizer, chat))
+    else:
+        rows = _record_ids(fitting, tokenizer, chat, checked=checked)
     left = iter(rows)
     for number, record in enumerate(records):
         group = _to_group(record, beyond.get(number) or next(left), result, truncation)
@@ -182,13 +185,6 @@ def _refuse_losses(unusable: UnusableRows, total: int) -> None:
     lossy = [row for row in unusable if row.reason in LOSSES]
     if lossy:
         raise DataError(f"{lossy[0].source}: {lossy[0].detail} ({len(lossy)} of {total} rows are so)")
-
-
-def _cached_ids(
-    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions
-) -> Iterable[RecordIds]:
-    """The ids that another preparation left in memory (see `sharing_ids`), or else from disk."""
-    return ids_in_common(records, tokenizer, chat, lambda missing: _ids_on_disk(missing, tokenizer, chat))
 
 
 def _ids_on_disk(

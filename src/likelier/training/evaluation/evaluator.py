@@ -169,7 +169,8 @@ class Evaluator:
     def _answer(self, when: When, reference: Reference | None) -> Outcome:
         """Answers drawn at temperature 1; greedy ones too at the start and the end."""
         drawn = self._write(_SAMPLING, reference)
-        if when == "start" and reference is None and self._starts_as_reference:
+        own = self.reference is not None and self.reference.reference.equals_policy  # it starts as its own reference
+        if when == "start" and reference is None and own:
             drawn = [replace(answer, logratio=0.0) for answer in drawn]
         metrics = kl_metrics(drawn)
         if when == "interval":
@@ -189,10 +190,6 @@ class Evaluator:
             for one, likeliest, sampled in zip(self.asked, greedy, drawn, strict=True)
         ]
         return Outcome(metrics | answer_metrics(drawn, self._lengths_at_start()), {"samples": samples})
-
-    @property
-    def _starts_as_reference(self) -> bool:
-        return self.reference is not None and self.reference.reference.equals_policy
 
     def _write(self, temperature: float, reference: Reference | None) -> list[Answer]:
         written = write(
