@@ -32,8 +32,8 @@ try:
     put('{"name": "caf\\u00e9 \\U0001f600 \\udcff"}', exact=True)
     code = 0
 except Exception as error:
-    from likelier.cli.faults import told
-    code = told(error)
+    from likelier.cli.faults import report_error
+    code = report_error(error)
 sys.exit(end_streams(code))
 """
 
@@ -243,7 +243,7 @@ def test_what_ends_a_command_is_told_in_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert faults.told(error) == code
+    assert faults.report_error(error) == code
     told = capsys.readouterr().err
     assert told.startswith(said) and "Traceback" not in told
     assert len(list(tmp_path.iterdir())) == (1 if code == 1 else 0)
@@ -255,7 +255,7 @@ def test_a_traceback_that_is_kept_holds_no_secret(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("HF_TOKEN", "abcdefgh12345678")
     monkeypatch.setattr("sys.argv", ["likelier", "abcdefgh12345678"])
-    faults.told(TypeError("with abcdefgh12345678"))
+    faults.report_error(TypeError("with abcdefgh12345678"))
     assert "abcdefgh" not in capsys.readouterr().err + next(tmp_path.iterdir()).read_text()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from likelier.runs.card import Counts, LearningRate, Parameters, Stage, checked_card, told
+from likelier.runs.card import Counts, LearningRate, Parameters, Stage, checked_card, required
 from likelier.utils.errors import RunFolderError
 
 
@@ -57,6 +57,6 @@ def test_local_paths_leave_only_their_last_part() -> None:
 
 
 def test_what_is_needed_is_asked_for_by_name() -> None:
-    assert told(0, "run", "options.seed") == 0
+    assert required(0, "run", "options.seed") == 0
     with pytest.raises(RunFolderError, match=r"^run/run\.json does not tell options\.seed"):
-        told(None, "run", "options.seed")
+        required(None, "run", "options.seed")

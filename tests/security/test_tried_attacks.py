@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from likelier.cli import main as cli
-from likelier.cli.faults import told
+from likelier.cli.faults import report_error
 from likelier.models.policy import load_policy
 from likelier.runs.folder import RunFolder
 from likelier.runs.ownership import take_away_begun
@@ -190,5 +190,5 @@ def test_a_rank_that_no_matrix_has(rank: str, runs: SmallRuns, tmp_path: Path, c
 def test_too_little_memory_is_told_as_that(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**58, dtype=torch.uint8)
-    assert told(caught.value) == 2 and "memory" in capsys.readouterr().err
-    assert told(torch.OutOfMemoryError("CUDA out of memory")) == 2
+    assert report_error(caught.value) == 2 and "memory" in capsys.readouterr().err
+    assert report_error(torch.OutOfMemoryError("CUDA out of memory")) == 2

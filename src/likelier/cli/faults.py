@@ -18,7 +18,7 @@ from likelier.utils.errors import OTHER_RANK_ENDED, LikelierError, OtherRankEnde
 SHOWN = "LIKELIER_TRACEBACK"  # in the environment: the traceback is printed as well
 
 
-def told(error: BaseException) -> int:
+def report_error(error: BaseException) -> int:
     """Say what ended a command; gives its exit code."""
     if os.environ.get(SHOWN):
         say_error("".join(traceback.format_exception(error)).rstrip())

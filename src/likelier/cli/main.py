@@ -120,9 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         plain_warnings()
         return _module(command).run(flags) or 0
     except (KeyboardInterrupt, Exception) as error:
-        from likelier.cli.faults import told
+        from likelier.cli.faults import report_error
 
-        return told(error)
+        return report_error(error)
 
 
 def run(argv: Any = None) -> None:

@@ -258,7 +258,7 @@ def checked_card(content: Any, file: object) -> RunCard:
     return RunCard.of(checked(content, CARD, file))
 
 
-def told(value: T | None, run: object, name: str) -> T:
+def required(value: T | None, run: object, name: str) -> T:
     """What the card of a run says under this name. Raises `RunFolderError` if it does not."""
     if value is None:
         raise RunFolderError(f"{run}/run.json does not tell {name}, which this needs; restore the file")

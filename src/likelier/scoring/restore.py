@@ -24,7 +24,7 @@ from likelier.models.safe_loading import (
 )
 from likelier.models.tokenizer import tokenizer_of
 from likelier.objectives import METHODS, Objective
-from likelier.runs.card import RunCard, told
+from likelier.runs.card import RunCard, required
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.scoring import attach_scorer
 from likelier.scoring.reference import Reference, base_reference, other_reference, start_reference
@@ -157,10 +157,10 @@ def recorded_data(card: RunCard, name: str) -> PreferenceData:
         return demo_data()
     for one in (*_named(run.data), *_named(run.eval_data)):
         say_what_a_file_names(one, f"{name}/run.json")
-    eval_data, eval_fraction, seed = run.eval_data, run.eval_fraction, told(card.options.seed, name, "options.seed")
+    eval_data, eval_fraction, seed = run.eval_data, run.eval_fraction, required(card.options.seed, name, "options.seed")
     if card.sweep:  # all its runs have the same held-out rows, whatever their own seeds and data
-        seed = told(card.held_out.seed, name, "sweep.held_out.seed")
-        from_own_data = told(card.held_out.from_own_data, name, "sweep.held_out.from_own_data")
+        seed = required(card.held_out.seed, name, "sweep.held_out.seed")
+        from_own_data = required(card.held_out.from_own_data, name, "sweep.held_out.from_own_data")
         eval_fraction = eval_fraction if from_own_data else None
     return load_preferences(
         _sources(run.data),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from likelier.insight.diagnose.catalogue import verdict
-from likelier.insight.diagnose.facts import Facts, told
+from likelier.insight.diagnose.facts import Facts, change_of
 from likelier.insight.diagnose.statistics import BELIEVABLE, mean_of
 from likelier.insight.diagnose.words import from_to, number, rate
 from likelier.insight.verdicts import Verdict
@@ -55,7 +55,7 @@ def _signs(facts: Facts) -> Iterator[tuple[str, str]]:
         (_judge_fell(facts), "reward", "the judge's reward of its answers"),
     ]
     for is_worse, name, words in worse:
-        shown = told(facts, name, words)
+        shown = change_of(facts, name, words)
         if is_worse and shown:
             yield shown
     ratio = facts.latest.get("answer_length_ratio")
@@ -87,9 +87,9 @@ def repetition(facts: Facts) -> Iterator[Verdict]:
     if not drawn and not greedy and not alike:
         return
     evidence = [
-        told(facts, "repetition", "repeated runs of four tokens in its answers"),
+        change_of(facts, "repetition", "repeated runs of four tokens in its answers"),
         greedy,
-        told(facts, "cut_answers", "answers that did not end"),
+        change_of(facts, "cut_answers", "answers that did not end"),
         alike,
         ("learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from likelier.insight.diagnose.catalogue import verdict
-from likelier.insight.diagnose.facts import Facts, told
+from likelier.insight.diagnose.facts import Facts, change_of
 from likelier.insight.diagnose.generalization import fresh_accuracies
 from likelier.insight.diagnose.statistics import BELIEVABLE
 from likelier.insight.diagnose.words import from_to, nats
@@ -61,7 +61,7 @@ def health(facts: Facts) -> Iterator[Verdict]:
         return
     evidence = [
         ("loss", from_to(losses.values[0], losses.values[-1])) if losses else None,
-        told(facts, "loss", "held-out loss"),
+        change_of(facts, "loss", "held-out loss"),
         ("margin", nats(facts.separated.value)) if facts.separated is not None else None,
         ("chosen answers", f"{nats(facts.lost['chosen'].value)} an answer") if "chosen" in facts.lost else None,
         *((f"accuracy, {one.where}", str(one)) for one in fresh_accuracies(facts)),

@@ -238,7 +238,7 @@ class Facts:
         return at * self.length if at and self.method.per_token else at
 
 
-def told(facts: Facts, name: str, words: str) -> tuple[str, str] | None:
+def change_of(facts: Facts, name: str, words: str) -> tuple[str, str] | None:
     """An evaluation metric at the start and now, in words; None where one of them is unknown."""
     known = facts.from_start_to_now(name)
     return None if known is None else (words, from_to(*known))

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from likelier.insight.diagnose.catalogue import verdict
-from likelier.insight.diagnose.facts import MOVED, Facts, told
+from likelier.insight.diagnose.facts import MOVED, Facts, change_of
 from likelier.insight.diagnose.statistics import Level
 from likelier.insight.diagnose.words import nats, number, percent, rate
 from likelier.insight.verdicts import Verdict
@@ -115,7 +115,7 @@ def drift(facts: Facts) -> Iterator[Verdict]:
     evidence = [
         ("log-probability of the chosen answers since the start", f"{nats(fell.value)} a token") if fell else None,
         facts.distance,
-        told(facts, "repetition", "repeated runs of four tokens in its answers"),
+        change_of(facts, "repetition", "repeated runs of four tokens in its answers"),
         ("learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
         ("beta", f"{facts.card.hyperparameters['beta']:g} a token") if "beta" in facts.card.hyperparameters else None,
     ]

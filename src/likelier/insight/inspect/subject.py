@@ -13,7 +13,7 @@ from likelier.data.records import Demonstration, Labelled, Message, Pair, Record
 from likelier.data.tokenize import Group, tokenize_records
 from likelier.models.policy import Policy
 from likelier.objectives import Objective
-from likelier.runs.card import RunCard, told
+from likelier.runs.card import RunCard, required
 from likelier.scoring.restore import recorded_signals
 from likelier.utils.errors import ConfigError, DataError
 
@@ -156,14 +156,14 @@ def group_of(subject: Subject, policy: Policy, objective: Objective, card: RunCa
 
 
 def _limits(card: RunCard) -> dict[str, Any]:
-    limit = told(card.data.max_length, "the run", "data.max_length")
+    limit = required(card.data.max_length, "the run", "data.max_length")
     return {"max_length": limit, "truncation": card.options.truncation}
 
 
 def _tokenized(record: Record, policy: Policy, card: RunCard, chat: ChatOptions | None) -> Group:
     found = tokenize_records([record], policy.tokenizer, **_limits(card), chat=chat)
     if not found.groups:
-        limit = told(card.data.max_length, "the run", "data.max_length")
+        limit = required(card.data.max_length, "the run", "data.max_length")
         raise DataError(f"{next(iter(found.unusable))}: the row cannot be used (the run's max_length is {limit})")
     return found.groups[0]
 
