@@ -23,7 +23,7 @@ from likelier.objectives import DPO
 from likelier.objectives.metrics import MetricSums
 from likelier.scoring import attach_scorer
 from likelier.scoring.engine import own_micro_batches, score_groups
-from likelier.training.heartbeat import Vigil, speaks_of
+from likelier.training.heartbeat import Heartbeat, speaks_of
 from likelier.training.launcher import take_over_precision, with_launcher
 from likelier.training.options import TrainingOptions, refuse_process_options
 from likelier.training.trainer import PreferenceTrainer
@@ -239,10 +239,10 @@ def test_one_rank_tells_of_anothers_end() -> None:
 
 
 def test_a_vigil_of_one_watches_nothing() -> None:
-    vigil = Vigil(ALONE, 1.0, pytest.fail)
-    vigil.start()
-    assert vigil.failed(RuntimeError("gloo")) is None
-    vigil.close()
+    heartbeat = Heartbeat(ALONE, 1.0, pytest.fail)
+    heartbeat.start()
+    assert heartbeat.failed(RuntimeError("gloo")) is None
+    heartbeat.close()
 
 
 # --- slices --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from likelier.runs.folder import RunFolder
-from likelier.training.heartbeat import PATIENCE, Vigil, speaks_of
+from likelier.training.heartbeat import PATIENCE, Heartbeat, speaks_of
 from likelier.training.log_window import MetricWindow
 from likelier.training.movement import Movement
 from likelier.training.nonfinite import StepJudge
@@ -59,7 +59,7 @@ class StepGuard:
 
 
 class RunGuard:
-    """Around a run: its end is written into its card, and ranks watch over one another (see `Vigil`).
+    """Around a run: its end is written into its card, and ranks watch over one another (see `Heartbeat`).
 
     `begun` says whether the card in the folder is this run's, and no earlier one's.
     """
@@ -69,30 +69,30 @@ class RunGuard:
         self._patience = patience or PATIENCE
 
     @contextmanager
-    def watching(self) -> Iterator[Vigil]:
+    def watching(self) -> Iterator[Heartbeat]:
         """In here the other ranks are watched over. They learn of an error that leaves it, and the folder is let go."""
-        vigil = Vigil(self.ranks, self._patience, self._end_with_another)
-        vigil.start()
+        heartbeat = Heartbeat(self.ranks, self._patience, self._end_with_another)
+        heartbeat.start()
         try:
-            yield vigil
+            yield heartbeat
         except BaseException as error:
-            vigil.failed(error)
+            heartbeat.failed(error)
             self.folder.close()
             raise
         finally:
-            vigil.close()
+            heartbeat.close()
 
     @contextmanager
     def running(self, interruption: Interruption, at_error: Callable[[], None]) -> Iterator[None]:
         """Around all of training, with the folder open: how it ends stands in the card, and the folder is let go.
         `at_error` is called where it ends before its time; what it raises is not told, the error itself is.
         """
-        with self.watching() as vigil:
+        with self.watching() as heartbeat:
             try:
                 yield
             except BaseException as ended:
                 together = isinstance(ended, Interrupted) and interruption.agreed is not None
-                other = None if together else vigil.failed(ended)
+                other = None if together else heartbeat.failed(ended)
                 error = ended if other is None else OtherRankEndedError(f"{other or 'another rank is gone'}: {_GO_ON}")
                 self._write_end(error)
                 with suppress(Exception):  # a tracker that is out of reach, say: the error to tell is the first one
@@ -101,7 +101,7 @@ class RunGuard:
                     raise
                 raise error from ended
             finally:
-                vigil.close()
+                heartbeat.close()
                 self.folder.close()
 
     def _end_with_another(self, told: str) -> None:

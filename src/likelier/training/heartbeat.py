@@ -37,7 +37,7 @@ class _Heard(NamedTuple):
     at: float
 
 
-class Vigil:
+class Heartbeat:
     """Watches over the ranks from a thread of its own, from `start` to `close`.
 
     Args:
@@ -61,8 +61,8 @@ class Vigil:
         address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self._store = distributed.TCPStore(*address, is_master=False)  # a connection of its own: others may block
         self._heard = self._exchanged()
-        Thread(target=self._listen, name="vigil-store", daemon=True).start()
-        self._thread = Thread(target=self._watch, name="vigil", daemon=True)
+        Thread(target=self._listen, name="heartbeat-store", daemon=True).start()
+        self._thread = Thread(target=self._watch, name="heartbeat", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
