@@ -100,13 +100,13 @@ def test_a_method_without_one_is_compared_with_its_beginning_where_that_is_asked
     groups = groups_of()
     for asked_later in (False, True):
         run = reference_of(tmp_path, tiny_policy(), objective=SimPO(), asked_later=asked_later)
-        assert run.asked_again() is None
+        assert run.access() is None
         assert run.prove(groups, groups[:2], [])[:2] == (groups, groups[:2])
         assert run.model is None and not run.is_live and run.with_live_scores(groups) == groups
-        again = run.asked_again()
-        assert (again is not None) == asked_later
-        if again is not None:
-            assert not again.at_hand and not again.can_be_asked  # made in Python: nobody can load it again
+        access = run.access()
+        assert (access is not None) == asked_later
+        if access is not None:
+            assert not access.at_hand and not access.can_be_asked  # made in Python: nobody can load it again
         for part in parts(run.policy, [replace(one, ref_logps=(-1.0, -1.0)) for one in groups]):
             run.check_first_step(part)
 
@@ -119,15 +119,15 @@ def test_an_adapter_that_goes_on_is_kept_only_for_later_questions(tmp_path: Path
             torch.nn.init.constant_(weight, 0.05)
     run = reference_of(tmp_path, policy, asked_later=asked_later)
     known, _, _ = run.prove(groups_of(3), [], [])
-    again = run.asked_again()
-    assert again is not None and again.at_hand == again.can_be_asked == asked_later
+    access = run.access()
+    assert access is not None and access.at_hand == access.can_be_asked == asked_later
     before = direct(policy, known)
     with torch.no_grad():
         for name, weight in policy.model.named_parameters():
             if "lora_B" in name:
                 weight.add_(0.1)
     if asked_later:
-        with again.opened(known) as reference, reference.use() as model:
+        with access.opened(known) as reference, reference.use() as model:
             found = [[naive_logp(model, one, side) for side in (0, 1)] for one in known]
         assert found == [pytest.approx(one, abs=1e-9) for one in before] and direct(policy, known) != before
 

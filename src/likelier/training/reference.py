@@ -14,7 +14,7 @@ from likelier.scoring import attach_scorer
 from likelier.scoring.engine import ScoredGroups
 from likelier.scoring.reference.identity import Reference, base_reference, other_reference, released, start_reference
 from likelier.scoring.reference.proof import check_first_step, prove_reference
-from likelier.scoring.reference.reload import AskedAgain
+from likelier.scoring.reference.reload import ReferenceAccess
 from likelier.scoring.reference.store import ReferenceScoring, score_live
 from likelier.training.options import TrainingOptions
 
@@ -44,7 +44,7 @@ class RunReference:
     ) -> None:
         self.policy, self.objective, self.options, self.how = policy, objective, options, how
         self._named: Named | None = named
-        self._again = named.again if isinstance(named, Policy) else policy.again
+        self._load_again = named.again if isinstance(named, Policy) else policy.again
         self._asked_later = asked_later
         self._start_tolerance: float | None = None
         self.model: Reference | None = None
@@ -124,6 +124,6 @@ class RunReference:
             assert self.model is not None
             check_first_step(part, self.model, self._start_tolerance)
 
-    def asked_again(self) -> AskedAgain | None:
+    def access(self) -> ReferenceAccess | None:
         """How evaluations come by it; for a method without one, by the policy as it began."""
-        return None if self._compared is None else AskedAgain(self._compared, self._again, self.how)
+        return None if self._compared is None else ReferenceAccess(self._compared, self._load_again, self.how)

@@ -199,7 +199,7 @@ class PreferenceTrainer(CheckpointingTrainer):
             options=self.options,
             held_out=self.eval_groups,
             words=self._questions,
-            reference=None if against is None else against.asked_again(),
+            reference=None if against is None else against.access(),
             judge=self.run.judge,
             how=self._scoring(),
             live=self._with_live_reference,

@@ -18,14 +18,14 @@ from likelier.utils.errors import LikelierError, LikelierWarning, WrongReference
 
 
 @dataclass(frozen=True)
-class AskedAgain:
+class ReferenceAccess:
     """How an evaluation comes by its reference: at hand, or loaded for as long as it is asked.
 
-    `again` loads the reference's model once more; None where nobody knows how.
+    `load` loads the reference's model once more; None where nobody knows how.
     """
 
     reference: Reference
-    again: Callable[[], Policy] | None
+    load: Callable[[], Policy] | None
     how: ReferenceScoring
 
     @property
@@ -36,7 +36,7 @@ class AskedAgain:
     @property
     def can_be_asked(self) -> bool:
         """Whether it can be asked at all."""
-        return self.at_hand or self.again is not None
+        return self.at_hand or self.load is not None
 
     @contextmanager
     def opened(self, groups: Sequence[Group]) -> Iterator[Reference]:
@@ -47,16 +47,16 @@ class AskedAgain:
         if self.at_hand:
             yield self.reference
             return
-        assert self.again is not None
+        assert self.load is not None
         model = self._loaded(groups)
         yield replace(self.reference, use=lambda: nullcontext(model))
 
-    def _again(self) -> Policy:
+    def _load_together(self) -> Policy:
         """Load it, on every rank or on none: one that failed alone would leave the others waiting."""
-        assert self.again is not None
+        assert self.load is not None
         policy, failure = None, None
         try:
-            policy = self.again()
+            policy = self.load()
         except LikelierError as error:
             failure = error
         if self.how.ranks.all(policy is not None) and policy is not None:
@@ -64,10 +64,10 @@ class AskedAgain:
         raise failure or WrongReferenceError("another process could not load the reference once more")
 
     def _loaded(self, groups: Sequence[Group]) -> Any:
-        assert self.again is not None
+        assert self.load is not None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LikelierWarning)  # was said when the policy was loaded
-            policy = self._again()
+            policy = self._load_together()
         self.how.place(policy)
         attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
         adapter = has_adapter(policy.model)

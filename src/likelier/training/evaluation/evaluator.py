@@ -16,7 +16,7 @@ from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.scoring.engine import prompt_numbers
 from likelier.scoring.reference import Reference, ReferenceScoring
-from likelier.scoring.reference.reload import AskedAgain
+from likelier.scoring.reference.reload import ReferenceAccess
 from likelier.training.close_ups import telling_pairs, token_by_token
 from likelier.training.evaluation.answers import Answer, Asked, answer_metrics, kl_metrics, with_log_ratios, write
 from likelier.training.evaluation.heldout import Evaluation, evaluate_groups, item_table
@@ -60,7 +60,7 @@ class Evaluator:
     options: TrainingOptions
     held_out: Sequence[Group]
     words: Mapping[str, str]
-    reference: AskedAgain | None
+    reference: ReferenceAccess | None
     judge: Judge | None
     how: ReferenceScoring
     live: Callable[[Sequence[Group]], list[Group]]
