@@ -19,7 +19,7 @@ from likelier.data.ends import Ends
 from likelier.data.fidelity import LOSSES, Fidelity, Render, Unknown, find_added
 from likelier.data.masks import Mask, Masks, answer_bytes, cut_right, each_mask, together, trained_count, trained_runs
 from likelier.data.options import ChatOptions
-from likelier.data.plain import TextKind, encode, kind_of_answer
+from likelier.data.plain_text import TextKind, encode, kind_of_answer
 from likelier.data.records import Message, Pair, Record, Source, TokenIds, Unusable, UnusableRows, answers_of
 from likelier.data.rendering import RowRefused, Then, check_template, render
 from likelier.data.token_cache import RecordIds, TokenFolder, ids_in_common, no_ids

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from likelier.data.ends import Ends, named_ends
-from likelier.data.plain import plain_ids
+from likelier.data.plain_text import plain_ids
 from likelier.data.records import Message
 from likelier.data.rendering import render
 from likelier.data.turns import begins_answer
