@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from likelier.cli import main as cli
 from tests.helpers.support import numbers
 
+pytestmark = pytest.mark.slow
+
 MADE = Path(__file__).resolve().parents[1] / "fixtures" / "run_before_rooms"
 MADE_IN = "/fixture"
 FLAGS = (
