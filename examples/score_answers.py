@@ -21,7 +21,7 @@ from likelier.scoring.restore import card_of, final_model, reference_for
 def main(run: str, question: str, count: int = 4) -> None:
     run = final_model(run)  # of a run in stages the last one
     card, policy = card_of(run), load_policy(run)
-    if not card.get("reward_scale"):
+    if not card.reward_scale:
         sys.exit(f"{run} records no reward scale: it was not trained by a method with a reference")
     asked = prompt_ids(policy, (Message("user", question),))
     drawn = write_answers(policy.model, policy.tokenizer, [asked] * count, Decoding(64, temperature=0.7))
@@ -40,7 +40,7 @@ def main(run: str, question: str, count: int = 4) -> None:
         logps = policy.model(batch=batch).logps
         with reference.use() as model:
             ref_logps = model(batch=batch).logps
-    rewards = (card["reward_scale"] * (logps - ref_logps)).tolist()
+    rewards = (card.reward_scale * (logps - ref_logps)).tolist()
     for reward, answer in sorted(zip(rewards, answers, strict=True), reverse=True):
         print(f"{reward:+.3f}  {' '.join(answer.split())}")
 
