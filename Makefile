@@ -45,7 +45,7 @@ $(VENV)/.installed-mutants: $(VENV)/.installed-dev
 
 # Small mistakes planted one at a time, and how many of them the tests see: ARGUMENTS='--only losses --seed 2'.
 mutants: $(VENV)/.installed-mutants
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.mutants.__main__ $(ARGUMENTS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(ARGUMENTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
