@@ -20,6 +20,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -80,6 +81,8 @@ class Running:
             return "timed out"
         self.seconds = used.ru_utime + used.ru_stime
         code = os.waitstatus_to_exitcode(status)
+        if code == pytest.ExitCode.USAGE_ERROR and self.mutant:  # a test that is named is not found: import failed
+            return "killed"
         if code in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             raise SystemExit(f"pytest itself ended with {code}:\n{_output(self.tree)}")
         if code == -signal.SIGXCPU:
@@ -196,8 +199,9 @@ def _run(items: Iterable[tuple[Module, Mutant | None]], trees: list[Path]) -> It
                     free.append(one.tree)
     finally:  # interrupted
         for one in running:
-            os.killpg(one.pid, signal.SIGKILL)
-            os.waitpid(one.pid, 0)
+            with suppress(ProcessLookupError, ChildProcessError):  # it has just ended by itself
+                os.killpg(one.pid, signal.SIGKILL)
+                os.waitpid(one.pid, 0)
 
 
 def _start(module: Module, mutant: Mutant | None, tree: Path) -> Running:
