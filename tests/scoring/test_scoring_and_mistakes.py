@@ -94,3 +94,8 @@ def test_a_plain_score_is_its_dtypes_own() -> None:
         scores = model(batch=collate([group([5, 6], [7, 8], [9])]))
     assert scores.lengths.tolist() == [2, 1] and scores.answer_of.tolist() == [0, 0, 1]
     assert torch.equal(scores.logps, torch.stack([scores.token_logps[:2].sum(), scores.token_logps[2]]))
+
+
+def test_a_scorer_that_there_is_not_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"scorer='packed' is unknown; known: auto, shared-prefix, plain"):
+        attach_scorer(tiny("mistral"), scorer="packed")  # type: ignore[arg-type]
