@@ -97,6 +97,14 @@ def test_only_rows_that_every_run_has_are_compared(tmp_path: Path) -> None:
         assert found.words == ("worse" if worse else "better")
 
 
+def test_every_other_subject_is_compared_with_the_one(tmp_path: Path) -> None:
+    rows = table([(f"a:{n}", n, -1.0, 4, -2.0, 4) for n in range(6)])
+    subjects = [Subject(name, (run_with(tmp_path / name, rows),)) for name in ("base", "one", "two")]
+    found = compare_pairs(subjects, subjects[0])
+    assert {one.name for one in found} == {"one", "two"} and {one.against for one in found} == {"base"}
+    assert len({(one.name, one.measure) for one in found}) == len(found)
+
+
 def test_rows_are_told_apart_by_their_hashes_alone(tmp_path: Path) -> None:
     """Of sweeps by the hash of the rows' text, whatever else is noted beside it; of others by that of their tokens."""
     pairs = table([("a:1", 0, -1.0, 4, -2.0, 4)])
