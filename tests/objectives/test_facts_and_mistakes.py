@@ -45,3 +45,11 @@ def test_the_margin_is_the_chosen_answers_reward_less_the_rejected_ones() -> Non
     scored = gap_of(8.0)
     found = readable(item_metrics(scored, torch.tensor([0.5]), torch.tensor([3.0, -1.0])))
     assert (found["rewards/margins"], found["rewards/chosen"], found["rewards/rejected"]) == (4.0, 3.0, -1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.method)
+def test_rewards_per_token_are_those_that_do_not_grow_with_an_answer(kind: type[Objective]) -> None:
+    objective, short = kind().resolved(10.0), gap_of(8.0)
+    long = Scored.of(2 * short.logps, 2 * short.lengths, 2 * short.logps - 2 * short.logratios)
+    same = torch.allclose(objective.rewards(short), objective.rewards(long))
+    assert same == kind.rewards_per_token
