@@ -89,7 +89,7 @@ class PreferenceTrainer(CheckpointingTrainer):
         callbacks: Sequence[TrainerCallback] = (),
         **more: Any,
     ) -> None:
-        self.run = prepare_run(
+        run = self.run = prepare_run(
             policy,
             objective,
             train,
@@ -103,7 +103,6 @@ class PreferenceTrainer(CheckpointingTrainer):
             judge=judge,
             **more,
         )
-        run = self.run
         self.policy, self.objective, self.options = policy, run.objective, run.options
         self.ranks, self.folder = run.ranks, run.folder
         self.checkpointer = Checkpointer(policy, run.folder, run.ranks, keep=run.options.save_total_limit)
@@ -215,8 +214,9 @@ class PreferenceTrainer(CheckpointingTrainer):
         if self._trained:
             raise ConfigError("this trainer has trained already; make a new one with another output_dir or resume=True")
         self._trained = True
-        ends_early = lambda: self.callback_handler.on_train_end(self.args, self.state, self.control)  # noqa: E731
-        with self.run.guard.running(self._interruption, ends_early):
+        with self.run.guard.running(
+            self._interruption, lambda: self.callback_handler.on_train_end(self.args, self.state, self.control)
+        ):
             self.run = self.run.audited()
             with self._interruption, advice_when_memory_runs_out():
                 return self._train()
