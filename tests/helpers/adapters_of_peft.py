@@ -10,6 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from likelier.models.policy import Policy, load_policy
+from likelier.scoring import attach_scorer
 from tests.helpers.support import tiny_model, tiny_tokenizer
 
 LORA: dict[str, Any] = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM", "target_modules": ["q_proj", "v_proj"]}
@@ -44,6 +46,13 @@ def write_base(folder: Path, *, tie: bool = True, vocabulary: int = VOCABULARY) 
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def loaded(folder: Path) -> Policy:
+    """A model or adapter as likelier loads it, scored plainly."""
+    policy = load_policy(folder)
+    attach_scorer(policy.model, scorer="plain")
+    return policy
 
 
 def some_ids(below: int = VOCABULARY) -> torch.Tensor:

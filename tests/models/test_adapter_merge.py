@@ -26,13 +26,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning"
 _TWO_WEIGHTS = {"head", "embedding", "saved embedding", "saved embedding and head"}
 
 
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    root = tmp_path_factory.mktemp("bases")
-    return {tie: write_base(root / f"tie-{tie}", tie=tie) for tie in (True, False)}
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_merged_is_the_adapters_model(bases: dict[bool, Path], tmp_path: Path, kind: str, tie: bool) -> None:
@@ -45,7 +38,6 @@ def test_what_is_merged_is_the_adapters_model(bases: dict[bool, Path], tmp_path:
     assert settings["tie_word_embeddings"] == (tie and kind not in _TWO_WEIGHTS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "saved embedding and head", "token rows"])
 def test_a_merged_model_has_the_adapters_vocabulary(bases: dict[bool, Path], tmp_path: Path, kind: str) -> None:
     changes = KINDS[kind] | ({"trainable_token_indices": [4, VOCABULARY]} if kind == "token rows" else {})
@@ -57,7 +49,6 @@ def test_a_merged_model_has_the_adapters_vocabulary(bases: dict[bool, Path], tmp
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").convert_tokens_to_ids(NEW[0]) == VOCABULARY
 
 
-@pytest.mark.slow
 def test_what_peft_cannot_merge_is_said_in_its_words(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     write_adapter(base, tmp_path / "adapter", lora_bias=True, target_modules=["up_proj"])

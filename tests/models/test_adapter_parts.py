@@ -14,27 +14,15 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from likelier.models.adapter_copies import adapter_has_effect
-from likelier.models.policy import Policy, disable_dropout, load_policy
+from likelier.models.policy import disable_dropout, load_policy
 from likelier.scoring import attach_scorer
 from likelier.scoring.reference import base_reference, start_reference
 from likelier.scoring.reference.identity import identities
 from likelier.utils.errors import ModelError
-from tests.helpers.adapters_of_peft import KINDS, LORA, logits, some_ids, train_on, write_adapter, write_base
+from tests.helpers.adapters_of_peft import KINDS, LORA, loaded, logits, some_ids, train_on, write_adapter
 from tests.helpers.support import lora_policy, tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    root = tmp_path_factory.mktemp("bases")
-    return {tie: write_base(root / f"tie-{tie}", tie=tie) for tie in (True, False)}
-
-
-def _loaded(folder: Path) -> Policy:
-    policy = load_policy(folder)
-    attach_scorer(policy.model, scorer="plain")
-    return policy
 
 
 def _weights(model: Any, *, adapter: bool) -> str:
@@ -52,9 +40,9 @@ def _attached(model: Any) -> Any:
 def test_an_adapter_of_any_kind_is_told_from_its_base(
     bases: dict[bool, Path], tmp_path: Path, kind: str, tie: bool
 ) -> None:
-    ids, base = some_ids(), _loaded(bases[tie]).model
+    ids, base = some_ids(), loaded(bases[tie]).model
     trained = write_adapter(bases[tie], tmp_path / "adapter", **KINDS[kind])
-    policy = _loaded(tmp_path / "adapter")
+    policy = loaded(tmp_path / "adapter")
     model: Any = policy.model
     assert torch.equal(logits(model, ids), trained)
     assert adapter_has_effect(model)
@@ -76,7 +64,7 @@ def test_an_adapter_of_any_kind_is_told_from_its_base(
     assert _weights(model, adapter=True) != start.weights
 
     model.save_pretrained(tmp_path / "again")
-    again = _loaded(tmp_path / "again").model
+    again = loaded(tmp_path / "again").model
     assert torch.equal(logits(again, ids), moved)
     assert _weights(again, adapter=True) == _weights(model, adapter=True)
     assert _weights(again, adapter=False) == off.weights
@@ -154,10 +142,10 @@ def test_a_fresh_adapter_is_without_effect_and_its_reference_the_base(
     bases: dict[bool, Path], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     write_adapter(bases[True], tmp_path / "fresh", steps=False, **changes)
-    model = _loaded(tmp_path / "fresh").model
+    model = loaded(tmp_path / "fresh").model
     found = start_reference(model, precision="float32", keep_adapter=True)
     assert not adapter_has_effect(model) and "starts without effect" in found.words and found.equals_policy
-    assert found.weights == _weights(_loaded(bases[True]).model, adapter=False)
+    assert found.weights == _weights(loaded(bases[True]).model, adapter=False)
 
 
 @pytest.mark.parametrize("part", ["lora_bias", "norm", "rows", "bias"])

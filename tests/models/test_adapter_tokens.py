@@ -24,7 +24,6 @@ def adapter(tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
-@pytest.mark.slow
 def test_tokens_that_nothing_writes_are_no_harm_until_a_text_spells_one(adapter: Path) -> None:
     policy = load_policy(adapter)
     assert policy.tokenizer.convert_tokens_to_ids(NEW[0]) == VOCABULARY
@@ -33,7 +32,6 @@ def test_tokens_that_nothing_writes_are_no_harm_until_a_text_spells_one(adapter:
         attach_scorer(policy.model, groups=[group([5, 6], [7, VOCABULARY], [8])])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "tokens"), [(CHATML.replace("<|im_start|>", NEW[0]), {}), (None, {"eos_token": NEW[0]})]
 )
@@ -46,7 +44,6 @@ def test_tokens_of_every_text_are_named_with_the_mend(
     assert "save_embedding_layers=True" in str(caught.value)
 
 
-@pytest.mark.slow
 def test_a_template_of_the_users_own_may_write_others(adapter: Path, tmp_path: Path) -> None:
     grow_tokenizer(adapter, CHATML.replace("<|im_start|>", NEW[0]))
     (tmp_path / "chat.jinja").write_text(CHATML)
@@ -54,7 +51,6 @@ def test_a_template_of_the_users_own_may_write_others(adapter: Path, tmp_path: P
     assert policy.tokenizer.chat_template == CHATML
 
 
-@pytest.mark.slow
 def test_a_padding_token_without_a_row_is_replaced(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grow_tokenizer(adapter, pad_token=NEW[1])
     assert load_policy(adapter).tokenizer.pad_token == "<|im_end|>"

@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from likelier.cli import main as cli
-from likelier.models.policy import Policy, load_policy
-from likelier.scoring import attach_scorer
+from likelier.models.policy import load_policy
 from likelier.scoring.reference import base_reference, start_reference
 from likelier.scoring.reference.identity import identities
 from likelier.utils.errors import ModelError, WrongReferenceError
@@ -22,6 +21,7 @@ from tests.helpers.adapters_of_peft import (
     NEW,
     VOCABULARY,
     ids_with_new,
+    loaded,
     logits,
     some_ids,
     train_on,
@@ -38,23 +38,10 @@ _GROWN = KINDS | {
 }
 
 
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    root = tmp_path_factory.mktemp("bases")
-    return {tie: write_base(root / f"tie-{tie}", tie=tie) for tie in (True, False)}
-
-
-def _loaded(folder: Path) -> Policy:
-    policy = load_policy(folder)
-    attach_scorer(policy.model, scorer="plain")
-    return policy
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", _GROWN)
 def test_a_grown_vocabulary_comes_with_its_rows(bases: dict[bool, Path], tmp_path: Path, kind: str) -> None:
     trained = write_adapter(bases[True], tmp_path / "adapter", grown=True, **_GROWN[kind])
-    policy, base = _loaded(tmp_path / "adapter"), _loaded(bases[True]).model
+    policy, base = loaded(tmp_path / "adapter"), loaded(bases[True]).model
     model: Any = policy.model
     assert torch.equal(logits(model, ids_with_new()), trained)
     assert policy.tokenizer.convert_tokens_to_ids(NEW[1]) == VOCABULARY + 1
@@ -75,21 +62,19 @@ def test_a_grown_vocabulary_comes_with_its_rows(bases: dict[bool, Path], tmp_pat
         bool(weight.isfinite().all()) for weight in load_file(tmp_path / "again/adapter_model.safetensors").values()
     )
     policy.tokenizer.save_pretrained(tmp_path / "again")
-    assert torch.equal(logits(_loaded(tmp_path / "again").model, ids_with_new()), moved)
+    assert torch.equal(logits(loaded(tmp_path / "again").model, ids_with_new()), moved)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "saved embedding and head", "DoRA", "all biases"])
 def test_a_vocabulary_may_be_smaller_than_a_padded_one(tmp_path: Path, kind: str) -> None:
     base = write_base(tmp_path / "base", tie=False, vocabulary=384)
     trained = write_adapter(base, tmp_path / "adapter", rows=340, **KINDS[kind])
-    model = _loaded(tmp_path / "adapter").model
+    model = loaded(tmp_path / "adapter").model
     assert torch.equal(logits(model, some_ids()), trained) and trained.shape[-1] == 340
     with base_reference(model, precision="float32").use() as asked:
-        assert torch.equal(logits(asked, some_ids()), logits(_loaded(base).model, some_ids()))
+        assert torch.equal(logits(asked, some_ids()), logits(loaded(base).model, some_ids()))
 
 
-@pytest.mark.slow
 def test_rows_that_were_written_over_in_a_padded_base_are_kept_by_a_run(tmp_path: Path) -> None:
     """Tokens put into rows that the base had free: peft would not save them again by itself."""
     base = write_base(tmp_path / "base", vocabulary=384)
@@ -100,7 +85,7 @@ def test_rows_that_were_written_over_in_a_padded_base_are_kept_by_a_run(tmp_path
     for name in rows:
         weights[name][340:] += 1
     save_file(weights, file, metadata={"format": "pt"})
-    model = _loaded(tmp_path / "adapter").model
+    model = loaded(tmp_path / "adapter").model
     assert len(rows) == 2 and "frozen copy" in start_reference(model, precision="x", keep_adapter=True).words
     data = tmp_path / "pairs.jsonl"
     _write_pairs(data, "hello")
@@ -118,7 +103,7 @@ def test_rows_that_were_written_over_in_a_padded_base_are_kept_by_a_run(tmp_path
         "0",
     ]
     assert cli.main([*run, "--warmup", "0", "--batch-size", "2", "--output", str(tmp_path / "run")]) == 0
-    again = _loaded(tmp_path / "run").model
+    again = loaded(tmp_path / "run").model
     assert torch.equal(again.get_base_model().get_input_embeddings().weight[340:], weights[rows[0]][340:])
 
 
@@ -131,7 +116,6 @@ def _write_pairs(path: Path, start: str, count: int = 4) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["saved embedding and head", "token rows"])
 def test_a_run_of_such_an_adapter_is_trained_scored_and_inspected(
     bases: dict[bool, Path], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
@@ -161,7 +145,6 @@ def test_a_run_of_such_an_adapter_is_trained_scored_and_inspected(
     assert capsys.readouterr().err.count(f"the base model has no token {VOCABULARY}") == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedding", "head"])
 def test_rows_that_do_not_come_are_named(bases: dict[bool, Path], tmp_path: Path, kind: str) -> None:
     """peft saves the rows by itself, but of the layers alone that it targets, and not where it is told not to."""
@@ -172,7 +155,6 @@ def test_rows_that_do_not_come_are_named(bases: dict[bool, Path], tmp_path: Path
     assert "save_embedding_layers=True" in str(caught.value)
 
 
-@pytest.mark.slow
 def test_an_adapter_of_another_model_is_refused_with_the_whole_reason(bases: dict[bool, Path], tmp_path: Path) -> None:
     write_adapter(bases[True], tmp_path / "adapter")
     file = tmp_path / "adapter" / "adapter_model.safetensors"

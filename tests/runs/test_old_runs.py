@@ -95,7 +95,6 @@ def test_watch(say: Say) -> None:
     assert "step 3 of 6" in say("watch --once runs/cut", code=3)
 
 
-@pytest.mark.slow
 def test_a_cut_run_ends_where_the_whole_one_ended(say: Say, here: Path) -> None:
     said = say(f"train {FLAGS} --output runs/cut --resume")
     assert "reference scores: 0 computed, 48 found in the store" in said and "going on from step 3" in said
