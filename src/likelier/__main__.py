@@ -2,16 +2,19 @@
 
 import os
 import sys
+from contextlib import suppress
 
 
 def run() -> None:
-    """Run a command; a Ctrl-C before it has begun is one line as well."""
+    """Run a command; a Ctrl-C before it has begun, or while it ends, is one line as well."""
     try:
         from likelier.cli.main import run as run_command
+
+        run_command()
     except KeyboardInterrupt:
-        os.write(2, b"interrupted\n")
+        with suppress(OSError):
+            os.write(2, b"interrupted\n")
         sys.exit(130)
-    run_command()
 
 
 if __name__ == "__main__":

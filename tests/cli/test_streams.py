@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from likelier import __main__ as start
 from likelier.advice.estimate import bytes_of
 from likelier.cli import faults
 from likelier.cli import main as cli
@@ -272,3 +273,18 @@ def test_an_interruption_while_things_are_imported_is_one_line(after: float, tmp
     begun = [name for name in ("__main__.py", "cli.py") if f"likelier/{name}" in said]
     assert "Traceback" not in said or not begun, said  # else Python was still on its way to the command
     assert process.returncode in (130, 2, 1, -signal.SIGINT), said
+
+
+@pytest.mark.parametrize("where", ["likelier.cli.streams.prepare_streams", "likelier.cli.streams.end_streams"])
+def test_an_interruption_before_or_after_the_command_is_one_line(
+    where: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupted)
+    monkeypatch.setattr("sys.argv", ["likelier", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        start.run()
+    assert ended.value.code == 130
+    assert capfd.readouterr().err == "interrupted\n"
