@@ -31,8 +31,9 @@ def _setting(text: str, kind: type) -> Any:
 class Columns:
     """Names of columns by their role, and what coded values mean. `a.b` names `b` inside the objects of column `a`.
 
-    `prompt` may also be several columns, joined by line breaks, or a template such as `"{instruction}\\n{input}"`; a
-    line of the template whose columns are all empty falls away.
+    `prompt` may also be several columns, joined by line breaks. Every role of `TEXT_ROLES` may be a template such as
+    `"{instruction}\\n{input}"`, of which a line whose columns are all empty falls away. A value in quotation marks
+    (`'"Write a review."'`) is no column but the same value for every row.
     """
 
     prompt: str | tuple[str, ...] | None = _role("the prompt: a column, several, or a template", many=True)
@@ -116,6 +117,7 @@ class Columns:
         return {name: value for name, value in self.given.items() if name in ROLES}
 
 
+TEXT_ROLES = frozenset({"prompt", "system", "chosen", "rejected", "first", "second", "answers", "completion"})
 _CHOICES = {"pairs_from": PairsFrom, "ranks_best": RanksBest, "scores_best": ScoresBest, "prompt_is": PromptIs}
 _FIELDS: dict[str, Field[Any]] = {item.name: item for item in fields(Columns)}
 ROLES = frozenset(name for name, item in _FIELDS.items() if item.metadata["kind"] in ("one", "many"))
@@ -184,10 +186,19 @@ def _from_words(words: Iterable[Any]) -> dict[str, Any]:
     return found
 
 
+def constant(name: str) -> str | None:
+    """What a name in quotation marks says for every row; None for the name of a column."""
+    return name[1:-1] if len(name) > 2 and name[0] == name[-1] == '"' else None
+
+
 def _word_value(name: str, value: str) -> Any:
-    """Several columns are separated by commas, unless the text is a template."""
-    if name not in _FIELDS or _FIELDS[name].metadata["kind"] != "many":
-        return value
-    if "{" in value:
+    """Several columns are separated by commas, unless the text is a template, a constant or a sentence."""
+    if name in TEXT_ROLES and ("{" in value or constant(value) is not None or _is_sentence(value)):
         return value.replace("\\n", "\n")
+    if name not in _FIELDS or _FIELDS[name].metadata["kind"] != "many" or constant(value) is not None:
+        return value
     return tuple(part.strip() for part in value.split(",")) if "," in value else value
+
+
+def _is_sentence(value: str) -> bool:
+    return " " in value and value.endswith((".", "?", "!", ":"))

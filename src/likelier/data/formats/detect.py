@@ -16,7 +16,7 @@ from likelier.data.formats.mapping import PRESETS, ColumnMap, Preset, first_answ
 from likelier.data.formats.meanings import understood
 from likelier.data.formats.messages import Row, Unfit, as_list, is_answer
 from likelier.data.formats.questions import directed, question
-from likelier.data.formats.words import in_words
+from likelier.data.formats.words import in_words, shown
 from likelier.data.records import (
     Content,
     Record,
@@ -109,7 +109,7 @@ def _what_is_missing(row: Row) -> str:
         kind = "plain text" if isinstance(row["chosen"], str) else kind
         return (
             f"{columns}, without a prompt, and chosen is {kind}: a prompt is never guessed inside a text. "
-            "Add a prompt column"
+            'Add a prompt column, or give one for every row (as a flag: --columns prompt="Write a review.")'
         )
     incomplete = [layout for layout in FORMATS if layout.columns - row.keys()]
     nearest = min(incomplete, key=lambda layout: (len(layout.columns - row.keys()), -len(layout.columns)))
@@ -271,8 +271,10 @@ def _converted(named: NamedRows, columns: Columns | None) -> Converted:
 
 def _notes(found: Recognised, reading: Reading, account: _Account) -> list[str]:
     """What columns and values were taken to mean."""
+    constants = found.map.constants.items()
+    said = [f"{role}: the same in every row, {shown(text)}" for role, text in constants]
     partly = [(name, count) for name, count in account.ignored.items() if account.kept[name]]
-    notes = [f"{name}: of no use in {count} rows ({_PLACELESS[name]})" for name, count in partly]
+    notes = said + [f"{name}: of no use in {count} rows ({_PLACELESS[name]})" for name, count in partly]
     if {str, tuple} <= account.prompts.keys():
         places = " and ".join(map(str, account.prompts.values()))
         notes.append(f"some prompts are text, which goes past the chat template, and some are messages ({places})")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from likelier.data.columns import Columns
+from likelier.data.columns import TEXT_ROLES, Columns, constant
 from likelier.data.formats.messages import Row, Unfit, as_json, as_number, is_conversation, is_messages
 from likelier.data.formats.structured import shape_of, structure, structured
 from likelier.data.records import Source
@@ -154,16 +154,22 @@ def _is_other(own: str | tuple[str, ...] | None, known: str | tuple[str, ...] | 
 class ColumnMap:
     """Brings rows to the layouts' column names by a `Columns`, and keeps account of the columns that it read.
 
-    `first` is the file's first row: a column `system` in it makes every row a conversation. `spelled` is the first row
-    of which a text was read as messages.
+    `first` is the file's first row: a column `system` in it makes every row a conversation, and a sentence that names
+    none of its columns is the same text for every row. `spelled` is the first row of which a text was read as messages.
     """
 
     def __init__(self, columns: Columns, first: Row) -> None:
-        self.columns = columns
+        self.columns = columns = _with_sentences(columns, first)
         self.used = frozenset(_named_columns(columns))
         self.without_system = columns.chat is False and columns.system is None  # texts are to stay texts
         self.has_system = columns.system is not None or "system" in first.keys() - self.used
         self.spelled: Source | None = None
+
+    @property
+    def constants(self) -> dict[str, str]:
+        """What the map says for every row, by role."""
+        roles = self.columns.roles.items()
+        return {role: said for role, name in roles if isinstance(name, str) and (said := constant(name)) is not None}
 
     def row(self, row: Row, source: Source) -> Row:
         """The row under the layouts' names, structures as such. Raises `DataError` for a missing column, `Unfit` for a
@@ -187,7 +193,7 @@ class ColumnMap:
             return row
         found = {name: value for name, value in row.items() if name not in self.used}
         for role, name in self.columns.roles.items():
-            found[role] = _prompt(row, name, source) if role == "prompt" else _value(row, name, source)
+            found[role] = _cell(row, role, name, source)
         if self.columns.margin is not None and self.columns.margin == self.columns.winner:
             found["margin"] = abs(as_number(found["margin"]))  # its sign says who won
         prompt = found.get("prompt")
@@ -213,26 +219,55 @@ def first_answer(row: Row) -> Any:
     return next((row[name] for name in ("chosen", "first", "completion") if name in row), several)
 
 
+def _with_sentences(columns: Columns, first: Row) -> Columns:
+    """The map with quotation marks around a prompt or system prompt that is a sentence and no column's name, nor nearly
+    one.
+    """
+    found: dict[str, Any] = {}
+    for role in ("prompt", "system"):
+        name = columns.roles.get(role)
+        if isinstance(name, str) and " " in name.strip() and constant(name) is None and not _FIELD.search(name):
+            is_column = name in first or name.partition(".")[0] in first or nearest(name, first.keys())
+            found |= {} if is_column else {role: f'"{name}"'}
+    return replace(columns, **found) if found else columns
+
+
 def _named_columns(columns: Columns) -> Iterable[str]:
     """The columns of the file that a map names, those of a template too."""
     for names in columns.roles.values():
         for name in (names,) if isinstance(names, str) else names:
+            if constant(name) is not None:
+                continue
             fields = _FIELD.findall(name)
             for field in fields or [name]:
                 yield field
                 yield field.partition(".")[0]
 
 
-def _value(row: Row, name: str | tuple[str, ...], source: Source) -> Any:
+def _cell(row: Row, role: str, name: str | tuple[str, ...], source: Source) -> Any:
+    """What a row has for a role: a column's value, a list of several, a filled template, or a constant."""
+    if isinstance(name, tuple) and role == "prompt":
+        name = "\n".join(constant(one) or "{" + one + "}" for one in name)
     if isinstance(name, tuple):
-        return [_value(row, one, source) for one in name]
+        return [_cell(row, role, one, source) for one in name]
+    if name not in row and (said := constant(name)) is not None:
+        return said
+    if name not in row and role in TEXT_ROLES and _FIELD.search(name):
+        return _filled(row, name, source)
+    return _value(row, name, source, role)
+
+
+def _value(row: Row, name: str, source: Source, role: str = "") -> Any:
     if name in row:
         return row[name]
     column, dot, inner = name.partition(".")
     if dot and column in row:
         return _inside(structure(row[column], column), inner, f"{source}: {column}")
     close = nearest(name, row.keys())
-    raise DataError(f"{source}: no column {name!r}, which the column map names{close}; there are {sorted(row.keys())}")
+    text = f"""; a text for every row stands in quotation marks: {role}='"{name}"'""" if role in TEXT_ROLES else ""
+    raise DataError(
+        f"{source}: no column {name!r}, which the column map names{close}; there are {sorted(row.keys())}{text}"
+    )
 
 
 def _inside(value: Any, name: str, place: str) -> Any:
@@ -246,12 +281,8 @@ def _inside(value: Any, name: str, place: str) -> Any:
     return _inside(value[head], rest, place) if dot else value[head]
 
 
-def _prompt(row: Row, name: str | tuple[str, ...], source: Source) -> Any:
-    if isinstance(name, tuple):
-        name = "\n".join("{" + one + "}" for one in name)
-    if not _FIELD.search(name):
-        return _value(row, name, source)
-    lines = (_line(row, line, source) for line in name.split("\n"))
+def _filled(row: Row, template: str, source: Source) -> str:
+    lines = (_line(row, line, source) for line in template.split("\n"))
     return "\n".join(line for line in lines if line is not None).strip("\n")
 
 

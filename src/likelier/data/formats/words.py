@@ -109,6 +109,11 @@ def quoted(content: Content) -> str:
     return _shortened(_shown(content))
 
 
+def shown(text: str) -> str:
+    """A text on one line, in quotation marks, shortened."""
+    return _shortened(_one_line(text))
+
+
 def _shown(content: Content) -> str:
     if isinstance(content, TokenIds):
         return f"{len(content.ids)} tokens {list(content.ids)}"
