@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from likelier.data.records import Source
+from likelier.data.tokenize import Group
 from likelier.data.vocabulary import embedding_rows, require_rows_for
 from likelier.models.layers import backbone_of, causal_model, frozen
 from likelier.objectives.scored import SequenceScores
 from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
-from likelier.scoring.batch import Batch, PromptGroup, collate
+from likelier.scoring.batch import Batch, collate
 from likelier.scoring.logprobs import HeadTransform
 from likelier.scoring.plain import score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
@@ -67,7 +69,7 @@ def attach_scorer(
     *,
     autocast: bool = False,
     scorer: ScorerName = "auto",
-    groups: Sequence[PromptGroup] = (),
+    groups: Sequence[Group] = (),
 ) -> ScorerChoice:
     """Let `model(batch=batch)` score a batch; every other call goes to the model's own forward.
 
@@ -91,13 +93,13 @@ def attach_scorer(
     return scorer_of(model)
 
 
-def _require_known_tokens(causal: Any, groups: Sequence[PromptGroup]) -> None:
+def _require_known_tokens(causal: Any, groups: Sequence[Group]) -> None:
     """Raises `ModelError` where a text spells a token that the tokenizer knows and the model does not."""
     rows = embedding_rows(causal)
     for group in groups:
         for ids in (group.prompt, *group.answers):
             if len(ids) and int(ids.max()) >= rows:
-                require_rows_for(ids.tolist(), rows, str(getattr(group, "source", "a text")))
+                require_rows_for(ids.tolist(), rows, str(group.source))
 
 
 def _patch(model: Any) -> None:
@@ -119,19 +121,17 @@ def _patch(model: Any) -> None:
     model.forward = MethodType(forward, model)
 
 
-def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[PromptGroup]) -> ScorerChoice:
+def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[Group]) -> ScorerChoice:
     if asked not in get_args(ScorerName):
         raise ValueError(f"scorer={asked!r} is unknown; known: {', '.join(get_args(ScorerName))}")
     if asked == "plain":
         restore_attention(causal_model(model))
         return ScorerChoice("plain", "asked for")
     try:
-        trial = _try(model, groups)
-        failure = f"log-probabilities differ by {trial.difference:.3g} nats a token"
-        if trial.difference <= trial.allowed:
-            return ScorerChoice(
-                "shared-prefix", f"equal to the plain scorer within {trial.difference:.1e} nats a token"
-            )
+        difference, allowed = _try(model, groups)
+        failure = f"log-probabilities differ by {difference:.3g} nats a token"
+        if difference <= allowed:
+            return ScorerChoice("shared-prefix", f"equal to the plain scorer within {difference:.1e} nats a token")
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # what a model's own code does with a row that it was not made for is open
@@ -143,16 +143,9 @@ def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[PromptGroup]) 
     return ScorerChoice("plain", reason)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """How far the scorers are apart, and how far they may be, in nats a token."""
-
-    difference: float
-    allowed: float
-
-
-def _try(model: Any, groups: Sequence[PromptGroup]) -> _Trial:
-    """Score the longest group and a made-up one with both scorers.
+def _try(model: Any, groups: Sequence[Group]) -> tuple[float, float]:
+    """Score the longest group and a made-up one with both scorers: how far these are apart, and how far they may be,
+    in nats a token.
 
     The plain scorer runs before and after our attention is installed: a model that looks at its attention's name must
     not change by it. The difference must also be small beside what the prompt does to the answers, or a model that
@@ -161,8 +154,8 @@ def _try(model: Any, groups: Sequence[PromptGroup]) -> _Trial:
     if any(isinstance(module, nn.Conv1d) for module in backbone_of(causal_model(model)).modules()):
         raise UnknownAttentionError("it has convolutions along the row")
     config = causal_model(model).config.get_text_config()
-    real = max(groups, key=_longest, default=None)
-    made_up = _made_up_group(config, _longest(real) if real else getattr(config, "max_position_embeddings", 2048))
+    real = max(groups, key=lambda group: group.longest, default=None)
+    made_up = _made_up_group(config, real.longest if real else getattr(config, "max_position_embeddings", 2048))
     device = next(model.parameters()).device
     batches = [collate([group], device=device) for group in (made_up, real) if group is not None]
     without_prompt = collate([replace(made_up, prompt=made_up.prompt[-1:])], device=device)
@@ -176,7 +169,7 @@ def _try(model: Any, groups: Sequence[PromptGroup]) -> _Trial:
         gaps.append(_apart(model(batch=batches[0], how=score_plain).token_logps, expected[0]))
     dtype = torch.bfloat16 if model._likelier_autocast else next(model.parameters()).dtype
     tolerance, share = _TOLERANCES[dtype]
-    return _Trial(max(gaps), min(tolerance, share * effect))
+    return max(gaps), min(tolerance, share * effect)
 
 
 def _apart(left: Tensor, right: Tensor) -> float:
@@ -185,28 +178,12 @@ def _apart(left: Tensor, right: Tensor) -> float:
     return gap if gap == gap else float("inf")
 
 
-@dataclass(frozen=True)
-class _MadeUpGroup:
-    prompt: np.ndarray
-    answers: tuple[np.ndarray, ...]
-    desirable: None = None
-    ref_logps: None = None
-    weight: float = 1.0
-    margin: None = None
-    flip_chance: None = None
-    masks: None = None
-
-
-def _longest(group: PromptGroup) -> int:
-    return len(group.prompt) + max(len(answer) for answer in group.answers)
-
-
-def _made_up_group(config: Any, longest: int) -> _MadeUpGroup:
+def _made_up_group(config: Any, longest: int) -> Group:
     """A prompt with two answers that lie beyond the model's attention windows, as far as `longest` tokens go."""
     windows = [value for name in _WINDOWS if isinstance(value := getattr(config, name, None), int)]
     length = max(32, min(longest, max(windows, default=32) + 32))
     ids = np.random.default_rng(0).integers(0, config.vocab_size, length + 16).astype(np.int32)
-    return _MadeUpGroup(ids[: length - 16], (ids[length - 16 : length], ids[length:]))
+    return Group(ids[: length - 16], (ids[length - 16 : length], ids[length:]), Source("made up", 1))
 
 
 def verify_head(model: Any, *, autocast: bool = False) -> None:

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from likelier.data.masks import Masks, answer_bytes, each_mask, trained_count
+from likelier.data.masks import answer_bytes, each_mask, trained_count
+from likelier.data.tokenize import Group
 from likelier.objectives.scored import Items
 
 Answers = Literal["all", "own", "partners"]
-
-
-class PromptGroup(Protocol):
-    """What a batch is made of: one prompt, its answers and their reference scores (see `data.tokenize.Group`)."""
-
-    @property
-    def prompt(self) -> Any: ...
-    @property
-    def answers(self) -> tuple[Any, ...]: ...
-    @property
-    def desirable(self) -> bool | None: ...
-    @property
-    def ref_logps(self) -> tuple[float, ...] | None: ...
-    @property
-    def weight(self) -> float: ...
-    @property
-    def margin(self) -> float | None: ...
-    @property
-    def flip_chance(self) -> float | None: ...
-    @property
-    def masks(self) -> Masks: ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +83,7 @@ class _Flat:
         return self.answers[key]
 
 
-def collate(groups: Sequence[PromptGroup], *, device: torch.device | str = "cpu", answers: Answers = "all") -> Batch:
+def collate(groups: Sequence[Group], *, device: torch.device | str = "cpu", answers: Answers = "all") -> Batch:
     """Join groups into a batch; equal prompts, and equal answers under them, are held once.
 
     `answers` chooses, for labelled groups with a mismatched answer, both, the own ones or the mismatched ones only.
