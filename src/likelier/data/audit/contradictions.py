@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
-from likelier.data.audit.findings import EXAMPLES, Finding, places, severity_of
+from likelier.data.audit.findings import Finding, places, severity_of
 from likelier.data.audit.material import Cases, Material
 
 
@@ -32,18 +32,16 @@ def _both_ways(material: Material, name: str, cases: Cases, words: str) -> list[
     examples = [(max(one[0], other[0]), min(one[0], other[0])) for one, other in both]
     rows = sum(len(one) + len(other) for one, other in both)
     fewer = sum(min(len(one), len(other)) for one, other in both) / rows
-    finding = Finding(
+    return material.finding(
         name,
-        len(both),
-        severity_of(name, len(both) / len(cases)),
-        f"{words}: {len(both):,} of {len(cases):,}, in {rows:,} rows, of which {fewer:.1%} are on the smaller side",
-        places(material.sources(later for later, _ in examples)),
-        places(material.sources(earlier for _, earlier in examples)),
-        {"rows": rows, "share": len(both) / len(cases), "minority_share": fewer},
-        quotes=tuple(filter(None, (material.quote(number) for number, _ in examples[:EXAMPLES]))),
-        records=tuple(dropped),
+        [later for later, _ in examples],
+        words,
+        of=len(cases),
+        more=f", in {rows:,} rows, of which {fewer:.1%} are on the smaller side",
+        related=material.sources(earlier for _, earlier in examples),
+        details={"rows": rows, "share": len(both) / len(cases), "minority_share": fewer},
+        records=dropped,
     )
-    return [finding]
 
 
 def _minority(one: list[int], other: list[int]) -> list[int]:
@@ -77,7 +75,7 @@ def intransitive_cycles(material: Material) -> list[Finding]:
         f"circles of preferences: {len(found):,}, in {concerned:,} of {compared:,} prompts with 3 or more comparisons",
         places(material.sources(cycle[0][0] for cycle in found)),
         details={"prompts": concerned, "rows": len(rows), "longest": max(map(len, found))},
-        quotes=tuple(filter(None, (material.quote(cycle[0][0]) for cycle in found[:EXAMPLES]))),
+        quotes=material.quotes([cycle[0][0] for cycle in found]),
         records=tuple(rows),
     )
     return [finding]

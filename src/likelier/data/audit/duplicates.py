@@ -9,7 +9,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from likelier.data.audit.findings import EXAMPLES, Finding, places, severity_of
+from likelier.data.audit.findings import Finding
 from likelier.data.audit.material import Material, text_of
 from likelier.data.audit.shingles import common_share, shingles, word_pairs
 from likelier.data.records import Labelled, Pair, Record, answers_of
@@ -25,11 +25,7 @@ def exact_duplicates(material: Material) -> list[Finding]:
     """Rows with the prompt, the answers and the label of an earlier row; the first of each is not counted."""
     first = _first_of_each(material)
     repeats = [(number, earlier) for number, earlier in enumerate(first) if earlier != number]
-    return (
-        [_finding(material, "exact-duplicates", repeats, "rows that repeat an earlier one word for word")]
-        if repeats
-        else []
-    )
+    return _repeats(material, "exact-duplicates", repeats, "rows that repeat an earlier one word for word")
 
 
 def _first_of_each(material: Material) -> list[int]:
@@ -70,21 +66,12 @@ def near_duplicates(material: Material) -> list[Finding]:
                 removed.add(row)
                 repeats.append((distinct[row], distinct[other]))
                 break
-    return [_finding(material, "near-duplicates", repeats, "rows that nearly repeat an earlier one")] if repeats else []
+    return _repeats(material, "near-duplicates", repeats, "rows that nearly repeat an earlier one")
 
 
-def _finding(material: Material, name: str, repeats: Sequence[tuple[int, int]], words: str) -> Finding:
-    rows = [number for number, _ in repeats]
-    return Finding(
-        name,
-        len(rows),
-        severity_of(name, len(rows) / len(material.records)),
-        f"{words}: {len(rows):,} of {len(material.records):,}",
-        places(material.sources(rows)),
-        places(material.sources(earlier for _, earlier in repeats)),
-        quotes=tuple(filter(None, (material.quote(number) for number in rows[:EXAMPLES]))),
-        records=tuple(rows),
-    )
+def _repeats(material: Material, name: str, repeats: Sequence[tuple[int, int]], words: str) -> list[Finding]:
+    earlier = material.sources(number for _, number in repeats)
+    return material.finding(name, [number for number, _ in repeats], words, related=earlier)
 
 
 def _signatures(material: Material, numbers: Sequence[int]) -> np.ndarray:

@@ -70,15 +70,9 @@ def severity_of(name: str, share: float) -> Severity:
     return "warning" if share > entry.warning_above else "info"
 
 
-def places(sources: Iterable[Source]) -> tuple[str, ...]:
+def places(sources: Iterable[object]) -> tuple[str, ...]:
     """The first places as text."""
     return tuple(str(source) for _, source in zip(range(EXAMPLES), sources, strict=False))
-
-
-def worst(findings: Sequence[Finding]) -> Severity | None:
-    """The highest severity; None without a finding."""
-    levels = [SEVERITIES.index(finding.severity) for finding in findings]
-    return SEVERITIES[max(levels)] if levels else None
 
 
 @dataclass(frozen=True)
@@ -96,7 +90,8 @@ class Audit:
     @property
     def severity(self) -> Severity | None:
         """The worst severity; None where nothing was found."""
-        return worst(self.findings)
+        levels = [SEVERITIES.index(finding.severity) for finding in self.findings]
+        return SEVERITIES[max(levels)] if levels else None
 
     @property
     def verdict(self) -> str:

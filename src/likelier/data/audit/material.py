@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from likelier.data.audit.findings import EXAMPLES, Finding, Severity, places, severity_of
 from likelier.data.options import ChatOptions
 from likelier.data.records import Content, Labelled, Pair, Record, Source, TokenIds, Unusable, answers_of, spoken_key
 from likelier.data.tokenize import Group
@@ -158,6 +159,46 @@ class Material:
         record = self.records[number]
         parts = (_evenly_spaced(text_of(content)) for content in (record.prompt, *answers_of(record)))
         return " | ".join(text if len(text) <= limit else text[: limit - 1] + "…" for text in parts)
+
+    def quotes(self, numbers: Sequence[int]) -> tuple[str, ...]:
+        """The first of some records, quoted."""
+        return tuple(filter(None, map(self.quote, numbers[:EXAMPLES])))
+
+    def finding(
+        self,
+        name: str,
+        examples: Sequence[int],
+        words: str,
+        *,
+        count: int | None = None,
+        of: int | None = None,
+        more: str = "",
+        severity: Severity | None = None,
+        related: Iterable[object] = (),
+        details: Mapping[str, Any] | None = None,
+        records: Sequence[int] | None = None,
+    ) -> list[Finding]:
+        """A finding about records, of which the first `examples` are named and quoted; none where there are none.
+
+        `count` (by default all examples) `of` so many (by default all records) decide how bad it is and stand behind
+        `words`; `records` (by default the examples) are what `--drop` takes out.
+        """
+        if not examples:
+            return []
+        count, of = len(examples) if count is None else count, of or len(self.records)
+        return [
+            Finding(
+                name,
+                count,
+                severity or severity_of(name, count / of),
+                f"{words}: {count:,} of {of:,}{more}",
+                places(self.sources(examples)),
+                places(related),
+                details or {},
+                self.quotes(examples),
+                tuple(examples if records is None else records),
+            )
+        ]
 
 
 def numbered(record: Record, known: dict[bytes, int]) -> tuple[int, ...]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from likelier.data.audit.findings import EXAMPLES, Finding, places, severity_of
+from likelier.data.audit.findings import Finding, places, severity_of
 from likelier.data.audit.material import Cases, Material, numbered
 from likelier.data.records import Pair
 from likelier.utils.statistics import flip_rate
@@ -124,7 +124,6 @@ def _disagreement(material: Material, votes: dict[tuple[int, ...], Votes], figur
         return []
     rate = figures["flip_rate"]
     fewer = sum(min(case.one, case.other) for case in both) / sum(case.one + case.other for case in both)
-    rows: Sequence[int] = [case.records[0] for case in both if case.records]
     finding = Finding(
         "annotator-disagreement",
         len(both),
@@ -141,7 +140,7 @@ def _disagreement(material: Material, votes: dict[tuple[int, ...], Votes], figur
             "mend": f"Train with --method robust --flip-probability {rate:.3g}, with --use-votes soft, or keep "
             "only the pairs that all agree on: --drop annotator-disagreement --write CLEAN.jsonl.",
         },
-        quotes=tuple(filter(None, (material.quote(number) for number in rows[:EXAMPLES]))),
+        quotes=material.quotes([case.records[0] for case in both if case.records]),
         records=tuple(number for case in both for number in case.records),
     )
     return [finding]
@@ -163,14 +162,5 @@ def undecided_pairs(material: Material) -> list[Finding]:
     """Pairs that no majority decided."""
     decided = set(material.decided)
     rows = [number for number in material.pairs if number not in decided]
-    if not rows:
-        return []
-    finding = Finding(
-        "undecided-pairs",
-        len(rows),
-        severity_of("undecided-pairs", len(rows) / len(material.records)),
-        f"pairs with as many judgements for one answer as for the other: {len(rows):,} of {len(material.pairs):,}",
-        places(material.sources(rows)),
-        records=tuple(rows),
-    )
-    return [finding]
+    words = "pairs with as many judgements for one answer as for the other"
+    return material.finding("undecided-pairs", rows, words, of=len(material.pairs))

@@ -100,23 +100,16 @@ def eval_overlap(material: Material) -> list[Finding]:
         for number, record in enumerate(material.records)
         if (prompt := plain_prompt(record.prompt)) in held
     ]
-    if not shared:
-        return []
     rows = [number for number, _ in shared]
     prompts = {plain_prompt(material.records[number].prompt) for number in rows}
     affected = sum(plain_prompt(record.prompt) in prompts for record in material.held_out)
     known = {material.keys[number] for number in rows}
     whole = sum(numbered(record, material.known) in known for record in material.held_out)
-    finding = Finding(
+    return material.finding(
         "eval-overlap",
-        len(rows),
-        severity_of("eval-overlap", len(rows) / len(material.records)),
-        f"rows whose prompt also stands in the evaluation file: {len(rows):,} of {len(material.records):,} "
-        f"(prompts: {len(prompts):,}; rows of the evaluation file: {affected:,} of {len(material.held_out):,})",
-        places(material.sources(rows)),
-        tuple(place for _, place in shared[:EXAMPLES]),
-        {"prompts": len(prompts), "evaluation_rows": affected, "same_rows": whole},
-        quotes=tuple(filter(None, (material.quote(number) for number in rows[:EXAMPLES]))),
-        records=tuple(rows),
+        rows,
+        "rows whose prompt also stands in the evaluation file",
+        more=f" (prompts: {len(prompts):,}; rows of the evaluation file: {affected:,} of {len(material.held_out):,})",
+        related=(place for _, place in shared),
+        details={"prompts": len(prompts), "evaluation_rows": affected, "same_rows": whole},
     )
-    return [finding]

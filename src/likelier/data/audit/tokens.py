@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from likelier.data.audit.findings import EXAMPLES, Finding, places, severity_of
+from likelier.data.audit.findings import EXAMPLES, Finding
 from likelier.data.audit.material import Material, sampled, text_of
 from likelier.data.audit.rows import sides_of
 from likelier.data.audit.scripts import main_script
@@ -128,26 +128,25 @@ def _unprinted(material: Material, table: TokenTable) -> list[Finding]:
     rows = sorted({at for found in table.unprinted.values() for at in found})
     details = {"not_printed": {name: len(found) for name, found in table.unprinted.items()}}
     names = ", ".join(table.unprinted)
-    return _finding(
-        material, "not-printed", rows, f"whose messages hold what the template leaves out ({names})", details
-    )
+    words = f"rows whose messages hold what the template leaves out ({names})"
+    return material.finding("not-printed", rows, words, details=details)
 
 
 def _refused(material: Material, table: TokenTable) -> list[Finding]:
     """A finding for each reason for which rows cannot become tokens, with what is wrong with the first of them."""
     found = []
     for reason, rows in table.refused.items():
-        words = f"that cannot become tokens ({reason.replace('-', ' ')})"
+        words = f"rows that cannot become tokens ({reason.replace('-', ' ')})"
         details = {"first": f"{material.records[min(rows)].source}: {rows[min(rows)]}"}
-        found += _finding(material, reason, sorted(rows), words, details)
+        found += material.finding(reason, sorted(rows), words, details=details)
     return found
 
 
 def _rowless(material: Material, table: TokenTable) -> list[Finding]:
     """Rows that spell a token without a row in the model's embedding, with the tokens."""
     named = tokens_in_words(material.tokenizer, sorted(set().union(*table.rowless.values())))
-    words = f"that spell what the model's embedding has no row for: {named}"
-    return _finding(material, "token-without-row", sorted(table.rowless), words)
+    words = f"rows that spell what the model's embedding has no row for: {named}"
+    return material.finding("token-without-row", sorted(table.rowless), words)
 
 
 def token_checks(material: Material) -> tuple[list[Finding], dict[str, Any]]:
@@ -169,24 +168,6 @@ def token_checks(material: Material) -> tuple[list[Finding], dict[str, Any]]:
     return findings, statistics
 
 
-def _finding(
-    material: Material, name: str, rows: Sequence[int], words: str, details: dict[str, Any] | None = None
-) -> list[Finding]:
-    if not rows:
-        return []
-    finding = Finding(
-        name,
-        len(rows),
-        severity_of(name, len(rows) / len(material.records)),
-        f"rows {words}: {len(rows):,} of {len(material.records):,}",
-        places(material.sources(rows)),
-        details=details or {},
-        quotes=tuple(filter(None, (material.quote(number) for number in rows[:EXAMPLES]))),
-        records=tuple(rows),
-    )
-    return [finding]
-
-
 def _over_limit(material: Material, table: TokenTable) -> list[Finding]:
     limit = min(material.max_length or 0, _NO_LIMIT)
     longest = table.longest
@@ -195,7 +176,7 @@ def _over_limit(material: Material, table: TokenTable) -> list[Finding]:
     details = {"max_length": limit, "longest": int(longest.max()), "length_that_keeps": fits}
     if table.beyond:
         details["too_large_to_count"] = len(table.beyond)
-    return _finding(material, "over-max-length", rows, f"of more than {limit:,} tokens", details)
+    return material.finding("over-max-length", rows, f"rows of more than {limit:,} tokens", details=details)
 
 
 def _cut_apart(material: Material, table: TokenTable) -> list[Finding]:
@@ -203,28 +184,22 @@ def _cut_apart(material: Material, table: TokenTable) -> list[Finding]:
     limit = min(material.max_length or 0, _NO_LIMIT)
     room = limit - table.tokens[:, 0]
     rows = np.flatnonzero((table.longest > limit) & (table.parting >= 0) & (table.parting >= room)).tolist()
-    return _finding(material, "distinguishing-part-cut", rows, f"whose answers differ only beyond {limit:,} tokens")
+    return material.finding("distinguishing-part-cut", rows, f"rows whose answers differ only beyond {limit:,} tokens")
 
 
 def _ends(material: Material, table: TokenTable) -> list[Finding]:
+    unnamed = sorted({at for several in table.unnamed.values() for at in several})
+    ends = f"rows with an answer that ends with {' or '.join(table.unnamed)}, {NOT_NAMED}"
+    with_end = {"ends_with": {name: len(at) for name, at in table.unnamed.items()}}
+    without = "rows with a prompt or an answer without tokens, or with twins"
     endless = np.flatnonzero(table.endless).tolist()
-    found = _finding(material, "missing-eos", endless, "with an answer that has no end-of-sequence token")
-    rows = sorted({at for several in table.unnamed.values() for at in several})
-    words = f"with an answer that ends with {' or '.join(table.unnamed)}, {NOT_NAMED}"
-    found += _finding(
-        material, "unnamed-end", rows, words, {"ends_with": {name: len(at) for name, at in table.unnamed.items()}}
-    )
-    found += _finding(
-        material, "no-tokens", table.without_tokens, "with a prompt or an answer without tokens, or with twins"
-    )
-    if table.merged:
-        words = "with a token across the boundary of prompt and answer"
-        first = _finding(material, "boundary-merges", table.merged_rows, words)[0]
-        total = len(material.records)
-        severity = severity_of("boundary-merges", table.merged / total)
-        summary_ = f"rows {words}: {table.merged:,} of {total:,}"
-        found.append(replace(first, count=table.merged, severity=severity, summary=summary_, records=()))
-    return found
+    merges = "rows with a token across the boundary of prompt and answer"
+    return [
+        *material.finding("missing-eos", endless, "rows with an answer that has no end-of-sequence token"),
+        *material.finding("unnamed-end", unnamed, ends, details=with_end),
+        *material.finding("no-tokens", table.without_tokens, without),
+        *material.finding("boundary-merges", table.merged_rows, merges, count=table.merged, records=()),
+    ]
 
 
 def _statistics(material: Material, table: TokenTable) -> dict[str, Any]:
@@ -267,17 +242,11 @@ def _scripts(material: Material, table: TokenTable) -> dict[str, dict[str, float
 def chat_markup(material: Material) -> list[Finding]:
     """Rows whose texts spell what chat templates write around turns, with what the tokenizer makes of it."""
     found = find_markup(material.records, material.tokenizer)
-    if not found.rows:
-        return []
-    rows, total = list(found.rows), len(material.records)
-    finding = Finding(
+    return material.finding(
         "chat-markup",
-        len(rows),
-        "info" if found.is_harmless else severity_of("chat-markup", len(rows) / total),
-        f"rows whose texts hold chat markup: {len(rows):,} of {total:,}. {found.in_words()}",
-        places(material.sources(rows)),
+        list(found.rows),
+        "rows whose texts hold chat markup",
+        more=f". {found.in_words()}",
+        severity="info" if found.is_harmless else None,
         details={"marks": found.counts()},
-        quotes=tuple(filter(None, (material.quote(number) for number in rows[:EXAMPLES]))),
-        records=tuple(rows),
     )
-    return [finding]
