@@ -400,7 +400,7 @@ def test_a_registry_that_is_not_there_is_said_and_a_broken_one_is_an_error(tmp_p
     assert draft.options["data"] == "./pairs" and "no dataset_info.json was found in data" in said(draft)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "dataset_info.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"dataset_info.json is broken JSON"):
+    with pytest.raises(ConfigError, match=r"dataset_info.json:1: broken JSON"):
         factory(tmp_path, dataset="pairs", dataset_dir="data")
 
 

@@ -289,9 +289,10 @@ def logging(draft: Draft, default: int) -> float:
     return default if steps is None else steps
 
 
-def hub(draft: Draft) -> None:
-    """An upload at the end."""
-    push, (key, name) = draft.take("push_to_hub"), pick(draft, ("hub_model_id", "push_to_hub_model_id"))
+def hub(draft: Draft, *, has_switch: bool = True) -> None:
+    """An upload at the end; without a switch of its own, a name asks for it."""
+    key, name = pick(draft, ("hub_model_id", "push_to_hub_model_id"))
+    push = draft.take("push_to_hub", None if has_switch else name)
     if not push:
         if name:
             draft.note("left out", [key], "without push_to_hub nothing is uploaded, there as here")

@@ -11,7 +11,6 @@ from likelier.cli.importing.common import (
     Draft,
     Rule,
     as_block,
-    as_list,
     as_number,
     batch_size,
     decided,
@@ -24,7 +23,7 @@ from likelier.cli.importing.common import (
     refused,
     trainer_option,
 )
-from likelier.cli.importing.objectives import OTHERS, ipo, nll, objective, simpo, small_norm_beta
+from likelier.cli.importing.objectives import as_trl, known_method, small_norm_beta
 
 MARKS = frozenset(
     {
@@ -147,7 +146,7 @@ def translate(draft: Draft, trainer: str | None) -> None:
     _saving(draft)
     arguments.logging(draft, 1)
     _tracking(draft)
-    _hub(draft)
+    arguments.hub(draft, has_switch=False)
     _special_tokens(draft)
     finish(draft, RULES)
 
@@ -158,10 +157,8 @@ def translate(draft: Draft, trainer: str | None) -> None:
 def _objective(draft: Draft) -> None:
     """The method from `rl`; beta from one of three places."""
     rl = None if draft.take("rl") is None else str(draft.values["rl"])
-    if rl not in _METHODS:
-        nearest = f"; the nearest here is {OTHERS[rl]}" if rl in OTHERS else ""
-        what = "rl is missing: this trains without preferences" if rl is None else f"rl: {rl} has no counterpart"
-        raise draft.error(f"{what}{nearest}; known: {', '.join(_METHODS)}")
+    what = "rl is missing: this trains without preferences" if rl is None else f"rl: {rl} has no counterpart"
+    trainer, names = _METHODS[known_method(draft, rl, what, _METHODS)]
     block = as_block(draft, "trl", draft.take("trl", {}))
     key, value = pick(draft, ("rl_beta", "dpo_beta", "orpo_alpha"))
     given = block.get("beta", value)
@@ -171,26 +168,26 @@ def _objective(draft: Draft) -> None:
     if others:
         draft.note("left out", ["trl"], f"{', '.join(others)}: for online methods")
     beta = None if given is None else as_number(draft, key or "trl.beta", given)
-    _METHODS[rl](draft, beta, key or "trl")
+    as_trl(draft, trainer, {**names, "beta": key or "trl"}, beta=beta)
+    if rl == "dpo" and draft.take("dpo_norm_loss"):
+        _normalized(draft, key or "trl")
 
 
-def _dpo(draft: Draft, beta: float | None, key: str) -> None:
-    losses = [str(one) for one in as_list(draft.take("dpo_loss_type"))]
-    same = {"loss_weights": "dpo_loss_weights", "label_smoothing": "dpo_label_smoothing", "rpo_alpha": "rpo_alpha"}
-    for_trl = {"loss_type": losses or None, "beta": beta} | {name: draft.take(own) for name, own in same.items()}
-    inner = Draft(draft.tool, draft.path, for_trl)
-    objective(inner, "dpo", losses)
-    _take_over(draft, inner, same | {"loss_type": "dpo_loss_type", "beta": key})
-    if draft.take("dpo_norm_loss"):
-        _normalized(draft, key)
-
-
-def _take_over(draft: Draft, inner: Draft, names: dict[str, str]) -> None:
-    draft.options.update(inner.options)
-    for note in inner.notes:
-        if note.kind != "off":
-            keys = dict.fromkeys(names.get(name, name) for name in note.keys)
-            draft.note(note.kind, keys, note.text)
+# The trainer of TRL, and what its options are called here.
+_METHODS: dict[str, tuple[str, dict[str, str]]] = {
+    "dpo": (
+        "dpo",
+        {
+            "loss_type": "dpo_loss_type",
+            "loss_weights": "dpo_loss_weights",
+            "label_smoothing": "dpo_label_smoothing",
+            "rpo_alpha": "rpo_alpha",
+        },
+    ),
+    "ipo": ("dpo", {"loss_type": "rl"}),
+    "kto": ("kto", {"desirable_weight": "kto_desirable_weight", "undesirable_weight": "kto_undesirable_weight"}),
+    "simpo": ("cpo", {"loss_type": "rl", "simpo_gamma": "simpo_gamma", "cpo_alpha": "cpo_alpha"}),
+}
 
 
 def _normalized(draft: Draft, key: str) -> None:
@@ -198,28 +195,7 @@ def _normalized(draft: Draft, key: str) -> None:
         raise draft.error("dpo_norm_loss: with another loss than sigmoid it has no counterpart; the nearest is ipo")
     draft.put("method", "sigmoid_norm")
     draft.note("differs", ["dpo_norm_loss"], "DPO on means per token is a method of its own here, sigmoid_norm")
-    small_norm_beta(draft, draft.options["beta"], [key])
-
-
-def _ipo(draft: Draft, beta: float | None, key: str) -> None:
-    ipo(draft, tau=0.1 if beta is None else beta, keys=[key, "rl"])
-
-
-def _kto(draft: Draft, beta: float | None, key: str) -> None:
-    given = {"beta": beta, "desirable_weight": draft.take("kto_desirable_weight")}
-    inner = Draft(draft.tool, draft.path, {**given, "undesirable_weight": draft.take("kto_undesirable_weight")})
-    objective(inner, "kto", [])
-    _take_over(draft, inner, {"beta": key})
-
-
-def _simpo(draft: Draft, beta: float | None, key: str) -> None:
-    gamma, weight = draft.number("simpo_gamma", 0.5), draft.number("cpo_alpha", 1.0)
-    simpo(draft, beta=0.1 if beta is None else beta, gamma=gamma, keys=[key, "simpo_gamma"])
-    if weight:
-        nll(draft, weight, ["cpo_alpha"], per_answer=False)
-
-
-_METHODS = {"dpo": _dpo, "ipo": _ipo, "kto": _kto, "simpo": _simpo}
+    small_norm_beta(draft, key)
 
 
 # --- training ------------------------------------------------------------------------------------------------------
@@ -328,14 +304,6 @@ def _tracking(draft: Draft) -> None:
         draft.put("report_to", ",".join(found))
     if draft.values.get("wandb_project"):
         draft.note("differs", ["wandb_project"], "set the project in the shell: WANDB_PROJECT")
-
-
-def _hub(draft: Draft) -> None:
-    name = draft.take("hub_model_id")
-    if name and "/" in str(name):
-        draft.put("push_to_hub", name)
-    elif name:
-        draft.note("left out", ["hub_model_id"], "push_to_hub takes a whole repository id here: owner/name")
 
 
 def _special_tokens(draft: Draft) -> None:

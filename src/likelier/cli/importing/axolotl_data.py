@@ -58,9 +58,8 @@ def _entry(draft: Draft, key: str, entry: Any) -> list[dict[str, Any]]:
         draft.note("left out", [key], f"{path}: {', '.join(more)}: rows are read by the names of their columns")
     if files or is_file(path) or block.get("ds_type"):
         return [{"path": one} for one in files or [path]]
-    split = block.get("split")
-    found = {"path": path, "subset": block.get("name"), "split": None if split == "train" else split}
-    return [found | {"revision": block.get("revision")}]
+    named = {"subset": "name", "split": "split", "revision": "revision"}
+    return [{"path": path} | {ours: block.get(theirs) for ours, theirs in named.items()}]
 
 
 def _columns(draft: Draft, key: str, path: Any, kind: Any) -> None:

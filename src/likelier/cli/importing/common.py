@@ -263,12 +263,18 @@ def own_template(draft: Draft, key: str, name: str) -> None:
     draft.note("differs", [key], text)
 
 
+_SILENT = {"split": (None, "", "train")}  # the split train is the one that is taken anyway
+
+
 def data_sets(draft: Draft, entries: list[dict[str, Any]]) -> Any:
     """The value of `data`: a bare path where that says it all, else a list of blocks with names that differ."""
     for entry in entries:
         if not isinstance(entry.get("path"), str) or not entry["path"]:
             raise draft.error(f"a data set has path {entry.get('path')!r}; it must be a file, a folder or a hub id")
-    entries = [{name: value for name, value in entry.items() if value not in (None, "")} for entry in entries]
+    entries = [
+        {name: value for name, value in entry.items() if value not in _SILENT.get(name, (None, ""))}
+        for entry in entries
+    ]
     if len(entries) == 1 and set(entries[0]) == {"path"}:
         return entries[0]["path"]
     lasts = [entry["path"].rstrip("/").rsplit("/", 1)[-1].split(".")[0] for entry in entries]

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from likelier.cli.importing.common import Draft, as_list
-from likelier.utils.errors import ConfigError
-from likelier.utils.strict_json import BrokenJson, parse_json
+from likelier.cli.importing.text import read_json
 
 _FILE = "dataset_info.json"
 _TEXT_ROLES = {"human", "user", "gpt", "assistant", "chatgpt", "model", "system", "tool", "observation"}
@@ -42,15 +41,7 @@ def _registry(draft: Draft, folder: str) -> tuple[Path, dict[str, Any]] | None:
     for place in (Path(folder), Path(draft.path).parent / folder):
         path = place / _FILE
         if path.is_file():
-            try:
-                loaded = parse_json(path.read_bytes())
-            except OSError as error:
-                raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-            except BrokenJson as error:
-                raise ConfigError(f"{path} is {error}") from error
-            if not isinstance(loaded, dict):
-                raise ConfigError(f"{path}: expected names and values, found {type(loaded).__name__}")
-            return place, loaded
+            return place, read_json(path)
     return None
 
 
@@ -65,9 +56,7 @@ def _entry(
     _differences(draft, key, name, info)
     entry: dict[str, Any] = {"name": name} if several else {}
     if "hf_hub_url" in info:
-        split = info.get("split")
-        entry |= {"path": info["hf_hub_url"], "subset": info.get("subset"), "revision": info.get("revision")}
-        return entry | {"split": None if split == "train" else split}
+        return entry | {"path": info["hf_hub_url"]} | {name: info.get(name) for name in ("subset", "revision", "split")}
     if found and "file_name" in info:
         return entry | {"path": str(found[0] / info["file_name"])}
     _unresolved(draft, key, name, "it lies in a place that is not known here; download it")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from likelier.cli.importing import adapters, arguments
 from likelier.cli.importing.common import (
     NO_DATA,
@@ -22,7 +20,7 @@ from likelier.cli.importing.common import (
     refused,
 )
 from likelier.cli.importing.dataset_info import named_data_sets
-from likelier.cli.importing.objectives import OTHERS, ipo, kto_baseline, nll, simpo
+from likelier.cli.importing.objectives import as_trl, known_method, nll
 
 MARKS = frozenset(
     {
@@ -136,10 +134,13 @@ def translate(draft: Draft, trainer: str | None) -> None:
 def _pairs(draft: Draft) -> None:
     """`stage: dpo` and its losses."""
     loss = str(draft.take("pref_loss", "sigmoid"))
-    if loss not in _LOSSES:
-        nearest = f"; the nearest here is {OTHERS[loss]}" if loss in OTHERS else ""
-        raise draft.error(f"pref_loss: {loss} has no counterpart{nearest}; known: {', '.join(_LOSSES)}")
-    _LOSSES[loss](draft)
+    known_method(draft, loss, f"pref_loss: {loss} has no counterpart", ("sigmoid", "hinge", "ipo", "simpo"))
+    own = {"simpo_gamma": "simpo_gamma"} if loss == "simpo" else {}
+    names = {"loss_type": "pref_loss", "beta": "pref_beta", **own}
+    as_trl(draft, "cpo" if loss == "simpo" else "dpo", names, loss_type=loss, cpo_alpha=0.0)
+    smoothing = draft.number("dpo_label_smoothing") if loss == "sigmoid" else None
+    if smoothing:
+        draft.put("label_smoothing", smoothing)
     weight = draft.number("pref_ftx")
     if weight:
         nll(draft, weight, ["pref_ftx"], per_answer=True)
@@ -148,43 +149,12 @@ def _pairs(draft: Draft) -> None:
     _without_effect(draft, ("kto_chosen_weight", "kto_rejected_weight"), "dpo")
 
 
-def _dpo(draft: Draft) -> None:
-    _named("dpo")(draft)
-    smoothing = draft.number("dpo_label_smoothing")
-    if smoothing:
-        draft.put("label_smoothing", smoothing)
-
-
-def _named(method: str) -> Callable[[Draft], None]:
-    """A method whose only hyperparameter is beta."""
-
-    def put(draft: Draft) -> None:
-        draft.put("method", method)
-        draft.put_or_default("beta", draft.number("pref_beta"), 0.1)
-
-    return put
-
-
-def _ipo(draft: Draft) -> None:
-    ipo(draft, tau=draft.number("pref_beta", 0.1), keys=["pref_beta", "pref_loss"])
-
-
-def _simpo(draft: Draft) -> None:
-    keys = ["pref_beta", "simpo_gamma"]
-    simpo(draft, beta=draft.number("pref_beta", 0.1), gamma=draft.number("simpo_gamma", 0.5), keys=keys)
-
-
-_LOSSES = {"sigmoid": _dpo, "hinge": _named("hinge"), "ipo": _ipo, "simpo": _simpo}
-
-
 def _kto(draft: Draft) -> None:
     """`stage: kto`."""
-    _named("kto")(draft)
-    draft.put_or_default("desirable_weight", draft.number("kto_chosen_weight"), 1.0)
-    draft.put_or_default("undesirable_weight", draft.number("kto_rejected_weight"), 1.0)
+    weights = {"desirable_weight": "kto_chosen_weight", "undesirable_weight": "kto_rejected_weight"}
+    as_trl(draft, "kto", {"beta": "pref_beta", **weights})
     if draft.number("pref_ftx"):
         raise draft.error("pref_ftx: KTO with a likelihood term has no counterpart; the nearest is dpo with nll_weight")
-    kto_baseline(draft)
     _without_effect(draft, ("pref_loss", "dpo_label_smoothing", "simpo_gamma"), "kto")
 
 

@@ -1,12 +1,13 @@
 """Objectives: which of ours another tool's loss is, and how its hyperparameters become ours.
 
-TRL's losses are tables here, since Axolotl trains with TRL; what all three tools share stands at the end.
+TRL's losses are tables here: the options of the other two tools are translated as TRL's under other names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from likelier.cli.importing.common import Draft, as_list, as_number
 
@@ -130,12 +131,33 @@ def _beta(draft: Draft) -> None:
 
 
 def _ipo(draft: Draft) -> None:
-    ipo(draft, tau=draft.number("beta", 0.1), keys=["beta", "loss_type"])
+    """IPO on mean log-ratios per token, as all three tools have it."""
+    tau = draft.number("beta", 0.1)
+    draft.put("tau", tau)
+    draft.put("length_normalize", True)
+    if not tau > 0:
+        raise draft.error(f"IPO needs a beta above 0, found {tau!r}")
+    target = f"the target is {1 / (2 * tau):g} nats"
+    text = f"beta is called tau in IPO, and log-ratios are means per token in both: {target}"
+    weak = ", AT EVERY TOKEN, which is a very weak hold on the reference; without tau it is chosen from the data"
+    draft.note("differs", ["beta", "loss_type"], text + (weak if tau < 1 else " a token"))
 
 
 def _sigmoid_norm(draft: Draft) -> None:
     _beta(draft)
-    small_norm_beta(draft, draft.options["beta"], ["beta"])
+    small_norm_beta(draft, "beta")
+
+
+def small_norm_beta(draft: Draft, key: str) -> None:
+    """Warn of DPO's beta, which stands under `key`, on a loss whose beta is per token."""
+    beta = draft.options["beta"]
+    if beta < 1:
+        draft.note(
+            "differs",
+            [key],
+            f"BETA {beta:g} IS ABOUT 50 TIMES TOO SMALL FOR SIGMOID_NORM: it is per token, and Tulu 3 took 5. It was "
+            "kept; better: beta 5, or leave it out",
+        )
 
 
 def _robust(draft: Draft) -> None:
@@ -151,12 +173,37 @@ def _kto(draft: Draft) -> None:
     _beta(draft)
     for name in ("desirable_weight", "undesirable_weight"):
         draft.put_or_default(name, draft.number(name), 1.0)
-    kto_baseline(draft)
+    draft.note(
+        "differs",
+        (),
+        "KTO's baseline is a mean over the optimizer step of answers to other prompts, drawn once per data set; there "
+        "it is taken over a micro-batch, from neighbouring rows",
+    )
 
 
 def _simpo(draft: Draft) -> None:
+    """SimPO's strength and margin: gamma is absolute elsewhere, and a share of beta here."""
     keys = ("beta", "simpo_gamma")
-    simpo(draft, beta=draft.number("beta", 0.1), gamma=draft.number("simpo_gamma", 0.5), keys=keys)
+    beta, gamma = draft.number("beta", 0.1), draft.number("simpo_gamma", 0.5)
+    draft.put("beta", beta)
+    if not beta > 0:
+        raise draft.error(f"SimPO needs a beta above 0, found {beta!r}")
+    draft.put("gamma_beta_ratio", round(gamma / beta, 10))
+    draft.note("differs", keys, f"the margin gamma {gamma:g} is gamma_beta_ratio {gamma / beta:g} times beta {beta:g}")
+    if beta < 1:
+        draft.put("allow_small_beta", True)
+        draft.note(
+            "differs",
+            keys,
+            f"BETA {beta:g} IS ABOUT 20 TIMES TOO SMALL FOR SIMPO: it is per token, 2 to 10 are usual, and with "
+            f"{beta:g} the margin is {gamma / beta:g} nats at every token, which is never reached: models trained so "
+            "repeat themselves. It was kept, with allow_small_beta. Better: beta 2, gamma_beta_ratio 0.5, without it",
+        )
+    _likelihood_beside(draft)
+
+
+def _likelihood_beside(draft: Draft) -> None:
+    """What TRL's CPO adds to SimPO unless it is told not to."""
     if draft.number("alpha", 0.0):
         raise draft.error("alpha: AlphaPO has no counterpart; the nearest here is simpo, which it is with alpha 0")
     without = "alphapo" in as_list(draft.values.get("loss_type"))
@@ -211,61 +258,30 @@ def _removed_nll(draft: Draft, method: str) -> None:
         draft.note("differs", ["rpo_alpha"], "TRL 1.0 and later no longer have it")
 
 
-# --- shared by all tools -------------------------------------------------------------------------------------------
+# --- for the other tools -------------------------------------------------------------------------------------------
 
 
-def simpo(draft: Draft, *, beta: float, gamma: float, keys: Iterable[str]) -> None:
-    """SimPO's strength and margin: gamma is absolute elsewhere, and a share of beta here."""
-    draft.put("method", "simpo")
-    draft.put("beta", beta)
-    if not beta > 0:
-        raise draft.error(f"SimPO needs a beta above 0, found {beta!r}")
-    draft.put("gamma_beta_ratio", round(gamma / beta, 10))
-    keys = list(keys)
-    draft.note("differs", keys, f"the margin gamma {gamma:g} is gamma_beta_ratio {gamma / beta:g} times beta {beta:g}")
-    if beta < 1:
-        draft.put("allow_small_beta", True)
-        draft.note(
-            "differs",
-            keys,
-            f"BETA {beta:g} IS ABOUT 20 TIMES TOO SMALL FOR SIMPO: it is per token, 2 to 10 are usual, and with "
-            f"{beta:g} the margin is {gamma / beta:g} nats at every token, which is never reached: models trained so "
-            "repeat themselves. It was kept, with allow_small_beta. Better: beta 2, gamma_beta_ratio 0.5, without it",
-        )
+def as_trl(draft: Draft, trainer: str, names: Mapping[str, str], **given: Any) -> None:
+    """The objective of a tool that calls TRL's options otherwise (`names`), or has them elsewhere (`given`)."""
+    own = {name: key for name, key in names.items() if name not in given}
+    read = {name: (draft.take if name in _LISTS else draft.number)(key) for name, key in own.items()}
+    inner = Draft(draft.tool, draft.path, read | given)
+    objective(inner, trainer, [str(one) for one in as_list(inner.take("loss_type"))])
+    draft.options.update(inner.options)
+    for note in inner.notes:
+        if note.kind != "off":
+            draft.note(note.kind, dict.fromkeys(names.get(name, name) for name in note.keys), note.text)
 
 
-def kto_baseline(draft: Draft) -> None:
-    """Say over what KTO's baseline is taken."""
-    draft.note(
-        "differs",
-        (),
-        "KTO's baseline is a mean over the optimizer step of answers to other prompts, drawn once per data set; there "
-        "it is taken over a micro-batch, from neighbouring rows",
-    )
+_LISTS = ("loss_type", "loss_weights")
 
 
-def ipo(draft: Draft, *, tau: float, keys: Iterable[str]) -> None:
-    """IPO on mean log-ratios per token, as all three tools have it."""
-    draft.put("method", "ipo")
-    draft.put("tau", tau)
-    draft.put("length_normalize", True)
-    if not tau > 0:
-        raise draft.error(f"IPO needs a beta above 0, found {tau!r}")
-    target = f"the target is {1 / (2 * tau):g} nats"
-    text = f"beta is called tau in IPO, and log-ratios are means per token in both: {target}"
-    weak = ", AT EVERY TOKEN, which is a very weak hold on the reference; without tau it is chosen from the data"
-    draft.note("differs", keys, text + (weak if tau < 1 else " a token"))
-
-
-def small_norm_beta(draft: Draft, beta: float, keys: Iterable[str]) -> None:
-    """Warn of DPO's beta on a loss whose beta is per token."""
-    if beta < 1:
-        draft.note(
-            "differs",
-            keys,
-            f"BETA {beta:g} IS ABOUT 50 TIMES TOO SMALL FOR SIGMOID_NORM: it is per token, and Tulu 3 took 5. It was "
-            "kept; better: beta 5, or leave it out",
-        )
+def known_method(draft: Draft, name: str | None, what: str, known: Collection[str]) -> str:
+    """The name of a method. Raises `ConfigError` for one that is not `known`, with the nearest one."""
+    if name in known:
+        return str(name)
+    nearest = f"; the nearest here is {OTHERS[name]}" if name in OTHERS else ""
+    raise draft.error(f"{what}{nearest}; known: {', '.join(known)}")
 
 
 def nll(draft: Draft, weight: float, keys: Iterable[str], *, per_answer: bool) -> None:

@@ -40,10 +40,13 @@ _ORDER = (
 
 def read_source(path: str) -> dict[str, Any]:
     """The options of a YAML or JSON file. Raises `ConfigError` with the line where it cannot be read."""
-    if Path(path).suffix.lower() != ".json":
-        return read_yaml(path)
+    return read_json(Path(path)) if Path(path).suffix.lower() == ".json" else read_yaml(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The names and values of a JSON file. Raises `ConfigError` with the line where it cannot be read."""
     try:
-        loaded = parse_json(Path(path).read_bytes())
+        loaded = parse_json(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except BrokenJson as error:

@@ -139,8 +139,8 @@ def _hub_data(draft: Draft) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     if is_file(path):
         draft.note("left out", ["dataset_config", "dataset_train_split", "dataset_test_split"], "a file has no splits")
         return [{"path": path}], []
-    train = {"path": path, "subset": subset, "split": None if splits[0] == "train" else splits[0]}
-    return [train], [{"path": path, "subset": subset, "split": splits[1]}]
+    train, test = ({"path": path, "subset": subset, "split": split} for split in splits)
+    return [train], [test]
 
 
 def _mixture(draft: Draft) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
@@ -187,7 +187,7 @@ def _entry(draft: Draft, key: str, entry: Any) -> list[dict[str, Any]]:
     files = [one for one in as_list(block.get("data_files")) if isinstance(one, str)]
     if files or is_file(path):
         return [found | {"path": one} for one in files or [path]]
-    return [found | {"subset": subset, "split": None if split == "train" else split}]
+    return [found | {"subset": subset, "split": split}]
 
 
 def _mixer(draft: Draft) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
@@ -205,7 +205,7 @@ def _mixer(draft: Draft) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | 
     held = next((one for one in splits if "test" in one), None)
     tests = [{"path": one["path"], "subset": one["subset"], "split": held} for one in train] if held else []
     split = next((one for one in splits if "test" not in one), "train")
-    return [one | {"split": None if split == "train" else split} for one in train], tests
+    return [one | {"split": split} for one in train], tests
 
 
 # --- training ------------------------------------------------------------------------------------------------------
