@@ -16,45 +16,14 @@ from likelier.insight.diagnose.items import items_of
 from likelier.insight.diagnose.statistics import Level, Trend, correlation, mean_of, spikes
 from likelier.insight.diagnose.words import rate
 from likelier.insight.verdicts import Verdict, worst_first
-from likelier.runs.card import RunCard, checked_card
+from likelier.runs.card import RunCard
 from likelier.runs.evaluations import NO_DETAIL, Detail
 from likelier.runs.reader import Run
 from tests.helpers.diagnosis_world import bad, names, numbers, the
+from tests.helpers.runs_by_hand import a_run, a_step, growing
 from tests.helpers.small_runs import SmallRuns, write_card
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "diagnosis.md"
-
-
-def a_run(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]] | None = None, **card: Any) -> Run:
-    """A run as a reader sees it, made by hand."""
-    known = {
-        "method": "dpo",
-        "reward_scale": 0.1,
-        "hyperparameters": {"beta": 0.1, "nll_weight": 0.0},
-        "status": "done",
-    }
-    return Run(Path("/nowhere"), checked_card(known | card, "run.json"), steps, evaluations or [])
-
-
-def a_step(step: int, chosen: float, rejected: float, **more: float) -> dict[str, Any]:
-    """A logged step with rewards, at a length of 20 tokens."""
-    rewards = {"rewards/chosen": chosen, "rewards/rejected": rejected, "rewards/margins": chosen - rejected}
-    lengths = {"lengths/chosen": 20.0, "lengths/rejected": 20.0}
-    return {
-        "step": step,
-        "loss": 0.5,
-        "grad_norm": 1.0,
-        "learning_rate": 1e-5,
-        "epoch": 0.1,
-        **rewards,
-        **lengths,
-        **more,
-    }
-
-
-def growing(count: int = 12, chosen: float = 0.1, rejected: float = -0.2) -> list[dict[str, Any]]:
-    """Rewards that grow by as much each step."""
-    return [a_step(n, chosen * (n - 1), rejected * (n - 1), loss=0.69 - 0.02 * n) for n in range(1, count + 1)]
 
 
 # --- little to go by -----------------------------------------------------------------------------------------------
@@ -280,7 +249,7 @@ def test_items_are_matched_by_their_rows() -> None:
     start, now = detail(0, [-1.0, -2.0, -3.0], ["a:1", "a:2", "a:2"]), detail(9, [-2.0, -3.5], ["a:2", "a:2"])
     found = items_of(start, now)
     assert found is not None and found.sides["chosen"].moved == pytest.approx((0.0, -0.5))
-    assert found.both_fell == 0.5 and found.margin == Level(0.0, 0.0)
+    assert found.both_fell.value == 0.5 and found.margin == Level(0.0, 0.0)
     assert items_of(start, start) is None and items_of(NO_DETAIL, now) is None
     assert items_of(NO_DETAIL, NO_DETAIL) is None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import hypot, sqrt
+from math import hypot, inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,44 @@ def wilson(successes: float, count: float) -> tuple[float, float]:
     half = Z * sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
     scale = 1 + Z * Z / count
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean of some rows with its standard error and 95 % interval, both infinite where one row (or prompt) is all."""
+
+    value: float
+    error: float
+    low: float
+    high: float
+    cases: int
+
+
+def mean_of(values: ArrayLike, clusters: ArrayLike | None = None) -> Mean:
+    """The mean of `values` (n,), n >= 1, where rows of one of the `clusters` (n,), those of one prompt, may be alike;
+    without clusters every row is its own. The interval is Student's, with one degree of freedom fewer than clusters.
+    """
+    rows = np.asarray(values, dtype=float)
+    value, count = float(rows.mean()), len(rows)
+    _, (sums,) = _by_cluster(np.arange(count) if clusters is None else clusters, rows - value)
+    few = len(sums)
+    error = sqrt(few / (few - 1) * float(sums @ sums)) / count if few > 1 else inf
+    low, high = around(value, error, few)
+    return Mean(value, error, low, high, count)
+
+
+def around(value: float, error: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a mean of `count` independent values with this standard error."""
+    half = _student(count - 1) * error if count > 1 else inf
+    return value - half, value + half
+
+
+def _student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's distribution: the exact ones up to 3, else Cornish's and Fisher's series."""
+    if freedom <= 3:
+        return (12.7062, 4.3027, 3.1824)[freedom - 1]
+    terms = (1.0, (Z**2 + 1) / 4, (5 * Z**4 + 16 * Z**2 + 3) / 96, (3 * Z**6 + 19 * Z**4 + 17 * Z**2 - 15) / 384)
+    return Z * sum(term / freedom**power for power, term in enumerate(terms))
 
 
 def bootstrap(sizes: ArrayLike, own: ArrayLike, base: ArrayLike | None = None, seed: int = 0) -> tuple[float, float]:

@@ -9,8 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from likelier.insight.compare.cautions import kl_is_comparable
-from likelier.insight.compare.measures import MEASURES, Measure, final, summaries, value_words
+from likelier.insight.compare.measures import MEASURES, Measure, Summary, final, summaries, value_words
 from likelier.insight.compare.subjects import Comparison
+from likelier.insight.kl import ALIKE, is_above_zero
 from likelier.runs.reader import Run
 
 BEFORE = "before training"
@@ -19,16 +20,25 @@ _GAINS = ("ranking_accuracy", "ranking_accuracy_per_token", "reward")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a setting lies: KL in nats and what was gained, each the mean over its runs."""
+    """Where a setting lies: KL in nats and what was gained, means over its runs; `error` is the KL's standard error."""
 
     name: str
     kl: float
     gain: float
+    error: float | None = None
+
+    @property
+    def went_far(self) -> bool:
+        """Whether its KL can be told from 0."""
+        return is_above_zero(self.kl, self.error)
 
     def beats(self, other: Place) -> bool:
-        """At least as good in both, and better in one."""
-        no_worse = self.kl <= other.kl and self.gain >= other.gain
-        return no_worse and (self.kl < other.kl or self.gain > other.gain)
+        """At least as good in both, and better in one. KLs that cannot be told from 0 are alike, and one below 0, which
+        no distance is, says too little to beat anybody.
+        """
+        own, others = (place.kl if place.went_far else 0.0 for place in (self, other))
+        no_worse = self.kl >= 0 and own <= others and self.gain >= other.gain
+        return no_worse and (own < others or self.gain > other.gain)
 
 
 @dataclass(frozen=True)
@@ -46,9 +56,12 @@ class Frontier:
 
     @property
     def best(self) -> list[Place]:
-        """The places that no other one beats, by KL."""
-        kept = [one for one in self.places if not any(other.beats(one) for other in self.places)]
+        """The places that no other one beats, by KL; none whose KL was estimated below 0."""
+        kept = [one for one in self.places if one.kl >= 0 and not self._beaten(one)]
         return sorted(kept, key=lambda place: place.kl)
+
+    def _beaten(self, place: Place) -> bool:
+        return any(other.beats(place) for other in self.places)
 
     def words(self) -> list[str]:
         """The frontier in sentences."""
@@ -57,9 +70,14 @@ class Frontier:
         if best:
             told = "; ".join(map(self._said, best))
             found.append(f"On the frontier, where no other setting gives as much for less KL: {told}.")
-        beaten = [f"{self._said(place)} by {self._better(place)}" for place in self.places if place not in self.best]
+        beaten = [f"{self._said(place)} by {self._better(place)}" for place in self.places if self._beaten(place)]
         if beaten:
             found.append(f"Beaten: {'; '.join(beaten)}.")
+        below = [place.name for place in self.places if place.kl < 0]
+        if below:
+            found.append(
+                f"The KL of {', '.join(below)} came out below 0, where no KL lies: it is {ALIKE}, and beats nobody."
+            )
         return [*found, *self._doubt()]
 
     def _doubt(self) -> list[str]:
@@ -75,6 +93,8 @@ class Frontier:
         return f"the model {BEFORE}" if better.name == BEFORE else better.name
 
     def _said(self, place: Place) -> str:
+        if place.kl and not place.went_far:
+            return f"{place.name} ({self._gain(place)} at a KL {ALIKE})"
         return f"{place.name} ({self._gain(place)} at {place.kl:.3g} nats)"
 
     def _gain(self, place: Place) -> str:
@@ -113,10 +133,16 @@ def _frontier(comparison: Comparison, measure: Measure, known: dict[str, Any]) -
         own = known[subject.name]
         if "kl" not in own or measure.key not in own:
             continue
-        places.append(Place(subject.name, own["kl"].mean, own[measure.key].mean))
+        places.append(Place(subject.name, own["kl"].mean, own[measure.key].mean, _error(own["kl"])))
         for run, kl, gain in zip(subject.runs, own["kl"].figures, own[measure.key].figures, strict=True):
             runs.append((subject.name, run, kl.value, kl.error, gain.value))
     return Frontier(measure, tuple(runs), tuple(places)) if runs else None
+
+
+def _error(kl: Summary) -> float | None:
+    """The standard error of the mean over a setting's runs, as far as their own are known."""
+    errors = [figure.error for figure in kl.figures if figure.error is not None]
+    return sqrt(fmean(error**2 for error in errors) / len(kl.figures)) if errors else None
 
 
 def _before(runs: Sequence[Run], measure: Measure) -> list[Place]:

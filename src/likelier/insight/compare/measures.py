@@ -9,9 +9,10 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from likelier.insight.compare.subjects import Comparison, Subject
+from likelier.insight.kl import ALIKE
 from likelier.runs.reader import Run
 
-Kind = Literal["share", "number", "factor", "time", "count"]
+Kind = Literal["share", "number", "distance", "factor", "time", "count"]
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,8 @@ MEASURES = (
     Measure(
         "kl",
         "KL, nats",
-        "KL(policy || reference) of an answer, from answers that the policy wrote",
-        "number",
+        "KL(policy || reference) of an answer, from answers that the policy wrote; one below 0 tells no distance",
+        "distance",
         _evaluated("kl", "kl_standard_error"),
     ),
     Measure(
@@ -222,6 +223,8 @@ def summary_words(summary: Summary | None, kind: Kind) -> str:
     if summary.deviation is not None:
         return f"{value} ± {_spread(summary.deviation, kind)}" if kind != "count" or summary.deviation else value
     figure = summary.figures[0]
+    if kind == "distance" and figure.value < 0:
+        return ALIKE
     if figure.low is not None and figure.high is not None:
         scale = 100 if kind == "share" else 1
         return f"{value} ({scale * figure.low:.3g} to {scale * figure.high:.3g})"

@@ -12,6 +12,7 @@ from likelier.insight.compare.frontier import BEFORE, Frontier, gain_words
 from likelier.insight.compare.measures import reward_scale
 from likelier.insight.compare.subjects import Comparison, Subject
 from likelier.insight.compare.text import Findings, paired_table
+from likelier.insight.kl import ALIKE, is_above_zero
 from likelier.insight.pages.charts import Point, Series, line_chart, scatter_chart
 from likelier.insight.pages.render import render
 from likelier.insight.pages.svg import SERIES_COLOURS
@@ -43,7 +44,10 @@ def _picture(frontier: Frontier, subjects: int) -> Markup:
     for name, run, kl, error, gain in frontier.runs:
         bounds = (None, None) if error is None else (kl - error, kl + error)
         group = name if by_setting else run.method
-        points.append(Point(f"{name} ({run.name})", kl, gain, group, x_low=bounds[0], x_high=bounds[1]))
+        words = "" if is_above_zero(kl, error) else f"\nits KL is {ALIKE}"
+        points.append(
+            Point(f"{name} ({run.name}){words}", max(kl, 0.0), gain, group, x_low=bounds[0], x_high=bounds[1])
+        )
     if len({point.group for point in points}) < SERIES_COLOURS:
         points += [Point(BEFORE, one.kl, one.gain, BEFORE) for one in frontier.places if one.name == BEFORE]
     share = frontier.measure.kind == "share"
@@ -53,7 +57,8 @@ def _picture(frontier: Frontier, subjects: int) -> Markup:
         gain_words(frontier.measure),
         points,
         percent=share,
-        note="Every run is a point; the bar is the standard error of its KL. Up and to the left is better.",
+        note="Every run is a point; the bar is the standard error of its KL. Up and to the left is better. A KL "
+        "that was estimated below 0 is drawn at 0.",
         named=False,
     )
 

@@ -99,6 +99,12 @@ _ENTRIES = [
         "What is learned in training no longer holds on held-out data: the policy remembers these pairs.",
     ),
     Entry(
+        "rows-left-out",
+        "Many rows were left out",
+        "What was trained on (or measured on) is only a part of the data, and seldom a fair one: where long rows fall "
+        "out, the model learns from short ones, and is measured on them.",
+    ),
+    Entry(
         "noisy-data",
         "The judgements are the limit",
         "No model can agree with labels that do not agree with each other; past that point it can only remember them.",

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from likelier.insight.diagnose.answers import over_optimization, repetition
 from likelier.insight.diagnose.baseline import kto_baseline
-from likelier.insight.diagnose.ending import ending, health
+from likelier.insight.diagnose.ending import ending
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import leakage, noisy_data, overfitting
+from likelier.insight.diagnose.learned import health
 from likelier.insight.diagnose.learning import no_gradient, not_learning, unchanged
 from likelier.insight.diagnose.length import length_exploitation
 from likelier.insight.diagnose.likelihood import displacement, drift
+from likelier.insight.diagnose.rows import left_out
 from likelier.insight.diagnose.stability import skipped_step, unstable
 from likelier.insight.diagnose.start import distant_reference, wrong_reference
 from likelier.insight.verdicts import Verdict, worst_first
@@ -34,6 +36,7 @@ CHECKS = (
     Check(unchanged),
     Check(unstable),
     Check(skipped_step),
+    Check(left_out),
     Check(leakage),
     Check(not_learning),
     Check(repetition),

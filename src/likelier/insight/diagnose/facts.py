@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from likelier.insight.diagnose import words
 from likelier.insight.diagnose.items import Items, items_of
 from likelier.insight.diagnose.statistics import Level, Trend, trend_of
 from likelier.insight.diagnose.words import from_to, number
+from likelier.insight.kl import is_above_zero, kl_words
 from likelier.runs.card import RunCard
 from likelier.runs.evaluations import Detail, TellingPair
 from likelier.runs.method import MethodFacts
@@ -163,7 +165,10 @@ class Facts:
         if self.kl is None:
             return None
         what = "KL to the reference" if self.method.needs_reference else "KL to the start"
-        return what, f"{number(self.kl[0])} nats an answer, {number(self.kl[1])} a token"
+        asked = self.latest.get("kl_standard_error")
+        prompts = len(self.detail("end").samples)
+        a_token = f", {number(self.kl[1])} a token" if is_above_zero(self.kl[0], asked) else ""
+        return what, f"{kl_words(self.kl[0], asked)}{a_token}" + (f", {prompts} answers" if prompts else "")
 
     @cached_property
     def items(self) -> Items | None:
@@ -191,7 +196,7 @@ class Facts:
         held = self.held_out_logratio(side)
         if held is None:
             held = self.held_out_change(f"logps/{side}")
-        return None if held is None else Level(held)
+        return None if held is None else Level(held, cases=int(self.latest.get("items", 0)))
 
     def _standing(self, side: str) -> Level | None:
         held = self.on_held_out(side)
@@ -201,7 +206,7 @@ class Facts:
             trend = self.logratio(side)
             return trend.last if trend else None
         per_token = self.token_trend(side)
-        return Level(per_token.rise.value * self.length, per_token.rise.error * self.length) if per_token else None
+        return per_token.rise.scaled(self.length) if per_token else None
 
     def token_trend(self, side: str) -> Trend:
         """The log-probability per token of a side over the training steps, for methods without a reference."""
@@ -219,6 +224,11 @@ class Facts:
         if self.margin and not self.latest:
             return self.margin.last
         return self.lost["chosen"] - self.lost["rejected"]
+
+    def told(self, level: Level) -> str:
+        """One of these levels in words: nats, the interval, and of how many rows or steps it is the mean."""
+        unit = "held-out rows" if any(map(self.on_held_out, SIDES)) else "logged steps"
+        return words.level(level) + (f", {level.cases:,} {unit}" if level.cases else "")
 
     @cached_property
     def moved(self) -> Level | None:
@@ -238,7 +248,7 @@ class Facts:
         return at * self.length if at and self.method.per_token else at
 
 
-def change_of(facts: Facts, name: str, words: str) -> tuple[str, str] | None:
+def change_of(facts: Facts, name: str, what: str) -> tuple[str, str] | None:
     """An evaluation metric at the start and now, in words; None where one of them is unknown."""
     known = facts.from_start_to_now(name)
-    return None if known is None else (words, from_to(*known))
+    return None if known is None else (what, from_to(*known))

@@ -99,7 +99,9 @@ def _accuracy_fell(facts: Facts, held: list[Row]) -> tuple[str, str] | None:
     noise = 2 * sqrt(max(best * (1 - best), 0.25 / count) / count) if count else GAP
     if best - now <= max(FELL, noise):
         return None
-    return "held-out accuracy", f"{percent(best)} at its best (step {step}), {percent(now)} now"
+    of = f", of {count:,.0f} rows" if count else ""
+    noise_words = f" (a difference of {percent(noise)} may be chance)" if count else ""
+    return "held-out accuracy", f"{percent(best)} at its best (step {step}), {percent(now)} now{of}{noise_words}"
 
 
 def _right(row: Row) -> float | None:
@@ -113,9 +115,15 @@ def _gap(facts: Facts, accuracy: Trend) -> tuple[str, str] | None:
     if held is None or not accuracy:
         return None
     training, low, high = accuracy.last.value, *(row.get(f"rewards/accuracies_{end}", held) for end in ("low", "high"))
-    if training - held < GAP or training <= high:
+    seen = accuracy.third * (facts.batch_size or 0) * (facts.card.options.logging_steps or 1)
+    least, most = wilson(training * seen, seen) if seen else (training, training)
+    if training - held < GAP or least <= high:
         return None
-    return "accuracy", f"{percent(training)} in training, {interval(held, low, high)} on held-out data"
+    trained = interval(training, least, most, seen)
+    return (
+        "accuracy",
+        f"{trained} in the last steps of training, {interval(held, low, high, row.get('items'))} on held-out data",
+    )
 
 
 def _stop_sooner(facts: Facts, best: Row, bad: bool) -> list[str | None]:
@@ -123,7 +131,7 @@ def _stop_sooner(facts: Facts, best: Row, bad: bool) -> list[str | None]:
     step = best.get("step", 0)
     return [
         f"--max-steps {step}: the held-out loss was lowest there" if bad and step > 0 else None,
-        "--epochs 1" if epochs > 1 else "fewer steps",
+        "--epochs 1" if round(epochs) > 1 else "fewer steps",
         "more pairs, or more kinds of them",
         "--method ipo, which stops at a target" if not facts.method.has_target and facts.wants_pairs else None,
         f"--eval-steps {max(1, facts.steps // 10)} shows sooner where it turns"
@@ -143,9 +151,10 @@ class Accuracy:
     value: float
     low: float
     high: float
+    cases: float
 
     def __str__(self) -> str:
-        return interval(self.value, self.low, self.high)
+        return interval(self.value, self.low, self.high, self.cases)
 
 
 def noisy_data(facts: Facts) -> Iterator[Verdict]:
@@ -161,7 +170,9 @@ def noisy_data(facts: Facts) -> Iterator[Verdict]:
         *((f"accuracy, {one.where}", str(one)) for one in fresh),
         ("ceiling: no model agrees with more labels than", percent(ceiling)) if ceiling is not None else None,
         *((one.name, one.summary or str(one.count)) for one in contradictions),
-        ("the policy moved", f"{number(facts.moved.value)} nats an answer") if by_chance and facts.moved else None,
+        ("the policy moved", f"{number(facts.moved.value)} nats an answer, at most")
+        if by_chance and facts.moved
+        else None,
     ]
     serious = at_ceiling or by_chance or any(one.severity == "error" for one in contradictions)
     more = {"title": "Judgements that cannot be told from coin tosses", "meaning": _TOSSED} if by_chance else {}
@@ -180,24 +191,31 @@ def fresh_accuracies(facts: Facts) -> list[Accuracy]:
     """Accuracy on what was not trained on before: held-out data, and the later half of the first pass (each pair is
     scored before its step), as far as the policy had moved by then.
     """
-    return [one for one in (_held_out(facts.latest), _first_pass(facts)) if one is not None]
+    held = held_out_accuracy(facts)
+    enough = held is not None and held.cases >= FRESH
+    return [one for one in (held if enough else None, first_pass_accuracy(facts)) if one is not None]
 
 
-def _held_out(row: Row) -> Accuracy | None:
-    name = "pair_accuracy" if "pair_accuracy" in row else "rewards/accuracies"
-    if f"{name}_low" not in row or row.get("items", FRESH) < FRESH:
+def held_out_accuracy(facts: Facts) -> Accuracy | None:
+    """The last held-out accuracy by reward, of however few rows; None where none was measured."""
+    row = facts.latest
+    value, rows = _right(row), row.get("items") or facts.card.data.held_out
+    if value is None or not rows or not facts.compares:
         return None
-    return Accuracy("held-out data", row[name], row[f"{name}_low"], row[f"{name}_high"])
+    name = "pair_accuracy" if "pair_accuracy" in row else "rewards/accuracies"
+    low, high = wilson(value * rows, rows)  # what a run of an older version did not write
+    return Accuracy("held-out data", value, row.get(f"{name}_low", low), row.get(f"{name}_high", high), rows)
 
 
-def _first_pass(facts: Facts) -> Accuracy | None:
+def first_pass_accuracy(facts: Facts) -> Accuracy | None:
+    """The accuracy of training in the later half of the first pass; None of too few rows."""
     first = [row for row in facts.run.steps if row.get("epoch", 2) <= 1 and "rewards/accuracies" in row]
     later = [row for row in first[len(first) // 2 :] if _has_moved(facts, row)]
     count = len(later) * (facts.batch_size or 0) * (facts.card.options.logging_steps or 1)
     if count < FRESH:
         return None
     value = sum(row["rewards/accuracies"] for row in later) / len(later)
-    return Accuracy("later half of the first pass", value, *wilson(value * count, count))
+    return Accuracy("later half of the first pass", value, *wilson(value * count, count), count)
 
 
 def _has_moved(facts: Facts, row: Row) -> bool:
@@ -209,7 +227,7 @@ def _has_moved(facts: Facts, row: Row) -> bool:
 
 def _on_such_labels(facts: Facts) -> float:
     """Accuracy on labels as noisy as those that are trained on: in the first pass, else of the last third."""
-    fresh, accuracy = _first_pass(facts), facts.trend("rewards/accuracies")
+    fresh, accuracy = first_pass_accuracy(facts), facts.trend("rewards/accuracies")
     return fresh.value if fresh else accuracy.last.value if accuracy else 0.0
 
 
@@ -274,4 +292,8 @@ def _share_leaked(facts: Facts, details: Mapping[str, Any]) -> float:
 
 def _held_out_accuracy(facts: Facts) -> tuple[str, str] | None:
     known = facts.latest.get("rewards/accuracies")
-    return None if known is None else ("held-out accuracy, not to be trusted", percent(known))
+    row = facts.latest
+    low, high = (row.get(f"rewards/accuracies_{end}") for end in ("low", "high"))
+    if known is None or low is None or high is None:
+        return None if known is None else ("held-out accuracy, not to be trusted", percent(known))
+    return "held-out accuracy, not to be trusted", interval(known, low, high, row.get("items"))

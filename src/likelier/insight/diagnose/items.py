@@ -35,7 +35,7 @@ class Items:
 
     def level(self, side: str) -> Level:
         """The mean movement of a side."""
-        return mean_of(self.sides[side].moved)
+        return mean_of(self.sides[side].moved, self._prompts(len(self.sides[side].moved)))
 
     def typical(self, side: str) -> float:
         """The root mean square of a side's movements: what they are whatever their direction."""
@@ -50,7 +50,11 @@ class Items:
     @property
     def margin(self) -> Level:
         """The mean of `margins`."""
-        return mean_of(self.margins)
+        return mean_of(self.margins, self._prompts(len(self.margins)))
+
+    def _prompts(self, count: int) -> Sequence[int] | None:
+        """The prompts of that many rows; None where they are not known."""
+        return self.prompts if len(self.prompts) == count else None
 
     @property
     def longer_by(self) -> list[int]:
@@ -60,15 +64,16 @@ class Items:
 
     def share(self, right: Sequence[bool], of: Sequence[bool]) -> Share:
         """The share of pairs that are `right` (pairs,), of those that `of` (pairs,) is true of."""
-        prompts = self.prompts if len(self.prompts) == len(of) else range(len(of))
+        prompts = self._prompts(len(of)) or range(len(of))
         kept = [number for number, is_kept in enumerate(of) if is_kept]
         return share_of([right[number] for number in kept], [prompts[number] for number in kept])
 
     @property
-    def both_fell(self) -> float:
+    def both_fell(self) -> Share:
         """The share of pairs of which both answers lost."""
         both = zip(self.sides["chosen"].moved, self.sides["rejected"].moved, strict=True)
-        return fmean(one < 0 and other < 0 for one, other in both)
+        fell = [one < 0 and other < 0 for one, other in both]
+        return self.share(fell, [True] * len(fell))
 
 
 def items_of(start: Detail, now: Detail) -> Items | None:

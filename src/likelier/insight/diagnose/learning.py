@@ -191,13 +191,11 @@ def _faster(facts: Facts, moved: Level) -> list[str | None]:
 
 
 def _movement(facts: Facts) -> Iterator[tuple[str, str]]:
-    where = "held-out answers" if any(map(facts.on_held_out, SIDES)) else "last third of the steps"
     what = "log-ratio to the reference" if facts.scale else "log-probability against the start"
-    sides = [f"{side} {nats(facts.lost[side].value)}" for side in SIDES if side in facts.lost]
-    if sides:
-        yield f"{what}, {where}", ", ".join(sides) + " an answer"
+    for side in (side for side in SIDES if side in facts.lost):
+        yield f"{what}, {side} answers", facts.told(facts.lost[side])
     if facts.separated is not None:
-        yield "margin between the two", nats(facts.separated.value)
+        yield "margin between the two", facts.told(facts.separated)
 
 
 def _change(facts: Facts, name: str) -> tuple[str, str] | None:

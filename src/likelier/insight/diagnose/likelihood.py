@@ -11,7 +11,7 @@ from typing import Any
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import MOVED, Facts, change_of
 from likelier.insight.diagnose.statistics import Level
-from likelier.insight.diagnose.words import nats, number, percent, rate
+from likelier.insight.diagnose.words import interval, nats, number, percent, rate
 from likelier.insight.verdicts import Verdict
 from likelier.utils.console import printable
 
@@ -34,8 +34,9 @@ def displacement(facts: Facts) -> Iterator[Verdict]:
     heavy = -chosen.value >= LARGE_PART * margin.value and not facts.method.lowers_both
     alike = _alike(facts)
     evidence = [
-        ("log-ratios to the reference", f"chosen {nats(chosen.value)}, rejected {nats(facts.lost['rejected'].value)}"),
-        ("margin between the two", nats(margin.value)),
+        ("log-ratio of the chosen answers", facts.told(chosen)),
+        ("log-ratio of the rejected answers", facts.told(facts.lost["rejected"])),
+        ("margin between the two", facts.told(margin)),
         ("for each nat that a rejected answer lost, the chosen one lost", number(_part(facts))),
         _both_fell(facts),
         _tokens(facts),
@@ -55,7 +56,8 @@ def _both_fell(facts: Facts) -> tuple[str, str] | None:
     items = facts.items
     if items is None or not items.is_paired:
         return None
-    return "held-out pairs of which both answers fell", f"{percent(items.both_fell)} of {len(items.margins)}"
+    fell = items.both_fell
+    return "held-out pairs of which both answers fell", interval(fell.value, fell.low, fell.high, fell.cases)
 
 
 def _tokens(facts: Facts) -> tuple[str, str] | None:
@@ -113,7 +115,7 @@ def drift(facts: Facts) -> Iterator[Verdict]:
     if not has_fallen and (facts.kl is None or facts.kl[1] < FAR):
         return
     evidence = [
-        ("log-probability of the chosen answers since the start", f"{nats(fell.value)} a token") if fell else None,
+        ("log-probability a token of the chosen answers since the start", facts.told(fell)) if fell else None,
         facts.distance,
         change_of(facts, "repetition", "repeated runs of four tokens in its answers"),
         ("learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
@@ -133,4 +135,4 @@ def drift(facts: Facts) -> Iterator[Verdict]:
 def _per_token(facts: Facts) -> Level | None:
     """How far the chosen answers' log-probability per token moved from the start."""
     chosen = facts.lost.get("chosen")
-    return None if chosen is None else Level(chosen.value / facts.length, chosen.error / facts.length)
+    return None if chosen is None else chosen.scaled(1 / facts.length)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import atanh, inf, isfinite, sqrt
 from statistics import fmean, median
+
+from likelier.utils import statistics
 
 SURE = 3.0  # standard errors: one false alarm in 700 looks at noise alone
 BELIEVABLE = 2.0  # standard errors: enough where something else speaks for it as well
@@ -14,10 +16,25 @@ _ENOUGH = 4  # steps below which noise cannot be told from change
 
 @dataclass(frozen=True)
 class Level:
-    """A mean with its standard error (infinite where too few values are known)."""
+    """A mean with its standard error (infinite where too few values are known); of how many `cases`, and how many of
+    these are independent, where that is known.
+    """
 
     value: float
     error: float = 0.0
+    cases: int = field(default=0, compare=False)
+    independent: int = field(default=0, compare=False)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval; None where no error is known."""
+        if self.independent < 2 or not isfinite(self.error):
+            return None
+        return statistics.around(self.value, self.error, self.independent)
+
+    def scaled(self, factor: float) -> Level:
+        """The same in another unit."""
+        return replace(self, value=factor * self.value, error=abs(factor) * self.error)
 
     def surely_below(self, limit: float, errors: float = SURE) -> bool:
         """Whether it lies under the limit by more than its noise."""
@@ -28,7 +45,9 @@ class Level:
         return self.value - errors * self.error > limit
 
     def __sub__(self, other: Level) -> Level:
-        return Level(self.value - other.value, sqrt(self.error**2 + other.error**2))
+        cases = min(self.cases, other.cases)
+        independent = min(self.independent, other.independent)
+        return Level(self.value - other.value, sqrt(self.error**2 + other.error**2), cases, independent)
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,7 @@ class Trend:
         return self.last - self.first
 
     def _level(self, values: Sequence[float]) -> Level:
-        return Level(fmean(values), self.noise / sqrt(len(values)))
+        return Level(fmean(values), self.noise / sqrt(len(values)), len(values), len(values))
 
 
 def trend_of(column: tuple[list[int], list[float]]) -> Trend:
@@ -89,13 +108,10 @@ def trend_of(column: tuple[list[int], list[float]]) -> Trend:
     return Trend(tuple(step for step, _ in known), tuple(value for _, value in known))
 
 
-def mean_of(values: Sequence[float]) -> Level:
-    """The mean of independent values with its standard error."""
-    count, centre = len(values), fmean(values)
-    if count < 2:
-        return Level(centre, inf)
-    spread = sqrt(sum((value - centre) ** 2 for value in values) / (count - 1))
-    return Level(centre, spread / sqrt(count))
+def mean_of(values: Sequence[float], clusters: Sequence[int] | None = None) -> Level:
+    """The mean of values with its standard error, rows of one cluster (a prompt) taken together."""
+    found = statistics.mean_of(values, clusters)
+    return Level(found.value, found.error, found.cases, len(set(clusters)) if clusters else found.cases)
 
 
 def spikes(trend: Trend, times: float, window: int = 5) -> list[int]:

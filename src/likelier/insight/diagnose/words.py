@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import floor, log10
 
+from likelier.insight.diagnose.statistics import Level
+
 
 def nats(value: float) -> str:
     """A signed number of nats; a tiny one keeps its size."""
@@ -36,9 +38,18 @@ def from_to(before: float, after: float) -> str:
     return f"{number(before)} at first, {number(after)} at the end"
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """A share with its 95 % interval."""
-    return f"{percent(value)} ({percent(low)} to {percent(high)})"
+def interval(value: float, low: float, high: float, of: float | None = None) -> str:
+    """A share with its 95 % interval, and of how many."""
+    return f"{percent(value)} ({percent(low)} to {percent(high)})" + (f" of {of:,.0f}" if of else "")
+
+
+def level(one: Level, unit: str = "nats") -> str:
+    """A mean with its 95 % interval, as far as that is known."""
+    words = f"{number(one.value, signed=True)} {unit}"
+    if one.interval is None:
+        return words
+    low, high = (number(limit, signed=True) for limit in one.interval)
+    return f"{words} ({low} to {high})"
 
 
 def steps_in_words(steps: list[int], most: int = 5) -> str:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from math import isfinite
 from typing import Any
 
+from likelier.insight.kl import kl_words
 from likelier.insight.report.account import duration, unit
 from likelier.insight.verdicts import Verdict
 from likelier.runs.reader import Row, Run
@@ -96,8 +97,7 @@ def _kl(row: Row) -> str:
     """KL to the reference, from the policy's own answers."""
     if "kl_per_token" not in row:
         return ""
-    error = row.get("kl_standard_error")
-    return f"{row['kl']:.3g} nats an answer" + (f" (standard error {error:.2g})" if error is not None else "")
+    return kl_words(row["kl"], row.get("kl_standard_error"))
 
 
 def status_words(run: Run) -> str:
