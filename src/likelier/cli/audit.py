@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
 
-from likelier.cli.shared import add_overwrite_flag
+from likelier.cli.shared import add_merge_votes_flag, add_overwrite_flag
 from likelier.data.audit.findings import SEVERITIES, Audit
 from likelier.data.options import ChatOptions
 from likelier.utils.errors import ConfigError
@@ -25,13 +26,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier audit`."""
     from likelier.cli.flags import add_section_flags
 
-    parser.add_argument("file", help="preferences in any known format")
+    parser.add_argument("file", nargs="+", help="preferences in any known format; several are looked at together")
     parser.add_argument(
         "--columns",
         nargs="+",
         metavar="ROLE=COLUMN",
         help="which column is what, where the file does not show it itself",
     )
+    add_merge_votes_flag(parser)
     parser.add_argument("--eval-data", metavar="FILE", help="an evaluation file: are its prompts in the training file?")
     parser.add_argument("--model", help="whose tokenizer to use: a model, adapter or run folder, a hub id, demo")
     parser.add_argument(
@@ -102,6 +104,8 @@ def _checked(flags: argparse.Namespace) -> list[str]:
     if bool(names) != bool(flags.write):
         raise ConfigError("--drop NAME,... and --write CLEAN.jsonl go together: give both or none")
     check_names(names)
+    if names and flags.merge_votes:
+        raise ConfigError("--drop names rows of the file, and --merge-votes makes others of them; drop one of them")
     for name in _NEEDS_MODEL:
         if getattr(flags, name) and not flags.model:
             raise ConfigError(f"--{name.replace('_', '-')} has no effect without --model")
@@ -114,7 +118,7 @@ def _checked(flags: argparse.Namespace) -> list[str]:
     for name in ("max_length", "score_sample"):
         if getattr(flags, name) is not None and getattr(flags, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; it must be at least 1")
-    inputs = [flags.file, *([flags.eval_data] if flags.eval_data else [])]
+    inputs = [*flags.file, *([flags.eval_data] if flags.eval_data else [])]
     for out, page in ((flags.output, flags.format == "html"), (flags.write, False)):
         if out:
             check_output(out, inputs=inputs, overwrite=flags.overwrite, page=page)
@@ -130,7 +134,7 @@ def _audit(flags: argparse.Namespace) -> tuple[Audit, list[Any]]:
     from likelier.utils.terminal import counting
 
     columns = columns_of(flags.columns)
-    data = load_preferences(flags.file, columns=columns)
+    data = load_preferences(flags.file, columns=columns, merge_votes=flags.merge_votes)
     held_out = load_preferences(flags.eval_data, columns=columns).train if flags.eval_data else None
     model = _model(flags) if flags.model else {}
     with counting("auditing", len(CHECKS)) as report:
@@ -139,7 +143,7 @@ def _audit(flags: argparse.Namespace) -> tuple[Audit, list[Any]]:
             data.unusable,
             held_out=held_out,
             show=flags.show,
-            name=flags.file,
+            name=", ".join(flags.file),
             format=data.format,
             report=lambda words: report(1),
             **model,
@@ -194,7 +198,7 @@ def _clean(flags: argparse.Namespace, audit: Audit, records: list[Any], names: l
     from likelier.data.sources import read_rows
 
     dropped = rows_to_drop(audit, records, names)
-    kept = write_clean(read_rows(flags.file).rows, dropped, flags.write)
+    kept = write_clean(chain.from_iterable(read_rows(file).rows for file in flags.file), dropped, flags.write)
     absent = [name for name in names if audit.finding(name) is None]
     none = f" (not found here: {', '.join(absent)})" if absent else ""
     return f"{len(dropped):,} rows dropped, {kept:,} written to {flags.write}{none}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from likelier.cli.shared import add_columns_flag, add_overwrite_flag
+from likelier.cli.shared import add_columns_flag, add_merge_votes_flag, add_overwrite_flag
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier convert`."""
-    parser.add_argument("input", metavar="IN", help="a preference file, a datasets folder or a hub id")
+    parser.add_argument("input", nargs="+", metavar="IN", help="preference files, datasets folders or hub ids")
     parser.add_argument("output", metavar="OUT", help="JSON lines: a name that ends in .jsonl")
     kinds = ["pairs", "labels", "answers"]
     parser.add_argument("--to", choices=kinds, help="what to write (default: what the file holds)")
@@ -19,6 +19,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="a revision of the hub id")
     add_overwrite_flag(parser)
     add_columns_flag(parser)
+    add_merge_votes_flag(parser)
 
 
 def run(flags: argparse.Namespace) -> None:
@@ -29,5 +30,7 @@ def run(flags: argparse.Namespace) -> None:
     from likelier.utils.console import put
 
     choices = {name: getattr(flags, name) for name in ("subset", "split", "revision")}
-    source = DataSet(flags.input, **choices, columns=columns_of(flags.columns))
-    put(convert_file(source, flags.output, to=flags.to, keep_undecided=flags.keep_undecided, overwrite=flags.overwrite))
+    columns = columns_of(flags.columns)
+    sources = [DataSet(name, **choices, columns=columns) for name in flags.input]
+    given = {name: getattr(flags, name) for name in ("to", "keep_undecided", "merge_votes", "overwrite")}
+    put(convert_file(sources, flags.output, **given))

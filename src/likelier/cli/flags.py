@@ -40,7 +40,8 @@ def add_section_flags(group: Any, section: type) -> None:
     for item in fields(section):
         if item.metadata.get("flag", True):
             many = item.metadata.get("many")
-            _flag(group, item.name, _help(item), hints[item.name] is bool, _choices(hints[item.name]), many)
+            action = _OneOrMore if item.metadata.get("repeats") else "store"
+            _flag(group, item.name, _help(item), hints[item.name] is bool, _choices(hints[item.name]), many, action)
 
 
 def _help(item: Field[Any]) -> str:
@@ -55,8 +56,23 @@ def _choices(hint: Any) -> list[str] | None:
     return None
 
 
+class _OneOrMore(argparse.Action):
+    """A flag that may be given again: one value as such, several as a list."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        before = getattr(namespace, self.dest, [])
+        several = [*(before if isinstance(before, list) else [before]), values]
+        setattr(namespace, self.dest, several if len(several) > 1 else values)
+
+
 def _flag(
-    group: Any, name: str, text: str, is_bool: bool, choices: list[str] | None = None, many: str | None = None
+    group: Any,
+    name: str,
+    text: str,
+    is_bool: bool,
+    choices: list[str] | None = None,
+    many: str | None = None,
+    action: Any = "store",
 ) -> None:
     """One flag; `many` is the shape of each of its words, where it takes several."""
     flag = "--" + name.replace("_", "-")
@@ -66,7 +82,7 @@ def _flag(
         group.add_argument(flag, default=argparse.SUPPRESS, help=text, nargs="+", action="extend", metavar=many)
     else:
         metavar = None if choices else name.rsplit("_", 1)[-1].upper()
-        group.add_argument(flag, default=argparse.SUPPRESS, help=text, choices=choices, metavar=metavar)
+        group.add_argument(flag, default=argparse.SUPPRESS, help=text, choices=choices, metavar=metavar, action=action)
 
 
 def given_chat_options(flags: argparse.Namespace) -> dict[str, Any]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from likelier.data.columns import COLUMNS_HELP
+from likelier.data.columns import COLUMNS_HELP, MERGE_VOTES_HELP
 
 
 def add_overwrite_flag(parser: argparse._ActionsContainer) -> None:
     """The flag of every command that writes a file of a given name."""
     parser.add_argument("--overwrite", action="store_true", help="write even where a file is there already")
+
+
+def add_merge_votes_flag(parser: argparse._ActionsContainer) -> None:
+    """Give a command the flag `--merge-votes`."""
+    parser.add_argument("--merge-votes", action="store_true", help=MERGE_VOTES_HELP)
 
 
 def add_columns_flag(parser: argparse._ActionsContainer) -> None:

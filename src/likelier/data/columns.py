@@ -66,6 +66,7 @@ class Columns:
     score: str | None = _role(
         "the score of such a message among its siblings; the largest is the best, unless `scores_best` says otherwise"
     )
+    judge: str | None = _role("who judged; rows of several judges can be merged to votes (merge_votes)")
     weight: str | None = _role("a weight of the row, used with use_weights")
     margin: str | None = _role("by how much the chosen answer is better, used with use_margins")
     score_chosen: str | None = _role("a score of the chosen answer")
@@ -152,6 +153,9 @@ def _setting_value(name: str, value: Any, kind: type) -> Any:
 
 
 COLUMNS_HELP = "which column is what, such as prompt=task,input chosen=good rejected=bad (see docs/data.md)"
+
+
+MERGE_VOTES_HELP = "make one row with votes of rows that judge the same answers to the same prompt (see docs/data.md)"
 
 
 def columns_of(value: Any) -> Columns | None:

@@ -40,25 +40,29 @@ Kind = Literal["pairs", "labels", "answers"]
 
 
 def convert_file(
-    source: DataSet,
+    source: DataSet | Sequence[DataSet],
     output: str | Path,
     *,
     to: Kind | None = None,
     keep_undecided: bool = False,
+    merge_votes: bool = False,
     overwrite: bool = False,
 ) -> str:
-    """Write `source` as canonical JSON lines: as what it is, or as pairs, labels or answers. Returns a summary.
+    """Write `source` (several one behind the other) as canonical JSON lines: as what it is, or as pairs, labels or
+    answers. Returns a summary.
 
     Raises `ConfigError` for an output that cannot be written, `DataError` for rows that cannot become what is asked.
     """
     path = local(output)
     if path.suffix not in (".jsonl", ".ndjson"):
         raise ConfigError(f"{output}: JSON lines are written; give a name that ends in .jsonl")
-    check_output(output, inputs=[source.path], overwrite=overwrite)
-    data = load_preferences(source)
+    sources = [source] if isinstance(source, DataSet) else source
+    check_output(output, inputs=[one.path for one in sources], overwrite=overwrite)
+    data = load_preferences(sources, merge_votes=merge_votes)
     records, left_out = converted(data.train, to or data.kind, keep_undecided=keep_undecided)
     if not records:
-        raise DataError(f"{source.path}: no row is left to write:\n{UnusableRows(left_out).summary()}")
+        names = ", ".join(one.path for one in sources)
+        raise DataError(f"{names}: no row is left to write:\n{UnusableRows(left_out).summary()}")
     write_records(records, path)
     said = f"{len(records)} {_WORDS[type(records[0])]} written to {output}"
     return said + (f"; {len(left_out)} left out:\n{UnusableRows(left_out).summary()}" if left_out else "")

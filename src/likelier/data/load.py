@@ -15,6 +15,7 @@ from likelier.data.options import DataSet
 from likelier.data.records import Demonstration, Pair, Record, UnusableRows
 from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.split import split_by_prompt
+from likelier.data.votes import merge_votes as merged_votes
 from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, DataError
 from likelier.utils.terminal import progress
@@ -62,13 +63,15 @@ def load_preferences(
     eval_fraction: float | None = None,
     seed: int = 42,
     columns: Columns | Mapping[str, Any] | None = None,
+    merge_votes: bool = False,
 ) -> PreferenceData:
     """Load preferences from a JSON, JSON lines, CSV, Parquet or Excel file, a `datasets` folder, a hub id or a list of
     rows; or from several of these, as `DataSet`s with names and weights.
 
     The format is recognised from the columns (`formats.FORMATS`); `columns` says what the columns of other files are,
     for each data set that has no `columns` of its own. `eval_data` names held-out rows; `eval_fraction` holds out that
-    share of the prompts instead; with neither, nothing is held out. Rows that cannot be used stand in `unusable` with
+    share of the prompts instead; with neither, nothing is held out. `merge_votes` makes one row with votes of those
+    that judge the same answers to the same prompt (`data.votes`). Rows that cannot be used stand in `unusable` with
     file and line. Raises `DataError` for files that cannot be read or rows of no known format.
     """
     if eval_data is not None and eval_fraction is not None:
@@ -79,12 +82,14 @@ def load_preferences(
     if shared is not None and all(one is not None and one.columns is not None for one in every):
         raise ConfigError("columns has no effect: every data set has columns of its own; drop it")
     found = _read(sets, source, shared)
+    found = _with_votes(found) if merge_votes else found
     train, test = found.train, found.test
     if eval_data is not None:
         weighted = next((one for one in held_sets or [] if one.weight != 1), None)
         if weighted:
             raise ConfigError(f"{weighted.path}: a weight has no effect on evaluation data; drop it")
         held = _read(held_sets, eval_data, shared)
+        held = _with_votes(held) if merge_votes else held
         if held.kind != found.kind:
             raise DataError(f"the training data are {found.kind} and the eval data {held.kind}; use one kind")
         test = held.train
@@ -130,6 +135,14 @@ def _read(sets: list[DataSet] | None, source: Source, columns: Columns | None) -
     records = [record for part in parts for record in part.train]
     examples = [f"{one.name}, {example}" for one, part in zip(sets, parts, strict=True) for example in part.examples]
     return PreferenceData(records, [], unusable, f"{len(sets)} data sets", notes, examples)
+
+
+def _with_votes(data: PreferenceData) -> PreferenceData:
+    """The data with one row for each prompt and answers."""
+    found = merged_votes(data.train)
+    data.unusable.extend(found.left_out)
+    told = [note for note in _kept_for_asking(found.records) if note not in data.notes]
+    return replace(data, train=found.records, notes=[*data.notes, found.note, *told])
 
 
 def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PreferenceData:

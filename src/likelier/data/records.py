@@ -57,7 +57,7 @@ class Pair:
     the rejected one where the data give shares. The chosen answer never has less than the rejected one; with as much,
     the pair is undecided and only soft labels can use it. `weight`, `margin` and `scores` (chosen, rejected) are what
     the data say, NaN for what is no number; nothing reads them unless asked to. `tools` is the JSON text of the tools
-    that the chat template is given.
+    that the chat template is given; `judge` is who judged, where the data tell.
     """
 
     prompt: Content
@@ -71,6 +71,7 @@ class Pair:
     margin: float | None = None
     scores: tuple[float, float] | None = None
     tools: str = ""
+    judge: str = field(default="", compare=False)
 
     @property
     def rejected_share(self) -> float:
@@ -97,6 +98,7 @@ class Labelled:
     source: Source
     weight: float = 1.0
     tools: str = ""
+    judge: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ class Given:
     eval_data: Annotated[Any, _SOURCES] = None
     eval_fraction: float | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    merge_votes: bool = False
 
 
 @dataclass(frozen=True)

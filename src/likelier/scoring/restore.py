@@ -168,6 +168,7 @@ def recorded_data(card: RunCard, name: str) -> PreferenceData:
         eval_fraction=eval_fraction,
         seed=seed,
         columns=_columns(run.columns),
+        merge_votes=run.merge_votes,
     )
 
 

@@ -15,7 +15,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from likelier.data.columns import COLUMNS_HELP, Columns, columns_of
+from likelier.data.columns import COLUMNS_HELP, MERGE_VOTES_HELP, Columns, columns_of
 from likelier.data.options import ChatOptions, DataSet, option
 from likelier.models.options import Dtype, LoraOptions
 from likelier.objectives import METHODS, Objective
@@ -31,12 +31,16 @@ class RunOptions:
     method: str = option("dpo", "the objective: " + ", ".join(METHODS))
     model: str = option("", "a hub id, a model folder, an adapter folder, a .gguf file, or demo")
     data: str | tuple[DataSet, ...] = option(
-        "", "a preference file, a datasets folder or a hub id; in YAML also a list, with names and weights"
+        "",
+        "a preference file, a datasets folder or a hub id; several are given one by one (--data a --data b), in YAML "
+        "as a list, with names and weights",
+        repeats=True,
     )
     output: str = option("", "the run folder")
     reference: str = option("start", "start (the policy as it is loaded), base (adapter off), or another model")
     eval_data: str | tuple[DataSet, ...] | None = option(None, "held-out preferences, named like data")
     columns: Columns | None = option(None, COLUMNS_HELP, many="ROLE=COLUMN")
+    merge_votes: bool = option(False, MERGE_VOTES_HELP)
     eval_fraction: float | None = option(None, "hold out this share of the prompts instead")
     dtype: Dtype = option(
         "auto",

@@ -54,7 +54,7 @@ def _train(
     if run.push_to_hub is not None:
         check_repository(run.push_to_hub)
     held_out: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}
-    data = data or load_preferences(run.data, **held_out, seed=seed, columns=run.columns)
+    data = data or load_preferences(run.data, **held_out, seed=seed, columns=run.columns, merge_votes=run.merge_votes)
     if config.objective.data != "answers":  # fails before a model is loaded
         fitting_records([*data.train, *data.test], config.objective.method, config.objective.data)
     empty = config.training.shard and not speaks()  # the first rank's weights are split between all

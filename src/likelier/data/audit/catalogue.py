@@ -117,8 +117,24 @@ _ENTRIES = [
         "rows that could be removed",
         "A row that stands in the file again counts twice in every loss, and if one copy is held out, the held-out "
         "accuracy measures memory.",
-        _drop("exact-duplicates", "Keep the first of each."),
+        _drop(
+            "exact-duplicates",
+            "Keep the first of each. If several people judged, keep their votes instead: --merge-votes. Otherwise",
+        ),
         error_above=0.2,
+    ),
+    Entry(
+        "repeated-judgements",
+        "Repeated judgements",
+        "rows that agree with an earlier one",
+        "The same answers to the same prompt were judged again and in the same way, by another judge, in another file, "
+        "or in a file that is made of repeated judgements. That is agreement, not a copy: it says how sure a label is. "
+        "As rows of their own these count several times, and a split of rows would put some on either side.",
+        "Make one row with votes of each: --merge-votes (train, audit and convert take it; --use-votes says what the "
+        "votes decide).",
+        warning_above=NEVER,
+        error_above=NEVER,
+        droppable=False,
     ),
     Entry(
         "near-duplicates",
@@ -138,7 +154,8 @@ _ENTRIES = [
         "optimum for them is a tie, and each pass pulls to and fro.",
         _drop(
             "contradictory-pairs",
-            "Keep the majority (and nothing where both sides have the same number), or train with --method robust.",
+            "If several people judged, keep all votes: --merge-votes, then --use-votes soft. Or keep the majority "
+            "(and nothing where both sides have the same number), or train with --method robust.",
         ),
     ),
     Entry(

@@ -19,13 +19,46 @@ BANDS, ROWS_A_BAND = 20, 6
 _BLOCK = 250
 _SEED = 42
 _TRIALS = 8
+_TOLD_FROM = 10  # answers judged in several rows
 
 
 def exact_duplicates(material: Material) -> list[Finding]:
-    """Rows with the prompt, the answers and the label of an earlier row; the first of each is not counted."""
+    """Rows with the prompt, the answers and the label of an earlier row, as duplicates or as further judgements of the
+    same; the first of each is not counted.
+    """
     first = _first_of_each(material)
     repeats = [(number, earlier) for number, earlier in enumerate(first) if earlier != number]
-    return _repeats(material, "exact-duplicates", repeats, "rows that repeat an earlier one word for word")
+    agreeing = set(_further_judgements(material, first))
+    copies = [one for one in repeats if one[0] not in agreeing]
+    others = [one for one in repeats if one[0] in agreeing]
+    return [
+        *_repeats(material, "exact-duplicates", copies, "rows that repeat an earlier one word for word"),
+        *_repeats(material, "repeated-judgements", others, "rows in which somebody else judges as in an earlier one"),
+    ]
+
+
+def _further_judgements(material: Material, first: Sequence[int]) -> Iterator[int]:
+    """Rows that agree with an earlier one and are no copies of it: by another judge, out of another file, or in a file
+    that is made of repeated judgements.
+    """
+    heard: dict[int, set[tuple[str, str]]] = {}
+    repeated = _is_judged_repeatedly(material)
+    for number, earlier in enumerate(first):
+        record = material.records[number]
+        who = (record.source.file, getattr(record, "judge", ""))
+        before = heard.setdefault(earlier, set())
+        if isinstance(record, (Pair, Labelled)) and before and (who not in before or (repeated and not who[1])):
+            yield number
+        before.add(who)
+
+
+def _is_judged_repeatedly(material: Material) -> bool:
+    """Whether most answers are judged in several rows, and some of these disagree, which copies never do. Of a few rows
+    that cannot be told.
+    """
+    cases = [*material.pair_cases.values(), *material.label_cases.values()]
+    several = [(one, other) for one, other in cases if len(one) + len(other) > 1]
+    return len(several) >= _TOLD_FROM and 2 * len(several) > len(cases) and any(one and other for one, other in several)
 
 
 def _first_of_each(material: Material) -> list[int]:

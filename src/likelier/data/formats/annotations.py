@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Set
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from likelier.data.formats.messages import Row, Unfit, as_number, json_text
-from likelier.data.records import Pair, Record
+from likelier.data.records import Labelled, Pair, Record
 
-_NAMES = frozenset({"weight", "tools", "margin", "score_chosen", "score_rejected", "votes", "flip_chance"})
+_NAMES = frozenset({"weight", "tools", "judge", "margin", "score_chosen", "score_rejected", "votes", "flip_chance"})
 
 
 def with_extras(row: Row, record: Record, read: Set[str]) -> Record:
@@ -22,6 +24,9 @@ def with_extras(row: Row, record: Record, read: Set[str]) -> Record:
         found["weight"] = as_number(said["weight"])
     if "tools" in said:
         found["tools"] = json_text(said["tools"])
+    judge = _judge(row, said)
+    if judge and isinstance(record, (Pair, Labelled)):
+        found["judge"] = judge
     if isinstance(record, Pair):
         found |= _of_pair(said, record)
     return replace(record, **found) if found else record
@@ -38,6 +43,22 @@ def ignored_extras(row: Row, record: Record, read: Set[str]) -> Iterator[str]:
 
 def _said(row: Row, read: Set[str]) -> Row:
     return {name: value for name in _NAMES & read if not _is_empty(value := row.get(name))}
+
+
+def _judge(row: Row, said: Row) -> str:
+    """Who judged: the column `judge`, or one that is called so by its name (`annotator_id`); empty where none is."""
+    named = said.get("judge") or next((row[name] for name in row if _names_judge(name)), None)
+    return str(named) if isinstance(named, (str, int)) else ""
+
+
+_JUDGE = re.compile(
+    r"(.*[_ ])?(annotator|judge|rater|labell?er|evaluator|reviewer|assessor|worker)([_ ]?(id|name|model))?"
+)
+
+
+@lru_cache(maxsize=1024)
+def _names_judge(column: str) -> bool:
+    return _JUDGE.fullmatch(column.lower()) is not None
 
 
 def _is_empty(value: Any) -> bool:

@@ -13,6 +13,7 @@ from likelier.data.formats.codings import Reading
 from likelier.data.formats.messages import Row, Unfit, answer_to, as_list, as_number
 from likelier.data.formats.plain import any_pair
 from likelier.data.records import Content, Pair, Record, Source, Unusable
+from likelier.data.votes import flipped
 
 # --- two answers and who won ---------------------------------------------------------------------------------------
 
@@ -40,19 +41,6 @@ def _judged(pair: Pair, shares: Sequence[float], *, several: bool) -> Pair:
         counts = (shares.count(1.0), shares.count(0.0), shares.count(0.5))
         pair = replace(pair, votes=counts)
     return pair if mean >= 0.5 else flipped(pair)
-
-
-def flipped(pair: Pair) -> Pair:
-    """The pair with its answers exchanged, and all that belongs to them."""
-    return replace(
-        pair,
-        chosen=pair.rejected,
-        rejected=pair.chosen,
-        votes=pair.votes and (pair.votes[1], pair.votes[0], pair.votes[2]),
-        flip_chance=None if pair.flip_chance is None else 1 - pair.flip_chance,
-        scores=pair.scores and pair.scores[::-1],
-        ref_logps=pair.ref_logps and pair.ref_logps[::-1],
-    )
 
 
 # --- several answers -----------------------------------------------------------------------------------------------

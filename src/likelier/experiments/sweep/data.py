@@ -20,7 +20,7 @@ from likelier.utils.errors import ConfigError, DataError
 
 LEAKED = "held-out-prompt"
 _JUDGED = ("desirable", "ref_logps", "votes", "flip_chance", "weight", "margin", "scores")
-_Key = tuple[Any, Any]
+_Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,13 @@ def load_shared(plan: SweepPlan) -> SharedData:
     """
     run, seed = plan.base.run, plan.base.training.seed
     held: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}
-    base = load_preferences(run.data, **held, seed=seed, columns=run.columns)
+    base = load_preferences(run.data, **held, seed=seed, columns=run.columns, merge_votes=run.merge_votes)
     prompts = {loose_prompt(record) for record in base.test}
     sources = {_key(plan.base): _without(base, prompts, base.test, _named(run.data))}
     for planned in plan.runs:
         key, own = _key(planned.config), planned.config.run
         if key not in sources:
-            found = load_preferences(own.data, seed=seed, columns=own.columns)
+            found = load_preferences(own.data, seed=seed, columns=own.columns, merge_votes=own.merge_votes)
             sources[key] = _without(found, prompts, base.test, _named(own.data))
     shared = SharedData(base.test, sources, _key(plan.base), seed)
     say(f"held out for every run: {len(base.test)} rows of {len(prompts)} prompts")
@@ -114,7 +114,7 @@ def load_shared(plan: SweepPlan) -> SharedData:
 
 
 def _key(config: RunConfig) -> _Key:
-    return config.run.data, config.run.columns
+    return config.run.data, config.run.columns, config.run.merge_votes
 
 
 def _named(data: Any) -> str:
