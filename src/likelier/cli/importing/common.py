@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from likelier.utils.errors import ConfigError
 
-Kind = Literal["missing", "differs", "decided", "left out", "unknown", "default", "off"]
+Kind = Literal["missing", "differs", "decided", "left out", "unknown", "default", "same", "off"]
 Convert = Callable[["Draft", str, Any], Any]
 
 # Placeholders that are refused when a run starts, since no such file or folder exists.
 NO_MODEL = "./name-your-model"
 NO_DATA = "./name-your-data.jsonl"
+_OFF_WORDS = ("no", "none", "None", "null", "off", "false", "False", "0")
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,12 @@ class Draft:
         self.notes.append(Note(kind, tuple(key for key in keys if key in self.values), text))
 
     def off(self, keys: Iterable[str]) -> None:
-        """Account for options that are unset or switched off in the source."""
+        """Account for options that are unset or switched off in the source, or say there what is done here anyway."""
         for key in keys:
             if key in self.values and key not in self.accounted:
-                self.notes.append(Note("off", (key,), ""))
+                value = self.values[key]
+                unset = not value or value in _OFF_WORDS
+                self.notes.append(Note("off", (key,), "") if unset else Note("same", (key,), str(value)))
 
     def error(self, text: str) -> ConfigError:
         """An error that names the file."""

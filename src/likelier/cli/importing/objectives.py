@@ -85,14 +85,12 @@ def find_trainer(draft: Draft, losses: list[str]) -> str:
 def objective(draft: Draft, trainer: str, losses: list[str]) -> None:
     """The method and its hyperparameters, from TRL's loss types."""
     losses = losses or [_FIRST[trainer]]
-    name, weight = _combined(draft, losses)
+    name, scale, added = _combined(draft, losses)
     loss = _known(draft, trainer, name)
     draft.put("method", loss.method)
-    if weight:
-        nll(draft, weight, ["loss_type", "loss_weights"], per_answer=False)
     _STRENGTHS.get(loss.method, _beta)(draft)
+    _likelihood(draft, loss.method, scale, added)
     _smoothing(draft, trainer, loss.method)
-    _removed_nll(draft, loss.method)
 
 
 def _known(draft: Draft, trainer: str, name: str) -> Loss:
@@ -104,8 +102,8 @@ def _known(draft: Draft, trainer: str, name: str) -> Loss:
     raise draft.error(f"loss_type {name} has no counterpart; {nearest}")
 
 
-def _combined(draft: Draft, losses: list[str]) -> tuple[str, float]:
-    """One loss, or one with `sft` beside it, whose weight against the first comes second."""
+def _combined(draft: Draft, losses: list[str]) -> tuple[str, float, float]:
+    """One loss and its weight, and the weight of `sft` beside it."""
     weights = [as_number(draft, "loss_weights", one) for one in as_list(draft.take("loss_weights"))]
     weights = weights or [1.0] * len(losses)
     if len(weights) != len(losses):
@@ -123,7 +121,7 @@ def _combined(draft: Draft, losses: list[str]) -> tuple[str, float]:
     if weight != 1:
         text = f"{name} has the weight 1 here: its weight {weight:g} would scale the whole loss, which Adam undoes"
         draft.note("differs", ["loss_weights"], text + ", but not the clipping of gradients")
-    return name, added / weight
+    return name, weight, added
 
 
 def _beta(draft: Draft) -> None:
@@ -249,13 +247,20 @@ def _smoothing(draft: Draft, trainer: str, method: str) -> None:
         draft.note("left out", ["label_smoothing"], f"it has no effect with {method} there either")
 
 
-def _removed_nll(draft: Draft, method: str) -> None:
-    weight = draft.number("rpo_alpha")
-    if weight and method in ("kto", "sft"):
+def _likelihood(draft: Draft, method: str, scale: float, added: float) -> None:
+    """The term for the chosen answer's likelihood, against a loss of weight 1: of `sft` beside it, and of `rpo_alpha`,
+    which older versions of TRL add to all that.
+    """
+    removed = draft.number("rpo_alpha") or 0.0
+    if removed and method in ("kto", "sft"):
         draft.note("left out", ["rpo_alpha"], f"it has no effect with {method} there either")
-    elif weight:
-        nll(draft, weight, ["rpo_alpha"], per_answer=False)
-        draft.note("differs", ["rpo_alpha"], "TRL 1.0 and later no longer have it")
+        removed = 0.0
+    if not added and not removed:
+        return
+    nll(draft, (added + removed) / scale, ["loss_type", "loss_weights"] * bool(added) + ["rpo_alpha"], per_answer=False)
+    if removed:
+        both = f": {removed:g} beside the weight {added:g} of sft, which is taken as their sum" if added else ""
+        draft.note("differs", ["rpo_alpha"], f"TRL 1.0 and later no longer have it{both}")
 
 
 # --- for the other tools -------------------------------------------------------------------------------------------

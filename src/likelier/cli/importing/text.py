@@ -24,6 +24,7 @@ _HEADINGS: dict[Kind, str] = {
     "unknown": "Unknown to the importer, left out:",
     "decided": "Needs no option here:",
     "default": "Defaults of {tool}, written out because they differ here or matter:",
+    "same": "The same here, without an option:",
     "off": "Unset or switched off there, as here:",
 }
 
@@ -37,10 +38,26 @@ _ORDER = (
     *("batch_size", "learning_rate", "scheduler", "warmup", "max_steps", "epochs", "order", "max_length", "truncation"),
 )
 
+# Files that make a configuration instead of being one, and how one is got out of them.
+_DUMP = (
+    ", whose configuration is there only while it runs. Where it has made its DPOConfig, KTOConfig, CPOConfig or "
+    'TrainingArguments (here: args), add the line\n    open("config.json", "w").write(args.to_json_string())\n'
+    "run it up to there, and import config.json. Model, data and LoRA are no part of it: name them in the run file"
+)
+_PROGRAMS = {
+    ".py": f"Python script{_DUMP}",
+    ".ipynb": f"notebook{_DUMP}",
+    ".sh": "shell script; write the options of its command into a YAML file, `name: value` a line without the dashes, "
+    "and import that",
+}
+
 
 def read_source(path: str) -> dict[str, Any]:
     """The options of a YAML or JSON file. Raises `ConfigError` with the line where it cannot be read."""
-    return read_json(Path(path)) if Path(path).suffix.lower() == ".json" else read_yaml(path)
+    ending = Path(path).suffix.lower()
+    if ending in _PROGRAMS:
+        raise ConfigError(f"{path} is a {_PROGRAMS[ending]}")
+    return read_json(Path(path)) if ending == ".json" else read_yaml(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
