@@ -6,7 +6,7 @@ import csv
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,21 @@ WRITERS: dict[str, Callable[[Rows, Path], Path]] = {
     "saved": write_saved,
 }
 
+# Columns of objects in these have one order of names for all rows; what JSON has in another order they cannot keep.
+OF_ONE_ORDER = ("parquet", "csv of pandas", "saved")
+
+
+def sorted_names(value: Any) -> Any:
+    """The same with the names of every JSON text sorted."""
+    if isinstance(value, dict):
+        return {name: sorted_names(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [sorted_names(one) for one in value]
+    try:
+        return json.dumps(json.loads(value), sort_keys=True) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
 
 def records_of(path: Path) -> tuple[list[Record], dict[str, int]]:
     """The records without their places, and how many rows were left out for what."""
@@ -199,6 +214,39 @@ def test_every_kind_of_file_gives_the_records_of_json_lines(kind: str, rows: st.
             except pyarrow.ArrowNotImplementedError:  # Parquet has no objects without names
                 assume(False)
                 return
-            assert records_of(path) == expected
+            (found, left_out), (records, others) = records_of(path), expected
+            if kind in OF_ONE_ORDER:
+                found, records = (sorted_names(list(map(asdict, one))) for one in (found, records))
+            assert (found, left_out) == (records, others)
 
     same()
+
+
+def test_tools_keep_the_order_of_their_names(tmp_path: Path) -> None:
+    properties = {"zone": {"type": "string"}, "city": {"type": "string", "description": "where"}}
+    parameters = {"type": "object", "required": ["zone"], "properties": properties}
+    tool = {"type": "function", "function": {"name": "look", "description": "looks", "parameters": parameters}}
+    call = {"type": "function", "function": {"name": "look", "arguments": {"zone": "a", "city": "b"}}}
+    asked, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    row = {
+        "prompt": [
+            asked,
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "r"},
+            asked,
+        ],
+        "chosen": [answer],
+        "rejected": [answer | {"content": "b"}],
+        "tools": [tool],
+    }
+    as_text = row | {"tools": json.dumps([tool])}
+    for written in (write_jsonl([row], tmp_path), write_csv([row], tmp_path), write_parquet([row], tmp_path)):
+        kept(records_of(written)[0], tool, call)
+    kept(records_of(write_jsonl([as_text], tmp_path))[0], tool, call)
+
+
+def kept(records: list[Record], tool: Any, call: Any) -> None:
+    assert json.dumps(json.loads(records[0].tools)) == json.dumps([tool])
+    assert isinstance(records[0].prompt, tuple)
+    [spoken] = [one.tool_calls for one in records[0].prompt if one.tool_calls]
+    assert json.dumps(json.loads(spoken)) == json.dumps([call])

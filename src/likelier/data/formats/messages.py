@@ -190,8 +190,10 @@ def _unspelled(text: str) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """A structure as JSON text; empty where there is none."""
-    return json.dumps(as_written(value), ensure_ascii=False, sort_keys=True, default=str) if value else ""
+    """A structure as JSON text, its names in the order of the file: a template prints them as they come. Empty where
+    there is none.
+    """
+    return json.dumps(as_written(value), ensure_ascii=False, default=str) if value else ""
 
 
 def as_written(value: Any) -> Any:
