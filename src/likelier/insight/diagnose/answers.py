@@ -35,10 +35,17 @@ def over_optimization(facts: Facts) -> Iterator[Verdict]:
     advice = [
         f"--learning-rate {rate(facts.peak_rate / 5)}, or fewer steps" if facts.peak_rate else None,
         larger,
-        "--save-steps 50, and take the checkpoint before the answers turn",
+        _earlier(facts),
     ]
     title = {} if signs else {"title": "The policy went far away from where it began"}
     yield verdict("over-optimization", "warning", [facts.distance, *signs, _margin(facts)], advice, **title)
+
+
+def _earlier(facts: Facts) -> str:
+    saves = facts.card.block("options").get("save_steps")
+    often = max(1, min(50, facts.steps // 4))
+    take = "take the checkpoint before the answers turn"
+    return take if saves and saves <= often else f"--save-steps {often}, and {take}"
 
 
 def _margin(facts: Facts) -> tuple[str, str] | None:

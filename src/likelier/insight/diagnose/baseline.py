@@ -23,7 +23,7 @@ RUNAWAY = 20.0  # nats: everything gets likelier, whatever the prompt
 def kto_baseline(facts: Facts) -> Iterator[Verdict]:
     """Stuck at 0, too noisy, or running away."""
     baseline = facts.trend("kl")
-    if not baseline or not facts.scale or len(baseline) < 4:
+    if not facts.method.has_baseline or not facts.scale or len(baseline) < 4:
         return
     errors = facts.trend("kl_standard_error")
     evidence = [
@@ -60,7 +60,8 @@ def _runaway(facts: Facts, baseline: Trend, errors: Trend) -> Found:
         "answers, and it is far from its reference.",
         [
             f"--learning-rate {rate(facts.peak_rate / 5)}" if facts.peak_rate else None,
-            "a larger --beta, or fewer steps",
+            f"--{facts.method.strength} {3 * (facts.scale or 0.1):.3g} holds the policy closer",
+            "fewer steps",
         ],
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from likelier.insight.diagnose.advice import fitting
 from likelier.insight.diagnose.answers import over_optimization, repetition
 from likelier.insight.diagnose.baseline import kto_baseline
 from likelier.insight.diagnose.ending import ending
@@ -57,11 +58,11 @@ def diagnose(run: Run) -> list[Verdict]:
     found = [verdict for check in CHECKS for verdict in check.run(facts)]
     if not any(verdict.is_bad for verdict in found):
         found += health(facts)
-    return worst_first(found)
+    return fitting(facts, worst_first(found))
 
 
 def live_warnings(run: Run) -> list[Verdict]:
     """What should be known while a run trains: warnings and errors that later steps will not take back."""
     facts = Facts(run)
     found = [verdict for check in CHECKS if check.while_training for verdict in check.run(facts)]
-    return worst_first(verdict for verdict in found if verdict.is_bad)
+    return fitting(facts, worst_first(verdict for verdict in found if verdict.is_bad))

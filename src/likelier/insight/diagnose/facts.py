@@ -61,6 +61,11 @@ class Facts:
         return int(self.run.steps[-1].get("step", len(self.run.steps))) if self.run.steps else 0
 
     @cached_property
+    def epochs(self) -> float:
+        """Passes over the data that were made; 0 where that was not logged."""
+        return float(self.run.steps[-1].get("epoch", 0.0)) if self.run.steps else 0.0
+
+    @cached_property
     def peak_rate(self) -> float | None:
         """The highest learning rate that was logged; the one of the card where none was."""
         logged = self.trend("learning_rate").values

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from likelier.insight.diagnose.advice import has_place, may_become, takes
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import MOVED, SIDES, Facts
 from likelier.insight.diagnose.statistics import Trend
@@ -24,6 +25,7 @@ NEAR_CEILING = 0.05  # accuracy below the ceiling that counts as at it
 CEILING = 0.95  # a ceiling above this is that of any careful data set
 CHANCE = 0.65  # an interval around one half that ends below this is that of coin tosses
 LEAKED = 0.05  # of the held-out rows: above it the accuracy cannot be believed to a few percent
+KEEPS_MAJORITY = ("contradictory-pairs", "contradictory-labels")  # of the findings that an audit drops
 FRESH = 30  # items that an accuracy takes at least
 
 
@@ -127,15 +129,14 @@ def _gap(facts: Facts, accuracy: Trend) -> tuple[str, str] | None:
 
 
 def _stop_sooner(facts: Facts, best: Row, bad: bool) -> list[str | None]:
-    epochs = facts.run.steps[-1].get("epoch", 0)
     step = best.get("step", 0)
     return [
         f"--max-steps {step}: the held-out loss was lowest there" if bad and step > 0 else None,
-        "--epochs 1" if round(epochs) > 1 else "fewer steps",
+        "--epochs 1" if round(facts.epochs) > 1 else "fewer steps",
         "more pairs, or more kinds of them",
-        "--method ipo, which stops at a target" if not facts.method.has_target and facts.wants_pairs else None,
+        "--method ipo, which stops at a target" if not facts.method.has_target and may_become(facts, "ipo") else None,
         f"--eval-steps {max(1, facts.steps // 10)} shows sooner where it turns"
-        if len(facts.run.evaluations) < 4
+        if len(facts.run.evaluations) < 4 and facts.steps >= 10
         else None,
     ]
 
@@ -248,18 +249,25 @@ def _contradictions(facts: Facts) -> list[Finding]:
 
 
 def _less_noise(facts: Facts, noise: Noise, by_chance: bool) -> list[str | None]:
-    chance = min(noise.flip_rate or 0.1, 0.45)
+    chance = f"--flip-probability {min(noise.flip_rate or 0.1, 0.45):.2g}, which takes the noise out of the loss"
+    robust = chance if takes(facts, "flip_probability") else f"--method robust {chance}"
+    dropped = ", ".join(one.name for one in _contradictions(facts) if one.name in KEEPS_MAJORITY)
     return [
         "judge twenty pairs without looking at the labels, and see how often you agree" if by_chance else None,
-        "likelier audit DATA --drop contradictory-pairs --write CLEAN.jsonl keeps the majority"
-        if not by_chance
+        f"likelier audit DATA --drop {dropped.replace(' ', '')} --write CLEAN.jsonl keeps the majority"
+        if dropped
         else None,
-        f"--method robust --flip-probability {chance:.2g}, which takes the noise out of the loss"
-        if facts.wants_pairs
-        else None,
-        "more votes on each pair; --use-votes soft where there are votes",
+        robust if takes(facts, "flip_probability") or may_become(facts, "robust") else None,
+        "more votes on each pair" + ("; --use-votes soft where there are votes" if _may_use_votes(facts) else ""),
         "stop where held-out accuracy stops: what is gained after that is memory",
     ]
+
+
+def _may_use_votes(facts: Facts) -> bool:
+    """Whether soft labels have a place: beside a chance of wrong labels or a likelihood term they have none."""
+    given = facts.card.hyperparameters
+    free = not given.get("label_smoothing") and not given.get("nll_weight")
+    return free and facts.card.options.use_votes != "soft" and has_place(facts.run.method, soft=True)
 
 
 # --- leakage -------------------------------------------------------------------------------------------------------
@@ -277,7 +285,9 @@ def leakage(facts: Facts) -> Iterator[Verdict]:
             _held_out_accuracy(facts),
         ]
         advice = [
-            "--eval-fraction 0.1 in place of --eval-data: it keeps all rows of a prompt on one side",
+            "--eval-fraction 0.1 in place of --eval-data: it keeps all rows of a prompt on one side"
+            if not facts.card.run.eval_fraction
+            else None,
             "likelier audit DATA --eval-data HELDOUT --drop eval-overlap --write CLEAN.jsonl",
         ]
         severity = "error" if _share_leaked(facts, details) >= LEAKED else "warning"

@@ -25,7 +25,7 @@ def no_gradient(facts: Facts) -> Iterator[Verdict]:
     """A gradient that is exactly 0 from the first step on, or none at all."""
     if ended_with(facts, NO_GRADIENT):
         evidence = [("error", first_lines(facts.card.error or "")), _parameters(facts)]
-        yield verdict("not-learning/frozen-weights", "error", evidence, _FROZEN)
+        yield verdict("not-learning/frozen-weights", "error", evidence, _unfreeze(facts))
     gradients, losses = facts.trend("grad_norm"), facts.trend("loss")
     if not gradients or max(gradients.values) > 0:
         return
@@ -35,20 +35,30 @@ def no_gradient(facts: Facts) -> Iterator[Verdict]:
         _parameters(facts),
     ]
     if losses and all(abs(loss) == 0 for loss in losses.values):
-        yield verdict("not-learning/zero-gradient", "error", evidence, _MASKED)
+        yield verdict("not-learning/zero-gradient", "error", evidence, _weigh(facts))
     else:
-        yield verdict("not-learning/frozen-weights", "error", evidence, _FROZEN)
+        yield verdict("not-learning/frozen-weights", "error", evidence, _unfreeze(facts))
 
 
-_MASKED = (
-    "look at the weights: rows of weight 0 (--use-weights), --desirable-weight 0, --undesirable-weight 0",
-    "look at the rows that are left: likelier audit DATA --model M",
-)
-_FROZEN = (
-    "unfreeze the weights (requires_grad) before the trainer is made, or train an adapter: --lora-r 16",
-    "with an adapter: name layers that matter, --lora-targets q_proj k_proj v_proj o_proj (or leave it out)",
-    "from Python: both halves of a LoRA adapter must be trainable; the second starts at 0 and passes no gradient",
-)
+def _weigh(facts: Facts) -> list[str]:
+    """What to do where every row counts nothing."""
+    zero = [f"--{name.replace('_', '-')} is 0" for name in _WEIGHTS if facts.card.hyperparameters.get(name) == 0]
+    column = ["rows of weight 0 (--use-weights)"] if facts.card.options.use_weights is not None else []
+    looked = f"look at the weights: {', '.join([*zero, *column])}" if zero or column else "look at the rows' weights"
+    return [looked, "look at the rows that are left: likelier audit DATA --model M"]
+
+
+def _unfreeze(facts: Facts) -> list[str]:
+    """What to do where no weight reaches the loss."""
+    if facts.card.adapter or facts.card.lora.get("lora_r"):
+        return [
+            "name layers that matter, --lora-targets q_proj,k_proj,v_proj,o_proj (or leave it out)",
+            "from Python: both halves of an adapter must be trainable; the second starts at 0 and passes no gradient",
+        ]
+    return ["unfreeze the weights (requires_grad) before the trainer is made, or train an adapter: --lora-r 16"]
+
+
+_WEIGHTS = ("desirable_weight", "undesirable_weight")
 
 
 def unchanged(facts: Facts) -> Iterator[Verdict]:
@@ -62,7 +72,9 @@ def unchanged(facts: Facts) -> Iterator[Verdict]:
         ("highest learning rate", rate(facts.peak_rate)) if facts.peak_rate else None,
         _change(facts, "grad_norm"),
     ]
-    yield verdict("not-learning/unchanged-weights", "error", evidence, _STILL if facts.could_not_move else _TOO_SMALL)
+    yield verdict(
+        "not-learning/unchanged-weights", "error", evidence, _STILL if facts.could_not_move else _larger_updates(facts)
+    )
 
 
 def _is_unchanged(facts: Facts) -> bool:
@@ -72,12 +84,18 @@ def _is_unchanged(facts: Facts) -> bool:
 
 _STILL = (
     "--warmup 0: the first step of a warm-up has learning rate 0, as in transformers",
-    "or more steps: a smaller --batch-size, more --epochs",
+    "or more steps, of smaller batches or in more passes over the data",
 )
-_TOO_SMALL = (
-    "a higher --learning-rate: an update below the last digit of a weight is rounded away",
-    "--dtype bfloat16 or float32, which keep trained weights in 32 bits",
-)
+
+
+def _larger_updates(facts: Facts) -> list[str | None]:
+    in_16_bits = facts.card.precision in (None, "bfloat16", "float16")
+    return [
+        f"--learning-rate {rate(10 * facts.peak_rate)}: an update below the last digit of a weight is rounded away"
+        if facts.peak_rate
+        else "a higher learning rate: an update below the last digit of a weight is rounded away",
+        "--dtype bfloat16 keeps trained weights in 32 bits, and so does float32" if in_16_bits else None,
+    ]
 
 
 def _parameters(facts: Facts) -> tuple[str, str] | None:
@@ -173,9 +191,17 @@ def _more_steps(facts: Facts) -> list[str | None]:
     smaller = max(1, (facts.batch_size or 8) // 4)
     return [
         f"--batch-size {smaller}: more steps from the same rows" if (facts.batch_size or 0) > smaller else None,
-        f"--epochs {ceil(MANY_STEPS / 4 / max(facts.steps, 1))}, or more rows",
+        _longer(facts),
         f"--learning-rate {rate(3 * facts.peak_rate)}" if facts.peak_rate else None,
     ]
+
+
+def _longer(facts: Facts) -> str:
+    """More steps by the option that ended the run."""
+    if facts.card.options.max_steps:
+        return f"--max-steps {max(MANY_STEPS // 4, 4 * facts.card.options.max_steps)}, or more rows"
+    times = ceil(MANY_STEPS / 4 / max(facts.steps, 1))
+    return f"--epochs {max(1, round(facts.epochs)) * max(2, times)}, or more rows"
 
 
 def _faster(facts: Facts, moved: Level) -> list[str | None]:

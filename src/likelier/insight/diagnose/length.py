@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
+from likelier.insight.diagnose.advice import may_become, takes
 from likelier.insight.diagnose.answers import REPEATS
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import Facts
@@ -49,11 +50,20 @@ def length_exploitation(facts: Facts) -> Iterator[Verdict]:
         return
     evidence = [*(gap or ()), follows.words if follows else None, bias.words if bias else None, growth and growth.words]
     advice = [
-        "--method sigmoid_norm (or ipo with --length-normalize), which divide by length",
+        _divide(facts),
         "balance the lengths: as many pairs whose chosen answer is the shorter one, of like size",
         "likelier audit DATA says how far length alone tells the preferred answer (length-bias)",
     ]
     yield verdict("length-exploitation", "warning", evidence, advice)
+
+
+def _divide(facts: Facts) -> str | None:
+    """By the method's own means, or by another method."""
+    if facts.method.per_token or facts.method.rewards_per_token:
+        return None
+    if takes(facts, "length_normalize"):
+        return "--length-normalize divides by length"
+    return "--method sigmoid_norm, which divides by length" if may_become(facts, "sigmoid_norm") else None
 
 
 def _learns(facts: Facts) -> bool:

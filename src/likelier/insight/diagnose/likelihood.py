@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from statistics import fmean
 from typing import Any
 
+from likelier.insight.diagnose.advice import keeps_signals, may_become, takes
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import MOVED, Facts, change_of
 from likelier.insight.diagnose.statistics import Level
@@ -92,18 +93,23 @@ def _ids(answer: Mapping[str, Any]) -> list[int]:
 
 
 def _hold_up(facts: Facts, alike: float | None) -> list[str | None]:
-    pairs = [
-        "the answers of a pair are nearly the same: --method dpop takes back what the chosen answer loses"
-        if alike is not None and alike >= ALIKE
-        else "--method dpop takes back what the chosen answer loses",
-        "--nll-weight 1 keeps the chosen answers likely",
-    ]
+    nearly = "the answers of a pair are nearly the same: " if alike is not None and alike >= ALIKE else ""
     return [
-        *(pairs if facts.wants_pairs else []),
+        f"{nearly}--method dpop takes back what the chosen answer loses" if may_become(facts, "dpop") else None,
+        _likely(facts, 1.0),
         f"--learning-rate {rate(facts.peak_rate / 3)}, or fewer steps" if facts.peak_rate else None,
         f"--{facts.method.strength} {2 * (facts.scale or 0.1):.3g} holds the policy closer to the reference",
-        "a first stage of --method sft on the chosen answers, if the model would not write such answers itself",
+        "a first stage of --method sft on the chosen answers, if the model would not write such answers itself"
+        if keeps_signals(facts, "sft")
+        else None,
     ]
+
+
+def _likely(facts: Facts, weight: float) -> str | None:
+    """A likelihood term, or a heavier one than the run has."""
+    own = facts.card.hyperparameters.get("nll_weight", 0.0)
+    words = f"--nll-weight {max(weight, 2 * own):g} keeps the chosen answers likely"
+    return words if takes(facts, "nll_weight") else None
 
 
 def drift(facts: Facts) -> Iterator[Verdict]:
@@ -126,8 +132,10 @@ def drift(facts: Facts) -> Iterator[Verdict]:
         if facts.peak_rate
         else None,
         "fewer steps, or one epoch only",
-        "--nll-weight 0.5 keeps the chosen answers likely",
-        "--method sigmoid_norm, the same idea with a reference (stored here, so it takes no memory)",
+        _likely(facts, 0.5),
+        "--method sigmoid_norm, the same idea with a reference (stored here, so it takes no memory)"
+        if may_become(facts, "sigmoid_norm")
+        else None,
     ]
     yield verdict("simpo-drift", "warning", evidence, advice)
 

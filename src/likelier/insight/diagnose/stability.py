@@ -99,10 +99,17 @@ def _spikes(name: str, trend: Trend, steps: list[int]) -> tuple[str, str] | None
     return f"{name}, jumps", f"up to {number(height)} (usually {number(usual)}), at {steps_in_words(steps)}"
 
 
+def _warmup(facts: Facts) -> float:
+    """The share of the steps that warm up."""
+    given = facts.card.block("options").get("warmup")
+    known = given if given is not None else facts.card.block("fingerprint").get("warmup")
+    return float(known or 0.0)
+
+
 def _calmer(facts: Facts) -> list[str | None]:
     return [
         f"--learning-rate {rate(facts.peak_rate / 5)}" if facts.peak_rate else None,
-        "--warmup 0.2, so that the first steps are small",
+        "--warmup 0.2, so that the first steps are small" if _warmup(facts) < 0.2 else None,
         f"--batch-size {2 * facts.batch_size}: the mean of more rows jumps less" if facts.batch_size else None,
         "look at the rows of those steps: one broken row is enough; likelier audit DATA finds many kinds",
     ]
