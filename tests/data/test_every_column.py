@@ -41,6 +41,7 @@ ROWS: dict[str, Rows] = {
     "HH-RLHF dialogues": [{"chosen": HH + "yes", "rejected": HH + "no"}],
     "conversations with an implicit prompt": [{"chosen": [U, A], "rejected": [U, B]}],
     "two answers and a winner": [{"prompt": [U], "first": [A], "second": [B], "winner": "a"}],
+    "two answers and their votes": [{"prompt": [U], "first": [A], "second": [B], "votes": [2, 1]}],
     "ranked answers": [{"prompt": [U], "answers": [[A], [B]], "ranks": [1, 2]}],
     "scored answers": [{"prompt": [U], "answers": [[A], [B]], "scores": [2, 1]}],
     "answers with a judgement for each two": [{"prompt": [U], "answers": [[A], [B]], "judgements": ["a"]}],
@@ -48,6 +49,10 @@ ROWS: dict[str, Rows] = {
     "messages, label": [{"messages": [U, A], "label": True}],
     "ShareGPT conversations, label": [{"conversations": [*SHARE, {"from": "gpt", "value": "yes"}], "label": True}],
     "prompt, completion": [{"prompt": [U], "completion": [A]}],
+    "a scored answer a row": [
+        {"prompt": [U], "completion": [A], "score": 2},
+        {"prompt": [U], "completion": [B], "score": 1},
+    ],
     "messages": [{"messages": [U, A]}],
     "ShareGPT conversations": [{"conversations": [*SHARE, {"from": "gpt", "value": "yes"}]}],
     "instruction, output": [{"instruction": "ask", "output": "yes"}],
@@ -90,6 +95,8 @@ def read(rows: Rows, **columns: Any) -> Converted:
 
 
 def settings_of(layout: str) -> dict[str, Any]:
+    if layout == "a scored answer a row":
+        return {"score": "score"}  # by a map only
     return SETTINGS if layout in ("ranked answers", "conversation tree, a message a row") else {}
 
 
@@ -355,8 +362,8 @@ TALKING = [name for name in ROWS if "tree" not in name and name != "tokenized pa
 
 @pytest.mark.parametrize("layout", TALKING)
 def test_a_system_column_goes_before_the_conversation(layout: str) -> None:
-    (row,) = ROWS[layout]
-    (record,) = read([row | {"system": "be kind"}], **settings_of(layout)).records
+    rows = [row | {"system": "be kind"} for row in ROWS[layout]]
+    (record,) = read(rows, **settings_of(layout)).records
     assert told(record) == [("system", "be kind"), ("user", "ask")]
 
 

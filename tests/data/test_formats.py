@@ -122,6 +122,11 @@ RECOGNISED: list[tuple[str, dict[str, Any], tuple[Any, Any, Any]]] = [
         {"prompt": "ask", "first": "no", "second": "yes", "winner": "b"},
         ("ask", "yes", "no"),
     ),
+    (
+        "two answers and their votes",
+        {"prompt": "ask", "first": "no", "second": "yes", "votes": [1, 2]},
+        ("ask", "yes", "no"),
+    ),
     ("ranked answers", {"prompt": "ask", "answers": ["no", "yes"], "ranks": [2, 1]}, ("ask", "yes", "no")),
     ("scored answers", {"prompt": "ask", "answers": ["no", "yes"], "scores": [2, 8.5]}, ("ask", "yes", "no")),
     (
@@ -160,7 +165,8 @@ def test_every_format_is_recognised_without_configuration(name: str, row: dict[s
 
 
 def test_the_list_above_holds_every_format() -> None:
-    of_whole_files = {"conversation tree, a message a row"}  # see test_rankings.py
+    # see test_rankings.py and test_grouped_and_voted.py
+    of_whole_files = {"conversation tree, a message a row", "a scored answer a row"}
     assert {name for name, *_ in RECOGNISED} | of_whole_files == {layout.name for layout in FORMATS}
 
 

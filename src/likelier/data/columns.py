@@ -44,6 +44,13 @@ class Columns:
     first: str | None = _role("one answer, which `winner` compares")
     second: str | None = _role("the other answer, which `winner` compares")
     winner: str | tuple[str, ...] | None = _role("who is better; several columns are several annotators", many=True)
+    votes: str | tuple[str, ...] | None = _role(
+        "counts of votes for `first`, for `second` and (if there are any) ties: a list column, or a column each",
+        many=True,
+    )
+    share: str | tuple[str, ...] | None = _role(
+        "instead of `winner`: how far the answer `first` is preferred, as a number on `scale`", many=True
+    )
     answers: str | tuple[str, ...] | None = _role("several answers: a list column, or a column each", many=True)
     ranks: str | tuple[str, ...] | None = _role(
         "a rank for each of `answers`; `ranks_best` says which is the best", many=True
@@ -75,10 +82,16 @@ class Columns:
     score_second: str | None = _role("a score of the answer `second`")
 
     winner_coding: str | None = _setting(
-        "the values that mean first, second and tie, such as 1/2/0 or a/b/tie|both; or share, share-second, "
-        "positive-first, negative-first",
+        "the values that mean first, second and tie, such as 1/2/0 or a/b/tie|both; or the first answer's share for "
+        "each, such as much better=0.9/slightly better=0.6; or share, share-second, positive-first, negative-first",
         str,
     )
+    scale: str | None = _setting(
+        "the ends of a scale of `share` or `winner`: the number that is wholly for `first`, then the one for `second`, "
+        "such as 1..2",
+        str,
+    )
+    margin_coding: str | None = _setting("what a `margin` in words is, such as slightly better=1/much better=3", str)
     label_coding: str | None = _setting("the values that mean good, bad and neither, such as up/down", str)
     threshold: float | None = _setting("labels are numbers, and good from this one on", float)
     pairs_from: PairsFrom | None = _setting(
@@ -106,6 +119,9 @@ class Columns:
                 raise ConfigError(f"columns: {name}={value!r} is not one of: {', '.join(get_args(kind))}")
         if self.threshold is not None and self.label_coding is not None:
             raise ConfigError("columns: threshold and label_coding were both given; keep one of them")
+        for one, other in (("share", "winner"), ("votes", "winner"), ("scale", "winner_coding")):
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise ConfigError(f"columns: {one} and {other} were both given; keep one of them")
 
     @property
     def given(self) -> dict[str, Any]:
@@ -149,6 +165,8 @@ def _setting_value(name: str, value: Any, kind: type) -> Any:
             return float("x" if isinstance(value, bool) else value)
         except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"columns: {name}={value!r} is not a number") from None
+    if isinstance(value, Mapping):  # YAML: a block of values and numbers
+        return "/".join(f"{key}={number}" for key, number in value.items())
     return str(value)
 
 

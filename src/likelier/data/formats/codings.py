@@ -42,10 +42,13 @@ def key_of(value: Any) -> Key | None:
 
 @dataclass(frozen=True)
 class Coding:
-    """What the values of a column mean. `words` says it to the user, `meaning` gives None for an unknown value."""
+    """What the values of a column mean. `words` says it to the user, `meaning` gives None for an unknown value;
+    `setting` is the setting of a column map that says it.
+    """
 
     words: str
     meaning: Callable[[Key], float | None]
+    setting: str = ""
 
     def read(self, value: Any, source: Source, column: str) -> float | None:
         """The value as a number from 0 to 1, None where it is missing. Raises `DataError` for one without a meaning."""
@@ -54,7 +57,7 @@ class Coding:
             return None
         found = self.meaning(key)
         if found is None:
-            option = "label_coding" if column == "label" else "winner_coding"
+            option = self.setting or ("label_coding" if column == "label" else "winner_coding")
             raise DataError(
                 f"{source}: {column} is {value!r}, which has no meaning where {self.words}. Mend the row, or say what "
                 f"the values mean with {option} under columns (as a flag: --columns {option}=...)"
@@ -132,7 +135,81 @@ _WINNER_SIDES = ("the first answer", "the second answer", "a tie")
 
 def winner_coding(text: str) -> Coding:
     """A coding that the user names. Raises `ConfigError`."""
-    return _WINNER_KINDS[text] if text in _WINNER_KINDS else _by_values("winner_coding", text, _WINNER_SIDES)
+    if text in _WINNER_KINDS:
+        return _WINNER_KINDS[text]
+    shares = numbers_of_words("winner_coding", text)
+    if shares is None:
+        return _by_values("winner_coding", text, _WINNER_SIDES)
+    wrong = next((share for share in shares.values() if not 0 <= share <= 1), None)
+    if wrong is not None:
+        raise ConfigError(f"columns: winner_coding={text!r}: {wrong:g} is no share of the first answer from 0 to 1")
+    words = ", ".join(f"{value} is a share of {share:g} for the first answer" for value, share in shares.items())
+    return table_coding(shares, words)
+
+
+def scale_coding(text: str) -> Coding:
+    """Numbers on a scale whose ends are wholly for the first answer and for the second, as shares. Raises
+    `ConfigError`.
+    """
+    first, dots, second = text.partition("..")
+    try:
+        ends = float(first), float(second)
+    except ValueError:
+        ends = (0.0, 0.0)
+    if not dots or ends[0] == ends[1] or not all(map(isfinite, ends)):
+        raise ConfigError(
+            f"columns: scale={text!r}: give the number that is wholly for the first answer, two dots, and the number "
+            "that is wholly for the second, such as 1..2"
+        )
+
+    def meaning(key: Key) -> float | None:
+        number = _number(key)
+        return None if number is None else _share((number - ends[1]) / (ends[0] - ends[1]))
+
+    words = f"numbers go from {ends[0]:g} (the first answer) to {ends[1]:g} (the second)"
+    return Coding(words, meaning, "scale")
+
+
+def numbers_of_words(option: str, text: str) -> dict[Key, float] | None:
+    """The number of each value in `slightly better=1/much better|far better=3`; None where that is not its form."""
+    found: dict[Key, float] = {}
+    for part in text.split("/"):
+        values, equals, number = part.rpartition("=")
+        try:
+            worth = float(number)
+        except ValueError:
+            return None
+        if not equals or not values or not isfinite(worth):
+            return None
+        for value in values.split("|"):
+            key = key_of(value)
+            if key is None or key in found:
+                raise ConfigError(f"columns: {option}={text!r} names {value!r} twice or names nothing; mend it")
+            found[key] = worth
+    return found
+
+
+def margin_of(value: Any, coding: str | None, source: Source) -> Any:
+    """A margin as a number where words say it by `coding`. Raises `DataError` for words that nothing explains."""
+    if coding is None:
+        key = key_of(value)
+        if not isinstance(key, str) or not key[:1].isalpha() or key in ("nan", "na", "n/a", "null", "none"):
+            return value
+        raise DataError(
+            f"{source}: margin is {value!r}, which is no number. Say what each word is worth with margin_coding under "
+            f'columns (as a flag: --columns "margin_coding={value}=1/...=2")'
+        )
+    table = numbers_of_words("margin_coding", coding)
+    if table is None:
+        raise ConfigError(
+            f"columns: margin_coding={coding!r}: give each word and its number, such as slightly better=1/much better=3"
+        )
+    key = key_of(value)
+    if key is None or key in table:
+        return None if key is None else table[key]
+    raise DataError(
+        f"{source}: margin is {value!r}, to which margin_coding={coding!r} gives no number. Add it, or mend the row"
+    )
 
 
 # --- whether an answer is good -------------------------------------------------------------------------------------

@@ -26,10 +26,26 @@ def winner_pair(row: Row, source: Source, reading: Reading) -> Iterable[Record]:
     if not shares:
         raise Unfit("no-judgement", "the winner is missing")
     pair = any_pair({**row, "chosen": row["first"], "rejected": row["second"]}, source, reading)
+    return (_judged(_with_scores(row, pair), shares, several=len(raw) > 1),)
+
+
+def voted_pair(row: Row, source: Source, reading: Reading) -> Iterable[Record]:
+    """first, second, votes: how many are for the first, for the second, and (if told) for neither."""
+    raw = as_list(row["votes"])
+    counts = [0.0 if count in (None, "") else as_number(count) for count in raw]
+    if len(counts) not in (2, 3) or not all(count >= 0 and count.is_integer() for count in counts) or not any(counts):
+        raise Unfit("votes-not-counts", f"{list(raw)!r} for first, second and ties"[:120])
+    votes = (int(counts[0]), int(counts[1]), int(counts[2]) if len(counts) == 3 else 0)
+    pair = _with_scores(row, any_pair({**row, "chosen": row["first"], "rejected": row["second"]}, source, reading))
+    pair = replace(pair, votes=votes)
+    return (pair if votes[0] >= votes[1] else flipped(pair),)
+
+
+def _with_scores(row: Row, pair: Pair) -> Pair:
     scores = row.get("score_first"), row.get("score_second")
-    if any(score not in (None, "") for score in scores):
-        pair = replace(pair, scores=(as_number(scores[0]), as_number(scores[1])))
-    return (_judged(pair, shares, several=len(raw) > 1),)
+    if all(score in (None, "") for score in scores):
+        return pair
+    return replace(pair, scores=(as_number(scores[0]), as_number(scores[1])))
 
 
 def _judged(pair: Pair, shares: Sequence[float], *, several: bool) -> Pair:

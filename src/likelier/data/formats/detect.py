@@ -10,9 +10,18 @@ from itertools import chain
 
 from likelier.data.columns import Columns
 from likelier.data.formats.annotations import ignored_extras, with_extras
-from likelier.data.formats.codings import Coding, Key, Reading, key_of, label_coding, threshold_coding, winner_coding
+from likelier.data.formats.codings import (
+    Coding,
+    Key,
+    Reading,
+    key_of,
+    label_coding,
+    scale_coding,
+    threshold_coding,
+    winner_coding,
+)
 from likelier.data.formats.layouts import FORMATS, Format
-from likelier.data.formats.mapping import PRESETS, ColumnMap, Preset, first_answer, merged, preset_of
+from likelier.data.formats.mapping import PRESETS, ColumnMap, Preset, first_answer, layout_roles, merged, preset_of
 from likelier.data.formats.meanings import understood
 from likelier.data.formats.messages import Row, Unfit, as_list, is_answer
 from likelier.data.formats.questions import directed, question
@@ -87,7 +96,7 @@ def _recognise_as(source: Source, row: Row, columns: Columns, preset: Preset | N
     mapping = ColumnMap(columns, row)
     mapped = mapping.shape(row, source)
     for layout in FORMATS:
-        if layout.fits(mapped) and columns.roles.keys() <= layout.read:
+        if layout.fits(mapped) and layout_roles(columns) <= layout.read:
             return Recognised(layout, preset.name if preset else layout.name, mapping, preset)
     return None
 
@@ -133,6 +142,8 @@ def _given_coding(layout: Format, columns: Columns) -> Coding | None:
         if columns.threshold is not None:
             return threshold_coding(columns.threshold)
         return None if columns.label_coding is None else label_coding(columns.label_coding)
+    if columns.scale is not None and layout.coded == "winner":
+        return scale_coding(columns.scale)
     return None if columns.winner_coding is None else winner_coding(columns.winner_coding)
 
 
@@ -315,7 +326,7 @@ def _prepared(
         kept = list(places)
         values = _values(kept, layout.coded)
         if coding is None or not _holds(coding, values, found.preset):  # type: ignore[arg-type]
-            coding = understood(layout.coded, values, columns)
+            coding = None if columns.share else understood(layout.coded, values, columns)
         if coding is None:
             raise question(layout, kept, values, columns, name)
         places = iter(kept)

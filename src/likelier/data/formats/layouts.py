@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from likelier.data.formats.comparisons import judged_pairs, ranked_pairs, winner_pair
+from likelier.data.formats.comparisons import judged_pairs, ranked_pairs, voted_pair, winner_pair
+from likelier.data.formats.grouped import rankings_of_answers
 from likelier.data.formats.messages import Row, is_answer, is_hh, is_messages
 from likelier.data.formats.plain import (
     Conversion,
@@ -27,6 +28,7 @@ from likelier.data.records import Source
 Expansion: TypeAlias = "Callable[[Iterable[tuple[Source, Row]]], Iterator[tuple[Source, Row]]]"
 
 _OF_PAIRS = frozenset({"votes", "flip_chance", "margin", "score_chosen", "score_rejected"})
+_MARGINS = frozenset({"margin_coding"})
 _OF_WINNERS = frozenset({"margin", "score_first", "score_second", "prompt"})
 OF_CHATS = frozenset({"system", "tools"})
 OF_ALL = OF_CHATS | {"weight", "judge"}
@@ -80,7 +82,8 @@ def _columns(*names: str) -> frozenset[str]:
 
 def _pairs(name: str, columns: frozenset[str], example: str, convert: Conversion, **more: Any) -> Format:
     optional = _OF_PAIRS | more.pop("optional", frozenset())
-    return Format(name, columns, example, convert, optional=optional, **more)
+    settings = _MARGINS | more.pop("settings", frozenset())
+    return Format(name, columns, example, convert, optional=optional, settings=settings, **more)
 
 
 def _labels(name: str, columns: frozenset[str], example: str, convert: Conversion, **more: Any) -> Format:
@@ -131,8 +134,17 @@ FORMATS = (
         winner_pair,
         recognises=lambda row: "prompt" in row or is_hh(row["first"]) or is_messages(row["first"]),
         optional=_OF_WINNERS,
-        settings=_CHAT | {"winner_coding"},
+        settings=_CHAT | _MARGINS | {"winner_coding", "scale"},
         coded="winner",
+    ),
+    Format(
+        "two answers and their votes",
+        _columns("first", "second", "votes"),
+        '{"prompt": "...", "first": "...", "second": "...", "votes": [3, 1, 0]}, for first, for second, ties',
+        voted_pair,
+        recognises=lambda row: "prompt" in row or is_hh(row["first"]) or is_messages(row["first"]),
+        optional=_OF_WINNERS,
+        settings=_CHAT | _MARGINS,
     ),
     Format(
         "ranked answers",
@@ -184,6 +196,16 @@ FORMATS = (
         one(completion),
         recognises=_has_no_judgement,
         settings=_CHAT,
+    ),
+    Format(
+        "a scored answer a row",
+        _columns("prompt", "completion", "score"),
+        '{"prompt": "...", "completion": "...", "score": 7}, the answers of one prompt as a ranking, by a column map',
+        ranked_pairs,
+        recognises=lambda row: "label" not in row,
+        optional=OF_CHATS,
+        settings=_CHAT | _SCORES,
+        expand=rankings_of_answers,
     ),
     Format(
         "messages",

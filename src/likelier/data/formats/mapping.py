@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from likelier.data.columns import TEXT_ROLES, Columns, constant
+from likelier.data.formats.codings import margin_of
 from likelier.data.formats.messages import Row, Unfit, as_json, as_number, is_conversation, is_messages
 from likelier.data.formats.structured import shape_of, structure, structured
 from likelier.data.records import Source
 from likelier.utils.errors import DataError, nearest
 
+ALIASES = {"share": "winner"}  # roles that are read as another, and how they are coded tells them apart
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -185,17 +187,19 @@ class ColumnMap:
         try:
             named = self._named(row, source)
         except Unfit:  # it may have no prompt and yet show its layout
-            named = {**row, **dict.fromkeys(self.columns.roles, "")}
+            named = {**row, **dict.fromkeys(layout_roles(self.columns), "")}
         return self._as_chat(shape_of(named))
 
     def _named(self, row: Row, source: Source) -> Row:
-        if not self.columns.roles:
+        if not self.columns.roles and self.columns.margin_coding is None:
             return row
         found = {name: value for name, value in row.items() if name not in self.used}
         for role, name in self.columns.roles.items():
-            found[role] = _cell(row, role, name, source)
+            found[ALIASES.get(role, role)] = _cell(row, role, name, source)
         if self.columns.margin is not None and self.columns.margin == self.columns.winner:
             found["margin"] = abs(as_number(found["margin"]))  # its sign says who won
+        elif found.get("margin") is not None and {"margin", "margin_coding"} & self.columns.given.keys():
+            found["margin"] = margin_of(found["margin"], self.columns.margin_coding, source)
         prompt = found.get("prompt")
         if self.columns.prompt is not None and (prompt is None or (isinstance(prompt, str) and not prompt.strip())):
             raise Unfit("no-prompt")
@@ -210,6 +214,11 @@ class ColumnMap:
             changed["system"] = None
         row = {**row, **changed} if changed else row
         return {name: row[name] for name in row if name != "system"} if self.without_system else row
+
+
+def layout_roles(columns: Columns) -> set[str]:
+    """The columns of a layout that a map gives."""
+    return {ALIASES.get(role, role) for role in columns.roles}
 
 
 def first_answer(row: Row) -> Any:

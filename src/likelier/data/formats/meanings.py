@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from likelier.data.columns import Columns
-from likelier.data.formats.codings import Coding, Key, label_coding, table_coding, threshold_coding, winner_coding
+from likelier.data.formats.codings import (
+    Coding,
+    Key,
+    label_coding,
+    scale_coding,
+    table_coding,
+    threshold_coding,
+    winner_coding,
+)
 
 Coded: TypeAlias = Literal["winner", "judgements", "label"]
 
@@ -61,6 +69,58 @@ def choices(coded: Coded, values: Iterable[Key]) -> list[Choice]:
     known = sorted(set(values), key=lambda key: (isinstance(key, str), key))
     texts = (_label_texts if coded == "label" else _winner_texts)(known)
     return _differing((_choice(coded, text) for text in texts), known)
+
+
+def scale_choices(values: Iterable[Key]) -> list[Choice]:
+    """The scales on which the numbers of a share may lie, as far as their ends can be seen; from either end."""
+    numbers = [key for key in values if not isinstance(key, str)]
+    if not numbers or len(set(numbers)) < len(set(values)) or min(numbers) == max(numbers):
+        return []
+    low, high = _usual_ends(min(numbers), max(numbers))
+    texts = [f"{low:g}..{high:g}", f"{high:g}..{low:g}"]
+    return [Choice(f"scale={text}", scale_coding(text)) for text in texts]
+
+
+def _usual_ends(least: float, most: float) -> tuple[float, float]:
+    """The ends that a scale probably has on which such numbers lie."""
+    if least < 0:
+        return -max(-least, most), max(-least, most)
+    if most <= 1:
+        return 0, 1
+    if most > 10:
+        return 0, 100 if most <= 100 else most
+    return (1 if least >= 1 else 0), most
+
+
+_STRONG = re.compile(r"much|far|strong|signific|clear|definite|lot|>>|<<")
+_WEAK = re.compile(r"slight|somewhat|bit|little|margin|barely|weak")
+_FOR_FIRST = re.compile(r"better|prefer|\b(first|a|1|left)\b")
+_FOR_SECOND = re.compile(r"worse|\b(second|b|2|right)\b")
+
+
+def proposed_shares(values: Iterable[Key]) -> str:
+    """A coding of words of strength to be looked at by the user: each with a share of the first answer, `?` where none
+    can be proposed. Empty where no word tells a strength.
+    """
+    words = [str(value) for value in values]
+    if not any(_STRONG.search(word) or _WEAK.search(word) for word in words):
+        return ""
+    return "/".join(f"{word}={_proposed_share(word)}" for word in words)
+
+
+def _proposed_share(word: str) -> str:
+    if _WINNER_WORDS.get(word) == 0.5 or re.search(r"same|equal|tie|about|=", word):
+        return "0.5"
+    first, second = bool(_FOR_FIRST.search(word)), bool(_FOR_SECOND.search(word))
+    if sign := re.search(r"\b(a|1|b|2)\W*([<>])", word):  # a>b, b>>a
+        first = (sign[1] in "a1") == (sign[2] == ">")
+        second = not first
+    elif re.search(r"\b(second|b|2|right)\b", word) and "worse" not in word:
+        first, second = False, True
+    if first == second:
+        return "?"
+    share = 0.65 if _WEAK.search(word) else 0.95 if _STRONG.search(word) else 0.8
+    return f"{share if first else 1 - share:.4g}"
 
 
 def _choice(coded: Coded, text: str) -> Choice:

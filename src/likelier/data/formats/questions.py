@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from likelier.data.columns import Columns
 from likelier.data.formats.codings import Coding, Key, Reading, key_of
 from likelier.data.formats.layouts import Format
-from likelier.data.formats.meanings import Choice, choices, is_plain_label
+from likelier.data.formats.meanings import Choice, choices, is_plain_label, proposed_shares, scale_choices
 from likelier.data.formats.messages import Row, Unfit, as_list
 from likelier.data.formats.words import both_quoted, called, place, quoted, ranked_names, share_of, verdict, with_name
 from likelier.data.records import Pair, Record, Source, Unusable
@@ -28,7 +28,9 @@ _LOOKED_AT = 200  # rows of rankings among which one is looked for on which the 
 _HOW = {
     "winner": "Say which: winner_coding under columns is the values that mean the first answer, the second and a tie, "
     "in this order (1/2/0), or share, share-second, positive-first or negative-first. As a flag: --columns "
-    "winner_coding=1/0",
+    "winner_coding=1/0. For soft labels out of a scale: --columns scale=1..5 (wholly the first answer .. the second)",
+    "share": "Say which: scale under columns is the number that is wholly for the first answer, two dots, and the one "
+    "that is wholly for the second, also where the file does not reach them. As a flag: --columns scale=1..5",
     "judgements": "Say which: winner_coding under columns is the values that mean the first of two answers, the second "
     "and a tie, in this order. As a flag: --columns winner_coding=1/2/0",
     "label": "Say which, under columns: threshold (numbers are good from it on), or label_coding (the values that mean "
@@ -51,12 +53,26 @@ def question(layout: Format, rows: Sequence[Placed], values: Counter[Key], colum
     coded = str(layout.coded)
     if not values:
         return DataError(f"{name}: no row has a {coded.removesuffix('s')}")
-    found = choices(coded, values)  # type: ignore[arg-type]
-    given = getattr(columns, coded)
+    found = scale_choices(values) if columns.share else choices(coded, values)  # type: ignore[arg-type]
+    given = columns.share or getattr(columns, coded)
     column = f" (column {given if isinstance(given, str) else ', '.join(given)})" if given not in (None, coded) else ""
     odd = _odd_label(rows) if coded == "label" and not column else ""
     head = f"{odd or name}: the {coded.removesuffix('s')}{column} is {_counted(values)}, which can mean several things"
-    return DataError(f"{head}.{_by_example(_example(layout, rows, found, columns), found)}\n{_HOW[coded]}")
+    return DataError(
+        f"{head}.{_by_example(_example(layout, rows, found, columns), found)}\n{_how(coded, values, columns)}"
+    )
+
+
+def _how(coded: str, values: Counter[Key], columns: Columns) -> str:
+    """How to say what is meant; words of strength as a coding to be corrected."""
+    shares = proposed_shares(values) if coded != "label" and not columns.share else ""
+    if not shares:
+        return _HOW["share" if columns.share else coded]
+    flag = shlex.quote(f"winner_coding={shares}")
+    return (
+        "Say which: winner_coding under columns gives each value the share of the first answer that it stands for, "
+        f"from 0 to 1, which soft labels take. As a flag, with numbers of your own: --columns {flag}"
+    )
 
 
 def _counted(values: Counter[Key], limit: int = 8) -> str:
