@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from likelier.utils.errors import ConfigError
+
+if TYPE_CHECKING:
+    from likelier.advice.duration import Duration
+    from likelier.advice.rundata import RowPlan
 
 DEFAULT_RANK = 16  # of the adapters that are shown beside a full plan
 _LARGEST = 2.0**60  # bytes: beyond any machine
@@ -30,6 +34,8 @@ def bytes_of(text: str) -> int:
 class Estimate:
     """Plans of one model: `plans` by the way it is trained (`full`, `LoRA r=16`, `QLoRA r=16`) for the method asked
     for; `methods` the peaks in bytes of one method of each kind, by way; `models` whole runs with other models beside.
+    `rows` are the data's, where a file was named, and `times` then how long each way takes; `untimed` says why that is
+    not known.
     """
 
     model: str
@@ -38,10 +44,17 @@ class Estimate:
     methods: dict[str, dict[str, int]]
     models: dict[str, dict[str, int]]
     rows_from: str
+    rows: RowPlan | None = None
+    times: dict[str, Duration] = field(default_factory=dict)
+    untimed: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in bytes and tokens."""
-        return {
+        """Everything, in bytes, tokens and seconds."""
+        data = {} if self.rows is None else {"data": self.rows.as_json()}
+        times = {way: found.as_json() for way, found in self.times.items()}
+        return data | {
+            "time": times,
+            "time_unknown_because": self.untimed or None,
             "model": self.model,
             "method": self.method,
             "rows": self.rows_from,
@@ -117,13 +130,6 @@ def models_in_memory(planner: Any, budget: int | None) -> dict[str, int]:
         "2 models: DPO as in its paper, a reference beside the policy": plan.peak + plan.weights.bytes,
         "4 models: PPO, with a reference, a reward and a value model": plan.peak + copies + plan.weights.bytes + value,
     }
-
-
-def rows_of_file(data: str, model: str, method: str, max_length: int | None, columns: Any = None) -> Sequence[Any]:
-    """Token lengths of a file's rows, as a run of this method would train on them."""
-    from likelier.data.load import load_preferences
-
-    return rows_of_records(load_preferences(data, columns=columns).train, model, method, max_length)
 
 
 def rows_of_records(records: Sequence[Any], model: str, method: str, max_length: int | None) -> Sequence[Any]:

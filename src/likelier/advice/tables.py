@@ -43,6 +43,12 @@ def _parts(estimate: Estimate) -> Iterator[RenderableType]:
         f"{estimate.model}: {one.weights.count:,} weights; {estimate.method} on {one.device}{kept}; rows: "
         f"{estimate.rows_from}{f' of {one.max_length} tokens' if 'made up' in estimate.rows_from else ''}\n"
     )
+    if estimate.rows is not None:
+        yield from (Text(line) for line in estimate.rows.words())
+        yield from (Text(f"{way}: {found.line()}") for way, found in estimate.times.items())
+        if estimate.untimed:
+            yield Text(f"time: not known, since {estimate.untimed}")
+        yield Text("")
     yield plan_table(estimate.plans)
     if estimate.methods:
         yield Text("\npeak by method\n")

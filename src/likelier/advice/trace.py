@@ -154,7 +154,7 @@ class StepTracer:
 
     def _traced(self, rows: tuple[Row, ...], gradients: bool) -> Trace:
         layers = self.config.get_text_config().num_hidden_layers
-        few = 2 * _pattern(self.config)
+        few = 2 * layer_pattern(self.config)
         if not gradients:  # nothing is kept from layer to layer
             return trace_step(self.config, rows, self.training, layers=min(few, layers), gradients=False)
         if layers <= 2 * few:
@@ -163,7 +163,7 @@ class StepTracer:
         return shallow.along(deep, (layers - few) / few)
 
 
-def _pattern(config: Any) -> int:
+def layer_pattern(config: Any) -> int:
     """After how many layers an architecture repeats itself (sliding windows and full attention in turn)."""
     text = config.get_text_config()
     kinds = list(getattr(text, "layer_types", None) or [])

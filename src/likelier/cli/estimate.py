@@ -7,10 +7,12 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from likelier.cli.shared import add_columns_flag
+from likelier.cli.run_rows import add_data_flags, given_chat, given_held_out, refuse_without_data
 
 if TYPE_CHECKING:
     from likelier.advice.estimate import Estimate
+    from likelier.advice.rundata import RowPlan
+    from likelier.training.options import TrainingOptions
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="plan for stored or live ones (default: stored)",
     )
     parser.add_argument("--data", metavar="FILE", help="plan for the lengths of its rows, not for rows of --max-length")
-    add_columns_flag(parser)
+    add_data_flags(parser)
     parser.add_argument(
         "--format", choices=["text", "json"], default="text", help="how the plan is printed (default: text)"
     )
@@ -66,19 +68,22 @@ def run(flags: argparse.Namespace) -> None:
 
 def _estimate(flags: argparse.Namespace) -> Estimate:
     """The plans that the flags ask for. Raises `ConfigError` for options that are out of range or without effect."""
-    from likelier.advice.estimate import Estimate, bytes_of, models_in_memory, peaks, rows_of_file, ways
+    from likelier.advice.estimate import Estimate, bytes_of, models_in_memory, peaks, ways
     from likelier.advice.memory import planner_for
+    from likelier.advice.speed import speed_for
+    from likelier.advice.timing import times_of
+    from likelier.cli.flags import given_options
     from likelier.models.options import LoraOptions
-    from likelier.utils.errors import ConfigError
+    from likelier.training.options import TrainingOptions, refuse_evaluation_options
 
-    for name in ("max_length", "token_budget", "batch_size"):
-        value = getattr(flags, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}={value} is out of range; it must be at least 1")
     asked = LoraOptions(flags.lora_r, lora_targets=flags.lora_targets, load_in_4bit=flags.load_in_4bit)
-    if flags.columns and not flags.data:
-        raise ConfigError("columns has no effect without --data; drop it")
-    rows = rows_of_file(flags.data, flags.model, flags.method, flags.max_length, flags.columns) if flags.data else None
+    options, rows = TrainingOptions(**given_options(flags, TrainingOptions)), None
+    if flags.data:
+        if not hasattr(flags, "eval_data") and not hasattr(flags, "eval_fraction"):
+            refuse_evaluation_options(options)
+        rows = _rows(flags, options)
+    else:
+        refuse_without_data(flags)
     planners = {
         words: planner_for(
             flags.model,
@@ -91,7 +96,7 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
             activation_checkpointing=flags.activation_checkpointing,
             reference_scores=flags.reference_scores,
             batch_size=flags.batch_size,
-            rows=rows,
+            rows=None if rows is None else rows.rows,
         )
         for words, lora in ways(flags.model, asked, flags.device).items()
     }
@@ -99,4 +104,16 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
     plans = {words: planner.plan(budget, fit=fit) for words, planner in planners.items()}
     methods = {} if rows else {words: peaks(planner, budget) for words, planner in planners.items()}
     models = {words: models_in_memory(planner, budget) for words, planner in planners.items()}
-    return Estimate(flags.model, flags.method, plans, methods, models, flags.data or "made up, at the maximum length")
+    rows_from = flags.data or "made up, at the maximum length"
+    times, untimed = ({}, "no --data") if rows is None else times_of(planners, rows, options, budget, speed_for(None))
+    return Estimate(flags.model, flags.method, plans, methods, models, rows_from, rows, times, untimed)
+
+
+def _rows(flags: argparse.Namespace, options: TrainingOptions) -> RowPlan:
+    from likelier.advice.timing import rows_of_run
+    from likelier.data.columns import columns_of
+    from likelier.data.load import load_preferences
+
+    held_out = given_held_out(flags)
+    data = load_preferences(flags.data, **held_out, seed=options.seed, columns=columns_of(flags.columns))
+    return rows_of_run(data, flags.model, flags.method, options=options, chat=given_chat(flags))

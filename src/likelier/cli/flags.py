@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import typing
+from collections.abc import Collection
 from dataclasses import Field, fields
 from typing import Any, Literal
 
 from likelier.data.options import ChatOptions
 from likelier.models.options import LoraOptions
-from likelier.training.config import RunOptions, hyperparameter_fields, hyperparameter_help
+from likelier.training.config import RunOptions, coerce, hyperparameter_fields, hyperparameter_help
 from likelier.training.options import TrainingOptions
 
 
@@ -34,11 +35,13 @@ def _shown(default: object) -> str:
     return "from the data" if default is None else f"{default}"
 
 
-def add_section_flags(group: Any, section: type) -> None:
-    """Add the options of one dataclass. A flag that is not given leaves no trace in the namespace."""
+def add_section_flags(group: Any, section: type, names: Collection[str] | None = None) -> None:
+    """Add the options of one dataclass (those of these names). A flag that is not given leaves no trace in the
+    namespace.
+    """
     hints = typing.get_type_hints(section)
     for item in fields(section):
-        if item.metadata.get("flag", True):
+        if item.metadata.get("flag", True) and (names is None or item.name in names):
             many = item.metadata.get("many")
             action = _OneOrMore if item.metadata.get("repeats") else "store"
             _flag(group, item.name, _help(item), hints[item.name] is bool, _choices(hints[item.name]), many, action)
@@ -83,6 +86,17 @@ def _flag(
     else:
         metavar = None if choices else name.rsplit("_", 1)[-1].upper()
         group.add_argument(flag, default=argparse.SUPPRESS, help=text, choices=choices, metavar=metavar, action=action)
+
+
+def given_options(flags: argparse.Namespace, section: type, names: Collection[str] | None = None) -> dict[str, Any]:
+    """The options of one dataclass (those of these names) that were typed, as its types have them.
+
+    Raises `ConfigError` for other values.
+    """
+    hints = typing.get_type_hints(section)
+    typed = {item.name: getattr(flags, item.name) for item in fields(section) if hasattr(flags, item.name)}
+    typed = {name: value for name, value in typed.items() if names is None or name in names}
+    return {name: coerce(name, value, hints[name]) for name, value in typed.items() if value is not None}
 
 
 def given_chat_options(flags: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""How long a run will take: its work at a device's speed, part by part, with how far that may be off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from likelier.advice.speed import Speed
+from likelier.advice.work import Work
+
+_START = 9.0  # seconds: Python, torch, transformers and peft
+_READ = 300e6  # bytes a second: weights read, placed and hashed
+_SAVED = 200e6  # bytes a second
+
+PARTS = {
+    "starting": "starting: libraries, model, trial of the scorer",
+    "reference": "scoring the reference",
+    "training": "training",
+    "evaluating": "evaluating",
+    "saving": "saving",
+}
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds of a run by its parts; `off` is the share by which the whole may be off, `words` where the speed is
+    from.
+    """
+
+    seconds: Mapping[str, float]
+    steps: int
+    off: float
+    words: str
+
+    @property
+    def whole(self) -> float:
+        """All of them."""
+        return sum(self.seconds.values())
+
+    def line(self) -> str:
+        """In words, with the error in words and numbers."""
+        low, high = self.whole * (1 - self.off), self.whole * (1 + self.off)
+        parts = ", ".join(f"{name} {clock_words(self.seconds[name])}" for name in PARTS if self.seconds[name] >= 0.5)
+        return (
+            f"{self.steps:,} steps, about {clock_words(self.whole)} (likely {clock_words(low)} to {clock_words(high)}, "
+            f"{self.off:.0%} either way): {parts}; {self.words}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """With stable names, in seconds."""
+        parts = {name: round(value, 3) for name, value in self.seconds.items()}
+        return {
+            "steps": self.steps,
+            "seconds": round(self.whole, 3),
+            "off": self.off,
+            "from": self.words,
+            "parts": parts,
+        }
+
+
+def duration(work: Work, speed: Speed, *, weights: int, trained: int) -> Duration:
+    """The time of this work; `weights` and `trained` are bytes that are read and written."""
+    forward = speed.scored_token
+    return Duration(
+        {
+            "starting": _START + weights / _READ + work.trial * forward,
+            "reference": work.reference * forward,
+            "training": work.training * speed.trained_token + work.statistics * forward + work.steps * speed.update,
+            "evaluating": work.evaluating * forward + work.written * speed.written,
+            "saving": trained / _SAVED,
+        },
+        work.steps,
+        speed.off,
+        speed.words,
+    )
+
+
+def clock_words(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

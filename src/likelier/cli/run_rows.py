@@ -1,0 +1,61 @@
+"""The flags of `train` that decide which rows a run has and how long it takes, for those who plan one."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from likelier.cli.shared import add_columns_flag
+from likelier.utils.errors import ConfigError
+
+if TYPE_CHECKING:
+    from likelier.data.options import ChatOptions
+
+HELD_OUT = ("eval_data", "eval_fraction")
+SIGNALS = ("use_votes", "use_weights", "use_margins", "min_score_gap")
+ROWS = ("truncation", "order", "seed", *SIGNALS)
+TIME = ("epochs", "max_steps", "eval_steps", "eval_items", "eval_prompts", "eval_new_tokens")
+
+
+def add_data_flags(parser: argparse.ArgumentParser, *, times: bool = True) -> None:
+    """Those about the data, with the run's names; with `times` also those that make it shorter or longer."""
+    from likelier.cli.flags import add_section_flags
+    from likelier.data.options import ChatOptions
+    from likelier.training.config import RunOptions
+    from likelier.training.options import TrainingOptions
+
+    group = parser.add_argument_group("data, as for train")
+    add_columns_flag(group)
+    add_section_flags(group, RunOptions, HELD_OUT)
+    add_section_flags(group, TrainingOptions, ROWS)
+    add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
+    if times:
+        add_section_flags(parser.add_argument_group("how long it takes"), TrainingOptions, TIME)
+
+
+def given_held_out(flags: argparse.Namespace) -> dict[str, Any]:
+    """What is held out."""
+    from likelier.cli.flags import given_options
+    from likelier.training.config import RunOptions
+
+    return given_options(flags, RunOptions, HELD_OUT)
+
+
+def given_chat(flags: argparse.Namespace) -> ChatOptions:
+    """How conversations become text."""
+    from likelier.cli.flags import given_chat_options
+    from likelier.data.options import ChatOptions
+
+    return ChatOptions(**given_chat_options(flags))
+
+
+def refuse_without_data(flags: argparse.Namespace) -> None:
+    """Without data every flag about them is inert, hence an error."""
+    from dataclasses import fields
+
+    from likelier.data.options import ChatOptions
+
+    names = (*HELD_OUT, *ROWS, *TIME, *(item.name for item in fields(ChatOptions)))
+    typed = [name for name in names if hasattr(flags, name)]
+    for name in (["columns"] if flags.columns else []) + typed:
+        raise ConfigError(f"{name} has no effect without --data; drop it")
