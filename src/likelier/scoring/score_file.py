@@ -13,6 +13,7 @@ import torch
 from likelier.data.load import load_preferences
 from likelier.data.prepare import prepare_groups
 from likelier.data.tokenize import default_max_length
+from likelier.models.loading import check_name
 from likelier.models.options import Dtype
 from likelier.models.policy import load_policy
 from likelier.models.token_budget import default_token_budget
@@ -51,6 +52,8 @@ def score_file(
     check_output(output, inputs=[data], overwrite=overwrite)
     _check_writable(output)
     model = final_model(model)
+    for name in filter(None, (model, reference)):
+        check_name(name)
     card = card_of(model)
     scale = beta if beta is not None else card.reward_scale or 0.1
     loaded = load_preferences(data, columns=columns)

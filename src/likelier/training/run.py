@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.prepare import fitting_records
+from likelier.models.loading import check_name
 from likelier.models.options import Dtype
 from likelier.models.policy import load_policy
 from likelier.runs.folder import RunFolder
@@ -53,6 +54,8 @@ def _train(
     run, seed = config.run, config.training.seed
     if run.push_to_hub is not None:
         check_repository(run.push_to_hub)
+    for name in {run.model, run.reference} - {"start", "base"}:
+        check_name(name)
     held_out: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}
     data = data or load_preferences(run.data, **held_out, seed=seed, columns=run.columns, merge_votes=run.merge_votes)
     if config.objective.data != "answers":  # fails before a model is loaded
