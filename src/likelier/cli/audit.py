@@ -10,7 +10,8 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
 
-from likelier.cli.shared import add_merge_votes_flag, add_overwrite_flag
+from likelier.cli.flags import add_section_flags, given_chat_options
+from likelier.cli.shared import add_columns_flag, add_merge_votes_flag, add_overwrite_flag
 from likelier.data.audit.findings import SEVERITIES, Audit
 from likelier.data.options import ChatOptions
 from likelier.utils.errors import ConfigError
@@ -24,15 +25,8 @@ _NEEDS_MODEL = ("max_length", "score", "score_sample", "dtype")
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier audit`."""
-    from likelier.cli.flags import add_section_flags
-
     parser.add_argument("file", nargs="+", help="preferences in any known format; several are looked at together")
-    parser.add_argument(
-        "--columns",
-        nargs="+",
-        metavar="ROLE=COLUMN",
-        help="which column is what, where the file does not show it itself",
-    )
+    add_columns_flag(parser)
     add_merge_votes_flag(parser)
     parser.add_argument("--eval-data", metavar="FILE", help="an evaluation file: are its prompts in the training file?")
     parser.add_argument("--model", help="whose tokenizer to use: a model, adapter or run folder, a hub id, demo")
@@ -97,7 +91,6 @@ def _print(report: str, kind: str) -> None:
 
 def _checked(flags: argparse.Namespace) -> list[str]:
     """The findings to drop. Raises `ConfigError` for flags without an effect or out of range."""
-    from likelier.cli.flags import given_chat_options
     from likelier.data.audit.clean import check_names
 
     names = [name.strip() for name in (flags.drop or "").split(",") if name.strip()]
@@ -153,7 +146,6 @@ def _audit(flags: argparse.Namespace) -> tuple[Audit, list[Any]]:
 
 def _model(flags: argparse.Namespace) -> dict[str, Any]:
     """What `audit_records` is given of a model."""
-    from likelier.cli.flags import given_chat_options
     from likelier.models.policy import load_policy
     from likelier.scoring.restore import final_model, tokenizer_with
 

@@ -9,13 +9,14 @@ from dataclasses import Field, fields
 from typing import Any, Literal
 
 from likelier.data.options import ChatOptions
-from likelier.models.options import LoraOptions
-from likelier.training.config import RunOptions, coerce, hyperparameter_fields, hyperparameter_help
-from likelier.training.options import TrainingOptions
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add every option as a flag. A flag that is not given leaves no trace in the namespace."""
+    from likelier.models.options import LoraOptions
+    from likelier.training.config import RunOptions, hyperparameter_fields, hyperparameter_help
+    from likelier.training.options import TrainingOptions
+
     add_section_flags(parser.add_argument_group("the run"), RunOptions)
     group = parser.add_argument_group("the method's hyperparameters")
     for name, owners in hyperparameter_fields().items():
@@ -93,6 +94,8 @@ def given_options(flags: argparse.Namespace, section: type, names: Collection[st
 
     Raises `ConfigError` for other values.
     """
+    from likelier.training.config import coerce
+
     hints = typing.get_type_hints(section)
     typed = {item.name: getattr(flags, item.name) for item in fields(section) if hasattr(flags, item.name)}
     typed = {name: value for name, value in typed.items() if names is None or name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from likelier.cli.shared import add_overwrite_flag
+from likelier.cli.shared import add_overwrite_flag, write_told
 from likelier.utils.errors import ConfigError
 from likelier.utils.outputs import check_output
 
@@ -27,7 +27,6 @@ def run(flags: argparse.Namespace) -> None:
     from likelier.cli.importing import import_config
     from likelier.cli.importing.text import note_lines, render
     from likelier.utils.console import put, say
-    from likelier.utils.files import write_output
 
     output = flags.output
     if output is not None:
@@ -40,6 +39,5 @@ def run(flags: argparse.Namespace) -> None:
         say(line)
     if output is None:
         put(text, end="", exact=True)
-        return
-    write_output(output, text)
-    say(f"written: {output}")
+    else:
+        write_told(output, text)

@@ -6,12 +6,11 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from likelier.cli.shared import add_columns_flag, add_overwrite_flag, count
+from likelier.cli.shared import add_columns_flag, add_dtype_flag, add_overwrite_flag, count, write_told
 from likelier.utils.errors import ConfigError
 from likelier.utils.outputs import check_output
 
 if TYPE_CHECKING:
-    from likelier.insight.inspect.look import Inspection
     from likelier.insight.inspect.subject import Subject
     from likelier.models.policy import Policy
     from likelier.runs.card import RunCard
@@ -45,12 +44,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--at", type=_time, default="end", help="the policy at start, at step-N or at the end (default)"
     )
     models.add_argument("--reference", help="the reference model (default: the run's own)")
-    models.add_argument(
-        "--dtype",
-        choices=["auto", "float32", "bfloat16"],
-        default="auto",
-        help="precision of the model (default: auto)",
-    )
+    add_dtype_flag(models)
     out = parser.add_argument_group("output")
     out.add_argument("--top", type=count, metavar="N", help="list only the N tokens of each answer that count most")
     out.add_argument("--html", metavar="OUT", help="write a page there instead, on which each token shows its numbers")
@@ -88,7 +82,9 @@ def run(flags: argparse.Namespace) -> None:
 
         put(json.dumps(as_json(found), indent=2, ensure_ascii=False), exact=True)
     elif flags.html:
-        _write_page(found, flags.html)
+        from likelier.insight.inspect.figures import as_html
+
+        write_told(flags.html, as_html(found))
     else:
         from likelier.insight.inspect.text import show
         from likelier.utils.terminal import SafeConsole
@@ -140,12 +136,3 @@ def _subject(flags: argparse.Namespace, card: RunCard, policy: Policy) -> Subjec
     data = recorded_data(card, flags.run)
     split_of_one = card.run.eval_data is None
     return row_of_run(data, flags.row, held_out=flags.held_out, split_of_one=split_of_one, pair=pair)
-
-
-def _write_page(found: Inspection, output: str) -> None:
-    from likelier.insight.inspect.figures import as_html
-    from likelier.utils.console import say
-    from likelier.utils.files import write_output
-
-    write_output(output, as_html(found))
-    say(f"written: {output}")

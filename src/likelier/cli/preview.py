@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likelier.cli.shared import add_columns_flag, add_overwrite_flag, count
+from likelier.cli.flags import add_section_flags, given_chat_options
+from likelier.cli.shared import add_columns_flag, add_overwrite_flag, count, write_told
 from likelier.data.options import ChatOptions
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, DataError
@@ -25,8 +26,6 @@ ROWS = 3
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier preview`."""
-    from likelier.cli.flags import add_section_flags
-
     parser.add_argument("file", help="preferences in any known format")
     parser.add_argument("--model", required=True, help="a model, adapter or run folder, a hub id, demo")
     which = parser.add_argument_group("which rows")
@@ -76,7 +75,9 @@ def run(flags: argparse.Namespace) -> None:
 
         put(json.dumps([as_json(row) for row in rows], indent=2, ensure_ascii=False), exact=True)
     elif flags.html:
-        _write_page(flags, rows)
+        from likelier.insight.preview import as_html
+
+        write_told(flags.html, as_html(rows, flags.file, flags.model))
     else:
         from likelier.insight.preview import show
         from likelier.utils.terminal import SafeConsole
@@ -117,7 +118,6 @@ def _of_unusable(row: Unusable) -> RowPreview:
 
 
 def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowPreview]:
-    from likelier.cli.flags import given_chat_options
     from likelier.data.preview import preview_rows
     from likelier.scoring.restore import tokenizer_with
 
@@ -128,12 +128,3 @@ def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowP
     return preview_rows(
         records, tokenizer, max_length=flags.max_length or max_length, truncation=flags.truncation, chat=chat
     )
-
-
-def _write_page(flags: argparse.Namespace, rows: list[RowPreview]) -> None:
-    from likelier.insight.preview import as_html
-    from likelier.utils.console import say
-    from likelier.utils.files import write_output
-
-    write_output(flags.html, as_html(rows, flags.file, flags.model))
-    say(f"written: {flags.html}")

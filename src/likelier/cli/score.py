@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from likelier.cli.shared import add_columns_flag, add_overwrite_flag, positive
+from likelier.cli.flags import add_section_flags, given_chat_options
+from likelier.cli.shared import add_columns_flag, add_dtype_flag, add_overwrite_flag, positive
+from likelier.data.options import ChatOptions
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `likelier score`."""
+    """The flags of `likelier score`; of conversations' options those that messages about rows name."""
     parser.add_argument(
         "--model", required=True, help="the policy: a run folder, a model or adapter folder, a hub id, demo"
     )
@@ -22,32 +24,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-length", type=positive(int), help="tokens of prompt + answer (default: the context, at most 2048)"
     )
-    parser.add_argument(
-        "--dtype",
-        choices=["auto", "float32", "bfloat16"],
-        default="auto",
-        help="precision of the model (default: auto)",
-    )
+    add_dtype_flag(parser)
     parser.add_argument(
         "--token-budget", type=positive(int), help="padded tokens of one micro-batch (default: from memory)"
     )
-    _add_mends(parser.add_argument_group("conversations (default: as the run)", argument_default=argparse.SUPPRESS))
-
-
-def _add_mends(group: argparse._ArgumentGroup) -> None:
-    """The options of conversations that messages about rows name, without importing their class."""
-    group.add_argument("--chat-template", metavar="TEMPLATE", help="a file with a Jinja chat template")
-    group.add_argument(
-        "--reasoning", choices=["keep", "drop"], help="reasoning that messages hold: written or left out"
-    )
-    group.add_argument("--train-on", choices=["all", "last"], help="which turns of an answer are scored")
-    fold = "put a system turn in front of the first user's text"
-    group.add_argument("--fold-system", action=argparse.BooleanOptionalAction, help=fold)
+    chat = parser.add_argument_group("conversations (default: as the run)")
+    add_section_flags(chat, ChatOptions, ("chat_template", "reasoning", "train_on", "fold_system"))
 
 
 def run(flags: argparse.Namespace) -> None:
     """Score, write, and say what was found."""
-    from likelier.cli.flags import given_chat_options
     from likelier.scoring.score_file import score_file
     from likelier.utils.console import put
 

@@ -23,6 +23,21 @@ def add_columns_flag(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--columns", nargs="+", action="extend", metavar="ROLE=COLUMN", help=COLUMNS_HELP)
 
 
+def add_dtype_flag(parser: argparse._ActionsContainer) -> None:
+    """The precision of a model that is loaded to be asked."""
+    kinds = ["auto", "float32", "bfloat16"]
+    parser.add_argument("--dtype", choices=kinds, default="auto", help="precision of the model (default: auto)")
+
+
+def write_told(output: str, content: str) -> None:
+    """Write a result where the user named it, and say so."""
+    from likelier.utils.console import say
+    from likelier.utils.files import write_output
+
+    write_output(output, content)
+    say(f"written: {output}")
+
+
 def positive(kind: type) -> Callable[[str], float]:
     """An argparse type: a number above 0."""
 
