@@ -33,7 +33,7 @@ def written(folder: Path, records: Sequence[Record]) -> list[Record]:
     path = folder / "out.jsonl"
     write_records(records, path)
     data = load_preferences(path)
-    assert not data.unusable.rows
+    assert not data.unusable
     return plain(data.train)
 
 

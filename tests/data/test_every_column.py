@@ -387,7 +387,7 @@ def test_two_system_prompts_are_one_or_leave_the_row_out(layout: str) -> None:
     (record,) = read([whole | {"system": " be kind "}]).records
     assert told(record) == [("system", "be kind"), ("user", "ask")]
     found = read([whole, whole | {"system": "be short"}])
-    assert found.unusable.counts() == {"two-system-prompts": 1} and "'be short'" in found.unusable.rows[0].detail
+    assert found.unusable.counts() == {"two-system-prompts": 1} and "'be short'" in found.unusable[0].detail
 
 
 @pytest.mark.parametrize("system", [3, ["a"], {"a": 1}, [{"role": "user", "content": "x"}]])

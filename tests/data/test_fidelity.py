@@ -39,7 +39,7 @@ def found(template: str, *rows: Pair, chat: ChatOptions | None = None) -> Tokeni
 
 
 def problem(template: str, row: Pair, chat: ChatOptions | None = None) -> str:
-    rows = found(template, row, chat=chat).unusable.rows
+    rows = found(template, row, chat=chat).unusable
     return f"{rows[0].reason}: {rows[0].detail}" if rows else ""
 
 

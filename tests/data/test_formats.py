@@ -65,7 +65,7 @@ def reason_of(bad: dict[str, Any], *good: dict[str, Any]) -> Unusable:
     """Why `bad` is left out, when it follows good rows."""
     found = converted(*(good or (GOOD,)), bad)
     assert len(found.unusable) == 1
-    return found.unusable.rows[0]
+    return found.unusable[0]
 
 
 def message_of(*rows: dict[str, Any]) -> str:

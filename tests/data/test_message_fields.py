@@ -136,7 +136,7 @@ def test_other_reasoning_is_another_answer_and_a_number_of_a_message_no_other_pr
         for number in (1, 2)
     ]
     data = load_preferences(rows)
-    assert len(data.train) == 2 and not data.unusable.rows
+    assert len(data.train) == 2 and not data.unusable
     assert len({prompt_key(record) for record in data.train}) == 1
     assert len({content_key(record.prompt) for record in data.train}) == 2  # a template may print it
 

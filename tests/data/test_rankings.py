@@ -139,7 +139,7 @@ def test_judgements_that_cannot_be_used_are_counted() -> None:
     missing = good | {"judgements": [1, 2, None]}
     found = converted(good, short, missing, winner_coding="1/2/0")
     assert found.unusable.counts() == {"judgements-not-of-all-pairs": 1, "no-judgement": 1}
-    assert "2 for the 3 pairs of 3 answers" in str(found.unusable.rows[0]) and len(found.records) == 5
+    assert "2 for the 3 pairs of 3 answers" in str(found.unusable[0]) and len(found.records) == 5
     with pytest.raises(DataError, match=r"rows, row 1: judgements is 2, which has no meaning .*winner_coding"):
         converted(good, winner_coding="1/0")
 

@@ -212,7 +212,7 @@ def test_a_row_that_the_template_refuses_is_unusable_and_its_roles_are_named() -
     )
     found = tokenized(chat("a", "b", "c", system="s"), chat("a", "b", "c"), tokenizer=tokenizer)
     assert found.unusable.counts() == {"template-refuses": 1} and len(found.groups) == 1
-    row = str(found.unusable.rows[0])
+    row = str(found.unusable[0])
     assert row.startswith(
         "pairs.jsonl:7: template-refuses (the chat template refuses the roles 'system user': no system"
     )
@@ -225,7 +225,7 @@ def test_answers_that_are_the_same_tokens_are_counted() -> None:
     lower = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=EOS)
     found = tokenized(pair("the", " cat", " CAT"), pair("the", " cat", f" cat{EOS}"), tokenizer=lower)
     assert found.unusable.counts() == {"identical-answers": 2}
-    assert str(found.unusable.rows[0]) == "pairs.jsonl:7: identical-answers"
+    assert str(found.unusable[0]) == "pairs.jsonl:7: identical-answers"
 
 
 # --- truncation ----------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_rows_at_the_limit_are_kept_whole() -> None:
 def test_drop_leaves_the_row_out_and_says_where_and_how_long() -> None:
     found = tokenized(LONG, pair("the", " cat", " dog"), max_length=13)
     assert len(found.groups) == 1
-    assert str(found.unusable.rows[0]) == "pairs.jsonl:7: over-max-length (14 tokens)"
+    assert str(found.unusable[0]) == "pairs.jsonl:7: over-max-length (14 tokens)"
     assert found.counts()["unusable"] == 1
 
 
@@ -395,7 +395,7 @@ def trl_ids(prompt: Any, chosen: Any, rejected: Any, tokenizer: Any) -> list[lis
 def assert_like_trl(record: Pair, expected: list[list[int]], tokenizer: Any) -> None:
     found = tokenized(record, tokenizer=tokenizer)
     if not found.groups:
-        reason = found.unusable.rows[0].reason
+        reason = found.unusable[0].reason
         assert reason == ("no-prompt-tokens" if not expected[0] else "identical-answers")
         assert not expected[0] or expected[1] == expected[2]
     else:

@@ -62,7 +62,7 @@ def tool(content: str) -> dict[str, Any]:
 
 def records(*rows: dict[str, Any]) -> list[Record]:
     found = convert(NamedRows("rows", iter(stream_rows(list(rows)).rows)))
-    assert not found.unusable.rows, str(found.unusable.rows[0])
+    assert not found.unusable, str(found.unusable[0])
     return found.records
 
 
@@ -160,9 +160,9 @@ def test_an_answer_that_begins_or_ends_with_somebody_else_is_unusable() -> None:
     ]
     rows = [good, *(good | {"chosen": chosen} for chosen, _ in bad)]
     found = convert(stream_rows(rows))
-    assert [row.reason for row in found.unusable.rows] == [reason for _, reason in bad]
+    assert [row.reason for row in found.unusable] == [reason for _, reason in bad]
     called = [good, good | {"prompt": [ASKED, assistant("", tool_calls=CALL)]}]
-    assert [row.reason for row in convert(stream_rows(called)).unusable.rows] == ["prompt-ends-with-tool-calls"]
+    assert [row.reason for row in convert(stream_rows(called)).unusable] == ["prompt-ends-with-tool-calls"]
 
 
 # --- what is trained on ----------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_turns_that_a_template_rewrites_make_the_row_unusable() -> None:
     good = {"prompt": [ASKED], "completion": [assistant("no", reasoning_content="well")]}
     found = tokenized(good, good | {"completion": reasoned}, template=QWEN3)
     assert len(found.groups) == 1 and found.unusable.counts() == {"earlier-turns-rewritten": 1}
-    assert "--train-on last" in found.unusable.rows[0].detail and "message 2" in found.unusable.rows[0].detail
+    assert "--train-on last" in found.unusable[0].detail and "message 2" in found.unusable[0].detail
     within = [assistant("yes", reasoning_content="hm"), tool("x"), assistant("right", reasoning_content="so")]
     (group,) = tokenized(good | {"completion": within}, template=QWEN3).groups  # after the last question it keeps them
     answer = "<think>/hm/</think>//yes>/[<tool/x>/<assistant/]<think>/so/</think>//right>/"

@@ -179,7 +179,7 @@ def test_thumbs_of_a_log_become_rows_for_kto(as_demo: Path, tmp_path: Path, caps
     changed = next(row for row in rows if "Norway is 12" in row["messages"][-1]["content"])
     assert changed["label"] is True and len(changed["messages"]) == 4
     data = load_preferences(rows_file)
-    assert len(data.train) == len(rows) and data.kind == "labels" and not data.unusable.rows
+    assert len(data.train) == len(rows) and data.kind == "labels" and not data.unusable
     words = ["--method", "kto", "--model", "demo", "--data", str(rows_file), "--output", str(tmp_path / "run")]
     assert main(["train", *words, "--max-steps", "1", "--warmup", "0", "--batch-size", "12"]) == 0
 

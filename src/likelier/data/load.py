@@ -49,9 +49,7 @@ class PreferenceData:
 
     def __str__(self) -> str:
         held = f", {len(self.test)} held out" if self.test else ""
-        left_out = (
-            f"; {len(self.unusable)} rows cannot be used:\n{self.unusable.summary()}" if self.unusable.rows else ""
-        )
+        left_out = f"; {len(self.unusable)} rows cannot be used:\n{self.unusable.summary()}" if self.unusable else ""
         notes = "".join(f"\n  {note}" for note in self.notes)
         return f"{len(self.train)} {self.kind} ({self.format}){held}{left_out}{notes}"
 

@@ -158,8 +158,9 @@ def packed_micro_batches(groups: Sequence[Group], token_budget: int, *, ranks: i
     tightest = _best_fit(units, token_budget)
     most, fewest = len(tightest), _least_bins([unit.tokens for unit in units], token_budget)
     for count in range(math.ceil(fewest / ranks) * ranks, math.ceil(most / ranks) * ranks + 1, ranks):
-        if _fits_evenly(units, count, token_budget):
-            return _balanced(units, count)
+        bins = _balanced(units, count, token_budget)
+        if bins is not None:
+            return bins
     return [*tightest, *([] for _ in range(-most % ranks))]
 
 
@@ -225,22 +226,14 @@ def _best_fit(units: Sequence[_Unit], token_budget: int) -> list[list[Group]]:
     return [bins[number] for _, number in room]
 
 
-def _fits_evenly(units: Sequence[_Unit], count: int, token_budget: int) -> bool:
-    """Whether the bins of `_balanced` keep to the budget."""
-    loads = [0] * count  # a heap of equal loads; the emptiest bin stands first. Which units a bin holds does not matter
-    for unit in units:
-        load = heapreplace(loads, loads[0] + unit.tokens)
-        if load and load + unit.tokens > token_budget:  # a unit over the budget may lie alone
-            return False
-    return True
-
-
-def _balanced(units: Sequence[_Unit], count: int) -> list[list[Group]]:
-    """Each unit (largest first) into the emptiest of `count` bins. Fullest bins first."""
+def _balanced(units: Sequence[_Unit], count: int, token_budget: int) -> list[list[Group]] | None:
+    """Each unit (largest first) into the emptiest of `count` bins, the fullest bins first; None over the budget."""
     bins: list[list[Group]] = [[] for _ in range(count)]
     loads = [(0, number) for number in range(count)]
     for unit in units:
         load, number = loads[0]
+        if load and load + unit.tokens > token_budget:  # a unit over the budget may lie alone
+            return None
         heapreplace(loads, (load + unit.tokens, number))
         bins[number].extend(unit.groups)
     fullest_first = [number for _, number in sorted(loads, key=lambda item: (-item[0], item[1]))]

@@ -84,11 +84,11 @@ def prepare_groups(
     fitting = fitting_records(used, method, wants)
     settings: dict[str, Any] = {"max_length": max_length, "truncation": truncation, "chat": chat}
     tokenized = tokenize_records(fitting, tokenizer, **settings, cached=True)
-    tokenized.unusable.rows[:0] = left_out
+    tokenized.unusable[:0] = left_out
     if not tokenized.groups:
         raise DataError(
             f"none of the {len(fitting)} rows is left after tokenization (max_length {max_length}):\n"
-            f"{tokenized.unusable.summary()}\nThe first is {tokenized.unusable.rows[len(left_out)]}"
+            f"{tokenized.unusable.summary()}\nThe first is {tokenized.unusable[len(left_out)]}"
             f"{_how_to_keep(tokenized)}"
         )
     if partners:

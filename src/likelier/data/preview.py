@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -225,18 +225,14 @@ def as_json(row: RowPreview) -> dict[str, Any]:
         "cut": list(row.cut),
         "not_in_the_tokens": list(row.missing),
         "written_by_the_template": list(row.added),
-        "prompt": [_token_json(token) for token in row.prompt],
+        "prompt": [asdict(token) for token in row.prompt],
         "answers": [
             {
                 "name": answer.name,
                 "trained_tokens": answer.trained,
                 "ends": answer.ends,
-                "tokens": [_token_json(token) for token in answer.tokens],
+                "tokens": [asdict(token) for token in answer.tokens],
             }
             for answer in row.answers
         ],
     }
-
-
-def _token_json(token: ShownToken) -> dict[str, Any]:
-    return {"id": token.id, "text": token.text, "kind": token.kind, "special": token.special}

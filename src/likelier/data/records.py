@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -128,38 +128,21 @@ class Unusable:
         return f"{self.source}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
 
 
-@dataclass
-class UnusableRows:
+class UnusableRows(list[Unusable]):
     """The rows that were left out, in order of discovery: counted, named, never dropped in silence."""
-
-    rows: list[Unusable] = field(default_factory=list)
-
-    def add(self, row: Unusable) -> None:
-        """Note one more row."""
-        self.rows.append(row)
-
-    def extend(self, rows: Iterable[Unusable]) -> None:
-        """Note several rows."""
-        self.rows.extend(rows)
 
     def counts(self) -> dict[str, int]:
         """How many rows were left out for each reason, the most frequent first."""
-        return dict(Counter(row.reason for row in self.rows).most_common())
+        return dict(Counter(row.reason for row in self).most_common())
 
     def summary(self, examples: int = 5) -> str:
         """A few lines: each reason with its count and the first places."""
         lines = []
         for reason, count in self.counts().items():
-            places = [str(row.source) for row in self.rows if row.reason == reason]
+            places = [str(row.source) for row in self if row.reason == reason]
             more = f" and {count - examples} more" if count > examples else ""
             lines.append(f"  {count} x {reason}: {'; '.join(places[:examples])}{more}")
         return "\n".join(lines)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Unusable]:
-        return iter(self.rows)
 
 
 def answer_text(content: Content) -> str | None:

@@ -81,7 +81,7 @@ def _short(value: object, limit: int = 80) -> str:
 def _read_named(source: DataSet) -> Rows:
     name = source.path
     path = _place(name)
-    on_hub = not path.exists() and _HUB_ID.fullmatch(name) is not None and not _has_data_suffix(path)
+    on_hub = not path.exists() and _HUB_ID.fullmatch(name) is not None and path.suffix not in _SUFFIXES
     _refuse_inert_choices(source, path, on_hub=on_hub)
     if path.is_dir():
         return _read_dataset_folder(path, source.split)
@@ -121,25 +121,15 @@ def _refuse_inert_choices(source: DataSet, path: Path, *, on_hub: bool) -> None:
             raise ConfigError(f"{source.path} is a {kind}, on which {name} has no effect; drop it")
 
 
-def _has_data_suffix(path: Path) -> bool:
-    return path.suffix in _SUFFIXES
-
-
 def _read_text(path: Path, reader: Any) -> Rows:
     try:
-        with _open_text(path) as stream:
+        with io.TextIOWrapper(_open_bytes(path), encoding="utf-8-sig", newline="") as stream:
             yield from reader(path, stream)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{_line_not_utf8(path)}: not UTF-8 text; convert the file to UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read: {reason}; copy the file again, or make it anew") from error
-
-
-def _open_text(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return io.TextIOWrapper(open_gzip(path), encoding="utf-8-sig", newline="")
-    return open(path, encoding="utf-8-sig", newline="")
 
 
 def _line_not_utf8(path: Path) -> int:
@@ -256,7 +246,7 @@ def _read_dataset_folder(path: Path, split: str | None) -> Rows:
     import datasets
 
     if not any((path / marker).is_file() for marker in ("state.json", "dataset_dict.json")):
-        files = [entry.name for entry in sorted(path.iterdir()) if _has_data_suffix(entry)][:3]
+        files = [entry.name for entry in sorted(path.iterdir()) if entry.suffix in _SUFFIXES][:3]
         what = f"name one of its files ({', '.join(files)})" if files else "name a file"
         raise DataError(
             f"{path}: not a folder written by datasets' save_to_disk, which is the only kind that is read; {what}"

@@ -304,13 +304,13 @@ def _render_by(tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> Render:
 
 def _to_group(record: Record, ids: RecordIds, result: Tokenized, truncation: Truncation) -> Group | None:
     if ids.unfit:
-        result.unusable.add(Unusable(record.source, *ids.unfit))
+        result.unusable.append(Unusable(record.source, *ids.unfit))
         return None
     cut = _truncated(ids, result.max_length, truncation, record.source)
     reason = "over-max-length" if cut is None else _unfit(cut)
     if cut is None or reason:
         detail = f"{len(ids.prompt) + max(map(len, ids.answers))} tokens" if cut is None else ""
-        result.unusable.add(Unusable(record.source, reason, detail))
+        result.unusable.append(Unusable(record.source, reason, detail))
         return None
     cut_answers = sum(len(kept) < len(full) for kept, full in zip(cut.answers, ids.answers, strict=True))
     cut_prompt = len(cut.prompt) < len(ids.prompt)

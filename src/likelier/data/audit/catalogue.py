@@ -15,20 +15,22 @@ NEVER = 1.0
 
 @dataclass(frozen=True)
 class Entry:
-    """What is always true of a finding."""
+    """What is always true of a finding. Where rows are to blame (`droppable`), the mend ends with how to drop them."""
 
     name: str
     title: str
     unit: str
     why: str
-    mend: str
+    advice: str
     warning_above: float = 0.0
     error_above: float = 0.05
     droppable: bool = True
 
-
-def _drop(name: str, more: str) -> str:
-    return f"{more} --drop {name} --write CLEAN.jsonl takes the rows out."
+    @property
+    def mend(self) -> str:
+        """What to do about it."""
+        drop = f" --drop {self.name} --write CLEAN.jsonl takes the rows out." if self.droppable else ""
+        return self.advice + drop
 
 
 _UNUSABLE = {
@@ -105,8 +107,8 @@ _UNUSABLE = {
 
 def _unusable(name: str, title: str, why: str) -> Entry:
     does = "Training stops at such a row" if name in LOSSES else "Training leaves these rows out and says so"
-    mend = _drop(name, f"{does}. Repair them at their source, or")
-    return Entry(name, title, "rows", why, mend, error_above=0.0 if name in LOSSES else 0.05)
+    advice = f"{does}. Repair them at their source, or"
+    return Entry(name, title, "rows", why, advice, error_above=0.0 if name in LOSSES else 0.05)
 
 
 _ENTRIES = [
@@ -117,10 +119,7 @@ _ENTRIES = [
         "rows that could be removed",
         "A row that stands in the file again counts twice in every loss, and if one copy is held out, the held-out "
         "accuracy measures memory.",
-        _drop(
-            "exact-duplicates",
-            "Keep the first of each. If several people judged, keep their votes instead: --merge-votes. Otherwise",
-        ),
+                "Keep the first of each. If several people judged, keep their votes instead: --merge-votes. Otherwise",
         error_above=0.2,
     ),
     Entry(
@@ -142,7 +141,7 @@ _ENTRIES = [
         "rows that could be removed",
         "Prompt and answers are each nearly those of an earlier row (letter case, punctuation and spaces aside, at "
         "least 80 % of the word pairs are common). They add little, and they leak across a split by prompt.",
-        _drop("near-duplicates", "Look at a few before you believe it: filled-in templates look alike."),
+        "Look at a few before you believe it: filled-in templates look alike.",
         warning_above=0.01,
         error_above=0.3,
     ),
@@ -152,11 +151,8 @@ _ENTRIES = [
         "distinct pairs of answers preferred both ways",
         "The same two answers to the same prompt are preferred both ways. No model can satisfy both rows; DPO's "
         "optimum for them is a tie, and each pass pulls to and fro.",
-        _drop(
-            "contradictory-pairs",
-            "If several people judged, keep all votes: --merge-votes, then --use-votes soft. Or keep the majority "
-            "(and nothing where both sides have the same number), or train with --method robust.",
-        ),
+                "If several people judged, keep all votes: --merge-votes, then --use-votes soft. Or keep the majority "
+        "(and nothing where both sides have the same number), or train with --method robust.",
     ),
     Entry(
         "contradictory-labels",
@@ -164,7 +160,7 @@ _ENTRIES = [
         "distinct answers with both thumbs",
         "The same answer to the same prompt is called desirable and undesirable. KTO learns the majority's label and "
         "nothing from a tie.",
-        _drop("contradictory-labels", "Keep the majority (and nothing where both have the same number)."),
+        "Keep the majority (and nothing where both have the same number).",
     ),
     Entry(
         "intransitive-cycles",
@@ -172,7 +168,7 @@ _ENTRIES = [
         "circles of answers that share no judgement",
         "Answers of one prompt beat each other in a circle, so no order of them agrees with every row: at least one "
         "judgement of each circle is wrong or has another reason than quality.",
-        _drop("intransitive-cycles", "Have the prompt judged again; nobody can tell which row is wrong."),
+        "Have the prompt judged again; nobody can tell which row is wrong.",
     ),
     Entry(
         "annotator-disagreement",
@@ -190,7 +186,7 @@ _ENTRIES = [
         "pairs without a majority",
         "As many judgements prefer the one answer as the other, so neither is chosen. A majority leaves them out; only "
         "soft labels learn from them, namely that both answers are as good.",
-        _drop("undecided-pairs", "Train with --use-votes soft, or leave them out."),
+        "Train with --use-votes soft, or leave them out.",
         warning_above=NEVER,
         error_above=NEVER,
     ),
@@ -238,7 +234,7 @@ _ENTRIES = [
         "Overlap with the evaluation file",
         "training rows whose prompt is also in the evaluation file",
         "Held-out accuracy on prompts that were trained on measures memory.",
-        _drop("eval-overlap", "Take them out of the training file."),
+        "Take them out of the training file.",
         error_above=0.0,
     ),
     Entry(
@@ -246,7 +242,7 @@ _ENTRIES = [
         "Over the maximum length",
         "rows",
         "Prompt and longest answer together have more tokens than the limit. By default such rows are left out.",
-        _drop("over-max-length", "Raise --max-length, choose --truncation cut-prompt-left, or leave them out:"),
+        "Raise --max-length, choose --truncation cut-prompt-left, or leave them out:",
         warning_above=0.01,
         error_above=0.2,
     ),
@@ -255,14 +251,14 @@ _ENTRIES = [
         "The difference lies beyond the cut",
         "pairs",
         "Up to the limit the two answers are the same: cut on the right, the pair would compare a text with itself.",
-        _drop("distinguishing-part-cut", "Raise --max-length or choose --truncation cut-prompt-left."),
+        "Raise --max-length or choose --truncation cut-prompt-left.",
     ),
     Entry(
         "missing-eos",
         "No end-of-sequence token",
         "rows",
         "An answer has no end-of-sequence token after tokenization, so the model would not learn to stop.",
-        _drop("missing-eos", "Mend the chat template, or the token ids that the file brings."),
+        "Mend the chat template, or the token ids that the file brings.",
         error_above=0.01,
     ),
     Entry(
@@ -271,7 +267,7 @@ _ENTRIES = [
         "rows",
         "The tokenizer reads a token in these texts that the model's embedding has no row for; training and scoring "
         "stop at such a row.",
-        _drop("token-without-row", "Take it out of the text, or resize, train and save the model first."),
+        "Take it out of the text, or resize, train and save the model first.",
         error_above=0.0,
     ),
     Entry(
@@ -281,11 +277,8 @@ _ENTRIES = [
         "A text spells what chat templates write around turns. Where the tokenizer has such a token, the model sees a "
         "turn begin or end inside the text (which somebody else's text can be made for); where it has none, it learns "
         "to write the letters. Texts that went through a template already would go through it twice as messages.",
-        _drop(
-            "chat-markup",
-            "Give conversations as messages, without their markup; take it out of what users wrote. Plain text whose "
-            "markup is this model's own may stay as it is.",
-        ),
+        "Give conversations as messages, without their markup; take it out of what users wrote. Plain text whose "
+        "markup is this model's own may stay as it is.",
         error_above=NEVER,
     ),
     Entry(
@@ -325,7 +318,7 @@ _ENTRIES = [
         "Nothing left after tokenization",
         "rows",
         "A prompt or an answer has no tokens, or both answers have the same ones.",
-        _drop("no-tokens", "Training leaves them out."),
+        "Training leaves them out.",
     ),
     Entry(
         "reference-impossible",

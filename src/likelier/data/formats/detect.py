@@ -187,7 +187,7 @@ class _Account:
             try:
                 named = mapping.row(row, source)
             except Unfit as unfit:
-                self.unusable.add(Unusable(source, unfit.reason, unfit.detail))
+                self.unusable.append(Unusable(source, unfit.reason, unfit.detail))
                 continue
             missing = layout.columns - named.keys()
             if missing:
@@ -309,8 +309,8 @@ def _meanings(found: Recognised, reading: Reading, account: _Account) -> list[st
 
 
 def _nothing(name: str, account: _Account) -> str:
-    if account.unusable.rows:
-        summary, first = account.unusable.summary(), account.unusable.rows[0]
+    if account.unusable:
+        summary, first = account.unusable.summary(), account.unusable[0]
         return f"{name}: none of the {account.rows} rows can be used:\n{summary}\nThe first is {first}"
     return f"{name}: read as '{account.found.name}', none of the {account.rows} rows prefers one answer to another"
 
@@ -341,21 +341,21 @@ def _records(
         try:
             for record in layout.convert(row, source, reading):
                 if isinstance(record, Unusable):
-                    unusable.add(record)
+                    unusable.append(record)
                     continue
                 for good in _checked(with_extras(row, record, layout.read), unusable):
                     account.first(row, good, reading)
                     account.note(row, good)
                     yield good
         except Unfit as unfit:
-            unusable.add(Unusable(source, unfit.reason, unfit.detail))
+            unusable.append(Unusable(source, unfit.reason, unfit.detail))
 
 
 def _checked(record: Record, unusable: UnusableRows) -> Iterator[Record]:
     try:
         check_answers(record)
     except Unfit as unfit:
-        unusable.add(Unusable(record.source, unfit.reason, unfit.detail, record))
+        unusable.append(Unusable(record.source, unfit.reason, unfit.detail, record))
     else:
         yield record
 
