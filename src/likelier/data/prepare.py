@@ -86,21 +86,18 @@ def prepare_groups(
     tokenized = tokenize_records(fitting, tokenizer, **settings, cached=True)
     tokenized.unusable[:0] = left_out
     if not tokenized.groups:
+        mend = "\nRaise --max-length, or choose --truncation cut-prompt-left or cut-answer-right"
+        some_too_long = "over-max-length" in tokenized.unusable.counts()
         raise DataError(
             f"none of the {len(fitting)} rows is left after tokenization (max_length {max_length}):\n"
             f"{tokenized.unusable.summary()}\nThe first is {tokenized.unusable[len(left_out)]}"
-            f"{_how_to_keep(tokenized)}"
+            f"{mend if some_too_long else ''}"
         )
     if partners:
         tokenized.groups = with_partners(tokenized.groups, max_length)
     kept = [fitting[number] for number in tokenized.kept]
     tokenized.groups = with_mean_weight_1(with_even_prompts(tokenized.groups, kept, used, signals), signals)
     return tokenized
-
-
-def _how_to_keep(tokenized: Tokenized) -> str:
-    too_long = tokenized.unusable.counts().get("over-max-length", 0)
-    return "\nRaise --max-length, or choose --truncation cut-prompt-left or cut-answer-right" if too_long else ""
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,10 @@ def prepare_data(
     except DataError as error:
         raise DataError(f"evaluation data: {error}") from error
     say_signals(found.groups, signals or Signals())
-    _say_markup([*train, *held_out], tokenizer)
+    markup = find_markup([*train, *held_out], tokenizer)
+    if markup.rows:
+        rows = len(train) + len(held_out)
+        say(f"{len(markup.rows)} of {rows} rows hold chat markup in their texts: {markup.in_words()}")
     _say_what_is_left_out("training", found)
     _say_what_is_left_out("evaluation", held)
     median_length = float(median(found.answer_lengths()))
@@ -202,12 +202,6 @@ def _say_what_is_not_printed(tokenized: Tokenized) -> None:
         say(f"the chat template does not print of messages: {'; '.join(map(str, rest))}")
     for text, source in tokenized.added.items():
         say(f"the chat template writes of its own into answers, which is trained on: {text!r} (first {source})")
-
-
-def _say_markup(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase) -> None:
-    found = find_markup(records, tokenizer)
-    if found.rows:
-        say(f"{len(found.rows)} of {len(records)} rows hold chat markup in their texts: {found.in_words()}")
 
 
 def _warn_of_ends(name: str, tokenized: Tokenized) -> None:

@@ -35,14 +35,11 @@ def check_template(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase
 
 def refuse_inert_chat_options(records: Sequence[Record], chat: ChatOptions) -> None:
     """Raises `ConfigError` for what is asked of system turns or reasoning that none of all the rows has."""
-    if chat.fold_system and not chat.system_prompt and not any(map(_has_system_turn, records)):
+    firsts = (record.prompt[0] for record in records if isinstance(record.prompt, tuple))
+    if chat.fold_system and not chat.system_prompt and all(first.role != "system" for first in firsts):
         raise ConfigError("fold_system has no effect: no conversation begins with a system turn; drop it")
     if chat.reasoning and not any(map(_has_reasoning, records)):
         raise ConfigError("reasoning has no effect: no message holds any; drop it")
-
-
-def _has_system_turn(record: Record) -> bool:
-    return isinstance(record.prompt, tuple) and record.prompt[0].role == "system"
 
 
 class RowRefused(DataError):

@@ -46,7 +46,7 @@ def surely_too_long(
         except RowRefused:  # which is told where it is tokenized
             continue
         prompt, *wholes = [len(text) for text in texts[: 1 + len(answers_of(record))]]
-        least = _COUNTED.get(truncation, _all)(prompt, max(wholes)) // width
+        least = _COUNTED.get(truncation, _COUNTED["drop"])(prompt, max(wholes)) // width
         if least > limit:
             if truncation == "error":
                 raise over_limit(record.source, f"more than {least}", limit)
@@ -54,12 +54,9 @@ def surely_too_long(
     return found
 
 
-def _all(prompt: int, whole: int) -> int:
-    return max(prompt, whole)
-
-
 # Characters that no cut takes away (a token at the end of the prompt may merge with the first one of the answer).
 _COUNTED = {
+    "drop": lambda prompt, whole: max(prompt, whole),
     "cut-prompt-left": lambda prompt, whole: whole - prompt,
     "cut-answer-right": lambda prompt, whole: prompt // 2,
 }

@@ -21,10 +21,6 @@ class BrokenJson(ValueError):
         return f"broken JSON{'' if self.column is None else f' at column {self.column}'}: {self.reason}"
 
 
-class _Twice(ValueError):
-    """A name that an object has two times."""
-
-
 def parse_json(text: str | bytes) -> Any:
     """The value that a JSON text holds.
 
@@ -33,14 +29,14 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    except BrokenJson:  # of an object that has a name twice
+        raise
     except json.JSONDecodeError as error:
         raise BrokenJson(error.msg, error.lineno, error.colno) from error
     except UnicodeDecodeError as error:
         raise BrokenJson(f"not UTF-8 text (byte {error.start + 1})") from error
     except RecursionError as error:
         raise BrokenJson("values are nested too deeply") from error
-    except _Twice as error:
-        raise BrokenJson(str(error)) from error
     except ValueError as error:  # Python reads no whole number of more than 4300 digits
         raise BrokenJson(f"a number is too long to be read ({_digits(error)} digits)") from error
 
@@ -63,7 +59,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise _Twice(f"the name {name!r} stands twice in one object; keep one")
+                raise BrokenJson(f"the name {name!r} stands twice in one object; keep one")
             seen.add(name)
     return found
 

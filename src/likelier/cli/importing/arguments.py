@@ -36,20 +36,18 @@ _SCHEDULES: dict[str, tuple[str, str]] = {
     "one_cycle": ("cosine", "it rises and falls once there, the nearest here is cosine with warm-up"),
 }
 
-_LOADER = "rows are loaded and batched in one process, by itself"
-_MEMORY = "micro-batches are cut by token_budget, which follows from the device's memory"
-_PROCESS = "torchrun or accelerate launch starts several processes; --shard takes the place of FSDP and DeepSpeed"
-_LOGGING = "every logged step is written to metrics.jsonl, the first one always"
-_EVALUATION = "evaluation data are scored as one set, at the start, at the end and every eval_steps"
-_ATTENTION = "attention and the head are chosen and checked by themselves; prompts are shared and nothing is padded"
-_BEST = "no best checkpoint is chosen; all lie in checkpoints/step-N, their metrics in metrics.jsonl"
-
-ATTENTION = decided(_ATTENTION)
-LOADER = decided(_LOADER)
-MEMORY = decided(_MEMORY)
-PROCESS = decided(_PROCESS)
-EVALUATION = decided(_EVALUATION, off=(False, "no"))
-BEST = left_out(_BEST)
+ATTENTION = decided(
+    "attention and the head are chosen and checked by themselves; prompts are shared and nothing is padded"
+)
+LOADER = decided("rows are loaded and batched in one process, by itself")
+MEMORY = decided("micro-batches are cut by token_budget, which follows from the device's memory")
+PROCESS = decided(
+    "torchrun or accelerate launch starts several processes; --shard takes the place of FSDP and DeepSpeed"
+)
+EVALUATION = decided(
+    "evaluation data are scored as one set, at the start, at the end and every eval_steps", off=(False, "no")
+)
+BEST = left_out("no best checkpoint is chosen; all lie in checkpoints/step-N, their metrics in metrics.jsonl")
 
 
 def reports(draft: Draft, key: str, value: Any) -> str:
@@ -93,7 +91,7 @@ ARGUMENTS: dict[str, Rule] = {
         *("average_tokens_across_devices", "log_on_each_node", "save_on_each_node"),
     ),
     **each(
-        decided(_LOGGING),
+        decided("every logged step is written to metrics.jsonl, the first one always"),
         *("logging_first_step", "logging_strategy", "logging_nan_inf_filter", "disable_tqdm", "log_level"),
         *("log_level_replica", "logging_dir", "include_num_input_tokens_seen"),
     ),
@@ -104,10 +102,7 @@ ARGUMENTS: dict[str, Rule] = {
         *("generate_during_eval",),
     ),
     **each(BEST, "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-    **each(
-        decided("a command says what is done: likelier train"),
-        *("do_train", "do_eval", "do_predict"),
-    ),
+    **each(decided("a command says what is done: likelier train"), "do_train", "do_eval", "do_predict"),
     "overwrite_output_dir": decided("a run is refused where a run or a model lies already; name another output"),
     **each(
         decided("a checkpoint can always be resumed from, and is written as safetensors"),
@@ -260,23 +255,24 @@ def saving(draft: Draft) -> None:
 
 def evaluates(draft: Draft) -> bool:
     """Whether the source evaluates while it trains."""
-    _, strategy = pick(draft, ("eval_strategy", "evaluation_strategy"))
-    return strategy not in (None, "no", False)
+    return any(draft.values.get(key) not in (None, "no", False) for key in _EVALUATES)
+
+
+_EVALUATES = ("eval_strategy", "evaluation_strategy")
 
 
 def evaluation(draft: Draft, logging_steps: float) -> None:
     """How often is evaluated; only where there is something to evaluate on."""
-    keys = [key for key in ("eval_strategy", "evaluation_strategy") if draft.given(key)]
-    strategy = draft.values[keys[0]] if keys else None
+    key, strategy = pick(draft, _EVALUATES)
     steps = draft.take("eval_steps")
     has_data = "eval_data" in draft.options or "eval_fraction" in draft.options
     if not has_data:
         if steps is not None:
             draft.note("left out", ["eval_steps"], "there are no evaluation data")
     elif strategy == "epoch":
-        draft.note("left out", keys, "epoch: evaluation is at the start, at the end and every eval_steps here")
+        draft.note("left out", [key], "epoch: evaluation is at the start, at the end and every eval_steps here")
     elif strategy == "steps" and steps is None:
-        every(draft, keys[0], logging_steps, "eval_steps")
+        every(draft, key, logging_steps, "eval_steps")
     elif steps is not None:
         every(draft, "eval_steps", steps, "eval_steps")
 

@@ -35,11 +35,6 @@ MARKS = frozenset(
 
 _OWN_OPTIMIZERS = {"muon", "dion", "optimi_adamw", "ao_adamw_fp8", "adopt_adamw", "came_pytorch", "flash_adamw"}
 
-_KERNELS = decided("kernels are chosen by themselves")
-_TOKENIZER = left_out("the tokenizer that lies beside the model is taken as it is")
-_TRACKER = left_out("name it as the tracker wants it: by its environment variables, or run_name in the trainer block")
-_NOT_HERE = left_out("it is not known here")
-
 
 def _optimizer_arguments(draft: Draft, key: str, value: Any) -> str:
     return ",".join(f"{name}={one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
@@ -64,7 +59,7 @@ RULES: dict[str, Rule] = {
         *("s2_attention", "attn_implementation", "dpo_use_logits_to_keep", "dpo_use_liger_kernel"),
     ),
     **each(
-        _KERNELS,
+        decided("kernels are chosen by themselves"),
         *("liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_swiglu", "liger_layer_norm"),
         *("liger_fused_linear_cross_entropy", "liger_cross_entropy", "cut_cross_entropy", "lora_mlp_kernel"),
         *("lora_qkv_kernel", "lora_o_kernel", "flash_attn_cross_entropy", "flash_attn_rms_norm"),
@@ -77,7 +72,7 @@ RULES: dict[str, Rule] = {
         *("ddp", "device_map", "device", "special_devices", "heads_k_stride", "ring_attn_func"),
     ),
     **each(arguments.EVALUATION, "eval_table_size", "eval_max_new_tokens", "do_causal_lm_eval"),
-    **each(arguments.EVALUATION, "dpo_generate_during_eval"),
+    "dpo_generate_during_eval": arguments.EVALUATION,
     **each(arguments.BEST, "early_stopping_patience"),
     **each(
         decided("it is found from the model's own files"),
@@ -85,12 +80,12 @@ RULES: dict[str, Rule] = {
         *("is_qwen_derived_model", "tokenizer_use_fast", "tokenizer_legacy"),
     ),
     **each(
-        _TOKENIZER,
+        left_out("the tokenizer that lies beside the model is taken as it is"),
         *("tokenizer_config", "tokenizer_type", "tokens", "added_tokens_overrides", "eot_tokens"),
         *("resize_token_embeddings_to_32x", "base_model_config", "shrink_embeddings"),
     ),
     **each(
-        _TRACKER,
+        left_out("name it as the tracker wants it: by its environment variables, or run_name in the trainer block"),
         *("wandb_entity", "wandb_watch", "wandb_run_id", "wandb_log_model", "wandb_mode"),
         *("mlflow_tracking_uri", "mlflow_experiment_name", "comet_project_name", "trackio_project_name"),
     ),
@@ -115,7 +110,7 @@ RULES: dict[str, Rule] = {
     "cosine_constant_lr_ratio": left_out("the schedule falls until the last step"),
     "unfrozen_parameters": left_out("all weights are trained, or an adapter"),
     **each(
-        _NOT_HERE,
+        left_out("it is not known here"),
         *("lora_fan_in_fan_out", "peft_layers_to_transform", "peft_init_lora_weights", "loraplus_lr_ratio"),
         *("loraplus_lr_embedding", "embedding_lr", "embedding_lr_scale", "lr_groups", "lr_quadratic_warmup"),
         *("adam_epsilon2", "adam_beta3", "relora", "gptq", "strict", "profiler_steps", "push_dataset_to_hub"),
@@ -287,7 +282,6 @@ def _saving(draft: Draft) -> None:
     arguments.saving(draft)
     if draft.take("evals_per_epoch"):
         draft.note("left out", ["evals_per_epoch"], "evaluation is at the start and the end, and every eval_steps")
-    arguments.evaluates(draft)
     arguments.evaluation(draft, 1)
 
 

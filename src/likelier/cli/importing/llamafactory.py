@@ -30,12 +30,9 @@ MARKS = frozenset(
     }
 )
 
-_ONLINE = decided("nothing is generated in training")
 _TOKENIZER = left_out("the tokenizer that lies beside the model is taken as it is")
-_ONLY_ADAPTER = left_out("only the adapter is trained")
 _ONLY_LORA = left_out("the adapter is plain LoRA")
 _ADAMW = left_out("transformers' AdamW was taken")
-_NOT_SFT = left_out("only answers are trained on")
 
 RULES: dict[str, Rule] = {
     **arguments.ARGUMENTS,
@@ -58,7 +55,7 @@ RULES: dict[str, Rule] = {
     ),
     **each(decided("metrics.jsonl holds every logged step"), "plot_loss", "include_tokens_per_second"),
     **each(
-        _ONLINE,
+        decided("nothing is generated in training"),
         *("predict_with_generate", "max_new_tokens", "top_p", "top_k", "temperature", "do_sample", "infer_backend"),
         *("generation_max_length", "generation_num_beams", "ppo_epochs", "ppo_buffer_size", "ppo_target"),
     ),
@@ -66,11 +63,11 @@ RULES: dict[str, Rule] = {
     **each(decided("the layers' gradients are the same with and without it"), "use_reentrant_gc"),
     **each(_TOKENIZER, "resize_vocab", "add_tokens", "add_special_tokens", "new_special_tokens_config"),
     **each(_TOKENIZER, "split_special_tokens", "use_fast_tokenizer", "tool_format"),
-    **each(_ONLY_ADAPTER, "additional_target"),
+    **each(left_out("only the adapter is trained"), "additional_target"),
     **each(_ONLY_LORA, "use_dora", "pissa_init", "pissa_iter", "pissa_convert", "loraplus_lr_ratio"),
     **each(_ONLY_LORA, "loraplus_lr_embedding", "use_llama_pro"),
     **each(_ADAMW, "use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon"),
-    **each(_NOT_SFT, "train_on_prompt", "mask_history"),
+    **each(left_out("only answers are trained on"), "train_on_prompt", "mask_history"),
     **each(
         left_out("only text is trained on"),
         *("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_language_model", "image_max_pixels"),
@@ -122,7 +119,6 @@ def translate(draft: Draft, trainer: str | None) -> None:
     _model(draft)
     _precision(draft)
     arguments.saving(draft)
-    arguments.evaluates(draft)
     arguments.evaluation(draft, arguments.logging(draft, 500))
     arguments.hub(draft)
     finish(draft, RULES)

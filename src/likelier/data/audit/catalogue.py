@@ -119,7 +119,7 @@ _ENTRIES = [
         "rows that could be removed",
         "A row that stands in the file again counts twice in every loss, and if one copy is held out, the held-out "
         "accuracy measures memory.",
-                "Keep the first of each. If several people judged, keep their votes instead: --merge-votes. Otherwise",
+        "Keep the first of each. If several people judged, keep their votes instead: --merge-votes. Otherwise",
         error_above=0.2,
     ),
     Entry(
@@ -151,7 +151,7 @@ _ENTRIES = [
         "distinct pairs of answers preferred both ways",
         "The same two answers to the same prompt are preferred both ways. No model can satisfy both rows; DPO's "
         "optimum for them is a tie, and each pass pulls to and fro.",
-                "If several people judged, keep all votes: --merge-votes, then --use-votes soft. Or keep the majority "
+        "If several people judged, keep all votes: --merge-votes, then --use-votes soft. Or keep the majority "
         "(and nothing where both sides have the same number), or train with --method robust.",
     ),
     Entry(

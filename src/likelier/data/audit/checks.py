@@ -99,16 +99,9 @@ def audit_records(
     tokenizer = ranker.tokenizer if ranker is not None and tokenizer is None else tokenizer
     if (tokenizer is None) != (max_length is None):
         raise ConfigError("a tokenizer and max_length go together: give both or none")
+    chat = chat or ChatOptions()
     material = Material(
-        records,
-        list(unusable),
-        held_out,
-        tokenizer,
-        max_length,
-        chat or ChatOptions(),
-        ranker,
-        score_sample,
-        show,
+        records, list(unusable), held_out, tokenizer, max_length, chat, ranker, sample=score_sample, show=show
     )
     if not material.rows:
         raise DataError(f"{name or 'the data'}: no rows to look at")

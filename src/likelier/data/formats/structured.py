@@ -201,16 +201,11 @@ def _answers(value: Any, name: str) -> Any:
     return read if turned else found
 
 
-def _object(value: Any, name: str) -> Any:
-    """A field of one object."""
-    return structure(value, name)
-
-
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys(_CHATS, _chat),
     **dict.fromkeys(_TEXTS, _messages),
     **dict.fromkeys(_PLAIN, _text),
     **dict.fromkeys(_LISTS, _list),
     "answers": _answers,
-    "tree": _object,
+    "tree": structure,
 }
