@@ -187,10 +187,13 @@ FORMATS = {"text": _as_text, "json": _as_json, "html": _as_html}
 
 def _clean(flags: argparse.Namespace, audit: Audit, records: list[Any], names: list[str]) -> str:
     from likelier.data.audit.clean import rows_to_drop, write_clean
+    from likelier.data.columns import columns_of
+    from likelier.data.options import DataSet
     from likelier.data.sources import read_rows
 
     dropped = rows_to_drop(audit, records, names)
-    kept = write_clean(chain.from_iterable(read_rows(file).rows for file in flags.file), dropped, flags.write)
+    sources = [DataSet(file, columns=columns_of(flags.columns)) for file in flags.file]
+    kept = write_clean(chain.from_iterable(read_rows(one).rows for one in sources), dropped, flags.write)
     absent = [name for name in names if audit.finding(name) is None]
     none = f" (not found here: {', '.join(absent)})" if absent else ""
     return f"{len(dropped):,} rows dropped, {kept:,} written to {flags.write}{none}"

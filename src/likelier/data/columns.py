@@ -81,6 +81,7 @@ class Columns:
     score_first: str | None = _role("a score of the answer `first`")
     score_second: str | None = _role("a score of the answer `second`")
 
+    records: str | None = _setting("of an XML file, the element that is a row: its name or path (catalog/review)", str)
     winner_coding: str | None = _setting(
         "the values that mean first, second and tie, such as 1/2/0 or a/b/tie|both; or the first answer's share for "
         "each, such as much better=0.9/slightly better=0.6; or share, share-second, positive-first, negative-first",
@@ -132,6 +133,11 @@ class Columns:
     def roles(self) -> dict[str, Any]:
         """The roles that it names columns for."""
         return {name: value for name, value in self.given.items() if name in ROLES}
+
+    @property
+    def settings(self) -> set[str]:
+        """The settings that it gives, but for that which only says where rows are."""
+        return self.given.keys() - ROLES - {"records"}
 
 
 TEXT_ROLES = frozenset({"prompt", "system", "chosen", "rejected", "first", "second", "answers", "completion"})

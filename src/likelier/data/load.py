@@ -120,7 +120,8 @@ def _read(sets: list[DataSet] | None, source: Source, columns: Columns | None) -
     """All records as training records, those of several data sets marked with its name."""
     if sets is None:
         return _converted(stream_rows(source), "", columns)  # type: ignore[arg-type]
-    parts = [_converted(stream_rows(one), one.name if len(sets) > 1 else "", one.columns or columns) for one in sets]
+    sets = [replace(one, columns=one.columns or columns) for one in sets]
+    parts = [_converted(stream_rows(one), one.name if len(sets) > 1 else "", one.columns) for one in sets]
     if len(parts) == 1:
         return parts[0]
     unusable = UnusableRows([row for part in parts for row in part.unusable])

@@ -22,6 +22,7 @@ from likelier.data.archives import open_gzip
 from likelier.data.excel import read_workbook
 from likelier.data.options import DataSet
 from likelier.data.records import Source
+from likelier.data.xml_rows import read_xml
 from likelier.utils.errors import ConfigError, DataError, whole_reason
 from likelier.utils.hub_names import NotOnHub, ask_hub
 from likelier.utils.strict_json import BrokenJson, parse_json
@@ -29,9 +30,9 @@ from likelier.utils.strict_json import BrokenJson, parse_json
 Rows = Iterator[tuple[Source, Any]]
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_KNOWN = "JSON (.json), JSON lines (.jsonl), CSV (.csv), each also .gz; Parquet (.parquet), Excel (.xlsx), a saved "
-_KNOWN += "`datasets` folder"
-_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".xlsx", ".gz"}
+_KNOWN = "JSON (.json), JSON lines (.jsonl), CSV (.csv), XML (.xml), each also .gz; Parquet (.parquet), Excel "
+_KNOWN += "(.xlsx), a saved `datasets` folder"
+_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".xlsx", ".xml", ".gz"}
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def _read_named(source: DataSet) -> Rows:
     reader = {".json": _read_json, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}.get(kind)
     if kind == ".parquet":
         return _read_parquet(path)
+    if kind == ".xml":
+        return _read_xml(path, source.columns and source.columns.records)
     if kind == ".xlsx":
         return read_workbook(path, source.subset)
     if reader is None:
@@ -119,6 +122,8 @@ def _refuse_inert_choices(source: DataSet, path: Path, *, on_hub: bool) -> None:
     for name in ("subset", "split", "revision"):
         if getattr(source, name) is not None and not on_hub and name not in effective:
             raise ConfigError(f"{source.path} is a {kind}, on which {name} has no effect; drop it")
+    if source.columns is not None and source.columns.records is not None and ".xml" not in path.suffixes[-2:]:
+        raise ConfigError(f"columns: records has no effect on {source.path}, which is no .xml file; drop it")
 
 
 def _read_text(path: Path, reader: Any) -> Rows:
@@ -127,6 +132,15 @@ def _read_text(path: Path, reader: Any) -> Rows:
             yield from reader(path, stream)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{_line_not_utf8(path)}: not UTF-8 text; convert the file to UTF-8") from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read: {reason}; copy the file again, or make it anew") from error
+
+
+def _read_xml(path: Path, records: str | None) -> Rows:
+    try:
+        with _open_bytes(path) as stream:
+            yield from read_xml(str(path), stream, records)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read: {reason}; copy the file again, or make it anew") from error

@@ -21,10 +21,11 @@ from likelier.data.formats.codings import (
     winner_coding,
 )
 from likelier.data.formats.layouts import FORMATS, Format
-from likelier.data.formats.mapping import PRESETS, ColumnMap, Preset, first_answer, layout_roles, merged, preset_of
+from likelier.data.formats.mapping import ColumnMap, Preset, first_answer, layout_roles, merged, preset_of
 from likelier.data.formats.meanings import understood
-from likelier.data.formats.messages import Row, Unfit, as_list, is_answer
+from likelier.data.formats.messages import Row, Unfit, as_list
 from likelier.data.formats.questions import directed, question
+from likelier.data.formats.unknown import unknown_layout
 from likelier.data.formats.words import in_words, shown
 from likelier.data.records import (
     Content,
@@ -80,8 +81,8 @@ def recognise(source: Source, row: Row, columns: Columns | None = None) -> Recog
         full = merged(preset.of(row), own)
         found = _recognise_as(source, row, full, preset)
     if found is None:
-        raise DataError(_unknown(source, row, own))
-    inert = own.given.keys() - own.roles.keys() - found.layout.settings
+        raise DataError(unknown_layout(source, row, own))
+    inert = own.settings - found.layout.settings
     if own.chat is False and own.system is not None:
         raise ConfigError(
             "columns: system makes conversations and chat=false keeps texts as they are; drop one of them"
@@ -101,39 +102,6 @@ def _recognise_as(source: Source, row: Row, columns: Columns, preset: Preset | N
     return None
 
 
-def _unknown(source: Source, row: Row, columns: Columns) -> str:
-    known = "\n".join(f"  {layout.name}: {layout.example}" for layout in (*FORMATS, *PRESETS))
-    mapped = f" With the column map {columns.given} they make no known layout." if columns.roles else ""
-    return (
-        f"{source}: {_what_is_missing(row)}.{mapped}\nThe row: {_shown(row)}\nKnown formats:\n{known}\n"
-        "Rename the columns, or say with columns which of them is what (as flags: --columns prompt=question "
-        "chosen=good rejected=bad; see docs/data.md)"
-    )
-
-
-def _what_is_missing(row: Row) -> str:
-    columns = f"the columns are {sorted(row.keys())}"
-    if {"chosen", "rejected"} <= row.keys():
-        kind = "the assistant's turn alone" if is_answer(row["chosen"]) else "no list of messages"
-        kind = "plain text" if isinstance(row["chosen"], str) else kind
-        return (
-            f"{columns}, without a prompt, and chosen is {kind}: a prompt is never guessed inside a text. "
-            'Add a prompt column, or give one for every row (as a flag: --columns prompt="Write a review.")'
-        )
-    incomplete = [layout for layout in FORMATS if layout.columns - row.keys()]
-    nearest = min(incomplete, key=lambda layout: (len(layout.columns - row.keys()), -len(layout.columns)))
-    missing = sorted(nearest.columns - row.keys())
-    if 0 < len(missing) < len(nearest.columns):
-        return f"{columns}; for '{nearest.name}' the column {', '.join(missing)} is missing"
-    return f"{columns}: not a format known here"
-
-
-def _shown(row: Row, limit: int = 300) -> str:
-    cells = {key: (value if len(repr(value)) <= 60 else repr(value)[:57] + "...") for key, value in row.items()}
-    text = repr(cells)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
 # --- the meaning of coded values -----------------------------------------------------------------------------------
 
 
@@ -150,7 +118,8 @@ def _given_coding(layout: Format, columns: Columns) -> Coding | None:
 def _values(rows: Iterable[tuple[Source, Row]], column: str) -> Counter[Key]:
     found: Counter[Key] = Counter()
     for _, row in rows:
-        values = [row.get(column)] if column == "label" else as_list(row.get(column))
+        one = column == "label" and not {"messages", "conversations"} & row.keys()
+        values = [row.get(column)] if one else as_list(row.get(column))
         found.update(key for value in values if (key := key_of(value)) is not None)
     return found
 

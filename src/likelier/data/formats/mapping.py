@@ -162,7 +162,9 @@ class ColumnMap:
 
     def __init__(self, columns: Columns, first: Row) -> None:
         self.columns = columns = _with_sentences(columns, first)
-        self.used = frozenset(_named_columns(columns))
+        self._turns = _label_inside(columns)
+        kept = {self._turns[0]} & _TALKS if self._turns and columns.messages is None else set()
+        self.used = frozenset(_named_columns(columns)) - kept
         self.without_system = columns.chat is False and columns.system is None  # texts are to stay texts
         self.has_system = columns.system is not None or "system" in first.keys() - self.used
         self.spelled: Source | None = None
@@ -196,6 +198,8 @@ class ColumnMap:
         found = {name: value for name, value in row.items() if name not in self.used}
         for role, name in self.columns.roles.items():
             found[ALIASES.get(role, role)] = _cell(row, role, name, source)
+        if self._turns is not None:
+            found |= {name: _without(found[name], self._turns[1]) for name in _TALKS if name in found}
         if self.columns.margin is not None and self.columns.margin == self.columns.winner:
             found["margin"] = abs(as_number(found["margin"]))  # its sign says who won
         elif found.get("margin") is not None and {"margin", "margin_coding"} & self.columns.given.keys():
@@ -241,6 +245,23 @@ def _with_sentences(columns: Columns, first: Row) -> Columns:
     return replace(columns, **found) if found else columns
 
 
+_TALKS = frozenset({"messages", "conversations"})
+
+
+def _label_inside(columns: Columns) -> tuple[str, str] | None:
+    """(column, name) of a label that stands inside the messages of a conversation."""
+    column, dot, inner = (columns.label if isinstance(columns.label, str) else "").partition(".")
+    return (column, inner) if dot and (column == columns.messages or column in _TALKS) else None
+
+
+def _without(messages: Any, name: str) -> Any:
+    """The messages without a field that is no part of what is said."""
+    messages = structure(messages, "messages")
+    if not isinstance(messages, (list, tuple)):
+        return messages
+    return [{k: v for k, v in one.items() if k != name} if isinstance(one, Mapping) else one for one in messages]
+
+
 def _named_columns(columns: Columns) -> Iterable[str]:
     """The columns of the file that a map names, those of a template too."""
     for names in columns.roles.values():
@@ -271,7 +292,10 @@ def _value(row: Row, name: str, source: Source, role: str = "") -> Any:
         return row[name]
     column, dot, inner = name.partition(".")
     if dot and column in row:
-        return _inside(structure(row[column], column), inner, f"{source}: {column}")
+        value = structure(row[column], column)
+        if role == "label" and isinstance(value, (list, tuple)):  # of the messages that have one
+            return [one.get(inner) if isinstance(one, Mapping) else None for one in value]
+        return _inside(value, inner, f"{source}: {column}")
     close = nearest(name, row.keys())
     text = f"""; a text for every row stands in quotation marks: {role}='"{name}"'""" if role in TEXT_ROLES else ""
     raise DataError(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from likelier.data.formats.beside import joined, settled
-from likelier.data.formats.codings import Reading
+from likelier.data.formats.codings import Reading, key_of
 from likelier.data.formats.messages import (
     Row,
     Unfit,
@@ -118,6 +118,37 @@ def labelled(read: Callable[[Row, Source, Reading], Demonstration]) -> Conversio
         return (Labelled(found.prompt, found.answer, _coded(row, source, reading), source),)
 
     return convert
+
+
+def labelled_turns(row: Row, source: Source, reading: Reading) -> Iterable[Record | Unusable]:
+    """A conversation with a label for its last answer, or a list of them: one for each message or each of the
+    assistant's, of which every labelled one becomes an answer to all before it.
+    """
+    if not isinstance(row["label"], (list, tuple)):
+        yield from labelled(last_turn)(row, source, reading)
+        return
+    messages = read_messages(row["messages" if "messages" in row else "conversations"])
+    found = False
+    for place, label in _labels_by_turn(messages, row["label"]):
+        if key_of(label) is None:
+            continue
+        found = True
+        try:
+            prompt, answer = split_conversation(with_system(row, messages[: place + 1]))
+            yield Labelled(prompt, answer, _coded({"label": label}, source, reading), source)
+        except Unfit as unfit:
+            yield Unusable(source, unfit.reason, f"message {place + 1}: {unfit.detail or unfit.reason}")
+    if not found:
+        raise Unfit("no-label", "no message has one")
+
+
+def _labels_by_turn(messages: Sequence[Message], labels: Sequence[Any]) -> list[tuple[int, Any]]:
+    """(place of a message, its label)"""
+    own = [place for place, one in enumerate(messages) if one.role == "assistant"]
+    places = range(len(messages)) if len(labels) == len(messages) else own
+    if len(labels) != len(places):
+        raise Unfit("labels-not-one-a-turn", f"{len(labels)} for {len(messages)} messages, {len(own)} the assistant's")
+    return list(zip(places, labels, strict=True))
 
 
 def _coded(row: Row, source: Source, reading: Reading) -> bool:

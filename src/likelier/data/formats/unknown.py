@@ -1,0 +1,76 @@
+"""A file of no known layout: what is missing, and a script for what no column map can describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from likelier.data.columns import Columns
+from likelier.data.formats.layouts import FORMATS
+from likelier.data.formats.mapping import PRESETS
+from likelier.data.formats.messages import Row, is_answer
+from likelier.data.records import Source
+
+_FRAME = """\
+Where a prompt stands inside a text, or a judgement follows from several columns, a script makes rows of your own:
+  import json
+  from likelier.data.sources import read_rows
+
+  with open("pairs.jsonl", "w", encoding="utf-8") as out:
+      for place, row in read_rows({file!r}).rows:  # row has {names}
+{body}
+          print(json.dumps({{"prompt": prompt, "chosen": chosen, "rejected": rejected}}), file=out)"""
+
+_INSIDE = """\
+          prompt, mark, chosen = row["chosen"].partition("\\nAnswer: ")  # what stands before the answer
+          rejected = row["rejected"].removeprefix(prompt + mark)"""
+
+
+def unknown_layout(source: Source, row: Row, columns: Columns) -> str:
+    """What to say of a file of no known layout: its columns, the row, the layouts that there are, and what to do."""
+    known = "\n".join(f"  {one.name}: {one.example}" for one in (*FORMATS, *PRESETS))
+    mapped = f" With the column map {columns.given} they make no known layout." if columns.roles else ""
+    script = script_for(source, row, columns)
+    return (
+        f"{source}: {_what_is_missing(row)}.{mapped}\nThe row: {_shown(row)}\nKnown formats:\n{known}\n"
+        "Rename the columns, or say with columns which of them is what (as flags: --columns prompt=question "
+        "chosen=good rejected=bad; see docs/data.md)" + (f"\n{script}" if script else "")
+    )
+
+
+def _what_is_missing(row: Row) -> str:
+    columns = f"the columns are {sorted(row.keys())}"
+    if {"chosen", "rejected"} <= row.keys():
+        kind = "the assistant's turn alone" if is_answer(row["chosen"]) else "no list of messages"
+        kind = "plain text" if isinstance(row["chosen"], str) else kind
+        return (
+            f"{columns}, without a prompt, and chosen is {kind}: a prompt is never guessed inside a text. "
+            'Add a prompt column, or give one for every row (as a flag: --columns prompt="Write a review.")'
+        )
+    incomplete = [layout for layout in FORMATS if layout.columns - row.keys()]
+    nearest = min(incomplete, key=lambda layout: (len(layout.columns - row.keys()), -len(layout.columns)))
+    missing = sorted(nearest.columns - row.keys())
+    if 0 < len(missing) < len(nearest.columns):
+        return f"{columns}; for '{nearest.name}' the column {', '.join(missing)} is missing"
+    return f"{columns}: not a format known here"
+
+
+def _shown(row: Row, limit: int = 300) -> str:
+    cells = {key: (value if len(repr(value)) <= 60 else repr(value)[:57] + "...") for key, value in row.items()}
+    text = repr(cells)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def script_for(source: Source, row: Row, columns: Columns) -> str:
+    """About ten lines that read the file and write pairs, where a column map was tried or a prompt may stand inside the
+    answers; empty for rows in memory, which their owner has made.
+    """
+    inside = {"chosen", "rejected"} <= row.keys() and "prompt" not in row and isinstance(row["chosen"], str)
+    if not (columns.roles or inside) or not Path(source.file).exists():
+        return ""
+    names = [name for role in ("prompt", "chosen", "rejected") if isinstance(name := columns.roles.get(role), str)]
+    texts = [name for name in row if isinstance(row[name], str) and name not in names]
+    taken = [*(name for name in names if name in row), *texts, *row, "...", "...", "..."][:3]
+    body = (
+        _INSIDE if inside else "          prompt, chosen, rejected = " + ", ".join(f"row[{name!r}]" for name in taken)
+    )
+    return _FRAME.format(file=source.file, names=", ".join(map(str, row)), body=body)
