@@ -64,7 +64,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """Audit, report, clean; gives the exit code."""
     names = _checked(flags)
-    from likelier.utils.console import say
+    from likelier.utils.console import put, say
     from likelier.utils.files import write_output
 
     audit, records = _audit(flags)
@@ -72,21 +72,13 @@ def run(flags: argparse.Namespace) -> int:
     if flags.output:
         write_output(flags.output, report)
         say(f"{audit.verdict}\nreport: {flags.output}")
+    elif flags.format == "text":
+        sys.stdout.write(report)  # it holds colours of our own, and marks those of others already
     else:
-        _print(report, flags.format)
+        put(report, end="", exact=True)
     if names:
         say(_clean(flags, audit, records, names))
     return FOUND if audit.at_least(flags.fail_on, without=names) else 0
-
-
-def _print(report: str, kind: str) -> None:
-    """The text holds colours of our own, and marks those of others already."""
-    from likelier.utils.console import put
-
-    if kind == "text":
-        sys.stdout.write(report)
-    else:
-        put(report, end="", exact=True)
 
 
 def _checked(flags: argparse.Namespace) -> list[str]:

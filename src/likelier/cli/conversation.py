@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,7 +79,8 @@ class Pairing:
         mine = write_answers(policy.model, policy.tokenizer, [ids], decoding)[0]
         with self.reference.use() as model:
             theirs = write_answers(model, policy.tokenizer, [ids], decoding)[0]
-        group = _group(policy, prompt, ids, (mine, theirs))
+        answers = tuple(np.asarray(_scored_ids(policy, prompt, ids, one), dtype=np.int32) for one in (mine, theirs))
+        group = Group(np.asarray(ids, dtype=np.int32), answers, Source("chat", 1, "turn"))
         beta = 1.0 if self.scale is None else self.scale
         row = implicit_rewards(policy, self.reference, [group], self.how, beta=beta, per_token=False)[0]
         other = "beginning" if self.scale is None else "reference"
@@ -198,7 +199,8 @@ def _lines() -> Iterator[str]:
     """What is typed, or comes through a pipe (then it is repeated in the output)."""
     is_typed = sys.stdin.isatty()
     if is_typed:
-        _edit_lines()
+        with suppress(ImportError):
+            import readline  # noqa: F401  (input() then knows arrow keys and earlier lines)
     while True:
         try:
             line = input("> " if is_typed else "").strip()
@@ -210,13 +212,6 @@ def _lines() -> Iterator[str]:
             put(f"> {line}")
         print()
         yield line
-
-
-def _edit_lines() -> None:
-    try:
-        import readline  # noqa: F401  (input() then knows arrow keys and earlier lines)
-    except ImportError:
-        return
 
 
 def _check_text(prompt: str) -> None:
@@ -288,11 +283,6 @@ def score_words(answer: Answer, scale: float | None) -> str:
         f"reward {scores['reward']:+.4f} = {scale:g} x {scores['logratio']:+.3f} nats "
         f"({scores['length']} tokens, {scores['logratio_per_token']:+.4f} each){cut}"
     )
-
-
-def _group(policy: Policy, prompt: Prompt, ids: list[int], written: Sequence[Written]) -> Group:
-    answers = tuple(np.asarray(_scored_ids(policy, prompt, ids, one), dtype=np.int32) for one in written)
-    return Group(np.asarray(ids, dtype=np.int32), answers, Source("chat", 1, "turn"))
 
 
 def _scored_ids(policy: Policy, prompt: Prompt, ids: list[int], written: Written) -> list[int]:

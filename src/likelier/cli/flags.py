@@ -20,7 +20,8 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add_section_flags(parser.add_argument_group("the run"), RunOptions)
     group = parser.add_argument_group("the method's hyperparameters")
     for name, owners in hyperparameter_fields().items():
-        defaults = ", ".join(f"{method} {_shown(item.default)}" for method, item in owners.items())
+        known = {method: "from the data" if item.default is None else item.default for method, item in owners.items()}
+        defaults = ", ".join(f"{method} {default}" for method, default in known.items())
         _flag(
             group,
             name,
@@ -30,10 +31,6 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
     add_section_flags(parser.add_argument_group("adapter"), LoraOptions)
     add_section_flags(parser.add_argument_group("training"), TrainingOptions)
-
-
-def _shown(default: object) -> str:
-    return "from the data" if default is None else f"{default}"
 
 
 def add_section_flags(group: Any, section: type, names: Collection[str] | None = None) -> None:

@@ -179,12 +179,10 @@ def _key(content: Content, fields: Callable[[Message], str]) -> str:
         return "ids:" + ",".join(map(str, content.ids))
     if isinstance(content, str):
         return "text:" + content
-    return "messages:" + "\x00".join(f"{one.role}\x01{one.content}{_more(one, fields(one))}" for one in content)
-
-
-def _more(message: Message, fields: str) -> str:
-    calls = f"\x01{message.tool_calls}" if message.tool_calls else ""
-    return calls + (f"\x02{fields}" if fields else "")
+    parts = ((f"{one.role}\x01{one.content}", one.tool_calls, fields(one)) for one in content)
+    return "messages:" + "\x00".join(
+        text + (f"\x01{calls}" if calls else "") + (f"\x02{more}" if more else "") for text, calls, more in parts
+    )
 
 
 def answers_of(record: Record) -> tuple[Content, ...]:

@@ -84,19 +84,16 @@ def plain_warnings() -> None:
         if not issubclass(category, (FutureWarning, DeprecationWarning, PendingDeprecationWarning)):
             say(f"warning: {message}")
 
-    _make_logs_printable()
+    make = logging.getLogRecordFactory()
+    if not isinstance(make, _PrintableRecords):
+        logging.setLogRecordFactory(_PrintableRecords(make))
     warnings.showwarning = show
     warnings.simplefilter("always", LikelierWarning)
 
 
-def _make_logs_printable() -> None:
-    """What libraries log can quote names from files as well, such as those of weights."""
-    make = logging.getLogRecordFactory()
-    if not isinstance(make, _PrintableRecords):
-        logging.setLogRecordFactory(_PrintableRecords(make))
-
-
 class _PrintableRecords:
+    """What libraries log can quote names from files as well, such as those of weights."""
+
     def __init__(self, make: Callable[..., logging.LogRecord]) -> None:
         self._make = make
 

@@ -38,7 +38,9 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError as error:
         raise BrokenJson("values are nested too deeply") from error
     except ValueError as error:  # Python reads no whole number of more than 4300 digits
-        raise BrokenJson(f"a number is too long to be read ({_digits(error)} digits)") from error
+        found = re.search(r"value has (\d+) digits", str(error))
+        digits = found.group(1) if found else "thousands of"
+        raise BrokenJson(f"a number is too long to be read ({digits} digits)") from error
 
 
 def encodable(text: str) -> str:
@@ -46,11 +48,6 @@ def encodable(text: str) -> str:
     as the same again.
     """
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _digits(error: ValueError) -> str:
-    found = re.search(r"value has (\d+) digits", str(error))
-    return found.group(1) if found else "thousands of"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -49,17 +49,13 @@ def targets(draft: Draft, key: str, everything: Sequence[str] = ("all-linear",))
     named = draft.take(key)
     draft.put("lora_targets", "all-linear")
     if not named:
-        _default_targets(draft)
+        draft.put_default("lora_targets", "q_proj,v_proj")
+        text = "no module is named there, and PEFT then adapts q_proj and v_proj (Llama, Qwen, Mistral, Gemma; others"
+        draft.note("differs", (), f"lora_targets: {text} have names of their own). The default here is all-linear")
     elif isinstance(named, str) and set(named) & set("*|\\(^$["):
         draft.note("differs", [key], "patterns are not known here; all linear modules get an adapter")
     elif named not in everything:
         draft.put("lora_targets", as_names(draft, key, named).replace(" ", ""))
-
-
-def _default_targets(draft: Draft) -> None:
-    draft.put_default("lora_targets", "q_proj,v_proj")
-    text = "no module is named there, and PEFT then adapts q_proj and v_proj (Llama, Qwen, Mistral, Gemma; others have"
-    draft.note("differs", (), f"lora_targets: {text} names of their own). The default here is all-linear")
 
 
 def dropout(draft: Draft, *, switched_off: bool, default: float) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from likelier.cli.importing.common import (
-    NO_DATA,
     Draft,
     as_block,
     as_list,
     data_sets,
     held_out,
     is_file,
-    missing,
     own_template,
 )
 
@@ -30,7 +28,7 @@ _COLUMNS = {
 def data(draft: Draft) -> None:
     """Training and held-out data, and the chat template."""
     entries = _entries(draft, "datasets")
-    draft.put("data", data_sets(draft, entries) if entries else missing(draft, "data", NO_DATA))
+    draft.put("data", data_sets(draft, entries))
     tests = _entries(draft, "test_datasets")
     if tests:
         draft.put("eval_data", data_sets(draft, tests))

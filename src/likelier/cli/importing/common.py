@@ -270,7 +270,11 @@ _SILENT = {"split": (None, "", "train")}  # the split train is the one that is t
 
 
 def data_sets(draft: Draft, entries: list[dict[str, Any]]) -> Any:
-    """The value of `data`: a bare path where that says it all, else a list of blocks with names that differ."""
+    """The value of `data`: a bare path where that says it all, else a list of blocks with names that differ. Without
+    any, one that stops the run.
+    """
+    if not entries:
+        return missing(draft, "data", NO_DATA)
     for entry in entries:
         if not isinstance(entry.get("path"), str) or not entry["path"]:
             raise draft.error(f"a data set has path {entry.get('path')!r}; it must be a file, a folder or a hub id")

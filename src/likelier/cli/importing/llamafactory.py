@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from likelier.cli.importing import adapters, arguments
 from likelier.cli.importing.common import (
-    NO_DATA,
     NO_MODEL,
     Draft,
     Rule,
@@ -169,7 +168,7 @@ _STAGES = {"dpo": _pairs, "kto": _kto}
 def _data(draft: Draft) -> None:
     folder = str(draft.take("dataset_dir", "data"))
     train = named_data_sets(draft, "dataset", folder)
-    draft.put("data", data_sets(draft, train) if train else missing(draft, "data", NO_DATA))
+    draft.put("data", data_sets(draft, train))
     test = named_data_sets(draft, "eval_dataset", folder)
     if test:
         draft.put("eval_data", data_sets(draft, test))

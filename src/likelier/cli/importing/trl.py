@@ -9,7 +9,6 @@ from typing import Any
 
 from likelier.cli.importing import adapters, arguments
 from likelier.cli.importing.common import (
-    NO_DATA,
     NO_MODEL,
     Draft,
     Rule,
@@ -120,7 +119,7 @@ def translate(draft: Draft, trainer: str | None) -> None:
 def _data(draft: Draft) -> None:
     evaluates = arguments.evaluates(draft)
     train, test = _mixture(draft) or _mixer(draft) or _hub_data(draft)
-    draft.put("data", data_sets(draft, train) if train else missing(draft, "data", NO_DATA))
+    draft.put("data", data_sets(draft, train))
     held_out(draft, "test_split_size")
     if "eval_fraction" in draft.options:
         return

@@ -35,25 +35,18 @@ class Votes:
 def count_votes(material: Material) -> dict[tuple[int, ...], Votes]:
     """The votes on each distinct pair, those on set-aside rows included."""
     found: dict[tuple[int, ...], Votes] = defaultdict(Votes)
-    known = material.known
-    for number in material.pairs:
-        _add(found, material.pair(number), material.keys[number], number)
-    for pair in material.set_aside:
-        _add(found, pair, numbered(pair, known), None)
+    rows = [(material.pair(number), material.keys[number], (number,)) for number in material.pairs]
+    rows += [(pair, numbered(pair, material.known), ()) for pair in material.set_aside]
+    for pair, (prompt, chosen, rejected), records in rows:
+        if pair.votes is not None:
+            case = found[prompt, min(chosen, rejected), max(chosen, rejected)]
+            forth, back, ties = pair.votes
+            case.one += forth if chosen < rejected else back
+            case.other += back if chosen < rejected else forth
+            case.ties += ties
+            case.first = case.first or pair
+            case.records += records
     return found
-
-
-def _add(found: dict[tuple[int, ...], Votes], pair: Pair, key: tuple[int, ...], number: int | None) -> None:
-    if pair.votes is None:
-        return
-    prompt, chosen, rejected = key
-    case = found[prompt, min(chosen, rejected), max(chosen, rejected)]
-    forth, back, ties = pair.votes
-    case.one += forth if chosen < rejected else back
-    case.other += back if chosen < rejected else forth
-    case.ties += ties
-    case.first = case.first or pair
-    case.records += () if number is None else (number,)
 
 
 def noise(material: Material) -> tuple[list[Finding], dict[str, Any]]:

@@ -192,11 +192,8 @@ class _Account:
             return ""
         if self.found.map.spelled is not None:
             return f"some cells spell messages and others are plain text ({places})"
-        return f"some rows have a system prompt and others no column for it ({places})" if self._half_system else ""
-
-    @property
-    def _half_system(self) -> bool:
-        return "system" in self.columns & self.found.layout.read and not self.found.map.has_system
+        half_system = "system" in self.columns & self.found.layout.read and not self.found.map.has_system
+        return f"some rows have a system prompt and others no column for it ({places})" if half_system else ""
 
     def unread(self) -> list[str]:
         """Columns that nothing read."""
