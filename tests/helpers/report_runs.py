@@ -11,7 +11,18 @@ from tests.helpers.small_runs import pair_rows, write_card, write_rows
 SCRIPT = "<script>document.title = 'seized'; console.error('seized')</script>"
 IMAGE = "<img src=http://outside.invalid/x.png onerror=alert(1)>"
 EVIL = f"{SCRIPT}{IMAGE}\"'&{{{{ 7 * 7 }}}}</style>\x1b[31m\u202e\ud800"
-SECTIONS = ("verdicts", "results", "curves", "distributions", "tokens", "answers", "data", "timing", "reproduce")
+SECTIONS = (
+    "verdicts",
+    "dropped",
+    "results",
+    "answers",
+    "curves",
+    "distributions",
+    "tokens",
+    "data",
+    "timing",
+    "reproduce",
+)
 
 
 def hostile_rows(count: int = 24) -> list[dict[str, Any]]:

@@ -154,6 +154,11 @@ class Accuracy:
     high: float
     cases: float
 
+    @property
+    def share(self) -> str:
+        """The share and its interval, without the count."""
+        return interval(self.value, self.low, self.high)
+
     def __str__(self) -> str:
         return interval(self.value, self.low, self.high, self.cases)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from likelier.data.builtin import BUILT_IN
 from likelier.insight.compare.subjects import SWEEP_FILE
+from likelier.insight.diagnose.facts import Facts
+from likelier.insight.kl import ALIKE, is_above_zero
 from likelier.insight.pages.charts import number
 from likelier.runs.card import HeldOut, RunCard
 from likelier.runs.model_card import base_model_id
@@ -130,14 +132,16 @@ def _measured(row: Row, key: str, share: bool) -> tuple[str, str]:
     if key in _BY_REWARD and not row.get("rewards/margins"):
         return "", "no reward differs yet"
     low, high, error = (row.get(f"{key}_{name}") for name in ("low", "high", "standard_error"))
-    words = number(value, percent=share)
+    words = _kl(row) if key == "kl" else number(value, percent=share)
     if isinstance(low, (int, float)) and isinstance(high, (int, float)):
         return words, f"{number(low, percent=share)} to {number(high, percent=share)}"
+    if words == ALIKE:
+        return words, f"{number(value)} ± {error or 0.0:.2g}"
     return words, f"± {error:.2g}" if isinstance(error, (int, float)) and error else ""
 
 
-def tiles(run: Run) -> list[tuple[str, str]]:
-    """The few figures that stand at the top."""
+def tiles(run: Run) -> list[tuple[str, str, str]]:
+    """The few figures that stand at the top: name, value, and how sure it is, of how many."""
     _, after = start_and_end(run)
     named = [
         ("held-out accuracy", "pair_accuracy" if "pair_accuracy" in after else "rewards/accuracies", True),
@@ -147,13 +151,43 @@ def tiles(run: Run) -> list[tuple[str, str]]:
     ]
     if "rewards/margins" in after:
         named = [entry for entry in named if entry[1] != "loss"]  # it says less
-    found = [(name, number(after[key], percent=share)) for name, key, share in named if key in after]
-    found.append(("steps", f"{_steps(run).split()[0]}"))
+    found = [(name, *_tile(run, after, key, share)) for name, key, share in named if key in after]
+    found.append(("steps", f"{_steps(run).split()[0]}", ""))
     if run.card.training_seconds is not None:
-        found.append(("training time", duration(run.card.training_seconds)))
+        found.append(("training time", duration(run.card.training_seconds), ""))
     if run.card.peak_memory_gib:
-        found.append(("peak memory", f"{run.card.peak_memory_gib:.3g} GiB"))
+        found.append(("peak memory", f"{run.card.peak_memory_gib:.3g} GiB", ""))
     return found
+
+
+def _tile(run: Run, after: Row, key: str, share: bool) -> tuple[str, str]:
+    """A metric's value; its interval and of how many it is."""
+    if key == "kl":
+        answers = len(run.detail("end").samples)
+        value, sure = _measured(after, key, share)
+        told = [f"{ALIKE}: {sure}" if value == ALIKE else sure, f"n = {answers} answers" if answers else ""]
+        return "about 0" if value == ALIKE else value, ", ".join(filter(None, told))
+    value, sure = _measured(after, key, share)
+    if key == "rewards/margins":
+        sure = _margin_interval(run)
+    rows = after.get("items")
+    return value or sure, ", ".join(filter(None, [sure if value else "", f"n = {rows:,.0f}" if rows else ""]))
+
+
+def _kl(row: Row) -> str:
+    """A KL that cannot be told from 0 is no figure."""
+    value, error = row["kl"], row.get("kl_standard_error")
+    return number(value) if value == 0 or is_above_zero(value, error) else ALIKE
+
+
+def _margin_interval(run: Run) -> str:
+    """The interval of the held-out margin in rewards; empty where the pairs are not listed one by one."""
+    facts, scale = Facts(run), run.card.reward_scale
+    margin = facts.items.margin if scale and facts.items is not None and facts.items.is_paired else None
+    if margin is None or margin.interval is None or not scale:
+        return ""
+    low, high = (number(scale * limit) for limit in margin.interval)
+    return f"{low} to {high}"
 
 
 # --- the card --------------------------------------------------------------------------------------------------

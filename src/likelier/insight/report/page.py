@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from likelier.insight.diagnose import diagnose
 from likelier.insight.pages.heatmap import HEATMAP_CSS
 from likelier.insight.pages.render import render
 from likelier.insight.report.account import (
@@ -20,6 +21,7 @@ from likelier.insight.report.account import (
     tiles,
     timing,
 )
+from likelier.insight.report.answers import Reply, replies
 from likelier.insight.report.curves import curves
 from likelier.insight.report.distributions import distributions
 from likelier.insight.report.examples import clipped, heat_maps, samples
@@ -55,6 +57,7 @@ def report_page(run: Run) -> str:
         run=run,
         sentence=clipped(sentence(run)),
         state=state(run),
+        replies=_replies(run, verdicts),
         tiles=tiles(run),
         verdicts=verdicts,
         figures=figures(run),
@@ -62,7 +65,8 @@ def report_page(run: Run) -> str:
         distributions=distributions(run),
         heat_maps=heat_maps(run),
         samples=samples(run),
-        findings=_findings(run),
+        left_out=_left_out(run),
+        findings=[_finding(one) for one in run.audit.audit.findings[:MOST_FINDINGS]],
         audit_verdict=run.audit.audit.verdict,
         counts=_counts(run),
         timing=timing(run),
@@ -79,14 +83,17 @@ def report_page(run: Run) -> str:
 
 def _verdicts(run: Run) -> list[Verdict]:
     """The diagnosis, the card's local paths in it cut down to their last part."""
-    from likelier.insight.diagnose import diagnose
-
     found = diagnose(run)
     said = [
         {"title": one.title, "meaning": one.meaning, "evidence": one.evidence, "advice": one.advice} for one in found
     ]
     shown = base_names({"card": dict(run.card.raw), "said": said})["said"]
     return [replace(one, **words) for one, words in zip(found, shown, strict=True)]
+
+
+def _replies(run: Run, verdicts: list[Verdict]) -> list[Reply]:
+    """What is answered first, in words of bounded length."""
+    return [replace(one, because=clipped(one.because, 400)) for one in replies(run, verdicts)]
 
 
 def why_empty(run: Run, what: str) -> str:
@@ -107,11 +114,10 @@ def why_empty(run: Run, what: str) -> str:
 # --- data ------------------------------------------------------------------------------------------------------
 
 
-def _findings(run: Run) -> list[dict[str, Any]]:
-    """What was wrong with the data: rows left out, then what the audit found, with a few places each."""
+def _left_out(run: Run) -> list[dict[str, Any]]:
+    """Why rows were left out, with a few places each."""
     unused = {"severity": "warning", "summary": "rows that could not be used"}
-    found = [*(replace(one, **unused) for one in run.audit.findings), *run.audit.audit.findings]
-    return [_finding(one) for one in found[:MOST_FINDINGS]]
+    return [_finding(replace(one, **unused)) for one in run.audit.findings[:MOST_FINDINGS]]
 
 
 def _finding(one: Finding) -> dict[str, Any]:
