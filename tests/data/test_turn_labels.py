@@ -49,7 +49,7 @@ def test_labels_may_be_a_list_beside_the_messages() -> None:
         found = converted({"messages": talk, "label": labels}).records
         assert [record.desirable for record in found if isinstance(record, Labelled)] == [True, False]
     refused = converted({"messages": talk, "label": [True, False]}).unusable
-    assert not refused.rows
+    assert not len(refused)
     with pytest.raises(DataError, match=r"labels-not-one-a-turn \(3 for 4 messages, 2 the assistant's\)"):
         converted({"messages": talk, "label": [True, False, True]})
 
