@@ -44,16 +44,10 @@ def _in_words(error: BaseException) -> str | None:
     if isinstance(error, UnicodeEncodeError) and error.object[error.start : error.end].isprintable() is False:
         begin = error.object[max(0, error.start - 40) : error.end]
         return f"a name or text is not UTF-8, and cannot be written: {begin!r}; rename or mend it"
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+    of_torch = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or of_torch or type(error).__name__ == "OutOfMemoryError":  # torch's on a device
         return "the memory of this machine is not enough; give less data at once, or a smaller model"
     return None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """torch's errors for a tensor that is larger than the memory of the machine or of an accelerator."""
-    return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
 
 
 def _our_fault(error: BaseException) -> int:

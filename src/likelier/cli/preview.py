@@ -64,11 +64,14 @@ def run(flags: argparse.Namespace) -> None:
         check_output(flags.html, inputs=[flags.file], overwrite=flags.overwrite, page=True)
     from likelier.data.columns import columns_of
     from likelier.data.load import load_preferences
+    from likelier.data.preview import RowPreview
 
     data = load_preferences(flags.file, columns=columns_of(flags.columns))
     records, unusable = _chosen(data, flags.row, flags.rows or ROWS)
     rows = _previews(flags, records)
-    rows += [_of_unusable(row) for row in unusable]
+    for row in unusable:
+        problem = f"{row.reason}: {row.detail}".rstrip(": ")
+        rows.append(RowPreview(str(row.source), "row", (), (), "", problem, (), ()))
     if flags.format == "json":
         from likelier.data.preview import as_json
         from likelier.utils.console import put
@@ -108,13 +111,6 @@ def _is_called(source: Any, name: str) -> bool:
         return str(source) == name
     same_file = not colon or file == source.file or file == Path(source.file).name
     return same_file and int(number) == source.number
-
-
-def _of_unusable(row: Unusable) -> RowPreview:
-    from likelier.data.preview import RowPreview
-
-    problem = f"{row.reason}: {row.detail}".rstrip(": ")
-    return RowPreview(str(row.source), "row", (), (), "", problem, (), ())
 
 
 def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowPreview]:

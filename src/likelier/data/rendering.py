@@ -77,7 +77,9 @@ def render(
     except Exception as error:  # templates raise whatever they like, most often about the order of roles
         roles = " ".join(message["role"] for message in conversation)
         detail = f"the chat template refuses the roles '{roles}': {whole_reason(error)}"
-        raise RowRefused(source, "template-refuses", detail + _way_out(conversation)) from error
+        if any(message["role"] == "system" for message in conversation):
+            detail += ". --fold-system puts a system turn in front of the first user's text"
+        raise RowRefused(source, "template-refuses", detail) from error
     return _tokenizable(str(text), source)
 
 
@@ -95,11 +97,6 @@ def _tokenizable(text: str, source: Source | str) -> str:
 
 
 _OTHER_TEMPLATE = "name another one with --chat-template"
-
-
-def _way_out(conversation: list[dict[str, Any]]) -> str:
-    has_system = any(message["role"] == "system" for message in conversation)
-    return ". --fold-system puts a system turn in front of the first user's text" if has_system else ""
 
 
 def as_given(messages: tuple[Message, ...], chat: ChatOptions) -> tuple[Message, ...]:

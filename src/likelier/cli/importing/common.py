@@ -285,16 +285,12 @@ def data_sets(draft: Draft, entries: list[dict[str, Any]]) -> Any:
     if len(entries) == 1 and set(entries[0]) == {"path"}:
         return entries[0]["path"]
     lasts = [entry["path"].rstrip("/").rsplit("/", 1)[-1].split(".")[0] for entry in entries]
+    parts = [entry.get("subset") or entry.get("split") for entry in entries]
     for number, entry in enumerate(entries):
         if "name" not in entry and lasts.count(lasts[number]) > 1:
-            more = entry.get("subset") or entry.get("split")
-            entry["name"] = f"{lasts[number]}-{more if _tells_apart(entries, number, more) else number + 1}"
+            more = parts[number] if parts.count(parts[number]) == 1 else None
+            entry["name"] = f"{lasts[number]}-{more or number + 1}"
     return entries
-
-
-def _tells_apart(entries: list[dict[str, Any]], number: int, more: Any) -> bool:
-    others = [one.get("subset") or one.get("split") for place, one in enumerate(entries) if place != number]
-    return bool(more) and more not in others
 
 
 def is_file(path: Any) -> bool:
