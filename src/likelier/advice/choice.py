@@ -80,4 +80,36 @@ def settings_of(method: str, subject: Subject) -> list[Setting]:
     rate, source = given.value, given.source
     if subject.adapter:
         rate, source = rate * LORA_RATE_FACTOR, f"{source}, times {LORA_RATE_FACTOR} for LoRA (ours)"
+    factor, why = rate_factor(subject)
+    if factor > 1:
+        rate, source = rate * factor, f"{source}, times {factor:.2g}: {why} (ours)"
     return [*found.values(), Setting(own.name, float(f"{rate:.3g}"), source)]
+
+
+_PUBLISHED = 7e9  # weights of the models that published rates are for
+_STEEPNESS = 0.7  # so that 135 million weights get 16 times the rate: LoRA learns at 2e-4 to 5e-4 there (the demo)
+_MOST = 20.0
+_FEW_STEPS = 1.5
+
+
+def rate_factor(subject: Subject) -> tuple[float, str]:
+    """How much above the published rates a model of this size is trained, and one of few steps; and why."""
+    if subject.weights is None:
+        return 1.0, ""
+    factor, why = min(_MOST, max(1.0, _PUBLISHED / subject.weights) ** _STEEPNESS), []
+    if factor > 1:
+        why.append(
+            f"published rates are for 7B and more, and {subject.weights / 1e6:,.0f}M weights hardly move at them"
+        )
+    if subject.rows < _STEPS * batch_size(subject.rows).value:
+        factor *= _FEW_STEPS
+        why.append(f"an epoch has fewer than {_STEPS} steps")
+    return factor, ", and ".join(why)
+
+
+_RANKS = ((10_000, 16), (50_000, 32))
+
+
+def lora_rank(rows: int) -> int:
+    """The rank of a new adapter: more rows need more room in it."""
+    return next((rank for most, rank in _RANKS if rows <= most), 64)

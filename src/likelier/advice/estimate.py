@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -130,24 +129,3 @@ def models_in_memory(planner: Any, budget: int | None) -> dict[str, int]:
         "2 models: DPO as in its paper, a reference beside the policy": plan.peak + plan.weights.bytes,
         "4 models: PPO, with a reference, a reward and a value model": plan.peak + copies + plan.weights.bytes + value,
     }
-
-
-def rows_of_records(records: Sequence[Any], model: str, method: str, max_length: int | None) -> Sequence[Any]:
-    """Token lengths of records, as a run of this method would train on them."""
-    from likelier.advice.trace import Row
-    from likelier.data.prepare import prepare_groups
-    from likelier.models.tokenizer import tokenizer_of
-    from likelier.objectives import METHODS
-
-    objective = METHODS[method]
-    tokenizer, default = tokenizer_of(model)
-    groups = prepare_groups(
-        records,
-        tokenizer,
-        method=method,
-        wants=objective.data,
-        partners=objective.needs_partner,
-        max_length=max_length or default,
-        truncation="drop",
-    ).groups
-    return [Row(len(group.prompt), tuple(len(answer) for answer in group.answers)) for group in groups]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from likelier.data.audit import Audit, audit_records
@@ -25,13 +25,21 @@ class DataFile:
     kind: str
     records: tuple[Record, ...]
     audit: Audit
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def account(self) -> str:
+        """Rows that were read, those that can be used, and the others by reason; blank ones are among them."""
+        out = ", ".join(f"{count:,} x {reason}" for reason, count in self.left_out.items())
+        read = len(self.records) + sum(self.left_out.values())
+        return f"{self.path}: {read:,} rows, {len(self.records):,} can be used" + (f"; left out: {out}" if out else "")
 
 
 @dataclass(frozen=True)
 class Evidence:
     """All files together: `pairs` are those that a majority decided, `flip_rate` the chance that one of them is the
     wrong way round (None where the data cannot tell), `flip_words` how it was estimated. `columns` are those that
-    were named to read the files.
+    were named to read the files. `undecided` are pairs that votes or shares leave open.
     """
 
     files: tuple[DataFile, ...]
@@ -41,6 +49,7 @@ class Evidence:
     flip_rate: float | None
     flip_words: str
     columns: Columns | None = None
+    undecided: int = 0
 
     @property
     def labels(self) -> int:
@@ -55,7 +64,10 @@ class Evidence:
         """The evidence in words, the audit's findings by name."""
         counts = {"pairs": f"{self.pairs:,} pairs", "labels": f"{self.labels:,} labels ({self.desirable:,} desirable)"}
         found = [", ".join(counts[kind] for kind in counts if self.of_kind(kind)), self.flip_words]
+        if self.undecided:
+            found.append(f"{self.undecided:,} pairs are ties: only soft labels (use_votes: soft) train on them")
         for file in self.files:
+            found.append(file.account)
             found += [
                 f"{file.path}: {one.severity}: {one.name}: {one.summary}"
                 for one in file.audit.findings
@@ -69,8 +81,8 @@ class Evidence:
         return next((one for one in found if one is not None), None)
 
 
-def gather(paths: Sequence[str], columns: Columns | None = None) -> Evidence:
-    """Read and audit the files, `columns` as in a run.
+def gather(paths: Sequence[str], columns: Columns | None = None, *, merge_votes: bool = False) -> Evidence:
+    """Read and audit the files, `columns` and `merge_votes` as in a run.
 
     Raises:
         ConfigError: a file holds both kinds, or no judgements at all.
@@ -78,11 +90,11 @@ def gather(paths: Sequence[str], columns: Columns | None = None) -> Evidence:
     """
     if len(set(paths)) < len(paths):
         raise ConfigError(f"a file was named twice: {', '.join(paths)}; name each once")
-    return replace(weigh([_read(path, columns) for path in paths]), columns=columns)
+    return replace(weigh([_read(path, columns, merge_votes) for path in paths]), columns=columns)
 
 
-def _read(path: str, columns: Columns | None) -> DataFile:
-    data = load_preferences(path, columns=columns)
+def _read(path: str, columns: Columns | None, merge_votes: bool) -> DataFile:
+    data = load_preferences(path, columns=columns, merge_votes=merge_votes)
     kinds = {type(record) for record in data.train}
     if not kinds <= {Pair, Labelled}:
         raise ConfigError(f"{path} holds answers without a judgement: there is no preference in it; use --method sft")
@@ -90,7 +102,7 @@ def _read(path: str, columns: Columns | None) -> DataFile:
         raise ConfigError(f"{path} holds pairs and labels in one file; put them into two, so that each has its stage")
     audit = audit_records(data.train, data.unusable, name=path, format=data.format)
     say(f"audit of {path}: {audit.verdict}")
-    return DataFile(path, data.kind, tuple(data.train), audit)
+    return DataFile(path, data.kind, tuple(data.train), audit, data.unusable.counts())
 
 
 def weigh(files: Sequence[DataFile]) -> Evidence:
@@ -100,7 +112,8 @@ def weigh(files: Sequence[DataFile]) -> Evidence:
     telling = [file for file in files if file.kind == "pairs"] or list(files)
     most = max(telling, key=lambda file: file.audit.statistics.get("noise", {}).get("judged_twice", 0))
     rate, words = flip_rate_of(most.audit.statistics.get("noise"))
-    return Evidence(tuple(files), pairs, sum(labels), len(labels) - sum(labels), rate, words)
+    ties = sum(isinstance(record, Pair) and not record.is_decided for file in files for record in file.records)
+    return Evidence(tuple(files), pairs, sum(labels), len(labels) - sum(labels), rate, words, undecided=ties)
 
 
 def flip_rate_of(noise: Any) -> tuple[float | None, str]:

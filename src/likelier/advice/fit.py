@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from likelier.advice.estimate import DEFAULT_RANK
-from likelier.advice.memory import Device, MemoryPlan, planner_for
+from likelier.advice.memory import Device, MemoryPlan, Planner, planner_for
 from likelier.advice.trace import Row
 from likelier.advice.weights import find_model
-from likelier.models.options import LoraOptions
-
-_MOST_ROWS = 2000  # of a file that are tokenized for the plan, the longest ones among them
+from likelier.models.options import Dtype, LoraOptions
 
 
 @dataclass(frozen=True)
@@ -22,19 +20,24 @@ class Way:
     words: str
     lora: LoraOptions
     checkpointing: bool = False
+    dtype: Dtype = "auto"
 
     def options(self) -> dict[str, Any]:
         """What a run file says of it."""
         found: dict[str, Any] = {"lora_r": self.lora.lora_r} if self.lora.lora_r else {}
         found |= {"load_in_4bit": True} if self.lora.load_in_4bit else {}
+        found |= {"dtype": self.dtype} if self.dtype != "auto" else {}
         return found | ({"activation_checkpointing": True} if self.checkpointing else {})
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The first way that fits, with its plan, and the plans of all that were tried; `fits` is False where none does."""
+    """The first way that fits with a tenth of the memory to spare (else the last that fits), with its plan, and the
+    plans of all that were tried; `fits` is False where none does.
+    """
 
     way: Way
+    planner: Planner
     plan: MemoryPlan
     tried: dict[str, MemoryPlan]
     token_budget: int | None
@@ -44,16 +47,23 @@ class Fitted:
         """Whether the longest row fits, alone."""
         return bool(self.plan.fitting_budget)
 
+    @property
+    def tight(self) -> bool:
+        """Whether it fits with less to spare than the plan may be off."""
+        return self.fits and self.planner.needed(self.token_budget or self.plan.token_budget) > self.planner.roomy
 
-def ways_of(model: str, device: Device, *, adapter_first: bool) -> list[Way]:
+
+def ways_of(model: str, device: Device, *, adapter_first: bool, rank: int = DEFAULT_RANK) -> list[Way]:
     """Ways of training from the one that changes most to the one that takes least."""
     if find_model(model, LoraOptions()).adapter_loaded:
         return [Way("this adapter", LoraOptions()), Way("this adapter, checkpointing", LoraOptions(), True)]
-    adapter = LoraOptions(DEFAULT_RANK)
+    adapter = LoraOptions(rank)
     found = [] if adapter_first else [Way("full", LoraOptions()), Way("full, checkpointing", LoraOptions(), True)]
+    if device == "cuda" and not adapter_first:
+        found.append(Way("full in bfloat16, checkpointing", LoraOptions(), True, "pure-bfloat16"))
     found += [Way("LoRA", adapter), Way("LoRA, checkpointing", adapter, True)]
     if device == "cuda":
-        found.append(Way("QLoRA, checkpointing", LoraOptions(DEFAULT_RANK, load_in_4bit=True), True))
+        found.append(Way("QLoRA, checkpointing", LoraOptions(rank, load_in_4bit=True), True))
     return found
 
 
@@ -66,17 +76,21 @@ def fit(
     rows: Sequence[Row],
     batch_size: int,
     adapter_first: bool,
+    max_length: int | None = None,
+    rank: int = DEFAULT_RANK,
     report: Callable[[str], None] = lambda words: None,
 ) -> Fitted:
-    """Plan one way after the other until one fits into the memory."""
+    """Plan one way after the other until one fits into the memory with a tenth of it to spare."""
     tried: dict[str, MemoryPlan] = {}
-    ways = ways_of(model, device, adapter_first=adapter_first)
-    for way in ways:
+    found: list[Fitted] = []
+    for way in ways_of(model, device, adapter_first=adapter_first, rank=rank):
         report(way.words)
         planner = planner_for(
             model,
             method=method,
             lora=way.lora,
+            dtype=way.dtype,
+            max_length=max_length,
             device=device,
             memory=memory,
             activation_checkpointing=way.checkpointing,
@@ -84,21 +98,9 @@ def fit(
             rows=rows,
         )
         plan = tried[way.words] = planner.plan(fit=True)
-        if plan.fitting_budget:
-            budget = None if plan.fits else plan.fitting_budget
-            return Fitted(way, plan, tried, budget)
-    return Fitted(ways[-1], tried[ways[-1].words], tried, None)
-
-
-def sample(records: Sequence[Any]) -> list[Any]:
-    """Records to plan with: all of a small file, else its longest ones in characters and others evenly spaced."""
-    if len(records) <= _MOST_ROWS:
-        return list(records)
-    longest = sorted(range(len(records)), key=lambda number: -_characters(records[number]))[: _MOST_ROWS // 4]
-    spaced = range(0, len(records), -(-len(records) // (_MOST_ROWS * 3 // 4)))
-    return [records[number] for number in sorted({*longest, *spaced})]
-
-
-def _characters(record: Any) -> int:
-    parts = (getattr(record, name, "") for name in ("prompt", "chosen", "rejected", "answer"))
-    return sum(len(part) if isinstance(part, str) else len(str(part)) for part in parts)
+        roomy = planner.fitting_budget(planner.roomy)
+        budget = None if planner.needed(plan.token_budget) <= planner.roomy else roomy or plan.fitting_budget or None
+        found.append(Fitted(way, planner, plan, tried, budget))
+        if roomy:
+            return found[-1]
+    return next((one for one in reversed(found) if one.fits), found[-1])

@@ -29,6 +29,7 @@ from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, nearest
 
 Device = Literal["cpu", "cuda"]
+TO_SPARE = 0.1  # of the memory: plans are not exact to less
 _MOST_TOKENS = 65536  # of a micro-batch, as in the default token budget
 
 # AdamW keeps two moments a weight, in its precision: 8 bytes in float32. With weights in bfloat16 they are kept
@@ -337,24 +338,28 @@ class Planner:
 
     # --- what fits ---------------------------------------------------------------------------------------------------
 
-    def fitting_budget(self) -> int:
-        """The largest token budget that fits into the memory; 0 where the longest row does not, alone.
+    @property
+    def roomy(self) -> int:
+        """Bytes of the device less a tenth: a plan above that may as well not fit."""
+        return round((1 - TO_SPARE) * self.memory)
+
+    def fitting_budget(self, memory: int | None = None) -> int:
+        """The largest token budget that fits into the memory (or so many bytes); 0 where the longest row does not,
+        alone.
 
         Memory goes with the tokens as a straight line; what the line says is tried.
         """
+        memory = memory or self.memory
         smallest = tokens_of(self.micro_batch(1).counted)
-        if not self._fits(smallest):
+        if self.needed(smallest) > memory:
             return 0
         few, more = 8 * smallest, 16 * smallest
         at_few, at_more = self.needed(few), self.needed(more)
         slope = max(1.0, (at_more - at_few) / (more - few))
-        budget = int(max(smallest, min(_MOST_TOKENS, few + (self.memory - at_few) / slope)))
-        while not self._fits(budget):
+        budget = int(max(smallest, min(_MOST_TOKENS, few + (memory - at_few) / slope)))
+        while budget > smallest and self.needed(budget) > memory:
             budget = max(smallest, budget - max(1, ceil(0.05 * budget)))
         return budget
-
-    def _fits(self, budget: int) -> bool:
-        return self.needed(budget) <= self.memory
 
     def _notes(self) -> tuple[str, ...]:
         found = []

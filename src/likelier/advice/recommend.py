@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
-from likelier.advice.choice import Choice, batch_size, choose, learn_from_labels, settings_of
-from likelier.advice.estimate import models_in_memory, plan_json, rows_of_records
+from likelier.advice.choice import Choice, batch_size, choose, learn_from_labels, lora_rank, settings_of
+from likelier.advice.duration import Duration
+from likelier.advice.estimate import models_in_memory, plan_json
 from likelier.advice.evidence import Evidence
-from likelier.advice.fit import Fitted, fit, sample
+from likelier.advice.fit import Fitted, fit
 from likelier.advice.memory import Device, own_memory, planner_for
+from likelier.advice.rundata import RowPlan, proposed_length
 from likelier.advice.runfile import StagePlan, run_file, run_options
+from likelier.advice.speed import speed_for
 from likelier.advice.tables import size
+from likelier.advice.timing import SpeedOf, rows_of_run, times_of
 from likelier.advice.weights import find_model
+from likelier.data.load import PreferenceData, load_preferences
+from likelier.data.options import ChatOptions
+from likelier.data.split import split_by_prompt
 from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
 from likelier.objectives.advice import Goal, Setting, Situation, Subject
+from likelier.training.config import RIVALS
+from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError
 
 _QUICK_STEPS = 100
@@ -40,6 +50,9 @@ class Recommendation:
     shared: tuple[Setting, ...]
     remarks: tuple[str, ...]
     online_needs: tuple[str, ...] = ()
+    rows: tuple[RowPlan, ...] = ()
+    times: tuple[Duration, ...] = ()
+    untimed: str = ""
 
     @property
     def output(self) -> str:
@@ -81,8 +94,20 @@ class Recommendation:
                 for number, settings in enumerate([self.shared, *(stage.settings for stage in self.stages)])
                 for one in settings
             ],
+            "data": [plan.as_json() for plan in self.rows],
+            "time": [found.as_json() for found in self.times],
+            "time_unknown_because": self.untimed or None,
             "run": self.options,
         }
+
+    def run_lines(self) -> list[str]:
+        """What will happen: of each stage the rows, the steps and the time."""
+        found = []
+        for number, (stage, plan) in enumerate(zip(self.stages, self.rows, strict=True)):
+            name = f"{stage.method}: " if len(self.stages) > 1 else ""
+            found += [f"{name}{line}" for line in plan.words()]
+            found += [f"{name}{self.times[number].line()}"] if number < len(self.times) else []
+        return [*found, f"time: not known, since {self.untimed}"] if self.untimed else found
 
 
 def recommend(
@@ -93,6 +118,9 @@ def recommend(
     device: Device | None = None,
     goal: Goal | None = None,
     has_reference: bool = True,
+    given: Mapping[str, Any] | None = None,
+    chat: ChatOptions | None = None,
+    speed_of: SpeedOf | None = None,
 ) -> Recommendation:
     """Choose method, way of training and hyperparameters.
 
@@ -103,24 +131,29 @@ def recommend(
         device: what it will run on (default: CUDA where this machine has it).
         goal: `quick`, `robust` or `ceiling`; None for the best offline run.
         has_reference: False where no reference can be scored, not even beforehand.
+        given: options of a run that are decided already; they stand in the run file as they are.
+        chat: how conversations become text, as in a run.
+        speed_of: what tells how fast the device is (default: a measurement of this machine).
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    given, device = given or {}, device or ("cuda" if torch.cuda.is_available() else "cpu")
     memory = memory or own_memory(device)
     if evidence.pairs + evidence.labels == 0:
         raise ConfigError("no pair is decided and no row has a label: there is nothing to learn from")
     known = Situation(evidence.pairs, evidence.labels, evidence.flip_rate, goal, has_reference)
-    choice = choose(known)
-    methods = choice.methods
+    methods = (choice := choose(known)).methods
     used = [_paths(evidence, method) for method in methods]
     counts = [sum(len(file.records) for file in evidence.files if file.path in paths) for paths in used]
     batch = batch_size(min(counts))
-    fitted = _fit(evidence, model, methods, used, device, memory, int(batch.value), goal)
+    plans = [_rows(evidence, paths, method, model, given, chat) for method, paths in zip(methods, used, strict=True)]
+    fitted = _fit(model, methods, plans, device, memory, int(batch.value), goal)
     found = (*_subject(model), min(counts), fitted.plan.training.lora.lora_r is not None, evidence.flip_rate)
-    subject = Subject(*found, (evidence.desirable, evidence.undesirable))
+    subject = Subject(*found, (evidence.desirable, evidence.undesirable), fitted.plan.weights.count)
     stages = [
-        StagePlan(method, paths, tuple(settings_of(method, replace(subject, rows=rows))))
+        StagePlan(method, paths, (*settings_of(method, replace(subject, rows=rows)), *_soft(method, evidence, given)))
         for method, paths, rows in zip(methods, used, counts, strict=True)
     ]
+    shared = _with_given([*_shared(evidence, fitted, batch, min(counts), goal), _length(plans)], given)
+    times, untimed = _times(fitted, methods, plans, shared, speed_of or speed_for(None))
     return Recommendation(
         model=model,
         choice=choice,
@@ -129,9 +162,12 @@ def recommend(
         doubts=(*_data_doubts(evidence, fitted, has_reference), *choice.doubts),
         alternatives=tuple(_alternatives(known, methods, fitted)),
         stages=tuple(stages),
-        shared=tuple(_shared(evidence, fitted, batch, min(counts), goal)),
+        shared=tuple(shared),
         remarks=tuple(words for method in methods for words in METHODS[method].advice.remarks),
         online_needs=tuple(_online_needs(model, fitted, device, memory)) if choice.online else (),
+        rows=tuple(plans),
+        times=tuple(times),
+        untimed=untimed,
     )
 
 
@@ -139,33 +175,101 @@ def _paths(evidence: Evidence, method: str) -> tuple[str, ...]:
     return tuple(file.path for file in evidence.of_kind(METHODS[method].data))
 
 
-def _fit(
+def _rows(
     evidence: Evidence,
+    paths: Sequence[str],
+    method: str,
+    model: str,
+    given: Mapping[str, Any],
+    chat: ChatOptions | None,
+) -> RowPlan:
+    """The rows of a stage at the length that is given, or at the one that they propose."""
+    files = [file for file in evidence.files if file.path in paths]
+    records = [record for file in files for record in file.records]
+    held_out, merge = list[Any](), bool(given.get("merge_votes"))
+    if "eval_data" in given:
+        held_out = load_preferences(given["eval_data"], columns=evidence.columns, merge_votes=merge).train
+    elif (share := given.get("eval_fraction", _HELD_OUT if len(records) >= _ENOUGH_TO_HOLD_OUT else None)) is not None:
+        records, held_out = split_by_prompt(records, share, given.get("seed", TrainingOptions.seed))
+    data = PreferenceData(records, held_out)
+    options = TrainingOptions(**{name: value for name, value in given.items() if name in _OF_TRAINING})
+    plan = rows_of_run(data, model, method, options=options, chat=chat)
+    if options.max_length is None and (length := proposed_length(plan)) != plan.max_length:
+        plan = rows_of_run(data, model, method, options=replace(options, max_length=length), chat=chat)
+    left_out = Counter(plan.left_out) + sum((Counter(file.left_out) for file in files), Counter[str]())
+    read = plan.read + sum(sum(file.left_out.values()) for file in files)
+    return replace(plan, left_out=left_out, read=read)
+
+
+_OF_TRAINING = {item.name for item in fields(TrainingOptions)}
+
+
+def _fit(
     model: str,
     methods: Sequence[str],
-    used: Sequence[tuple[str, ...]],
+    plans: Sequence[RowPlan],
     device: Device,
     memory: int | None,
     batch: int,
     goal: Goal | None,
 ) -> Fitted:
     """What fits for every stage: the plan of the one that takes the least budget."""
-    found = []
-    for method, paths in zip(methods, used, strict=True):
-        records = [record for file in evidence.files if file.path in paths for record in file.records]
-        rows = rows_of_records(sample(records), model, method, None)
-        found.append(
-            fit(
-                model,
-                method,
-                device=device,
-                memory=memory,
-                rows=rows,
-                batch_size=batch,
-                adapter_first=goal == "quick",
-            )
+    found = [
+        fit(
+            model,
+            method,
+            device=device,
+            memory=memory,
+            rows=plan.rows,
+            batch_size=batch,
+            adapter_first=goal == "quick",
+            max_length=plan.max_length,
+            rank=lora_rank(min(one.train_count for one in plans)),
         )
+        for method, plan in zip(methods, plans, strict=True)
+    ]
     return max(found, key=lambda one: (len(one.tried), one.plan.peak))
+
+
+def _times(
+    fitted: Fitted, methods: Sequence[str], plans: Sequence[RowPlan], shared: Sequence[Setting], speed_of: SpeedOf
+) -> tuple[list[Duration], str]:
+    """How long each stage takes, or why that is not known."""
+    known = {one.name: one.value for one in shared if one.name in _OF_TRAINING}
+    options, found = TrainingOptions(**known), []
+    for method, plan in zip(methods, plans, strict=True):
+        planner = fitted.planner.for_method(method)
+        times, untimed = times_of({method: planner}, plan, options, fitted.token_budget, speed_of)
+        if untimed:
+            return found, untimed
+        found += times.values()
+    return found, ""
+
+
+def _length(plans: Sequence[RowPlan]) -> Setting:
+    """The length that keeps the rows of every stage."""
+    longest = max(plans, key=lambda plan: plan.max_length)
+    kept = longest.kept_at(longest.max_length)
+    return Setting("max_length", longest.max_length, f"from the data: it keeps {kept:.1%} of the rows")
+
+
+def _with_given(settings: Sequence[Setting], given: Mapping[str, Any]) -> list[Setting]:
+    """The settings, but for those that are given, or whose rival is."""
+    kept = [one for one in settings if one.name not in given and RIVALS.get(one.name) not in given]
+    return kept + [Setting(name, value, "as it was given") for name, value in given.items()]
+
+
+_TIES = 0.02  # of the pairs: from here on soft labels are worth it
+
+
+def _soft(method: str, evidence: Evidence, given: Mapping[str, Any]) -> list[Setting]:
+    """Soft labels, where pairs are ties that only they train on."""
+    pairs = evidence.pairs + evidence.undecided
+    takes = METHODS[method].takes_soft_labels and "use_votes" not in given
+    if not takes or evidence.undecided < max(1, _TIES * pairs):
+        return []
+    source = f"{evidence.undecided:,} of {pairs:,} pairs are ties, which only soft labels train on"
+    return [Setting("use_votes", "soft", source)]
 
 
 def _subject(model: str) -> tuple[str, bool]:
@@ -195,7 +299,8 @@ def _shared(evidence: Evidence, fitted: Fitted, batch: Setting, rows: int, goal:
 
 
 _WAY_SOURCES = {
-    "lora_r": "QLoRA paper (2305.14314): all linear layers; the rank mattered little",
+    "lora_r": "ours: 16 up to 10,000 rows, 32 up to 50,000, then 64; the rank mattered little in 2305.14314",
+    "dtype": "the memory allows no less: weights, gradients and moments in 16 bits (needs likelier[bf16])",
     "load_in_4bit": "the memory allows no more (QLoRA)",
     "activation_checkpointing": "the memory allows no less; about a third more time",
 }
@@ -212,6 +317,11 @@ def _data_doubts(evidence: Evidence, fitted: Fitted, has_reference: bool) -> lis
         found.append(
             f"no way of training fits into {size(fitted.plan.memory or 0)}: {fitted.way.words} takes the least, and "
             f"its plan is {least}. Take a smaller model, shorter rows (--max-length) or more memory"
+        )
+    if fitted.tight:
+        found.append(
+            f"the plan takes {size(fitted.planner.needed(fitted.token_budget or fitted.plan.token_budget))} of "
+            f"{size(fitted.planner.memory)}: less than a tenth is to spare, and plans are not that exact"
         )
     if not has_reference and not evidence.pairs:
         found.append("KTO needs a reference, and none can be scored: turn the labels into pairs, or train with sft")

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from likelier.cli.run_rows import add_data_flags, given_chat, given_held_out, refuse_without_data
+from likelier.cli.run_rows import add_data_flags, given_chat, given_loading, refuse_without_data
 
 if TYPE_CHECKING:
     from likelier.advice.estimate import Estimate
@@ -114,6 +114,6 @@ def _rows(flags: argparse.Namespace, options: TrainingOptions) -> RowPlan:
     from likelier.data.columns import columns_of
     from likelier.data.load import load_preferences
 
-    held_out = given_held_out(flags)
-    data = load_preferences(flags.data, **held_out, seed=options.seed, columns=columns_of(flags.columns))
+    how = given_loading(flags)
+    data = load_preferences(flags.data, **how, seed=options.seed, columns=columns_of(flags.columns))
     return rows_of_run(data, flags.model, flags.method, options=options, chat=given_chat(flags))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from likelier.advice.estimate import bytes_of
 from likelier.cli.estimate import add_machine_flags
-from likelier.cli.shared import add_columns_flag, add_overwrite_flag
+from likelier.cli.run_rows import add_data_flags, given_chat, given_of_rows
+from likelier.cli.shared import add_overwrite_flag
 from likelier.utils.outputs import check_output
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier recommend`."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="preferences: files of pairs, of labels, or of each")
     parser.add_argument("--model", required=True, help="a hub id, a folder, an adapter folder, a .gguf file, or demo")
-    add_columns_flag(parser)
+    add_data_flags(parser, times=False)
     add_machine_flags(parser)
     parser.add_argument(
         "--goal",
@@ -50,13 +51,16 @@ def run(flags: argparse.Namespace) -> None:
     from likelier.utils.files import write_output
     from likelier.utils.shell import quoted
 
+    given = given_of_rows(flags)
     found = recommend(
-        gather(flags.files, columns_of(flags.columns)),
+        gather(flags.files, columns_of(flags.columns), merge_votes=bool(given.get("merge_votes"))),
         flags.model,
         memory=memory,
         device=flags.device,
         goal=flags.goal,
         has_reference=not flags.no_reference,
+        given=given,
+        chat=given_chat(flags),
     )
     sys.stdout.write(json.dumps(found.as_json(), indent=2) + "\n" if flags.format == "json" else as_text(found))
     if flags.output:
@@ -81,6 +85,7 @@ def _parts(found: Recommendation) -> Iterator[Any]:
     yield Text(f"row of the table: {found.choice.row}")
     yield from _section("because", found.choice.reasons)
     yield from _section("evidence", found.evidence.lines())
+    yield from _section("what will happen", found.run_lines())
     yield from _section("for online training you need", found.online_needs)
     yield from _section("doubts", found.doubts)
     yield from _section("alternatives", found.alternatives)

@@ -11,7 +11,7 @@ from likelier.utils.errors import ConfigError
 if TYPE_CHECKING:
     from likelier.data.options import ChatOptions
 
-HELD_OUT = ("eval_data", "eval_fraction")
+LOADED = ("eval_data", "eval_fraction", "merge_votes")
 SIGNALS = ("use_votes", "use_weights", "use_margins", "min_score_gap")
 ROWS = ("truncation", "order", "seed", *SIGNALS)
 TIME = ("epochs", "max_steps", "eval_steps", "eval_items", "eval_prompts", "eval_new_tokens")
@@ -26,19 +26,28 @@ def add_data_flags(parser: argparse.ArgumentParser, *, times: bool = True) -> No
 
     group = parser.add_argument_group("data, as for train")
     add_columns_flag(group)
-    add_section_flags(group, RunOptions, HELD_OUT)
-    add_section_flags(group, TrainingOptions, ROWS)
+    add_section_flags(group, RunOptions, LOADED)
+    add_section_flags(group, TrainingOptions, ROWS if times else (*ROWS, "max_length"))
     add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
     if times:
         add_section_flags(parser.add_argument_group("how long it takes"), TrainingOptions, TIME)
 
 
-def given_held_out(flags: argparse.Namespace) -> dict[str, Any]:
-    """What is held out."""
+def given_loading(flags: argparse.Namespace) -> dict[str, Any]:
+    """What is held out, and whether ratings become votes: arguments of `load_preferences`."""
     from likelier.cli.flags import given_options
     from likelier.training.config import RunOptions
 
-    return given_options(flags, RunOptions, HELD_OUT)
+    return given_options(flags, RunOptions, LOADED)
+
+
+def given_of_rows(flags: argparse.Namespace) -> dict[str, Any]:
+    """Every option about the data that was typed, by its name in a run file."""
+    from likelier.cli.flags import given_chat_options, given_options
+    from likelier.training.options import TrainingOptions
+
+    names = (*ROWS, "max_length")
+    return given_loading(flags) | given_options(flags, TrainingOptions, names) | given_chat_options(flags)
 
 
 def given_chat(flags: argparse.Namespace) -> ChatOptions:
@@ -55,7 +64,7 @@ def refuse_without_data(flags: argparse.Namespace) -> None:
 
     from likelier.data.options import ChatOptions
 
-    names = (*HELD_OUT, *ROWS, *TIME, *(item.name for item in fields(ChatOptions)))
+    names = (*LOADED, *ROWS, *TIME, *(item.name for item in fields(ChatOptions)))
     typed = [name for name in names if hasattr(flags, name)]
     for name in (["columns"] if flags.columns else []) + typed:
         raise ConfigError(f"{name} has no effect without --data; drop it")

@@ -42,7 +42,8 @@ class Situation:
 @dataclass(frozen=True)
 class Subject:
     """What is trained: the architecture, whether it was instructed, how many rows there are, with an adapter or not;
-    and of the data the flip rate, where it is known, and the numbers of desirable and undesirable rows.
+    and of the data the flip rate, where it is known, and the numbers of desirable and undesirable rows. `weights` is
+    how many the model has, where that is known.
     """
 
     architecture: str
@@ -51,6 +52,7 @@ class Subject:
     adapter: bool
     flip_rate: float | None = None
     labels: tuple[int, int] = (0, 0)
+    weights: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""What `recommend` fits to the case: length, rate, rank, memory to spare, soft labels; and what it says will happen."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from likelier.advice import speed
+from likelier.advice.choice import lora_rank, rate_factor, settings_of
+from likelier.advice.evidence import gather
+from likelier.advice.fit import fit
+from likelier.advice.recommend import Recommendation, recommend
+from likelier.advice.speed import Speed
+from likelier.advice.trace import Row
+from likelier.cli.main import main
+from likelier.objectives.advice import Subject
+from likelier.training.config import parse
+from tests.helpers.small_runs import save_tiny, write_rows
+
+SPEED = Speed(trained_token=2.0, scored_token=1.0, written=3.0, update=5.0, off=0.3, words="made up")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("fitted") / "tiny")
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"say {one}", "chosen": f"yes {one}", "rejected": f"no {one}"} for one in range(count)]
+
+
+def advise(model: Path, folder: Path, found: list[dict[str, Any]], **more: Any) -> Recommendation:
+    path = str(write_rows(folder / "pairs.jsonl", found))
+    return recommend(
+        gather([path]), str(model), memory=24 * 10**9, device="cpu", speed_of=lambda planner, work: SPEED, **more
+    )
+
+
+def test_rates_are_those_of_the_papers_for_large_models_and_more_for_small_ones() -> None:
+    large = Subject("llama", True, 100_000, adapter=False, weights=8 * 10**9)
+    assert rate_factor(large) == (1.0, "") and settings_of("dpo", large)[-1].value == 1e-6
+    small = Subject("llama", True, 100_000, adapter=True, weights=135 * 10**6)
+    rate = settings_of("dpo", small)[-1]
+    assert 2e-4 < rate.value < 5e-4 and "135M" in rate.source and "ours" in rate.source
+    few = settings_of("dpo", Subject("llama", True, 138, adapter=True, weights=135 * 10**6))[-1]
+    assert few.value == pytest.approx(1.5 * rate.value, rel=0.01) and "fewer than 50 steps" in few.source
+    middle = rate_factor(Subject("llama", True, 100_000, adapter=False, weights=10**9))[0]
+    assert 1 < middle < rate_factor(small)[0]
+
+
+@pytest.mark.parametrize(("count", "rank"), [(100, 16), (10_000, 16), (20_000, 32), (500_000, 64)])
+def test_more_rows_get_a_larger_adapter(count: int, rank: int) -> None:
+    assert lora_rank(count) == rank
+
+
+def test_rows_length_steps_and_time_are_said(model: Path, tmp_path: Path) -> None:
+    blank = {"prompt": "say", "chosen": "", "rejected": ""}
+    found = advise(model, tmp_path, [*rows(60), blank, blank])
+    told = "\n".join(found.run_lines())
+    assert "62 rows: 60 kept" in told and "2 x empty-answer" in told and "steps, about" in told
+    assert any("62 rows, 60 can be used; left out: 2 x empty-answer" in line for line in found.evidence.lines())
+    known = found.as_json()
+    assert known["data"][0]["left_out"] == {"empty-answer": 2} and known["time"][0]["steps"] > 0
+    assert found.options["max_length"] == found.rows[0].max_length == known["data"][0]["proposed_max_length"]
+    assert parse(found.options).training.max_length == found.options["max_length"]
+
+
+def test_what_is_given_stands_in_the_run_file(model: Path, tmp_path: Path) -> None:
+    held = str(write_rows(tmp_path / "held.jsonl", rows(9)))
+    found = advise(model, tmp_path, rows(60), given={"eval_data": held, "max_length": 32, "truncation": "drop"})
+    assert found.options["eval_data"] == held and "eval_fraction" not in found.options
+    assert found.options["max_length"] == 32 and found.rows[0].held_count == 9
+    parse(found.options)
+
+
+@pytest.mark.parametrize("ties", [0, 6])
+def test_ties_lead_to_soft_labels(ties: int, model: Path, tmp_path: Path) -> None:
+    voted = [row | {"votes": [2, 2, 0] if number < ties else [5, 0, 0]} for number, row in enumerate(rows(600))]
+    assert "use_votes" not in advise(model, tmp_path, voted[6:]).options
+    many = [row | {"votes": [2, 2, 0]} for row in rows(5 * ties)]
+    found = advise(model, tmp_path, [*voted, *({**row, "prompt": f"tie {row['prompt']}"} for row in many)])
+    assert (found.options.get("use_votes") == "soft") == bool(ties)
+    assert found.evidence.undecided == 6 * ties
+    parse(found.options)
+
+
+def test_a_plan_within_a_tenth_of_the_memory_is_not_taken(model: Path) -> None:
+    more: dict[str, Any] = {"device": "cpu", "rows": [Row(8, (40, 40))] * 64, "batch_size": 8, "adapter_first": False}
+    full = fit(str(model), "dpo", memory=64 * 10**9, **more)
+    assert full.way.words == "full" and not full.tight
+    least = full.planner.needed(1)
+    close = fit(str(model), "dpo", memory=round(1.02 * least), **more)
+    assert (close.fits and close.way.words != "full") or close.tight
+    assert len(close.tried) > 1
+
+
+def test_recommend_takes_the_data_flags_of_a_run(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "measured", lambda planner, work: SPEED)
+    mine = [{"q": f"say {one}", "good": f"yes {one}", "bad": f"no {one}"} for one in range(60)]
+    data = write_rows(tmp_path / "mine.jsonl", mine)
+    asked = ["recommend", str(data), "--model", str(model), "--memory", "24GB", "--device", "cpu"]
+    asked += ["--columns", "prompt=q", "chosen=good", "rejected=bad", "--eval-fraction", "0.3", "--max-length", "48"]
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert "what will happen" in said and "60 rows: 60 kept" in said
+    assert main([*asked, "--format", "json"]) == 0
+    run = json.loads(capsys.readouterr().out)["run"]
+    assert (run["eval_fraction"], run["max_length"]) == (0.3, 48) and run["columns"]["prompt"] == "q"
