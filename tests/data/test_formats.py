@@ -165,8 +165,8 @@ def test_every_format_is_recognised_without_configuration(name: str, row: dict[s
 
 
 def test_the_list_above_holds_every_format() -> None:
-    # see test_rankings.py and test_grouped_and_voted.py
-    of_whole_files = {"conversation tree, a message a row", "a scored answer a row"}
+    # see test_rankings.py, test_grouped_and_voted.py and test_acceptable.py
+    of_whole_files = {"conversation tree, a message a row", "a scored answer a row", "answers, each with a label"}
     assert {name for name, *_ in RECOGNISED} | of_whole_files == {layout.name for layout in FORMATS}
 
 

@@ -63,7 +63,13 @@ class Columns:
     )
     completion: str | None = _role("a single answer")
     messages: str | None = _role("a conversation whose last turn is the answer")
-    label: str | None = _role("whether the single answer is good")
+    label: str | tuple[str, ...] | None = _role(
+        "whether the single answer is good, or each of `answers`, a column each", many=True
+    )
+    acceptable: str | tuple[str, ...] | None = _role(
+        "whether each of two compared answers is acceptable, in their order; else it is never the preferred one",
+        many=True,
+    )
     tree: str | None = _role("a whole conversation tree: messages with text, role, replies and rank or score")
     id: str | None = _role("the name of a message, in a tree whose messages are rows")
     parent: str | None = _role("the `id` of the message that this one replies to")

@@ -57,7 +57,7 @@ class Coding:
             return None
         found = self.meaning(key)
         if found is None:
-            option = self.setting or ("label_coding" if column == "label" else "winner_coding")
+            option = self.setting or ("label_coding" if column in ("label", "acceptable") else "winner_coding")
             raise DataError(
                 f"{source}: {column} is {value!r}, which has no meaning where {self.words}. Mend the row, or say what "
                 f"the values mean with {option} under columns (as a flag: --columns {option}=...)"
@@ -213,6 +213,12 @@ def margin_of(value: Any, coding: str | None, source: Source) -> Any:
 
 
 # --- whether an answer is good -------------------------------------------------------------------------------------
+
+
+def truth_coding() -> Coding:
+    """true, yes and 1 mean good; false, no and 0 mean bad."""
+    table: dict[Key, float] = {"true": 1.0, "yes": 1.0, 1: 1.0, "false": 0.0, "no": 0.0, 0: 0.0}
+    return table_coding(table, "true, yes and 1 mean good, false, no and 0 mean bad")
 
 
 def label_coding(text: str) -> Coding:

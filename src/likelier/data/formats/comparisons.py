@@ -9,10 +9,10 @@ from typing import Any
 
 from likelier.data.columns import Columns
 from likelier.data.formats.beside import settled
-from likelier.data.formats.codings import Reading
+from likelier.data.formats.codings import Reading, label_coding, truth_coding
 from likelier.data.formats.messages import Row, Unfit, answer_to, as_list, as_number
 from likelier.data.formats.plain import any_pair
-from likelier.data.records import Content, Pair, Record, Source, Unusable
+from likelier.data.records import Content, Labelled, Pair, Record, Source, Unusable
 from likelier.data.votes import flipped
 
 # --- two answers and who won ---------------------------------------------------------------------------------------
@@ -26,7 +26,23 @@ def winner_pair(row: Row, source: Source, reading: Reading) -> Iterable[Record]:
     if not shares:
         raise Unfit("no-judgement", "the winner is missing")
     pair = any_pair({**row, "chosen": row["first"], "rejected": row["second"]}, source, reading)
-    return (_judged(_with_scores(row, pair), shares, several=len(raw) > 1),)
+    found = _judged(_with_scores(row, pair), shares, several=len(raw) > 1)
+    _refuse_unacceptable(row, found, source, reading, turned=found.chosen is pair.rejected)
+    return (found,)
+
+
+def _refuse_unacceptable(row: Row, pair: Pair, source: Source, reading: Reading, *, turned: bool) -> None:
+    """Raises `Unfit` where the preferred answer is one that the row calls unacceptable."""
+    if row.get("acceptable") is None:
+        return
+    values = as_list(row["acceptable"])
+    if len(values) != 2:
+        raise Unfit("acceptable-not-one-an-answer", f"{len(values)} for 2 answers")
+    given = reading.columns.label_coding
+    coding = truth_coding() if given is None else label_coding(given)
+    good = [coding.read(value, source, "acceptable") for value in values]
+    if pair.is_decided and good[1 if turned else 0] == 0.0:
+        raise Unfit("preferred-not-acceptable", f"{values[1 if turned else 0]!r}")
 
 
 def voted_pair(row: Row, source: Source, reading: Reading) -> Iterable[Record]:
@@ -146,6 +162,22 @@ def _places(heights: dict[int, float], pairs_from: str) -> Iterator[tuple[int, i
     elif pairs_from == "adjacent":
         candidates = pairwise(ordered)
     yield from ((better, worse) for better, worse in candidates if heights[better] > heights[worse])
+
+
+def labelled_answers(row: Row, source: Source, reading: Reading) -> Iterator[Record | Unusable]:
+    """answers with a label for each of them."""
+    assert reading.coding is not None
+    answers, labels = _Answers(row, source, reading.columns), as_list(row["label"])
+    if len(labels) != len(answers.contents):
+        raise Unfit("labels-not-one-an-answer", f"{len(labels)} for {len(answers.contents)} answers")
+    for number, (content, label) in enumerate(zip(answers.contents, labels, strict=True), 1):
+        good = reading.coding.read(label, source, "label")
+        if isinstance(content, Unfit):
+            yield Unusable(source, content.reason, content.detail)
+        elif good is None or good == 0.5:
+            yield Unusable(source, "no-label", f"answer {number}")
+        else:
+            yield Labelled(answers.prompt, content, good == 1.0, source)
 
 
 def judged_pairs(row: Row, source: Source, reading: Reading) -> Iterator[Record | Unusable]:

@@ -118,7 +118,7 @@ def _given_coding(layout: Format, columns: Columns) -> Coding | None:
 def _values(rows: Iterable[tuple[Source, Row]], column: str) -> Counter[Key]:
     found: Counter[Key] = Counter()
     for _, row in rows:
-        one = column == "label" and not {"messages", "conversations"} & row.keys()
+        one = column == "label" and not {"messages", "conversations", "answers"} & row.keys()
         values = [row.get(column)] if one else as_list(row.get(column))
         found.update(key for value in values if (key := key_of(value)) is not None)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from likelier.data.formats.comparisons import judged_pairs, ranked_pairs, voted_pair, winner_pair
+from likelier.data.formats.comparisons import judged_pairs, labelled_answers, ranked_pairs, voted_pair, winner_pair
 from likelier.data.formats.grouped import rankings_of_answers
 from likelier.data.formats.messages import Row, is_answer, is_hh, is_messages
 from likelier.data.formats.plain import (
@@ -30,7 +30,7 @@ Expansion: TypeAlias = "Callable[[Iterable[tuple[Source, Row]]], Iterator[tuple[
 
 _OF_PAIRS = frozenset({"votes", "flip_chance", "margin", "score_chosen", "score_rejected"})
 _MARGINS = frozenset({"margin_coding"})
-_OF_WINNERS = frozenset({"margin", "score_first", "score_second", "prompt"})
+_OF_WINNERS = frozenset({"acceptable", "margin", "score_first", "score_second", "prompt"})
 OF_CHATS = frozenset({"system", "tools"})
 OF_ALL = OF_CHATS | {"weight", "judge"}
 _REFS = frozenset({"ref_chosen_logps", "ref_rejected_logps"})
@@ -135,7 +135,7 @@ FORMATS = (
         winner_pair,
         recognises=lambda row: "prompt" in row or is_hh(row["first"]) or is_messages(row["first"]),
         optional=_OF_WINNERS,
-        settings=_CHAT | _MARGINS | {"winner_coding", "scale"},
+        settings=_CHAT | _MARGINS | {"winner_coding", "scale", "label_coding"},
         coded="winner",
     ),
     Format(
@@ -144,7 +144,7 @@ FORMATS = (
         '{"prompt": "...", "first": "...", "second": "...", "votes": [3, 1, 0]}, for first, for second, ties',
         voted_pair,
         recognises=lambda row: "prompt" in row or is_hh(row["first"]) or is_messages(row["first"]),
-        optional=_OF_WINNERS,
+        optional=_OF_WINNERS - {"acceptable"},
         settings=_CHAT | _MARGINS,
     ),
     Format(
@@ -174,6 +174,13 @@ FORMATS = (
         _columns("prompt", "completion", "label"),
         '{"prompt": "...", "completion": "...", "label": true}',
         labelled(completion),
+        settings=_CHAT,
+    ),
+    _labels(
+        "answers, each with a label",
+        _columns("prompt", "answers", "label"),
+        '{"prompt": "...", "answers": ["...", "...", "..."], "label": [true, false, true]}',
+        labelled_answers,
         settings=_CHAT,
     ),
     _labels(

@@ -61,7 +61,8 @@ def understood(coded: Coded, values: Iterable[Key], columns: Columns) -> Coding 
     known = set(values)
     if not known:
         return None
-    return _label(known, columns.label) if coded == "label" else _winner(known, sides_of(coded, columns))
+    label = columns.label if columns.label is None or isinstance(columns.label, str) else columns.label[0]
+    return _label(known, label) if coded == "label" else _winner(known, sides_of(coded, columns))
 
 
 def choices(coded: Coded, values: Iterable[Key]) -> list[Choice]:
