@@ -100,12 +100,25 @@ def as_html(audit: Audit) -> str:
         "audit.html",
         audit=audit,
         entry_of=entry_of,
+        unit_of=lambda name: _unit(audit, name),
+        is_about_rules=lambda name: name in NO_DEFECTS,
         tiles=_tiles(audit),
         counts={level: len([one for one in audit.findings if one.severity == level]) for level in SEVERITIES[::-1]},
         charts=_charts(audit.statistics),
         rules=[_place_of_rule(row) for row in tables.pop(_RULES, [])[1:]],
         tables=tables,
     )
+
+
+# Findings that count what a rule or a model gets right, or what is only rarer: these rows are not wrong.
+NO_DEFECTS = ("length-bias", "surface-bias", "label-balance", "reference-certain")
+
+
+def _unit(audit: Audit, name: str) -> str:
+    """What the number of a finding counts, of the kind of data that this is."""
+    unit = entry_of(name).unit
+    pairs, _, rest = unit.partition("pairs (labels: rows)")
+    return f"{pairs}{'pairs' if audit.kind == 'pairs' else 'rows'}{rest}" if rest else unit
 
 
 def _charts(statistics: Mapping[str, Any]) -> list[Markup]:

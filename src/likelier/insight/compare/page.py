@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -31,10 +31,48 @@ def as_html(found: Findings) -> str:
         found=found,
         cautions=base_names({"cards": cards, "cautions": found.cautions})["cautions"],
         folders={one.name: [base_names(str(run.folder)) for run in one.runs] for one in comparison.subjects},
-        paired=paired_table(found.paired) if found.paired else [],
+        tables=by_theme(found),
+        paired=in_parts(paired_table(found.paired), 1) if found.paired else [],
         frontiers=[(_picture(one, len(comparison.subjects)), one) for one in found.frontiers],
         charts=charts(comparison),
     )
+
+
+_THEMES = (
+    ("What was learned", ("ranking_accuracy", "ranking_accuracy_per_token", "pair_accuracy", "label_accuracy")),
+    ("What it writes, and how far it went", ("kl", "margin", "answer_length_ratio", "repetition", "refusals")),
+    ("What a judge says", ("reward", "win_rate")),
+    ("What it cost", ("items", "steps", "training_seconds")),
+)
+MOST_COLUMNS = 7  # that stand side by side on a page without scrolling, the name among them
+Table = list[list[str]]
+
+
+def by_theme(found: Findings) -> list[tuple[str, Table]]:
+    """The table of figures as several narrow ones with their titles, each behind the subjects' names; what the runs are
+    stands in the last.
+    """
+    keys = [measure.key for measure in found.measures]
+    named = len(found.table[0]) - len(keys)
+    tables = []
+    for title, own in _THEMES:
+        places = [named + at for at, key in enumerate(keys) if key in own]
+        if places:
+            tables.append((title, _columns(found.table, [0, *places])))
+    settings = _columns(found.table, range(named))
+    return tables + [("Their settings", part) for part in in_parts(settings, 1) if named > 1]
+
+
+def in_parts(rows: Table, names: int) -> list[Table]:
+    """A wide table as several of at most `MOST_COLUMNS` columns, each with the first `names` columns."""
+    wide, step = len(rows[0]), MOST_COLUMNS - names
+    starts = range(names, max(wide, names + 1), step)
+    return [_columns(rows, [*range(names), *range(start, min(start + step, wide))]) for start in starts]
+
+
+def _columns(rows: Table, places: Iterable[int]) -> Table:
+    kept = list(places)
+    return [[row[at] for at in kept] for row in rows]
 
 
 def _picture(frontier: Frontier, subjects: int) -> Markup:
