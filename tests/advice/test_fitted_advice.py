@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from likelier.advice import speed
 from likelier.advice.choice import lora_rank, rate_factor, settings_of
 from likelier.advice.evidence import gather
 from likelier.advice.fit import fit
+from likelier.advice.memory import planner_for
 from likelier.advice.recommend import Recommendation, recommend
 from likelier.advice.speed import Speed
 from likelier.advice.trace import Row
@@ -109,3 +111,31 @@ def test_recommend_takes_the_data_flags_of_a_run(
     assert main([*asked, "--format", "json"]) == 0
     run = json.loads(capsys.readouterr().out)["run"]
     assert (run["eval_fraction"], run["max_length"]) == (0.3, 48) and run["columns"]["prompt"] == "q"
+
+
+def test_a_gpu_is_reckoned_from_its_figures(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_rows(tmp_path / "pairs.jsonl", rows(60))
+    asked = ["estimate", "--model", str(model), "--data", str(data), "--format", "json"]
+    assert main([*asked, "--gpu", "h100-80gb"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["time"]) == {"full", "LoRA r=16", "QLoRA r=16"} and found["plans"]["full"]["device"] == "cuda"
+    assert found["time"]["full"]["off"] == 0.5 and "h100-80gb" in found["time"]["full"]["from"]
+    assert found["plans"]["full"]["memory"] == 80 * 10**9
+    assert main([*asked, "--gpu", "a100"]) == 2
+    assert "known: rtx-3090" in capsys.readouterr().err
+    assert main([*asked, "--gpu", "l4", "--device", "cpu"]) == 2
+    planner = planner_for(str(model), method="dpo", device="cuda", memory=10**9, max_length=32)
+    work: Any = SimpleNamespace(micro_batch=(Row(8, (8, 8)),))
+    slow, fast = (speed.reckoned(planner, work, gpu) for gpu in ("l4", "h100-80gb"))
+    assert slow.trained_token / fast.trained_token == pytest.approx(989 / 121)
+    assert slow.trained_token == 3 * slow.scored_token
+
+
+def test_what_is_tight_is_answered_with_what_saves_memory(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["estimate", "--model", str(model), "--device", "cuda", "--max-length", "64", "--memory"]
+    assert main([*asked, "64GB"]) == 0
+    assert "to spare" not in capsys.readouterr().out
+    assert main([*asked, "100MB"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "does not fit; take" in said and "--activation-checkpointing" in said
+    assert "--dtype pure-bfloat16" in said and "--load-in-4bit" in said

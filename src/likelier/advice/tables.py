@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from likelier.advice.estimate import Estimate
-from likelier.advice.memory import MemoryPlan
+from likelier.advice.memory import TO_SPARE, MemoryPlan
 from likelier.utils.terminal import printed
 
 PARTS = {
@@ -50,6 +51,7 @@ def _parts(estimate: Estimate) -> Iterator[RenderableType]:
             yield Text(f"time: not known, since {estimate.untimed}")
         yield Text("")
     yield plan_table(estimate.plans)
+    yield from (Text(f"\n{line}") for line in proposals(estimate.plans))
     if estimate.methods:
         yield Text("\npeak by method\n")
         yield _by_way(estimate.methods)
@@ -79,6 +81,29 @@ def plan_table(plans: Mapping[str, MemoryPlan]) -> Table:
         table.add_row(*_fitting(plans)[0])
         table.add_row(*_fitting(plans)[1])
     return table
+
+
+def proposals(plans: Mapping[str, MemoryPlan]) -> Iterator[str]:
+    """What to take where a plan does not fit, or with less than a tenth of the memory to spare."""
+    for way, plan in plans.items():
+        if plan.memory is None or plan.needed <= (1 - TO_SPARE) * plan.memory:
+            continue
+        how = "fits with less than a tenth to spare" if plan.fits else "does not fit"
+        ways = [flag for flag, helps in _savings(plan) if helps]
+        yield f"{way}: {size(plan.needed)} of {size(plan.memory)} {how}; take {', or '.join(ways)}"
+
+
+def _savings(plan: MemoryPlan) -> list[tuple[str, bool]]:
+    lora, cuda = plan.training.lora, plan.device == "cuda"
+    full = lora.lora_r is None
+    return [
+        (f"--token-budget {plan.fitting_budget}", bool(plan.fitting_budget) and not plan.fits),
+        ("--activation-checkpointing", not plan.training.checkpointing),
+        ("--dtype pure-bfloat16", full and cuda and plan.training.weights == torch.float32),
+        ("--lora-r 16", full),
+        ("--lora-r 16 --load-in-4bit", cuda and not lora.load_in_4bit),
+        ("a shorter --max-length", True),
+    ]
 
 
 def _fitting(plans: Mapping[str, MemoryPlan]) -> tuple[list[str], list[str]]:

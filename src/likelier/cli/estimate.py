@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from likelier.cli.run_rows import add_data_flags, given_chat, given_loading, refuse_without_data
+from likelier.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from likelier.advice.estimate import Estimate
@@ -51,12 +52,27 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
         help="memory of the device, such as 24GB or 24GiB; the plan then names the token budget that fits",
     )
     parser.add_argument(
+        "--gpu", metavar="NAME", help="plan for this GPU, its memory and its speed: a100-80gb, rtx-4090, ..."
+    )
+    parser.add_argument(
         "--device", choices=["cpu", "cuda"], help="what it will run on (default: what a run here takes)"
     )
 
 
+def take_gpu(flags: argparse.Namespace) -> None:
+    """A GPU that is named decides the device, and the memory unless that is named too. Raises `ConfigError`."""
+    if flags.gpu is None:
+        return
+    if flags.device == "cpu":
+        raise ConfigError("gpu and device=cpu contradict each other; drop one of them")
+    from likelier.advice.gpus import gpu_of
+
+    flags.device, flags.memory = "cuda", flags.memory or str(gpu_of(flags.gpu).memory)
+
+
 def run(flags: argparse.Namespace) -> None:
     """Plan and print."""
+    take_gpu(flags)
     estimate = _estimate(flags)
     if flags.format == "json":
         sys.stdout.write(json.dumps(estimate.as_json(), indent=2) + "\n")
@@ -105,7 +121,9 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
     methods = {} if rows else {words: peaks(planner, budget) for words, planner in planners.items()}
     models = {words: models_in_memory(planner, budget) for words, planner in planners.items()}
     rows_from = flags.data or "made up, at the maximum length"
-    times, untimed = ({}, "no --data") if rows is None else times_of(planners, rows, options, budget, speed_for(None))
+    times, untimed = (
+        ({}, "no --data") if rows is None else times_of(planners, rows, options, budget, speed_for(flags.gpu))
+    )
     return Estimate(flags.model, flags.method, plans, methods, models, rows_from, rows, times, untimed)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from likelier.advice.estimate import bytes_of
-from likelier.cli.estimate import add_machine_flags
+from likelier.cli.estimate import add_machine_flags, take_gpu
 from likelier.cli.run_rows import add_data_flags, given_chat, given_of_rows
 from likelier.cli.shared import add_overwrite_flag
 from likelier.utils.outputs import check_output
@@ -41,11 +41,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Gather evidence, recommend, write."""
+    take_gpu(flags)
     memory = None if flags.memory is None else bytes_of(flags.memory)
     if flags.output:
         check_output(flags.output, inputs=[*flags.files, flags.model], overwrite=flags.overwrite)
     from likelier.advice.evidence import gather
     from likelier.advice.recommend import recommend
+    from likelier.advice.speed import speed_for
     from likelier.data.columns import columns_of
     from likelier.utils.console import say
     from likelier.utils.files import write_output
@@ -61,6 +63,7 @@ def run(flags: argparse.Namespace) -> None:
         has_reference=not flags.no_reference,
         given=given,
         chat=given_chat(flags),
+        speed_of=speed_for(flags.gpu),
     )
     sys.stdout.write(json.dumps(found.as_json(), indent=2) + "\n" if flags.format == "json" else as_text(found))
     if flags.output:
