@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +13,17 @@ from likelier.objectives.scored import Scored
 
 DataKind = Literal["pairs", "labels", "answers"]
 SATISFIED = 5.0  # where a sigmoid's gradient is below 1 % of what it was: 1 - sigma(5) = 0.0067
+
+_ABOVE_0 = (lambda value: value > 0, "above 0")
+_AT_LEAST_0 = (lambda value: value >= 0, "at least 0")
+_CHANCE = (lambda value: 0 <= value < 0.5, "in [0, 0.5)")  # that a label is wrong
+_WEIGHTS = ("nll_weight", "desirable_weight", "undesirable_weight", "penalty", "gamma_beta_ratio")
+# What a hyperparameter of this name must be, whichever method has it.
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("beta", "tau"), _ABOVE_0),
+    **dict.fromkeys(_WEIGHTS, _AT_LEAST_0),
+    **dict.fromkeys(("label_smoothing", "flip_probability"), _CHANCE),
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,11 @@ class Objective:
     takes_soft_labels: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 1e-6
     learning_rate_source: ClassVar[str] = "as for DPO: its paper, appendix B"
+
+    def __post_init__(self) -> None:
+        for name, (fits, wanted) in _RANGES.items():
+            value = getattr(self, name, None)
+            require(value is None or fits(value), self.method, name, value, wanted)
 
     def reward_scale(self) -> float | None:
         """What a summed log-ratio is multiplied by to give the logged reward; None where rewards are something else."""
@@ -130,11 +147,6 @@ def require(condition: bool, method: str, name: str, value: object, wanted: str)
     """Raise `ValueError` naming the option, its value and what it must be."""
     if not condition:
         raise ValueError(f"{method}: {name}={value!r} is out of range; it must be {wanted}")
-
-
-def require_chance(method: str, name: str, value: float) -> None:
-    """A chance that a label is wrong."""
-    require(0 <= value < 0.5, method, name, value, "in [0, 0.5)")
 
 
 class LogRatioReward:

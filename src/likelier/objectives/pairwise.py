@@ -9,7 +9,7 @@ from torch import Tensor
 
 from likelier.objectives import advised, losses
 from likelier.objectives.advice import Advice
-from likelier.objectives.base import LogRatioReward, Objective, Scored, hyperparameter, require, require_chance
+from likelier.objectives.base import LogRatioReward, Objective, Scored, hyperparameter, require
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,6 @@ class Paired(Objective):
     nll_weight: float = hyperparameter(
         0.0, "adds this weight times the chosen answer's negative log-likelihood per token", kw_only=True
     )
-
-    def __post_init__(self) -> None:
-        require(self.nll_weight >= 0, self.method, "nll_weight", self.nll_weight, "at least 0")
 
     def pair_losses(self, scored: Scored) -> Tensor:
         """The method's own loss per pair, (n,)."""
@@ -59,10 +56,6 @@ class LogRatioPair(LogRatioReward, Paired):
         0.1, "inverse temperature: per nat of an answer's log-ratio; for simpo and sigmoid_norm per token"
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.beta > 0, self.method, "beta", self.beta, "above 0")
-
     def pair_words(self, median_length: float) -> str:
         return self.reward_words()
 
@@ -77,10 +70,6 @@ class DPO(LogRatioPair):
     takes_margins: ClassVar[bool] = True
     takes_soft_labels: ClassVar[bool] = True
     label_smoothing: float = hyperparameter(0.0, "chance that a label is wrong (conservative form)")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_chance(self.method, "label_smoothing", self.label_smoothing)
 
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         ratios, margins = scored.chosen_rejected(scored.logratios), scored.items.margins
@@ -100,10 +89,6 @@ class RobustDPO(LogRatioPair):
     source: ClassVar[str] = "arXiv 2403.00409"
     advice: ClassVar[Advice] = advised.ROBUST
     flip_probability: float = hyperparameter(0.1, "chance that a label is flipped (unbiased form)")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_chance(self.method, "flip_probability", self.flip_probability)
 
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         return losses.dpo_logits(*scored.chosen_rejected(scored.logratios), beta=self.beta)
@@ -139,10 +124,6 @@ class SigmoidNorm(LogRatioPair):
     learning_rate_source: ClassVar[str] = "Tulu 3, 8B"
     beta: float = 5.0
     label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_chance(self.method, "label_smoothing", self.label_smoothing)
 
     def per_token(self) -> bool:
         return True
@@ -198,10 +179,6 @@ class DPOP(LogRatioPair):
     source: ClassVar[str] = "arXiv 2402.13228"
     penalty: float = hyperparameter(5.0, "nats of margin that dpop takes for each nat that the chosen answer loses")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.penalty >= 0, self.method, "penalty", self.penalty, "at least 0")
-
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
         return losses.dpop_logits(*scored.chosen_rejected(scored.logratios), beta=self.beta, penalty=self.penalty)
 
@@ -232,10 +209,6 @@ class IPO(Paired):
     takes_soft_labels: ClassVar[bool] = True
     tau: float | None = hyperparameter(None, "strength of the regularization: the target margin is 1 / (2 tau)")
     length_normalize: bool = hyperparameter(True, "mean instead of summed log-ratios in ipo")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.tau is None or self.tau > 0, self.method, "tau", self.tau, "above 0")
 
     def _tau(self) -> float:
         if self.tau is None:
@@ -302,11 +275,8 @@ class SimPO(Paired):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.beta > 0, self.method, "beta", self.beta, "above 0")
         wanted = "at least 1 (it is per token: 2 to 10 are usual; DPO's 0.1 destroys the model), or --allow-small-beta"
         require(self.beta >= 1 or self.allow_small_beta, self.method, "beta", self.beta, wanted)
-        require_chance(self.method, "label_smoothing", self.label_smoothing)
-        require(self.gamma_beta_ratio >= 0, self.method, "gamma_beta_ratio", self.gamma_beta_ratio, "at least 0")
 
     def per_token(self) -> bool:
         return True

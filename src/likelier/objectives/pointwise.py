@@ -11,7 +11,7 @@ from torch import Tensor
 
 from likelier.objectives import advised, losses
 from likelier.objectives.advice import Advice
-from likelier.objectives.base import DataKind, LogRatioReward, Objective, Scored, hyperparameter, require
+from likelier.objectives.base import DataKind, LogRatioReward, Objective, Scored, hyperparameter
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,6 @@ class KTO(LogRatioReward, Objective):
     beta: float = 0.1
     desirable_weight: float = hyperparameter(1.0, "weight of desirable rows")
     undesirable_weight: float = hyperparameter(1.0, "weight of undesirable rows")
-
-    def __post_init__(self) -> None:
-        require(self.beta > 0, self.method, "beta", self.beta, "above 0")
-        for name in ("desirable_weight", "undesirable_weight"):
-            require(getattr(self, name) >= 0, self.method, name, getattr(self, name), "at least 0")
 
     def explain(self, median_length: float) -> str:
         return self.reward_words()
