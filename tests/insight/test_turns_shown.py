@@ -68,8 +68,8 @@ def test_what_is_not_trained_on_is_dim_and_has_no_share() -> None:
     fed = [piece for piece in pieces_of(answer) if not piece.is_trained]
     assert "".join(piece.text for piece in fed) == "<|im_start|>tool\nthe cat sat<|im_end|>\n<|im_start|>assistant\n"
     assert {piece.share for piece in fed} == {0.0} and {numbers_of(piece) for piece in fed} == {"not trained on"}
-    assert str(token_spans(answer)).count('class="tok tok-fed" title="not trained on"') == len(fed)
-    assert sum(span.style == "dim" for span in token_text(answer).spans) == len(fed)
+    assert str(token_spans(answer, scale_of(answer))).count('class="tok tok-fed" title="not trained on"') == len(fed)
+    assert sum(span.style == "dim" for span in token_text(answer, scale_of(answer)).spans) == len(fed)
     assert "more likely" in legend_text(answer).plain  # the colours are those of a reference
     console = Console(width=200, record=True, file=StringIO())
     console.print(_token_table(answer, scale_of(answer), None))

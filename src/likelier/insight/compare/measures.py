@@ -58,12 +58,6 @@ def final(run: Run) -> Mapping[str, Any]:
     return run.evaluations[-1] if run.evaluations else {}
 
 
-def reward_scale(run: Run) -> float | None:
-    """What a summed log-ratio was multiplied by to give a reward; None where rewards are something else."""
-    scale = run.card.reward_scale
-    return float(scale) if scale else None
-
-
 def _evaluated(name: str, error: str = "") -> Callable[[Run], Figure | None]:
     def read(run: Run) -> Figure | None:
         row = final(run)
@@ -90,7 +84,7 @@ def _label_accuracy(run: Run) -> Figure | None:
 
 def _margin(run: Run) -> Figure | None:
     """From log-ratios, or from rewards that are a multiple of them."""
-    row, scale = final(run), reward_scale(run)
+    row, scale = final(run), run.card.reward_scale
     chosen, rejected = (row.get(f"logratios/{side}") for side in ("chosen", "rejected"))
     if isinstance(chosen, (int, float)) and isinstance(rejected, (int, float)):
         return _figure(chosen - rejected)
@@ -251,14 +245,3 @@ def table(comparison: Comparison, measures: Sequence[Measure]) -> list[list[str]
         cells += [summary_words(own.get(measure.key), measure.kind) for measure in measures]
         rows.append([subject.name, *([] if comparison.is_sweep else [subject.method]), *cells])
     return [head, *rows]
-
-
-def uncertainty_words(comparison: Comparison) -> str:
-    """Which uncertainty the table tells."""
-    within = "in brackets the 95 % interval over held-out rows; after ± the standard error"
-    if all(len(subject.runs) == 1 for subject in comparison.subjects):
-        return f"One run each: {within}."
-    over = "mean over seeds ± their standard deviation (n - 1)"
-    if all(len(subject.runs) > 1 for subject in comparison.subjects):
-        return f"{over.capitalize()}. It tells how much the seed does, not how few the held-out rows are."
-    return f"{over.capitalize()}; of a single run {within}."

@@ -9,7 +9,6 @@ from statistics import fmean
 from markupsafe import Markup
 
 from likelier.insight.compare.frontier import BEFORE, Frontier, gain_words
-from likelier.insight.compare.measures import reward_scale
 from likelier.insight.compare.subjects import Comparison, Subject
 from likelier.insight.compare.text import Findings, paired_table
 from likelier.insight.kl import ALIKE, is_above_zero
@@ -83,21 +82,17 @@ def _picture(frontier: Frontier, subjects: int) -> Markup:
         bounds = (None, None) if error is None else (kl - error, kl + error)
         group = name if by_setting else run.method
         words = "" if is_above_zero(kl, error) else f"\nits KL is {ALIKE}"
-        points.append(
-            Point(f"{name} ({run.name}){words}", max(kl, 0.0), gain, group, x_low=bounds[0], x_high=bounds[1])
-        )
+        points.append(Point(f"{name} ({run.name}){words}", max(kl, 0.0), gain, group, *bounds))
     if len({point.group for point in points}) < SERIES_COLOURS:
         points += [Point(BEFORE, one.kl, one.gain, BEFORE) for one in frontier.places if one.name == BEFORE]
-    share = frontier.measure.kind == "share"
     return scatter_chart(
         frontier.title[0].upper() + frontier.title[1:],
         "KL to the reference, nats an answer",
         gain_words(frontier.measure),
         points,
-        percent=share,
+        percent=frontier.measure.kind == "share",
         note="Every run is a point; the bar is the standard error of its KL. Up and to the left is better. A KL "
         "that was estimated below 0 is drawn at 0.",
-        named=False,
     )
 
 
@@ -126,7 +121,7 @@ def charts(comparison: Comparison) -> list[Markup]:
         drawn("Chosen answers, held out", "log-ratio, nats", _evaluated("logratios/chosen")),
         drawn("Rejected answers, held out", "log-ratio, nats", _evaluated("logratios/rejected")),
         drawn("Margin in training", "nats", _margins, note="Rewards without their scale, beta."),
-        drawn("Reward accuracy in training", "of items", _column("rewards/accuracies"), percent=True),
+        drawn("Reward accuracy in training", "of items", lambda run: run.column("rewards/accuracies"), percent=True),
     ]
     return [chart for chart in found if chart]
 
@@ -146,12 +141,8 @@ def _evaluated(name: str) -> Callable[[Run], Course]:
     return lambda run: run.evaluated(name)
 
 
-def _column(name: str) -> Callable[[Run], Course]:
-    return lambda run: run.column(name)
-
-
 def _margins(run: Run) -> Course:
-    scale = reward_scale(run)
+    scale = run.card.reward_scale
     steps, margins = run.column("rewards/margins")
     return (steps, [margin / scale for margin in margins]) if scale else ([], [])
 

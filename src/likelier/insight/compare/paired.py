@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from statistics import fmean
-from typing import Any
 
 from likelier.insight.compare.subjects import Subject
 from likelier.runs.reader import Run
@@ -161,8 +160,3 @@ def sign_test(better: int, worse: int) -> float:
     count, least = better + worse, min(better, worse)
     tail = sum(comb(count, number) for number in range(least + 1))
     return min(1.0, 2 * tail / 2**count)
-
-
-def paired_json(paired: Paired) -> dict[str, Any]:
-    """As JSON."""
-    return {**vars(paired), "words": paired.words}

@@ -18,9 +18,8 @@ from likelier.insight.compare.measures import (
     shown_measures,
     summaries,
     table,
-    uncertainty_words,
 )
-from likelier.insight.compare.paired import Paired, compare_pairs, paired_json
+from likelier.insight.compare.paired import Paired, compare_pairs
 from likelier.insight.compare.subjects import Comparison, Subject
 from likelier.utils.console import printable
 
@@ -57,7 +56,13 @@ class Findings:
     @property
     def uncertainty(self) -> str:
         """Which uncertainty the table tells."""
-        return uncertainty_words(self.comparison)
+        within = "in brackets the 95 % interval over held-out rows; after ± the standard error"
+        if all(len(subject.runs) == 1 for subject in self.comparison.subjects):
+            return f"One run each: {within}."
+        over = "mean over seeds ± their standard deviation (n - 1)"
+        if all(len(subject.runs) > 1 for subject in self.comparison.subjects):
+            return f"{over.capitalize()}. It tells how much the seed does, not how few the held-out rows are."
+        return f"{over.capitalize()}; of a single run {within}."
 
     @property
     def paired_words(self) -> str:
@@ -160,7 +165,7 @@ def as_json(found: Findings) -> dict[str, Any]:
         "compared": [_subject(subject) for subject in comparison.subjects],
         "not_compared": [vars(one) for one in comparison.lost],
         "uncertainty": found.uncertainty,
-        "paired": [paired_json(one) for one in found.paired],
+        "paired": [{**vars(one), "words": one.words} for one in found.paired],
         "frontiers": [one.as_json() for one in found.frontiers],
         "cautions": found.cautions,
     }

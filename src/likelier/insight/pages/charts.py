@@ -1,4 +1,4 @@
-"""Charts for pages: lines over steps and points with names (`histograms` beside it), drawn by matplotlib as inline SVG.
+"""Charts for pages: lines over steps and points (`histograms` beside it), drawn by matplotlib as inline SVG.
 
 Each is a `<figure>` with its title and legend as HTML. Colours are variables of the page's style sheet, so that light,
 dark and print look right; hovering tells the numbers. A chart in which nothing is to be drawn is empty.
@@ -21,7 +21,6 @@ MOST_POINTS = 120  # of a line, so that a page stays small
 _SMOOTHED_FROM = 24
 _MARKED_UP_TO = 30
 _MARKERS = "os^DvPX*"
-_LONGEST_NAME = 24
 TICK_STEPS = [1, 2, 2.5, 5, 10]  # between ticks
 
 
@@ -45,8 +44,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Point:
-    """A named point of `scatter_chart`, with the bounds of its `y` and `x` where they are known; points of one `group`
-    look alike.
+    """A named point of `scatter_chart`, with the bounds of its `x` where they are known; points of one `group` look
+    alike.
     """
 
     name: str
@@ -55,8 +54,6 @@ class Point:
     group: str = ""
     low: float | None = None
     high: float | None = None
-    x_low: float | None = None
-    x_high: float | None = None
 
 
 def number(value: float, *, percent: bool = False) -> str:
@@ -111,16 +108,14 @@ def scatter_chart(
     *,
     note: str = "",
     percent: bool = False,
-    named: bool | None = None,
 ) -> Markup:
-    """Points with names, such as runs by what they gained and what it cost.
+    """Points whose names hovering tells, such as runs by what they gained and what it cost.
 
     Args:
         title, x_label, y_label: what it shows and in which units.
         points: those with a number missing are left out; each group has its own colour and shape.
         note: a sentence below.
         percent: the y values are shares, shown as percentages.
-        named: write the names beside the points (default: where there are at most eight); hovering always tells them.
     """
     kept = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
     if not kept:
@@ -128,11 +123,8 @@ def scatter_chart(
     groups = list(dict.fromkeys(point.group for point in kept))
     with drawing_style():
         figure, axes = new_figure(300)
-        middle = (min(point.x for point in kept) + max(point.x for point in kept)) / 2
         for point in kept:
             _draw_point(axes, point, groups.index(point.group))
-            if (len(kept) <= 8) if named is None else named:
-                _write_name(axes, point, leftwards=point.x > middle)
         axes.set_xlabel(printable(x_label))
         axes.margins(0.12)
         _percent_axis(axes, percent)
@@ -285,22 +277,12 @@ def _draw_point(axes: Any, point: Point, group: int) -> None:
     axes.errorbar(
         [point.x],
         [point.y],
-        yerr=_reach(point.y, point.low, point.high),
-        xerr=_reach(point.x, point.x_low, point.x_high),
+        xerr=_reach(point.x, point.low, point.high),
         linestyle="none",
         elinewidth=1,
         markersize=7,
         **look,
     )
-
-
-def _write_name(axes: Any, point: Point, *, leftwards: bool) -> None:
-    """Beside the point, towards the middle of the drawing, where there is room."""
-    name = printable(point.name)
-    name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
-    offset, side = ((-7, 5), "right") if leftwards else ((7, 5), "left")
-    where = {"textcoords": "offset points", "fontsize": 12, "ha": side}
-    axes.annotate(name, (point.x, point.y), offset, **where).set_in_layout(False)
 
 
 def _reach(value: float, low: float | None, high: float | None) -> list[list[float]] | None:
@@ -312,9 +294,5 @@ def _reach(value: float, low: float | None, high: float | None) -> list[list[flo
 
 def _around(axes: Any, point: Point, x_label: str, y_label: str, percent: bool) -> Hover:
     across, down = place_of(axes, point.x, point.y)
-    value = _value_words(Series(y_label, [0], [point.y], *_bounds(point)), 0, percent)
-    return Hover(f"{point.name}\n{x_label}: {number(point.x)}\n{value}", across - 8, down - 8, 16, 16)
-
-
-def _bounds(point: Point) -> tuple[list[float] | None, list[float] | None]:
-    return (None, None) if point.low is None or point.high is None else ([point.low], [point.high])
+    words = f"{point.name}\n{x_label}: {number(point.x)}\n{y_label}: {number(point.y, percent=percent)}"
+    return Hover(words, across - 8, down - 8, 16, 16)

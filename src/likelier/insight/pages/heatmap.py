@@ -164,17 +164,15 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", _MINUS)
 
 
-def token_spans(answer: Mapping[str, Any], scale: float | None = None) -> Markup:
-    """The answer as HTML: a span a piece, coloured by its share, its numbers in `title`. Needs `HEATMAP_CSS`.
-
-    `scale` is `scale_of` the answers that are shown together (default: of this one alone).
+def token_spans(answer: Mapping[str, Any], scale: float) -> Markup:
+    """The answer as HTML: a span a piece, coloured by its share, its numbers in `title`. Needs `HEATMAP_CSS`. `scale`
+    is `scale_of` the answers that are shown together.
     """
     from markupsafe import Markup
 
-    limit = scale_of(answer) if scale is None else scale
     spans = [
         Markup('<span class="{}" title="{}">{}</span>').format(
-            class_of_piece(piece, limit), numbers_of(piece), piece.shown
+            class_of_piece(piece, scale), numbers_of(piece), piece.shown
         )
         for piece in pieces_of(answer)
     ]
@@ -193,14 +191,13 @@ def class_of(level: int) -> str:
     return f"tok tok-{'up' if level > 0 else 'down'}-{abs(level)}"
 
 
-def token_text(answer: Mapping[str, Any], scale: float | None = None) -> Text:
+def token_text(answer: Mapping[str, Any], scale: float) -> Text:
     """The answer for a rich terminal, coloured alike; markup in the data stays text."""
     from rich.text import Text
 
-    limit = scale_of(answer) if scale is None else scale
     text = Text()
     for piece in pieces_of(answer):
-        text.append(piece.shown, style=style_of_piece(piece, limit))
+        text.append(piece.shown, style=style_of_piece(piece, scale))
     return text
 
 
