@@ -26,7 +26,7 @@ from likelier.objectives import METHODS
 from likelier.scoring import attach_scorer
 from likelier.scoring.implicit_rewards import implicit_rewards
 from likelier.scoring.reference import Reference, ReferenceScoring
-from likelier.training.close_ups import telling_pairs, token_by_token
+from likelier.training.evaluation.close_ups import telling_pairs, token_by_token
 from likelier.training.evaluation.heldout import evaluate_groups
 from tests.helpers.support import tiny_policy, tiny_tokenizer
 

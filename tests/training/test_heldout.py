@@ -55,7 +55,7 @@ def close(value: torch.Tensor | float) -> Any:
 def test_pairs_have_the_mean_log_ratio_of_each_side(policy: Any) -> None:
     groups = groups_of(policy, chat_pairs(9))
     found = evaluated(policy, DPO(beta=0.3), groups)
-    assert found.items == len(groups) == found.metrics["items"]
+    assert len(found.groups) == len(groups) == found.metrics["items"]
     for number, side in enumerate(("chosen", "rejected")):
         assert found.metrics[f"logratios/{side}"] == close(ratios(policy, groups, number).mean())
         assert found.metrics[f"rewards/{side}"] == close(0.3 * ratios(policy, groups, number).mean())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,14 +108,13 @@ def score_everywhere(
     *,
     token_budget: int,
     device: torch.device | str,
-    ranks: Ranks,
     report: Report | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[ScoredGroups]:
     """`score_groups` with the work divided between the ranks, and all scores on every one of them: the same values
     everywhere. Token log-probabilities are left out where there are several.
     """
-    settings: dict[str, Any] = {"token_budget": token_budget, "device": device, "report": report}
-    own = list(score_groups(model, groups, **settings, ranks=ranks))
+    own = list(score_groups(model, groups, token_budget=token_budget, device=device, report=report, ranks=ranks))
     return own if not ranks.several else _exchanged(own, groups, torch.device(device), ranks)
 
 

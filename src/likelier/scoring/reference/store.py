@@ -24,7 +24,8 @@ from likelier.data.masks import Mask, each_mask
 from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
 from likelier.models.sharding import gathers_in_bfloat16, shard_policy
-from likelier.scoring import Batch, SequenceScores
+from likelier.models.token_budget import default_token_budget
+from likelier.scoring import Batch, SequenceScores, attach_scorer
 from likelier.scoring.engine import Report, ScoredGroups, score_everywhere, score_groups
 from likelier.scoring.reference.identity import Reference
 from likelier.utils.distributed import ALONE, Ranks
@@ -124,6 +125,22 @@ class ReferenceScoring:
     ranks: Ranks = ALONE
     shard: bool = False
 
+    @staticmethod
+    def here(policy: Policy, groups: Sequence[Group] = (), token_budget: int | None = None) -> ReferenceScoring:
+        """On this machine's device, to which the policy is brought and given a scorer (see `attach_scorer`); the token
+        budget is by default that of the device.
+        """
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        policy.model.to(device)
+        attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
+        budget = token_budget or default_token_budget(policy.model, device)
+        return ReferenceScoring(cache_folder() / "reference", budget, device)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `score_groups` is told of it."""
+        return {"token_budget": self.token_budget, "device": self.device, "report": self.report, "ranks": self.ranks}
+
     def place(self, other: Policy) -> None:
         """Bring another model to where it is scored: to the device, or split between the ranks like the policy."""
         if self.shard:
@@ -180,8 +197,7 @@ def _exchanged(logps: np.ndarray, known: np.ndarray, ranks: Ranks) -> tuple[np.n
 def score_live(groups: Sequence[Group], reference: Reference, how: ReferenceScoring) -> list[Group]:
     """The groups (in any order) with scores that the reference gives now; nothing is stored."""
     with reference.use() as model:
-        settings: dict[str, Any] = {"token_budget": how.token_budget, "device": how.device, "ranks": how.ranks}
-        return [group for part in score_everywhere(model, groups, **settings) for group in _with_scores(part)]
+        return [group for part in score_everywhere(model, groups, **how.settings) for group in _with_scores(part)]
 
 
 def _with_scores(part: ScoredGroups) -> list[Group]:
@@ -209,8 +225,7 @@ def _score_into(
 ) -> None:
     written: set[bytes] = set()
     with reference.use() as model:
-        settings: dict[str, Any] = {"token_budget": how.token_budget, "device": how.device, "ranks": how.ranks}
-        for part in score_groups(model, groups, **settings, report=how.report):
+        for part in score_groups(model, groups, **how.settings):
             for key, logp, length in _answers_of(part.batch, part.scores):
                 if not isfinite(logp):
                     raise WrongReferenceError(

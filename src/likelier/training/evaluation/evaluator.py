@@ -17,8 +17,8 @@ from likelier.objectives import Objective
 from likelier.scoring.engine import prompt_numbers
 from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.scoring.reference.reload import ReferenceAccess
-from likelier.training.close_ups import telling_pairs, token_by_token
 from likelier.training.evaluation.answers import Answer, Asked, answer_metrics, kl_metrics, with_log_ratios, write
+from likelier.training.evaluation.close_ups import telling_pairs, token_by_token
 from likelier.training.evaluation.heldout import Evaluation, evaluate_groups, item_table
 from likelier.training.evaluation.schedule import some_of
 from likelier.training.options import TrainingOptions
@@ -129,15 +129,8 @@ class Evaluator:
 
     def _score(self, groups: Sequence[Group], step: int) -> Evaluation:
         with counting("evaluating", len(groups)) as report:
-            found = evaluate_groups(
-                self.policy.model,
-                self.objective,
-                self.live(groups),
-                token_budget=self.how.token_budget,
-                device=self.how.device,
-                report=report,
-                ranks=self.how.ranks,
-            )
+            settings = replace(self.how, report=report).settings
+            found = evaluate_groups(self.policy.model, self.objective, self.live(groups), **settings)
         if not bool(torch.isfinite(found.scored.logps).all()):
             raise TrainingError(
                 f"evaluation at step {step}: the policy's log-probability of a held-out answer is not finite; the "
@@ -174,7 +167,7 @@ class Evaluator:
             drawn = [replace(answer, logratio=0.0) for answer in drawn]
         metrics = kl_metrics(drawn)
         if when == "interval":
-            return Outcome(metrics | answer_metrics(drawn, self._lengths_at_start()), {})
+            return Outcome(metrics | answer_metrics(drawn, self._at_start("tokens")), {})
         greedy = self._write(0.0, reference)
         drawn, greedy = (self._judged(answers, when) for answers in (drawn, greedy))
         rewards = [answer.reward for answer in drawn if answer.reward is not None]
@@ -189,7 +182,7 @@ class Evaluator:
             }
             for one, likeliest, sampled in zip(self.asked, greedy, drawn, strict=True)
         ]
-        return Outcome(metrics | answer_metrics(drawn, self._lengths_at_start()), {"samples": samples})
+        return Outcome(metrics | answer_metrics(drawn, self._at_start("tokens")), {"samples": samples})
 
     def _write(self, temperature: float, reference: Reference | None) -> list[Answer]:
         written = write(
@@ -237,9 +230,6 @@ class Evaluator:
         samples = (self.began or {}).get("samples", [])
         found = [sample["sampled"][figure] for sample in samples if figure in sample["sampled"]]
         return found if len(found) == len(self.asked) else []
-
-    def _lengths_at_start(self) -> list[int]:
-        return self._at_start("tokens")
 
     # --- a closer look ---------------------------------------------------------------------------------------------
 

@@ -13,8 +13,7 @@ from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored
 from likelier.objectives.metrics import MetricSums, item_metrics, label_is_right, readable
 from likelier.objectives.scored import join
-from likelier.scoring.engine import Report, as_scored, prompt_numbers, score_everywhere, step_statistics
-from likelier.utils.distributed import ALONE, Ranks
+from likelier.scoring.engine import as_scored, prompt_numbers, score_everywhere, step_statistics
 from likelier.utils.statistics import share_of
 
 
@@ -27,23 +26,10 @@ class Evaluation:
     scored: Scored
     pairs: Tensor | None
 
-    @property
-    def items(self) -> int:
-        """How many items there were."""
-        return len(self.groups)
 
-
-def evaluate_groups(
-    model: nn.Module,
-    objective: Objective,
-    groups: Sequence[Group],
-    *,
-    token_budget: int,
-    device: torch.device | str,
-    report: Report | None = None,
-    ranks: Ranks = ALONE,
-) -> Evaluation:
+def evaluate_groups(model: nn.Module, objective: Objective, groups: Sequence[Group], **settings: Any) -> Evaluation:
     """Score all held-out groups, by all ranks together, and compute the objective's metrics over them as one set.
+    `settings` are those of `score_everywhere`.
 
     Where two answers stand against each other (pairs, and labelled rows that were made of pairs) also
     `pair_accuracy`: how often the chosen one has the higher reward; `ranking_accuracy`: how often the policy itself
@@ -52,7 +38,6 @@ def evaluate_groups(
     """
     parts: list[Scored] = []
     ordered: list[Group] = []
-    settings: dict[str, Any] = {"token_budget": token_budget, "device": device, "ranks": ranks, "report": report}
     for part in score_everywhere(model, groups, **settings):
         parts.append(as_scored(part.batch, part.scores))
         ordered.extend(part.groups)
