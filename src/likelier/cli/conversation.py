@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from likelier.data.dates import dated
 from likelier.data.records import Message, Source
@@ -21,8 +20,6 @@ from likelier.data.rendering import render
 from likelier.data.tokenize import Group
 from likelier.models.generation import Decoding, Written, prompt_ids, write_answers
 from likelier.models.policy import Policy, load_policy
-from likelier.models.token_budget import default_token_budget
-from likelier.scoring import attach_scorer
 from likelier.scoring.implicit_rewards import implicit_rewards
 from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.scoring.restore import (
@@ -35,7 +32,6 @@ from likelier.scoring.restore import (
 )
 from likelier.utils.console import printable, put, say
 from likelier.utils.errors import ConfigError, LikelierError
-from likelier.utils.files import cache_folder
 
 Prompt = str | tuple[Message, ...]
 WIDE = 100
@@ -113,14 +109,11 @@ def pair_up(
     policy.chat = dated(policy.chat, policy.tokenizer.chat_template)
     if system and not policy.tokenizer.chat_template:
         raise ConfigError(f"system has no effect: the tokenizer of {model} has no chat template; drop it")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy.model.to(device)
-    attach_scorer(policy.model, autocast=policy.autocast)
+    how = ReferenceScoring.here(policy)
     if reference is None and has_no_reference(card):
         reference = adapter_gone_on_from(card)
     known = reference_for(name, reference, card, policy, "auto", ())
     scale = None if has_no_reference(card) else card.reward_scale or 0.1
-    how = ReferenceScoring(cache_folder() / "reference", default_token_budget(policy.model, device), device)
     return Pairing(policy, known, scale, decoding or Decoding(), how)
 
 

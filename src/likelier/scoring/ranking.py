@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from likelier.data.masks import trained_count
 from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
-from likelier.models.token_budget import default_token_budget
-from likelier.scoring.attach import attach_scorer
-from likelier.scoring.engine import score_groups
+from likelier.scoring.implicit_rewards import score_answers
+from likelier.scoring.reference import ReferenceScoring
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,9 @@ class ModelRanker:
 
     def margins(self, groups: Sequence[Group]) -> np.ndarray:
         """(groups, 2): log-probability of the chosen answer minus the rejected one's, in sums and in means a token."""
-        policy, device = self.policy, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        policy.model.to(device)
-        attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
-        budget = default_token_budget(policy.model, device)
-        place = {id(group): number for number, group in enumerate(groups)}
-        margins = np.zeros((len(groups), 2))
-        for part in score_groups(policy.model, groups, token_budget=budget, device=device):
-            sums, means = part.scores.logps.double(), part.scores.logps.double() / part.scores.lengths
-            for group, (chosen, rejected) in zip(part.groups, part.batch.answers_of_groups(), strict=True):
-                margins[place[id(group)]] = [float(values[chosen] - values[rejected]) for values in (sums, means)]
-        return margins
+        how = ReferenceScoring.here(self.policy, groups)
+        found = score_answers(self.policy.model, groups, how, per_token=False)
+        scored = [found[number] for number in range(len(groups))]
+        lengths = [[*map(trained_count, group.own_answers, group.own_masks)] for group in groups]
+        sums = np.array([[answer.logp for answer in answers] for answers in scored]).reshape(-1, 2)
+        return np.stack([values[:, 0] - values[:, 1] for values in (sums, sums / np.reshape(lengths, (-1, 2)))], 1)

@@ -8,22 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from likelier.data.load import load_preferences
 from likelier.data.prepare import prepare_groups
 from likelier.data.tokenize import default_max_length
 from likelier.models.loading import check_name
 from likelier.models.options import Dtype
 from likelier.models.policy import load_policy
-from likelier.models.token_budget import default_token_budget
-from likelier.scoring import attach_scorer
+from likelier.scoring import scorer_of
 from likelier.scoring.implicit_rewards import implicit_rewards, summarize
 from likelier.scoring.reference import ReferenceScoring
 from likelier.scoring.restore import card_of, final_model, recorded_chat, reference_for
 from likelier.utils.console import say
 from likelier.utils.errors import writing
-from likelier.utils.files import cache_folder, write_output
+from likelier.utils.files import write_output
 from likelier.utils.outputs import check_output
 from likelier.utils.strict_json import encodable
 from likelier.utils.terminal import counting
@@ -60,7 +57,6 @@ def score_file(
     talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
     options = replace(recorded_chat(card), **chat or {})
     policy = load_policy(model, dtype=dtype, chat=options if talks or chat else None)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenized = prepare_groups(
         loaded.train,
         policy.tokenizer,
@@ -74,14 +70,11 @@ def score_file(
     if len(tokenized.unusable):
         say(f"{len(tokenized.unusable)} rows are left out:\n{tokenized.unusable.summary()}")
     groups = tokenized.groups
-    policy.model.to(device)
-    chosen = attach_scorer(policy.model, autocast=policy.autocast, groups=groups)
+    how, chosen = ReferenceScoring.here(policy, groups, token_budget), scorer_of(policy.model)
     known = reference_for(model, reference, card, policy, dtype, groups)
     say(f"policy: {policy.words}\nreference: {known.words}\nscorer: {chosen.name} ({chosen.reason})")
-    budget = token_budget or default_token_budget(policy.model, device)
     with counting("scoring", 2 * len(groups)) as report:
-        how = ReferenceScoring(cache_folder() / "reference", budget, device, report)
-        rows = implicit_rewards(policy, known, groups, how, beta=scale, per_token=per_token)
+        rows = implicit_rewards(policy, known, groups, replace(how, report=report), beta=scale, per_token=per_token)
     lines = (encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
     write_output(output, "".join(lines), mend=_OTHER)
     return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"

@@ -7,19 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from likelier.data.masks import trained_count
 from likelier.data.tokenize import Group
 from likelier.insight.inspect.chain import Chain, chain_of
 from likelier.insight.inspect.subject import Subject, group_of
 from likelier.models.loading import DEMO_MODEL
 from likelier.models.policy import Dtype, Policy
-from likelier.models.token_budget import default_token_budget
 from likelier.objectives import Objective
 from likelier.runs.card import RunCard
 from likelier.runs.reader import read_run
-from likelier.scoring import attach_scorer
 from likelier.scoring.implicit_rewards import implicit_rewards, score_answers, token_rows
 from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.scoring.restore import (
@@ -31,7 +27,6 @@ from likelier.scoring.restore import (
     reference_for,
 )
 from likelier.utils.errors import RunFolderError
-from likelier.utils.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -120,10 +115,7 @@ def _scored(
     place: Place, policy: Policy, source: str, card: RunCard, objective: Objective, group: Group
 ) -> tuple[Reference | None, dict[str, dict[str, Any]]]:
     """The reference, and each answer's scores token by token (beta 1)."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy.model.to(device)
-    attach_scorer(policy.model, autocast=policy.autocast, groups=[group])
-    how = ReferenceScoring(cache_folder() / "reference", default_token_budget(policy.model, device), device)
+    how = ReferenceScoring.here(policy, [group])
     if not objective.needs_reference:
         return None, _without_reference(policy, group, how)
     find = reference_at_start if place.at == "start" else reference_for
