@@ -16,12 +16,11 @@ from likelier.data.dates import asks_for_date, now
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.records import Record, UnusableRows, last_turn
-from likelier.data.tokenize import default_max_length
+from likelier.data.tokenize import Group, default_max_length
 from likelier.models.policy import Policy
 from likelier.models.token_budget import default_token_budget
 from likelier.objectives import Objective
 from likelier.runs.folder import OtherRanksFolder, RunFolder
-from likelier.scoring import ScorerChoice
 from likelier.training.arguments import training_arguments
 from likelier.training.evaluation import Judge, judge_of, planned_interval
 from likelier.training.guards import RunGuard
@@ -34,8 +33,7 @@ from likelier.training.options import (
     with_changes,
 )
 from likelier.training.reference import Named
-from likelier.training.run_card import RunFacts, say_what_does_not_fit
-from likelier.utils.console import warn
+from likelier.utils.console import say, warn
 from likelier.utils.distributed import Ranks, join_ranks
 from likelier.utils.errors import ConfigError
 
@@ -73,11 +71,13 @@ class PreparedRun:
 
     def sampler(self) -> StepSampler:
         """Which rows make which step."""
-        return _sampler(self.data, self.options)
+        options = self.options
+        prompts = [group.prompt.tobytes() if options.group_by else b"" for group in self.data.train.groups]
+        return step_sampler(prompts, options)
 
     def planned_steps(self) -> int:
         """Steps of the whole run."""
-        return _planned_steps(self.data, self.options)
+        return steps_of(self.sampler(), self.options)
 
     def arguments(self) -> TrainingArguments:
         """The options in transformers' words."""
@@ -97,28 +97,6 @@ class PreparedRun:
         checkpointing = self.options.activation_checkpointing
         budget = default_token_budget(self.policy.model, device, checkpointing=checkpointing)
         return int(self.ranks.lowest(torch.tensor(budget)))
-
-    def facts(
-        self,
-        scorer: ScorerChoice,
-        token_budget: int,
-        device: torch.device,
-        origin: Mapping[str, str],
-        reference: str | None,
-    ) -> RunFacts:
-        """Everything that decides what is computed. `reference` is the reference's identity, once it is known."""
-        return RunFacts(
-            options=self.options,
-            objective=self.objective,
-            policy=self.policy,
-            data=self.data,
-            reference=reference,
-            scorer=scorer,
-            token_budget=token_budget,
-            device=str(device),
-            processes=self.ranks.size,
-            origin=origin,
-        )
 
     @property
     def has_dropout(self) -> bool:
@@ -166,24 +144,12 @@ def prepare_run(
             data = _prepare(policy, objective, options, train, eval_data)
         ranks.require_same("data", data.hash + data.held_out_hash)
         objective = objective.resolved(data.median_length)
-        say_what_does_not_fit(objective, data.train.groups, options.batch_size)
-        interval = _eval_interval(data, options)
-    records = (train, eval_data, unusable or UnusableRows())
-    return PreparedRun(
-        policy,
-        objective,
-        options,
-        ranks,
-        folder,
-        guard,
-        resume,
-        data,
-        records,
-        interval,
-        reference,
-        judged_by,
-        dict(card or {}),
-    )
+        _say_what_does_not_fit(objective, data.train.groups, options.batch_size)
+        records, card = (train, eval_data, unusable or UnusableRows()), dict(card or {})
+        run = PreparedRun(
+            policy, objective, options, ranks, folder, guard, resume, data, records, None, reference, judged_by, card
+        )
+        return replace(run, eval_interval=_eval_interval(run))
 
 
 def _take_date(policy: Policy, records: Sequence[Record], begun: RunFolder | None, ranks: Ranks) -> None:
@@ -217,8 +183,8 @@ def _prepare(
     )
 
 
-def _sampler(data: PreparedData, options: TrainingOptions) -> StepSampler:
-    prompts = [group.prompt.tobytes() if options.group_by else b"" for group in data.train.groups]
+def step_sampler(prompts: Sequence[bytes], options: TrainingOptions) -> StepSampler:
+    """Which rows make which step, of rows with these prompts."""
     return StepSampler(
         prompts,
         batch_size=options.batch_size,
@@ -228,14 +194,25 @@ def _sampler(data: PreparedData, options: TrainingOptions) -> StepSampler:
     )
 
 
-def _planned_steps(data: PreparedData, options: TrainingOptions) -> int:
-    return options.max_steps or math.ceil(len(_sampler(data, options)) * (options.epochs or 1))
+def steps_of(sampler: StepSampler, options: TrainingOptions) -> int:
+    """Steps of a whole run."""
+    return options.max_steps or math.ceil(len(sampler) * (options.epochs or 1))
 
 
-def _eval_interval(data: PreparedData, options: TrainingOptions) -> int | None:
+def _eval_interval(run: PreparedRun) -> int | None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    steps = _planned_steps(data, options)
-    interval = planned_interval(options, data.train.groups, data.held_out.groups, steps, device)
+    options, steps = run.options, run.planned_steps()
+    interval = planned_interval(options, run.data.train.groups, run.data.held_out.groups, steps, device)
     if options.eval_items is not None and (interval is None or interval >= steps):
         warn("eval_items has no effect: nothing is evaluated between the first and the last step; see eval_steps")
     return interval
+
+
+def _say_what_does_not_fit(objective: Objective, groups: Sequence[Group], batch_size: int) -> None:
+    """Warn of what is wrong with an objective on these groups, and propose hyperparameters that suit them better."""
+    labels = [group.desirable for group in groups if group.desirable is not None]
+    desirable = sum(labels)
+    for warning in objective.warnings(batch_size, desirable, len(labels) - desirable):
+        warn(warning)
+    for proposal in objective.proposals(desirable, len(labels) - desirable):
+        say(proposal)

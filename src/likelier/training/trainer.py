@@ -393,7 +393,7 @@ class PreferenceTrainer(CheckpointingTrainer):
 
     def _facts(self) -> RunFacts:
         reference = None if self.reference is None else self.reference.identity
-        return self.run.facts(self.scorer, self.token_budget, self.args.device, self._origin, reference)
+        return RunFacts(self.run, reference, self.scorer, self.token_budget, self.args.device, self._origin)
 
     def progress(self) -> dict[str, Any]:
         """How far the run has come, for a checkpoint."""

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from math import ceil
 from typing import Any
 
 from likelier.data.load import PreferenceData, load_preferences
@@ -15,6 +14,7 @@ from likelier.data.prepare import fitting_records
 from likelier.data.records import Content, Message, Record, TokenIds, Unusable, UnusableRows, answers_of, content_key
 from likelier.experiments.sweep.plan import SweepPlan
 from likelier.training.config import RunConfig
+from likelier.training.prepared import step_sampler, steps_of
 from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, DataError
 
@@ -73,14 +73,9 @@ class SharedData:
         training, objective = config.training, config.objective
         records = fitting_records(self.of(config).train, objective.method, objective.data)
         per_item = 2 if objective.data == "pairs" else 1
-        sampler = StepSampler(
-            [content_key(record.prompt).encode("utf-8", "surrogatepass") for record in records],
-            batch_size=training.batch_size,
-            order=training.order,
-            group_by=training.group_by,
-            seed=training.seed,
-        )
-        steps = training.max_steps or ceil(len(sampler) * (training.epochs or 1))
+        prompts = [content_key(record.prompt).encode("utf-8", "surrogatepass") for record in records]
+        sampler = step_sampler(prompts, training)
+        steps = steps_of(sampler, training)
         items = _seen(sampler, steps, len(records))
         return Budget(items, "pairs" if objective.data == "pairs" else "rows", items * per_item, steps)
 
