@@ -7,11 +7,10 @@ lineage. What stands outside `stages` is shared by all of them.
 from __future__ import annotations
 
 import gc
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,11 @@ from likelier.objectives import METHODS
 from likelier.runs.card import RunCard
 from likelier.runs.folder import OtherRanksFolder, RunFolder
 from likelier.runs.ownership import nothing_left, refuse_links, take_away_begun
-from likelier.training.config import RunConfig, hyperparameter_fields, parse
+from likelier.training.config import RIVALS, RunConfig, hyperparameter_fields, parse
 from likelier.utils.console import say
 from likelier.utils.distributed import Ranks, join_ranks
 from likelier.utils.errors import ConfigError, RunFolderError
 from likelier.utils.files import refuse_link
-from likelier.utils.redaction import without_secrets
 from likelier.utils.versions import versions
 
 # The model, its precision and where everything goes belong to the whole; a stage cannot have its own.
@@ -97,10 +95,9 @@ def _stage(
     folder = f"{number}-{name}"
     reference = str(own.pop("reference", "start"))
     merged = {**shared, **own, "output": str(Path(shared["output"]) / folder)}
-    for option, rival in (("max_steps", "epochs"), ("eval_data", "eval_fraction")):
-        for one, other in ((option, rival), (rival, option)):
-            if one in own and other not in own:
-                merged.pop(other, None)  # a stage's own choice takes the place of what all share
+    for one, other in RIVALS.items():
+        if one in own and other not in own:
+            merged.pop(other, None)  # a stage's own choice takes the place of what all share
     kind = METHODS.get(str(merged.get("method", "dpo")))
     if kind is not None and not kind.needs_reference:
         for option in _WITH_REFERENCE_ONLY:
@@ -219,9 +216,9 @@ def _check_root(root: RunFolder, staged: StagedConfig) -> None:
     for stage in staged.stages:
         known = recorded.get(stage.folder)
         finished = RunFolder(root.path / stage.folder).is_finished()
-        if finished and (known is None or known.options != _options(stage)):
+        if finished and (known is None or known.options != stage.config.as_json()):
             was = {} if known is None else known.options
-            names = [name for name, value in _options(stage).items() if was.get(name) != value]
+            names = [name for name, value in stage.config.as_json().items() if was.get(name) != value]
             raise RunFolderError(
                 f"{root.path / stage.folder} is done, and was trained with other options than these: "
                 f"{', '.join(names) or 'some are gone'}. Give the same ones, or another output"
@@ -229,14 +226,6 @@ def _check_root(root: RunFolder, staged: StagedConfig) -> None:
     gone = [folder for folder in recorded if folder not in {stage.folder for stage in staged.stages}]
     if any(RunFolder(root.path / folder).is_finished() for folder in gone):
         raise RunFolderError(f"{root.path} holds the finished stage {gone[0]}, which the file does not have any more")
-
-
-def _options(stage: Stage) -> dict[str, Any]:
-    """Everything that the file says of a stage, as JSON holds it."""
-    config = stage.config
-    parts: dict[str, Any] = asdict(config.run) | asdict(config.lora) | asdict(config.training) | asdict(config.chat)
-    parts |= config.objective.hyperparameters()
-    return json.loads(json.dumps(without_secrets({name: value for name, value in parts.items() if value is not None})))
 
 
 def _write_lineage(root: RunFolder, staged: StagedConfig, begun: int = 0) -> None:
@@ -262,6 +251,6 @@ def _entry(root: RunFolder, stage: Stage) -> dict[str, Any]:
         "reference": {"named": stage.reference, **card.block("reference")},
         "data": card.raw.get("data"),
         "evaluation_end": card.raw.get("evaluation_end"),
-        "options": _options(stage),
+        "options": stage.config.as_json(),
     }
     return {name: value for name, value in entry.items() if value is not None}

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from likelier.models.architectures import auto_class
+from likelier.models.adapter_parts import has_adapter
+from likelier.models.architectures import auto_class, copy_processors
 from likelier.models.safe_loading import (
     check_model_folder,
     read_config,
@@ -53,6 +54,19 @@ def quiet() -> Iterator[None]:
     finally:
         if was_enabled:
             logging.enable_progress_bar()
+
+
+def save_whole(model: Any, tokenizer: Any, folder: Path, **how: Any) -> None:
+    """Write an ordinary Hugging Face folder, of an adapter its own: config, safetensors, tokenizer with its chat
+    template, and what a model of several parts reads pictures with. `how` is for transformers or peft.
+    """
+    with quiet():
+        model.save_pretrained(folder, **how)
+    if not has_adapter(model):
+        copy_processors(model, folder)
+    tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask
 
 
 def load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False, empty: bool = False) -> tuple[Any, Any]:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from likelier.data.records import UnusableRows
-from likelier.runs.card import RunCard, checked_card
+from likelier.runs.card import CARD, RunCard
 from likelier.runs.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
 from likelier.runs.lock import LOCK, FolderLock
 from likelier.runs.ownership import refuse_links, stranger_in, take_away_temporary, was_begun
+from likelier.runs.shapes import read_checked
 from likelier.runs.written import written_in
 from likelier.utils.console import warn
 from likelier.utils.errors import RunFolderError, unwritable, writing
@@ -29,7 +30,6 @@ from likelier.utils.files import (
     cause_of_failed_write,
     local,
     moved_when_whole,
-    read_object,
     refuse_link,
     require_utf8,
     sync_file,
@@ -174,11 +174,7 @@ class RunFolder:
 
     def card(self) -> RunCard:
         """run.json. Raises `RunFolderError` if there is none, or it is damaged."""
-        refuse_link(self.card_file)
-        try:
-            return checked_card(read_object(self.card_file), self.card_file)
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{self.card_file} cannot be read: {error}") from error
+        return RunCard.of(read_checked(self.card_file, CARD))
 
     def read_card(self) -> dict[str, Any]:
         """The content of run.json, to go on writing it. Raises as `card`."""

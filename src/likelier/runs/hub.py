@@ -10,14 +10,13 @@ from typing import Any
 
 from likelier.runs.card import RunCard
 from likelier.runs.folder import RunFolder, final_folder
-from likelier.runs.model_card import base_model_id, write_model_card
+from likelier.runs.model_card import HUB_ID, base_model_id, write_model_card
 from likelier.utils.errors import HubError, RunFolderError, whole_reason
 from likelier.utils.files import base_names
 from likelier.utils.redaction import without_secrets
 from likelier.utils.strict_json import encodable
 from likelier.utils.versions import __version__
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _AS_THEY_ARE = (
     *_WEIGHTS,
@@ -49,7 +48,7 @@ def check_repository(repository: str) -> None:
     import huggingface_hub
     from huggingface_hub.utils import validate_repo_id
 
-    if not _REPOSITORY.fullmatch(repository):
+    if not HUB_ID.fullmatch(repository):
         raise HubError(f"{repository!r} is no name of a hub repository; give owner/name")
     try:
         validate_repo_id(repository)

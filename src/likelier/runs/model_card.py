@@ -18,7 +18,7 @@ from likelier.utils.files import base_names, write_whole
 from likelier.utils.redaction import without_secrets
 from likelier.utils.yaml_text import as_yaml
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _BUILT_IN = {"demo": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 _MARKUP = re.compile(r"([\\`*_\[\]|~#$])")
 _SHOWN = {
@@ -86,7 +86,7 @@ def escaped(text: Any) -> str:
 def base_model_id(card: RunCard) -> str | None:
     """The hub id of the model that training began with; None for a local one."""
     name = card.run.model or ""
-    return _BUILT_IN.get(name) or (name if _HUB_ID.fullmatch(name) else None)
+    return _BUILT_IN.get(name) or (name if HUB_ID.fullmatch(name) else None)
 
 
 def _front_matter(card: RunCard, is_adapter: bool) -> str:

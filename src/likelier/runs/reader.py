@@ -14,7 +14,7 @@ from likelier.runs.evaluations import NO_DETAIL, Detail, checked_evaluation
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.lock import is_held
 from likelier.runs.ownership import refuse_links
-from likelier.runs.shapes import checked_line, checked_skipped
+from likelier.runs.shapes import SKIPPED, checked, checked_line
 from likelier.runs.written import Written, what_changed, written_files, written_in
 from likelier.utils.console import warn
 from likelier.utils.errors import RunFolderError
@@ -78,7 +78,7 @@ class Run:
     def skipped(self) -> list[Mapping[str, Any]]:
         """The files of the steps that were not finite, in order; each process of a run writes its own."""
         paths = (self.folder / "skipped").glob("step-*.json")
-        return sorted((checked_skipped(_json(path), path) for path in paths), key=lambda content: content["step"])
+        return sorted((checked(_json(path), SKIPPED, path) for path in paths), key=lambda content: content["step"])
 
 
 def one_of(details: Sequence[Detail], when: str) -> Detail:
@@ -133,7 +133,7 @@ class RunReader:
         if self._rows.is_torn and not is_held(folder.path):
             self._tell_of_torn_line(run)
         recorded = run.card.files
-        versions = _versions(folder.path)
+        versions = [(file, _version(file)) for file in written_files(folder.path)]
         if recorded is None or self._checked == (recorded, versions):
             return
         found = what_changed(recorded, _written_in(folder.path))
@@ -217,11 +217,6 @@ def _written_in(folder: Path) -> Written:
         return written_in(folder)
     except OSError as error:
         raise RunFolderError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from error
-
-
-def _versions(folder: Path) -> object:
-    """What changes where any of the run's files is written anew."""
-    return [(file, _version(file)) for file in written_files(folder)]
 
 
 def _stage(path: Path) -> Path:

@@ -11,9 +11,11 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from likelier.utils.errors import RunFolderError
+from likelier.utils.files import read_object, refuse_link
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ ANYTHING = Kind("anything", lambda value: True)
 
 SKIPPED: Shape = {"step!": WHOLE, "cause!": TEXT, "rows!": [{"source!": TEXT}]}
 
+SWEEP_FILE = "sweep.json"
 _ENTRY = {"name!": TEXT, "status!": TEXT, "setting!": TEXT, "folder!": TEXT, "error": TEXT}
 SWEEP: Shape = {"runs!": [{**_ENTRY, "varied!": Every(ANYTHING)}]}
 SWEEP_TO_GO_ON: Shape = {
@@ -63,9 +66,13 @@ def checked(content: Any, shape: Shape, file: object) -> Any:
     return content
 
 
-def checked_skipped(content: Any, file: object) -> dict[str, Any]:
-    """A file of a step that was skipped. Raises as `checked`."""
-    return checked(content, SKIPPED, file)
+def read_checked(path: Path, shape: Shape) -> Any:
+    """The content of a JSON file. Raises `RunFolderError` for a link, where it cannot be read, and as `checked`."""
+    refuse_link(path)
+    try:
+        return checked(read_object(path), shape, path)
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
 
 
 def checked_line(row: Any, place: str) -> Any:

@@ -155,7 +155,7 @@ def recorded_data(card: RunCard, name: str) -> PreferenceData:
         raise ConfigError(f"{name} names no file that it was trained on (it began in Python); give one with --data")
     if run.data == BUILT_IN:
         return demo_data()
-    for one in (*_named(run.data), *_named(run.eval_data)):
+    for one in (*named_data(run.data), *named_data(run.eval_data)):
         say_what_a_file_names(one, f"{name}/run.json")
     eval_data, eval_fraction, seed = run.eval_data, run.eval_fraction, required(card.options.seed, name, "options.seed")
     if card.sweep:  # all its runs have the same held-out rows, whatever their own seeds and data
@@ -172,8 +172,8 @@ def recorded_data(card: RunCard, name: str) -> PreferenceData:
     )
 
 
-def _named(recorded: Any) -> list[str]:
-    """The paths of one data set, of several, or of none."""
+def named_data(recorded: Any) -> list[str]:
+    """The paths of one data set, of several, or of none, as a card holds them."""
     listed = recorded if isinstance(recorded, list) else [recorded]
     return [str(one["path"] if isinstance(one, dict) else one) for one in listed if one is not None]
 

@@ -12,8 +12,7 @@ import torch
 from safetensors import safe_open
 
 from likelier.models.adapter_parts import has_adapter, how_to_save
-from likelier.models.architectures import copy_processors
-from likelier.models.loading import quiet
+from likelier.models.loading import quiet, save_whole
 from likelier.models.policy import Policy
 from likelier.models.safe_loading import read_config
 from likelier.models.sharding import SHARDS, ShardedCheckpoint, gathered_state, is_sharded, save_shards
@@ -195,15 +194,9 @@ class Checkpointer:
     def _write_model(self, where: Path, state_dict: dict[str, Any] | None) -> None:
         model = self.policy.model
         how = how_to_save(model) if has_adapter(model) else {}
-        with quiet():
-            model.save_pretrained(where, state_dict=state_dict, **how)
+        save_whole(model, self.policy.tokenizer, where, state_dict=state_dict, **how)
         if has_adapter(model):
             _require_adapter(where)
-        else:
-            copy_processors(model, where)
-        self.policy.tokenizer.save_pretrained(where)
-        for weights in where.glob("*.safetensors"):
-            weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask
 
 
 def _bare(optimizer: Any) -> torch.optim.Optimizer:

@@ -6,10 +6,11 @@ nothing reads, or that has no effect beside the others, is an error.
 
 from __future__ import annotations
 
+import json
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields
 from datetime import date
 from math import isfinite
 from pathlib import Path
@@ -21,6 +22,7 @@ from likelier.models.options import Dtype, LoraOptions
 from likelier.objectives import METHODS, Objective
 from likelier.training.options import TrainingOptions, nearest, refuse_inert_options
 from likelier.utils.errors import ConfigError
+from likelier.utils.redaction import without_secrets
 from likelier.utils.yaml_text import BrokenYaml, parse_yaml
 
 
@@ -75,6 +77,13 @@ class RunConfig:
     lora: LoraOptions = field(default_factory=LoraOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     chat: ChatOptions = field(default_factory=ChatOptions)
+
+    def as_json(self, but: Collection[str] = ()) -> dict[str, Any]:
+        """Everything that was given, `but` some names, as JSON holds it, without secrets."""
+        parts: dict[str, Any] = asdict(self.run) | asdict(self.lora) | asdict(self.training) | asdict(self.chat)
+        parts |= self.objective.hyperparameters()
+        kept = {name: value for name, value in parts.items() if value is not None and name not in but}
+        return json.loads(json.dumps(without_secrets(kept), default=str))
 
 
 # Options of which only one can be given: a flag takes the place of its rival in the file.
@@ -154,11 +163,8 @@ def data_sets(name: str, value: Any) -> tuple[DataSet, ...]:
 
 
 def _objective(method: str, named: dict[str, Any]) -> Objective:
-    kind = METHODS[method]
-    hints = typing.get_type_hints(kind)
-    own = {item.name: named.pop(item.name) for item in fields(kind) if item.name in named}
     try:
-        return kind(**{name: coerce(name, value, hints[name]) for name, value in own.items()})
+        return _section(METHODS[method], named)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

@@ -25,8 +25,7 @@ from likelier.data.records import Pair, Record
 from likelier.data.sources import read_rows
 from likelier.data.tokenize import Group, default_max_length, tokenize_records
 from likelier.models.adapter_parts import base_named
-from likelier.models.architectures import copy_processors
-from likelier.models.loading import quiet
+from likelier.models.loading import save_whole
 from likelier.models.merged import merged_model
 from likelier.models.policy import Policy, load_policy
 from likelier.models.stochastic_rounding import round_model_
@@ -38,7 +37,7 @@ from likelier.scoring.attention import restore_attention
 from likelier.scoring.implicit_rewards import AnswerScore, score_answers
 from likelier.scoring.reference import Reference, ReferenceScoring, base_reference
 from likelier.scoring.reference.identity import BASE_WORDS
-from likelier.scoring.restore import card_of, recorded_chat
+from likelier.scoring.restore import card_of, named_data, recorded_chat
 from likelier.utils.console import say, warn
 from likelier.utils.errors import LikelierError, ModelError, RunFolderError, WrongReferenceError, writing
 from likelier.utils.files import base_names, cache_folder, local, require_utf8
@@ -297,12 +296,8 @@ def check_texts(card: RunCard, policy: Policy) -> tuple[list[Group], str]:
 
 def _data_file(card: RunCard) -> Path | None:
     """The first file of training data that the card names, unless it is gone or very large."""
-    named = card.run.data
-    first = named[0] if isinstance(named, list) and named else named
-    path = first.get("path") if isinstance(first, dict) else first
-    if not isinstance(path, str) or not Path(path).is_file() or Path(path).stat().st_size > _LARGEST_FILE:
-        return None
-    return Path(path)
+    paths = [Path(path) for path in named_data(card.run.data)[:1]]
+    return next((path for path in paths if path.is_file() and path.stat().st_size <= _LARGEST_FILE), None)
 
 
 def _tokenized(records: Sequence[Record], policy: Policy) -> list[Group]:
@@ -358,14 +353,9 @@ def _save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     if dtype != "float32":
         round_model_(model, getattr(torch, dtype))
     try:
-        with quiet():
-            model.save_pretrained(folder)
+        save_whole(model, tokenizer, folder)
     except SafetensorError as error:
         raise OSError(str(error)) from error  # the disk is full, for example
-    copy_processors(model, folder)
-    tokenizer.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):
-        weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask
 
 
 def _write_papers(folder: Path, told: dict[str, Any], card: RunCard, name: str) -> None:

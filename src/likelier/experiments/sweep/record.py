@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from likelier.data.dates import now
 from likelier.experiments.sweep.plan import SweepPlan
-from likelier.runs.shapes import SWEEP_TO_GO_ON, checked
+from likelier.runs.shapes import SWEEP_FILE, SWEEP_TO_GO_ON, read_checked
 from likelier.training.config import RunConfig
 from likelier.utils.errors import RunFolderError
-from likelier.utils.files import read_object, refuse_link, write_output
+from likelier.utils.files import write_output
 from likelier.utils.redaction import without_secrets
 from likelier.utils.strict_json import encodable
 from likelier.utils.versions import versions
-
-SWEEP_FILE = "sweep.json"
 
 
 class SweepRecord:
@@ -42,7 +39,7 @@ class SweepRecord:
                 "varied": dict(run.varied),
                 "seed": run.config.training.seed,
                 "status": "not begun",
-                "options": options_of(run.config),
+                "options": run.config.as_json(but=("output", "resume")),  # the folder may move
             }
             for run in plan.runs
         ]
@@ -63,13 +60,7 @@ class SweepRecord:
     @staticmethod
     def read(folder: Path) -> SweepRecord:
         """The record that lies in a folder. Raises `RunFolderError` if there is none, or it is damaged."""
-        path = folder / SWEEP_FILE
-        refuse_link(path)
-        try:
-            content = checked(read_object(path), SWEEP_TO_GO_ON, path)
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{path} cannot be read: {error}") from error
-        return SweepRecord(folder, content)
+        return SweepRecord(folder, read_checked(folder / SWEEP_FILE, SWEEP_TO_GO_ON))
 
     def check_same(self, now: SweepRecord) -> None:
         """Raises `RunFolderError` naming what differs between the sweep that began here and the one asked for now."""
@@ -107,14 +98,6 @@ class SweepRecord:
         """Write the file, whole. Raises `RunFolderError` where that is not possible."""
         text = json.dumps(without_secrets(self.content), indent=2, ensure_ascii=False, default=str, allow_nan=False)
         write_output(self.path, encodable(text) + "\n", kind=RunFolderError)
-
-
-def options_of(config: RunConfig) -> dict[str, Any]:
-    """Everything that decides a run, as JSON holds it (its folder aside, which may move)."""
-    parts: dict[str, Any] = asdict(config.run) | asdict(config.lora) | asdict(config.training) | asdict(config.chat)
-    parts |= config.objective.hyperparameters()
-    kept = {name: value for name, value in parts.items() if value is not None and name not in ("output", "resume")}
-    return json.loads(json.dumps(without_secrets(kept), default=str))
 
 
 def _named(base: RunConfig) -> str:

@@ -10,12 +10,11 @@ from typing import Any
 
 from likelier.runs.card import RunCard
 from likelier.runs.reader import Run, read_run
-from likelier.runs.shapes import SWEEP, checked
+from likelier.runs.shapes import SWEEP, SWEEP_FILE, read_checked
 from likelier.utils.errors import ConfigError, RunFolderError
-from likelier.utils.files import base_names, below, local, read_object, refuse_link
+from likelier.utils.files import base_names, below, local
 from likelier.utils.redaction import without_secrets
 
-SWEEP_FILE = "sweep.json"
 _NOT_OF_THE_METHOD = ("report_to", "logging_steps", "save_steps", "save_total_limit", "reference_store", "trainer")
 _OF_THE_RUN = ("model", "data", "reference", "dtype")
 _MAIN = ("beta", "tau")  # shown also where only one subject has it
@@ -99,12 +98,7 @@ def read_comparison(paths: Sequence[str | Path]) -> Comparison:
 
 def _settings(folder: Path) -> tuple[list[Subject], list[Lost]]:
     """The settings of a sweep with their finished runs, and the runs that are not finished."""
-    path = folder / SWEEP_FILE
-    refuse_link(path)
-    try:
-        entries = checked(read_object(path), SWEEP, path)["runs"]
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}") from error
+    entries = read_checked(folder / SWEEP_FILE, SWEEP)["runs"]
     done = [entry for entry in entries if entry["status"] == "done"]
     lost = [Lost(one["name"], one["status"], one.get("error") or "") for one in entries if one["status"] != "done"]
     groups: dict[str, list[Run]] = {entry["setting"]: [] for entry in done}
