@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from likelier.insight.inspect.look import Inspection
-from likelier.insight.pages.heatmap import HEATMAP_CSS, class_of_piece, legend, pieces_of, scale_of, token_spans
+from likelier.insight.pages.heatmap import class_of_piece, legend, pieces_of, scale_of, token_spans
 from likelier.insight.pages.render import render
 from likelier.utils.files import base_names
 
@@ -145,7 +145,6 @@ def as_html(found: Inspection) -> str:
         "inspect.html",
         found=found,
         when={"start": "at the start", "end": "at the end"}.get(found.at, f"at {found.at}"),
-        css=HEATMAP_CSS,
         spans={side: token_spans(answer, scale) for side, answer in found.answers.items()},
         legend=legend(*found.answers.values()),
         table=table_of(found),

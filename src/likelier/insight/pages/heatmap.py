@@ -29,40 +29,6 @@ _STYLES = {
     -1: ["#c47a1a", "bold #c47a1a", "black on #d3ac74", "black on #e69f2b", "bold black on #ff8c00"],
 }
 
-HEATMAP_CSS = """
-.tokens { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.75; }
-.tok { border-radius: 2px; border-bottom: 2px solid transparent; }
-.tok-fed { opacity: .5; }
-.tok-up-1 { background: rgba(0, 114, 178, .12); }
-.tok-up-2 { background: rgba(0, 114, 178, .24); }
-.tok-up-3 { background: rgba(0, 114, 178, .38); }
-.tok-up-4 { background: rgba(0, 114, 178, .52); }
-.tok-up-5 { background: rgba(0, 114, 178, .68); }
-.tok-down-1 { background: rgba(230, 135, 0, .14); }
-.tok-down-2 { background: rgba(230, 135, 0, .28); }
-.tok-down-3 { background: rgba(230, 135, 0, .44); }
-.tok-down-4 { background: rgba(230, 135, 0, .60); }
-.tok-down-5 { background: rgba(230, 135, 0, .78); }
-.tok-up-3, .tok-up-4, .tok-up-5 { border-bottom-color: rgb(0, 96, 160); }
-.tok-down-3, .tok-down-4, .tok-down-5 { border-bottom: 2px dotted rgb(178, 90, 0); }
-.tok-legend { display: flex; flex-wrap: wrap; gap: .2em .6em; align-items: center; font-size: .9em; }
-.tok-legend .tok { display: inline-block; padding: 0 .5em; margin: 0 1px; }
-@media (prefers-color-scheme: dark) {
-  .tok-up-1 { background: rgba(40, 120, 200, .22); }
-  .tok-up-2 { background: rgba(40, 120, 200, .36); }
-  .tok-up-3 { background: rgba(40, 120, 200, .50); }
-  .tok-up-4 { background: rgba(40, 120, 200, .64); }
-  .tok-up-5 { background: rgba(40, 120, 200, .82); }
-  .tok-down-1 { background: rgba(200, 105, 0, .22); }
-  .tok-down-2 { background: rgba(200, 105, 0, .34); }
-  .tok-down-3 { background: rgba(200, 105, 0, .48); }
-  .tok-down-4 { background: rgba(200, 105, 0, .60); }
-  .tok-down-5 { background: rgba(200, 105, 0, .74); }
-  .tok-up-3, .tok-up-4, .tok-up-5 { border-bottom-color: rgb(120, 190, 255); }
-  .tok-down-3, .tok-down-4, .tok-down-5 { border-bottom-color: rgb(255, 190, 110); }
-}
-"""
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -165,8 +131,8 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def token_spans(answer: Mapping[str, Any], scale: float) -> Markup:
-    """The answer as HTML: a span a piece, coloured by its share, its numbers in `title`. Needs `HEATMAP_CSS`. `scale`
-    is `scale_of` the answers that are shown together.
+    """The answer as HTML: a span a piece, coloured by its share, its numbers in `title`. Needs the styles of
+    heatmap.html. `scale` is `scale_of` the answers that are shown together.
     """
     from markupsafe import Markup
 

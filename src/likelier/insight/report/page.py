@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from likelier.insight.diagnose import diagnose
-from likelier.insight.pages.heatmap import HEATMAP_CSS
 from likelier.insight.pages.render import render
 from likelier.insight.report.account import (
     demo_command,
@@ -77,7 +76,6 @@ def report_page(run: Run) -> str:
         identities=[(name, clipped(words)) for name, words in identities(run)],
         stages=_stages(run),
         why_empty=lambda what: why_empty(run, what),
-        heatmap_css=HEATMAP_CSS,
     )
 
 
