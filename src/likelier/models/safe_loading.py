@@ -41,10 +41,7 @@ def check_model_folder(folder: Path, name: str) -> None:
         pickled = next((file.name for kind in _PICKLED for file in sorted(folder.glob(kind))), None)
         if pickled is None:
             raise ModelError(f"{name} holds no weights (*.safetensors); give a folder written by save_pretrained")
-        raise ModelError(
-            f"{name} holds its weights in {pickled}, and reading such a file can run any code; only safetensors are "
-            f"loaded. If you trust it, convert it:\n  {_conversion('transformers', 'AutoModelForCausalLM', folder)}"
-        )
+        raise _pickled_weights(name, pickled, folder, "transformers", "AutoModelForCausalLM")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = _read(index).get("weight_map")
@@ -60,10 +57,7 @@ def check_adapter_folder(folder: Path) -> None:
     pickled = next((file.name for file in sorted(folder.glob("adapter_model.*"))), None)
     if pickled is None:
         raise ModelError(f"{folder} holds no adapter weights (adapter_model.safetensors)")
-    raise ModelError(
-        f"{folder} holds its weights in {pickled}, and reading such a file can run any code; only safetensors are "
-        f"loaded. If you trust it, convert it:\n  {_conversion('peft', 'AutoPeftModelForCausalLM', folder)}"
-    )
+    raise _pickled_weights(folder, pickled, folder, "peft", "AutoPeftModelForCausalLM")
 
 
 def check_config(where: str, name: str) -> None:
@@ -232,7 +226,10 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _conversion(library: str, kind: str, folder: Path) -> str:
+def _pickled_weights(name: object, file: str, folder: Path, library: str, kind: str) -> ModelError:
     place = ascii(str(folder))
     code = f"import {library}; {library}.{kind}.from_pretrained({place}).save_pretrained({place})"
-    return f"python -c {quoted(code)}"
+    return ModelError(
+        f"{name} holds its weights in {file}, and reading such a file can run any code; only safetensors are loaded. "
+        f"If you trust it, convert it:\n  python -c {quoted(code)}"
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,8 @@ def _gathered_precision(policy: Policy) -> Any:
 
 def _bring(module: nn.Module, device: torch.device, ranks: Ranks) -> None:
     """Give every rank the first one's weights and buffers of a module, but of those that are sharded already."""
-    held = {name: tensor for name, tensor in _tensors(module).items() if not isinstance(tensor, DTensor)}
+    weights = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    held = {name: tensor for name, tensor in weights if not isinstance(tensor, DTensor)}
     shapes = [f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in held.items()]
     ranks.require_same("model", "\n".join(shapes))
     known: dict[int, Any] = {}  # tied weights stay tied
@@ -89,11 +90,6 @@ def _bring(module: nn.Module, device: torch.device, ranks: Ranks) -> None:
         owner, _, own_name = name.rpartition(".")
         place = module.get_submodule(owner)
         (place._parameters if own_name in place._parameters else place._buffers)[own_name] = known[id(tensor)]
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    weights = module.named_parameters(remove_duplicate=False)
-    return {**dict(weights), **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def _require_plain_weights(model: nn.Module) -> None:
@@ -276,8 +272,16 @@ class ShardedCheckpoint:
                 "resume with the model that the run began with"
             )
 
-    def _open(self) -> _Files:
-        return _Files([self.folder / _file(rank, self._size) for rank in range(self._size)])
+    @contextmanager
+    def _open(self) -> Iterator[list[Any]]:
+        """The files of all ranks, open together."""
+        paths = [self.folder / _file(rank, self._size) for rank in range(self._size)]
+        with ExitStack() as stack:
+            try:
+                files = [stack.enter_context(safe_open(path, framework="pt")) for path in paths]
+            except Exception as error:
+                raise RunFolderError(f"{self.folder} cannot be read: {whole_reason(error)}") from error
+            yield files
 
     def _read(self, files: list[Any], name: str, weight: Tensor) -> Tensor:
         """This rank's rows of a stored tensor."""
@@ -298,20 +302,3 @@ class ShardedCheckpoint:
             start, stop = max(own.start, wanted.start), min(own.stop, wanted.stop)
             if start < stop:
                 yield file.get_slice(name)[start - own.start : stop - own.start]
-
-
-class _Files:
-    """The files of all ranks, open together."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths, self._stack = paths, ExitStack()
-
-    def __enter__(self) -> list[Any]:
-        try:
-            return [self._stack.enter_context(safe_open(path, framework="pt")) for path in self._paths]
-        except Exception as error:
-            self._stack.close()
-            raise RunFolderError(f"{self._paths[0].parent} cannot be read: {whole_reason(error)}") from error
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()

@@ -7,7 +7,7 @@ Scored           both, as objectives take them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
@@ -69,15 +69,9 @@ class Items:
 
     def like(self, logps: Tensor) -> Items:
         """All that is real in the precision of `logps`, all of it on their device."""
-
-        def like_logps(values: Tensor) -> Tensor:
-            return values.to(logps.device, logps.dtype if values.is_floating_point() else values.dtype)
-
-        return self._each(like_logps)
-
-    def _each(self, made: Callable[[Tensor], Tensor]) -> Items:
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return Items(**{name: None if value is None else made(value) for name, value in values.items()})
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        real = {name: logps.dtype if value.is_floating_point() else value.dtype for name, value in given.items()}
+        return Items(**{name: value.to(logps.device, real[name]) for name, value in given.items()})
 
 
 _ANSWER_NUMBERS = ("pairs", "rows", "partners")

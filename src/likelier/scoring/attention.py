@@ -180,7 +180,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale
     """One kernel call: keys of a branch are gathered behind its trunk's, and causality is aligned bottom-right."""
     from torch.nn.attention.varlen import varlen_attn
 
-    index = segments.varlen()
+    index = segments.varlen
     q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     attended = varlen_attn(
         q.contiguous(),

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -57,7 +58,6 @@ class Segments:
     segments: tuple[Segment, ...]
     device: torch.device
     _masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
-    _varlen: list[VarlenIndex] = field(default_factory=list)
 
     def mask(self, segment: Segment, window: int | None) -> Tensor:
         """(queries, keys) bool, true where a query sees a key: causal by position, within `window` tokens."""
@@ -69,13 +69,10 @@ class Segments:
             self._masks[key] = seen if window is None else seen & (keys > queries - window)
         return self._masks[key]
 
+    @cached_property
     def varlen(self) -> VarlenIndex:
         """Made once a batch and used by every layer."""
-        if not self._varlen:
-            self._varlen.append(self._make_varlen())
-        return self._varlen[0]
 
-    def _make_varlen(self) -> VarlenIndex:
         def cumulative(lengths: list[int]) -> Tensor:
             return torch.tensor([0, *lengths], device=self.device).cumsum(0).to(torch.int32)
 

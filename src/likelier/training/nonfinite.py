@@ -18,10 +18,6 @@ ALLOWED = 1  # in a run, those before a resume included
 _ADVICE = "Lower the learning rate, or look at these rows"
 
 
-def _alone(is_finite: bool) -> bool:
-    return is_finite
-
-
 class StepJudge:
     """Decides of each step whether it may reach the weights.
 
@@ -37,7 +33,7 @@ class StepJudge:
         self,
         folder: RunFolder,
         decode: Callable[[Any], str],
-        agree: Callable[[bool], bool] = _alone,
+        agree: Callable[[bool], bool] = bool,
         rank: int = 0,
     ) -> None:
         self.folder, self.agree, self.rank = folder, agree, rank

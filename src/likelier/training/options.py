@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from likelier.utils.distributed import Ranks
 
 Scheduler = Literal["constant", "cosine", "linear"]
+_FROM_1 = (
+    *("batch_size", "max_steps", "eval_items", "eval_new_tokens", "save_steps", "save_total_limit", "logging_steps"),
+    *("token_budget", "max_length"),
+)
+_LEAST = {**dict.fromkeys(_FROM_1, 1), "eval_steps": 0, "eval_prompts": 0}
 
 
 @dataclass(frozen=True)
@@ -107,25 +112,10 @@ class TrainingOptions:
             value = getattr(self, name)
             if value not in choices and (value is not None or getattr(type(self), name) is not None):
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; known: {', '.join(choices)}")
-        at_least_one = (
-            "batch_size",
-            "max_steps",
-            "eval_items",
-            "eval_new_tokens",
-            "save_steps",
-            "save_total_limit",
-            "logging_steps",
-            "token_budget",
-            "max_length",
-        )
-        for name in at_least_one:
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}={value} is out of range; it must be at least 1")
-        for name in ("eval_steps", "eval_prompts"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name}={value} is out of range; it must be at least 0")
+            if value is not None and value < least:
+                raise ConfigError(f"{name}={value} is out of range; it must be at least {least}")
         for name in ("eval_new_tokens", "eval_reward"):
             if self.eval_prompts == 0 and getattr(self, name) is not None:
                 raise ConfigError(f"{name} has no effect with eval_prompts=0, which lets the policy write nothing")
@@ -209,24 +199,18 @@ def refuse_process_options(options: TrainingOptions, ranks: Ranks) -> None:
 
 def refuse_inert_options(objective: Any, options: TrainingOptions, *, named_reference: bool) -> None:
     """Options that the method (an `Objective`) cannot use are an error. `named_reference`: the run names one."""
-    refuse_signal_options(objective, options)
-    if not objective.needs_reference:
-        refuse_reference_options(objective.method, named=named_reference, options=options)
-
-
-def refuse_reference_options(method: str, *, named: bool, options: TrainingOptions) -> None:
-    """For a method without a reference: every option about one is inert, hence an error."""
+    _refuse_signals(objective, options)
     asked = {
-        "reference": named,
+        "reference": named_reference,
         "reference_scores": options.reference_scores != "stored",
         "reference_store": options.reference_store is not None,
     }
     for name, given in asked.items():
-        if given:
-            raise ConfigError(f"{method} uses no reference; drop {name}")
+        if given and not objective.needs_reference:
+            raise ConfigError(f"{objective.method} uses no reference; drop {name}")
 
 
-def refuse_signal_options(objective: Any, options: TrainingOptions) -> None:
+def _refuse_signals(objective: Any, options: TrainingOptions) -> None:
     """Votes, weights and margins that the method (an `Objective`) cannot use are an error that names those that can."""
     method = objective.method
     if options.use_margins is not None and not objective.takes_margins:

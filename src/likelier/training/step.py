@@ -122,7 +122,10 @@ class StepWalker:
                 losses = self.objective.weighted_losses(scored, statistics)
                 backward(losses.sum() * (scale if part.counts else 0.0))
             parts.append(StepPart(scored.detached(), losses.detach(), part.counts))
-        return _result(cut, parts, statistics)
+        counted = [part for part in parts if part.counts]
+        losses = torch.cat([part.losses for part in counted]) if counted else parts[0].losses[:0]
+        own = [group for part in cut if part.counts for group in part.groups]
+        return StepResult(own, losses, parts, statistics)
 
     def _statistics(self, wrapped: nn.Module, cut: Sequence[MicroBatch]) -> Tensor | None:
         """The whole step's statistics, from a pass without gradients over the answers that they are made of."""
@@ -199,12 +202,6 @@ class StepWalker:
             f"memory ran out ({shortage}); the step is done again with micro-batches of {self.token_budget} tokens, "
             "and so are those to come. No number changes by that"
         )
-
-
-def _result(cut: Sequence[MicroBatch], parts: list[StepPart], statistics: Tensor | None) -> StepResult:
-    counted = [part for part in parts if part.counts]
-    losses = torch.cat([part.losses for part in counted]) if counted else parts[0].losses[:0]
-    return StepResult([group for part in cut if part.counts for group in part.groups], losses, parts, statistics)
 
 
 def _unsynchronized(wrapped: nn.Module, more_to_come: bool) -> AbstractContextManager[None]:

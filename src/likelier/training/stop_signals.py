@@ -31,10 +31,6 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-def _alone(number: int) -> int:
-    return number
-
-
 class Interruption:
     """The signals that reached this process while it trains. A context: the handlers before are put back at its end.
 
@@ -44,7 +40,7 @@ class Interruption:
     it at the same places, after every step, evaluation and checkpoint.
     """
 
-    def __init__(self, agree: Callable[[int], int] = _alone) -> None:
+    def __init__(self, agree: Callable[[int], int] = int) -> None:
         self.agree = agree
         self.asked: int | None = None  # the signal that reached this process
         self.agreed: int | None = None  # the signal for which all processes end
@@ -98,9 +94,7 @@ class EndWhenAsked(TrainerCallback):
     def __init__(self, interruption: Interruption) -> None:
         self._interruption = interruption
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self._interruption.is_patient = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

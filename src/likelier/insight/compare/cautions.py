@@ -52,7 +52,8 @@ def _held_out(comparison: Comparison) -> Iterable[str]:
             "was another, or they were tokenized or cut otherwise. Accuracies cannot be compared, and are not compared "
             "row by row. Give all the same eval_data."
         )
-    hashes = {_eval_hash(subject.runs[0]) for subject in comparison.subjects if subject.name in unknown}
+    cards = [subject.runs[0].card for subject in comparison.subjects if subject.name in unknown]
+    hashes = {str(card.fingerprint.get("eval_hash", "")) for card in cards}
     if unknown and (len(hashes) > 1 or rows):
         yield f"Which rows {', '.join(unknown)} were held to is not recorded: they may be others."
 
@@ -76,10 +77,6 @@ def sources(run: Run) -> frozenset[str] | None:
     """The places in the data of the rows that a run was held to; None where they are not recorded."""
     items = run.detail("end").items or run.detail("start").items
     return frozenset(items["source"]) if items else None
-
-
-def _eval_hash(run: Run) -> str:
-    return str(run.card.fingerprint.get("eval_hash", ""))
 
 
 def _references(comparison: Comparison) -> Iterable[str]:

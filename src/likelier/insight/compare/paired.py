@@ -91,7 +91,7 @@ def compare_pairs(subjects: Sequence[Subject], against: Subject) -> list[Paired]
         if subject is against or any(differ_in_rows(one, run) for one in against.runs for run in subject.runs):
             continue
         own = [items_of(run) for run in subject.runs]
-        common = _common([*base, *own])
+        common = [key for key in base[0] if all(key in table for table in (*base, *own))]
         found += [_paired(subject.name, against.name, measure, own, base, common) for measure in _RIGHT if common]
     return found
 
@@ -115,10 +115,6 @@ def _kind(run: Run) -> frozenset[str]:
     """What the held-out items are: pairs, answers with a label, answers."""
     table = run.detail("end").items or run.detail("start").items
     return frozenset(table) & {"chosen", "completion", "label"}
-
-
-def _common(tables: Sequence[Mapping[Key, Item]]) -> list[Key]:
-    return [key for key in tables[0] if all(key in table for table in tables)] if tables else []
 
 
 def _paired(

@@ -163,7 +163,7 @@ def _limits(card: RunCard) -> dict[str, Any]:
 def _tokenized(record: Record, policy: Policy, card: RunCard, chat: ChatOptions | None) -> Group:
     found = tokenize_records([record], policy.tokenizer, **_limits(card), chat=chat)
     if not found.groups:
-        limit = required(card.data.max_length, "the run", "data.max_length")
+        limit = card.data.max_length
         raise DataError(f"{next(iter(found.unusable))}: the row cannot be used (the run's max_length is {limit})")
     return found.groups[0]
 

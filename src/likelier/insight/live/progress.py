@@ -39,9 +39,7 @@ class ProgressDisplay(TrainerCallback):
         self._follower = Follower(str(args.output_dir))
         self._safely(self._begin)
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self._safely(self._tell_warnings if self._display is None else self._display.refresh)
 
     def on_log(
@@ -64,9 +62,7 @@ class ProgressDisplay(TrainerCallback):
             row = {name.removeprefix("eval_"): value for name, value in metrics.items()}
             self._safely(lambda: say(evaluation_line(row, state.global_step)))
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         self._safely(self.close)
         self._follower = None
 

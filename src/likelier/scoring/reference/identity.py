@@ -114,7 +114,7 @@ def start_reference(model: nn.Module, *, precision: str, live: bool = False, kee
         use = frozen_copy_of_adapter(model) if copied else _itself(model)
     else:
         words = "the policy itself as it was loaded" + (", a frozen copy" if live else ", scored before the first step")
-        use = _itself(_frozen_copy(model)) if live else _itself(model)
+        use = _itself(deepcopy(model).requires_grad_(False).eval()) if live else _itself(model)
     return Reference(words, **known, equals_policy=True, use=use, at_hand=copied)
 
 
@@ -152,9 +152,3 @@ def released(reference: Reference) -> Reference:
 
 def _itself(model: nn.Module) -> Callable[[], Any]:
     return lambda: nullcontext(model)
-
-
-def _frozen_copy(model: nn.Module) -> nn.Module:
-    copy = deepcopy(model)
-    copy.requires_grad_(False)
-    return copy.eval()
