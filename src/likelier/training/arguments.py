@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.integrations import get_reporting_integration_callbacks
 
 from likelier.models.adapter_parts import has_adapter
 from likelier.models.policy import Policy
@@ -67,7 +66,6 @@ def training_arguments(
     }
     try:
         arguments = TrainingArguments(**(ours | options.trainer))
-        get_reporting_integration_callbacks(arguments.report_to)
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(f"transformers refuses the training options: {whole_reason(error)}") from error
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process drives one device; never nn.DataParallel

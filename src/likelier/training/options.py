@@ -103,7 +103,7 @@ class TrainingOptions:
     save_steps: int | None = option(None, "write a checkpoint every so many steps (default: none)")
     save_total_limit: int | None = option(None, "keep only the newest checkpoints")
     logging_steps: int = option(1, "write metrics every so many steps")
-    report_to: str = option("none", "where else to report, as in transformers: tensorboard, wandb, trackio, none")
+    report_to: str = option("none", "where else to report, by commas: tensorboard, wandb, trackio, mlflow; none")
     seed: int = option(42, "seed of the order, the held-out split and new LoRA weights")
     trainer: dict[str, Any] = option(None, "any other transformers.TrainingArguments, by name (YAML only)", flag=False)
 

@@ -33,6 +33,7 @@ from likelier.training.options import (
     with_changes,
 )
 from likelier.training.reference import Named
+from likelier.training.trackers import check_trackers
 from likelier.utils.console import say, warn
 from likelier.utils.distributed import Ranks, join_ranks
 from likelier.utils.errors import ConfigError
@@ -128,6 +129,7 @@ def prepare_run(
     Arguments and errors are those of `PreferenceTrainer`. Of several ranks all call it.
     """
     options = with_launcher(with_changes(options or TrainingOptions(), more))
+    check_trackers(options.report_to)
     take_over_precision(policy.autocast)
     ranks = join_ranks(options.trainer.get("ddp_timeout"))
     refuse_process_options(options, ranks)

@@ -19,6 +19,7 @@ from likelier.runs.model_card import write_model_card
 from likelier.runs.ownership import nothing_left
 from likelier.training.config import RunConfig
 from likelier.training.launcher import with_launcher
+from likelier.training.trackers import check_trackers
 from likelier.training.trainer import PreferenceTrainer
 from likelier.utils.console import say, speaks
 from likelier.utils.distributed import join_ranks
@@ -38,6 +39,7 @@ def train(
     """
     folder = RunFolder(config.run.output)
     folder.check(resume=config.run.resume)  # before anything slow
+    check_trackers(config.training.report_to)
     with nothing_left(folder.path, folder.holds_results):
         return _train(config, folder, data, card, callbacks)
 
