@@ -18,7 +18,7 @@ from likelier.data.split import split_by_prompt
 from likelier.data.votes import merge_votes as merged_votes
 from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, DataError
-from likelier.utils.terminal import progress
+from likelier.utils.terminal import counting
 
 if TYPE_CHECKING:
     from likelier.objectives import DataKind
@@ -160,20 +160,12 @@ _SHOWN_FROM = 5_000
 
 
 def _watched(rows: NamedRows) -> Iterator[Any]:
-    """The rows, counted on the terminal once they are many."""
-    bar: Any = None
-    try:
+    """The rows, counted on the terminal."""
+    with counting(f"reading {rows.name}", None) as report:
         for number, row in enumerate(rows.rows, 1):
             if number % _SHOWN_FROM == 0:
-                if bar is None:
-                    bar = progress()
-                    bar.start()
-                    bar.add_task(f"reading {rows.name}", total=None)
-                bar.update(bar.task_ids[0], completed=number)
+                report(_SHOWN_FROM)
             yield row
-    finally:
-        if bar is not None:
-            bar.stop()
 
 
 def _kept_for_asking(records: Sequence[Record]) -> list[str]:

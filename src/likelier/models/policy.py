@@ -24,6 +24,7 @@ from likelier.models.options import Dtype, LoraOptions
 from likelier.utils.console import warn
 from likelier.utils.errors import ConfigError, WrongReferenceError, whole_reason
 from likelier.utils.files import local, require_utf8
+from likelier.utils.terminal import busy
 
 
 @dataclass
@@ -102,7 +103,7 @@ def load_policy(
     _check_dtype(autocast, pure, lora)
     folder = str(demo_model_folder()) if name == DEMO_MODEL else name
     is_adapter = (Path(folder) / "adapter_config.json").is_file()
-    with quiet():
+    with busy(f"loading {name}"), quiet():
         if is_adapter:
             if pure:
                 raise ConfigError(f"{name} is an adapter, and dtype=pure-bfloat16 is for all weights; take bfloat16")

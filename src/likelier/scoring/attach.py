@@ -28,6 +28,7 @@ from likelier.scoring.logprobs import HeadTransform
 from likelier.scoring.plain import score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
 from likelier.utils.errors import LikelierError, ModelError, whole_reason
+from likelier.utils.terminal import busy
 
 ScorerName = Literal["auto", "shared-prefix", "plain"]
 _SCORERS: dict[str, Callable[[nn.Module, Batch], SequenceScores]] = {
@@ -89,7 +90,8 @@ def attach_scorer(
         verify_head(model, autocast=autocast)
     _require_known_tokens(causal_model(model), groups)
     model._likelier_autocast = autocast
-    model._likelier_scorer = _chosen(model, scorer, groups)
+    with busy("trying the scorer on the longest rows"):
+        model._likelier_scorer = _chosen(model, scorer, groups)
     return scorer_of(model)
 
 

@@ -12,6 +12,7 @@ from transformers import Trainer
 from likelier.models.sharding import Gathering
 from likelier.training.checkpointing import Checkpointer, undamaged
 from likelier.utils.errors import ConfigError, whole_reason
+from likelier.utils.terminal import busy
 
 
 class CheckpointingTrainer(Trainer):
@@ -51,7 +52,10 @@ class CheckpointingTrainer(Trainer):
         return str(self.checkpointer.staging)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with self.checkpointer.writing(self.state.global_step, self.progress, self.fingerprint):
+        with (
+            busy("writing a checkpoint"),
+            self.checkpointer.writing(self.state.global_step, self.progress, self.fingerprint),
+        ):
             super()._save_checkpoint(model, trial)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -82,10 +86,11 @@ class CheckpointingTrainer(Trainer):
         """The model as one ordinary folder, written by the first rank. In a checkpoint of a sharded run the weights lie
         in its slices instead.
         """
-        if not self.checkpointer.is_sharded:
-            super().save_model(output_dir, _internal_call)
-        elif not _internal_call:
-            self._save(output_dir, self.checkpointer.gathered())
+        with busy("saving the model"):
+            if not self.checkpointer.is_sharded:
+                super().save_model(output_dir, _internal_call)
+            elif not _internal_call:
+                self._save(output_dir, self.checkpointer.gathered())
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         self.checkpointer.write_model(None if output_dir is None else Path(output_dir), state_dict)

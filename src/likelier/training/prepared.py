@@ -37,6 +37,7 @@ from likelier.training.trackers import check_trackers
 from likelier.utils.console import say, warn
 from likelier.utils.distributed import Ranks, join_ranks
 from likelier.utils.errors import ConfigError
+from likelier.utils.terminal import busy
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class PreparedRun:
         goes_on = self.resume and self.folder.card_file.exists()  # with its account, if the data are the same
         if self.ranks.is_first and not goes_on:
             train, held_out, left_out = self.records
-            self.folder.write_audit(*self.data.account(left_out), run_audit(train, held_out, left_out))
+            with busy("auditing the rows"):
+                self.folder.write_audit(*self.data.account(left_out), run_audit(train, held_out, left_out))
         return replace(self, records=((), (), UnusableRows()))
 
     def sampler(self) -> StepSampler:
@@ -142,7 +144,7 @@ def prepare_run(
     with guard.watching():
         folder.open(resume=resume)
         _take_date(policy, [*train, *eval_data], folder if resume else None, ranks)
-        with ranks.first_before_others():  # who then find its cached token ids
+        with ranks.first_before_others(), busy("preparing the rows"):  # the others then find its cached token ids
             data = _prepare(policy, objective, options, train, eval_data)
         ranks.require_same("data", data.hash + data.held_out_hash)
         objective = objective.resolved(data.median_length)

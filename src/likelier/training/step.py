@@ -33,6 +33,7 @@ from likelier.scoring.engine import (
 from likelier.utils.console import warn
 from likelier.utils.distributed import ALONE, Ranks
 from likelier.utils.errors import TrainingError, whole_reason
+from likelier.utils.terminal import busy
 
 Made = TypeVar("Made")
 _ON_A_CPU = "DefaultCPUAllocator"  # stands in the RuntimeError that torch raises there
@@ -156,7 +157,8 @@ class StepWalker:
         longest = sorted(groups, key=lambda group: -group.tokens)[:batch_size]
         mode, state = self.model.training, _random_state(self.device)
         try:
-            self._retried(lambda: self._try_fullest(longest, moments), longest)
+            with busy("trying whether the fullest micro-batch fits"):
+                self._retried(lambda: self._try_fullest(longest, moments), longest)
         finally:
             self.model.zero_grad(set_to_none=True)
             self.model.train(mode)

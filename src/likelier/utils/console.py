@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import unicodedata
 import warnings
 from collections.abc import Callable
@@ -29,8 +30,18 @@ def say_error(text: str) -> None:
 
 def _print_aside(text: str) -> None:
     """A standard error that is full, closed or was a terminal that is gone ends no run."""
+    global _said_at
+    _said_at = time.monotonic()
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
+
+
+_said_at = 0.0
+
+
+def said_at() -> float:
+    """When something was said last, in seconds of `time.monotonic`."""
+    return _said_at
 
 
 def speaks() -> bool:

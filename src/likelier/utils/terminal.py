@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from io import StringIO
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.segment import Segment
 
 from likelier.utils.console import printable, say, speaks
 from likelier.utils.errors import whole_reason
+from likelier.utils.phases import Phases
 
 
 class SafeConsole(Console):
@@ -63,7 +64,7 @@ class Display:
     @property
     def is_possible(self) -> bool:
         """Whether standard error is a terminal that can be drawn on."""
-        return self.console.is_terminal and not self.console.is_dumb_terminal and speaks()
+        return _is_drawn_on(self.console)
 
     def start(self) -> None:
         """Take the terminal."""
@@ -132,27 +133,55 @@ def out_of_order(error: Exception) -> str:
     return f"the display of the run is out of order ({type(error).__name__}: {whole_reason(error)}); training goes on"
 
 
-def progress() -> Any:
-    """A rich progress bar on standard error; it is silent where that is no terminal."""
-
-    return _bar(SafeConsole(stderr=True))
-
-
 def _bar(console: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    is_shown = console.is_terminal and speaks()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not is_shown, transient=True)
+    return Progress(*columns, console=console, disable=not _is_drawn_on(console), transient=True)
+
+
+def _is_drawn_on(console: Any) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal and speaks()
+
+
+_phases = Phases()
+_running_bar: list[Any] = []  # a terminal holds one display: inner bars stand in the outer one's
 
 
 @contextmanager
-def counting(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar over `total` things; yields what is to be called with the number just done."""
-    if Display.running is not None:
+def counting(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar over `total` things, or over an unknown number; yields what is to be called with the number just
+    done. Where no terminal can be drawn on, a plain line after every ten seconds in which nothing else was said.
+    """
+    if Display.running is not None and total:
         with Display.running.counting(description, total) as advance:
             yield advance
         return
-    with progress() as bar:
+    console = SafeConsole(stderr=True)
+    if not _is_drawn_on(console):
+        with _phases.phase(description, total) as advance:
+            yield advance
+    elif Display.running is not None:
+        yield lambda done: None
+    else:
+        with _drawn(description, total, console) as advance:
+            yield advance
+
+
+def busy(description: str) -> AbstractContextManager[Callable[[int], None]]:
+    """`counting`, of work whose length is not known."""
+    return counting(description, None)
+
+
+@contextmanager
+def _drawn(description: str, total: int | None, console: Any) -> Iterator[Callable[[int], None]]:
+    with ExitStack() as stack:
+        if not _running_bar:
+            _running_bar.append(stack.enter_context(_bar(console)))
+            stack.callback(_running_bar.clear)
+        bar = _running_bar[0]
         task = bar.add_task(description, total=total)
-        yield lambda done: bar.advance(task, done)
+        try:
+            yield lambda done: bar.advance(task, done)
+        finally:
+            bar.remove_task(task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,7 +14,7 @@ from likelier.insight.live.view import evaluation_line, pace_of, step_line, view
 from likelier.insight.live.watch import Follower
 from likelier.insight.report.account import unit
 from likelier.utils.console import say
-from likelier.utils.terminal import Display, out_of_order
+from likelier.utils.terminal import Display, counting, out_of_order
 
 _PAUSE = 1.0  # seconds between two looks for warnings where there is no display
 
@@ -32,15 +33,20 @@ class ProgressDisplay(TrainerCallback):
         self._is_broken = False
         self._recent: deque[dict[str, Any]] = deque(maxlen=20)
         self._next_look = 0.0
+        self._phase = ExitStack()
+        self._advance: Callable[[int], None] = lambda done: None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._follower = Follower(str(args.output_dir))
-        self._safely(self._begin)
+        self._safely(lambda: self._begin(state.max_steps, state.global_step))
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self._safely(self._tell_warnings if self._display is None else self._display.refresh)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._advance(1)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
@@ -68,6 +74,7 @@ class ProgressDisplay(TrainerCallback):
 
     def close(self) -> None:
         """Leave the last state on the screen, also after an error."""
+        self._phase.close()
         if self._display is not None:
             self._display.stop()
             self._display = None
@@ -75,11 +82,13 @@ class ProgressDisplay(TrainerCallback):
             self._next_look = 0.0
             self._tell_warnings()
 
-    def _begin(self) -> None:
+    def _begin(self, steps: int, done: int) -> None:
         display = Display(self._view)
         if display.is_possible:
             self._display = display
             display.start()
+        else:
+            self._advance = self._phase.enter_context(counting("training, in steps", steps - done))
 
     def _view(self) -> Any:
         assert self._follower is not None and self._display is not None

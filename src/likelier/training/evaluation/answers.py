@@ -83,7 +83,14 @@ def is_refusal(text: str) -> bool:
 
 
 def write(
-    policy: Policy, asked: Sequence[Asked], *, new_tokens: int, temperature: float, seed: int, token_budget: int
+    policy: Policy,
+    asked: Sequence[Asked],
+    *,
+    new_tokens: int,
+    temperature: float,
+    seed: int,
+    token_budget: int,
+    report: Callable[[int], None] = lambda done: None,
 ) -> list[Written]:
     """The policy's answer to each prompt, in batches of about four times `token_budget` tokens (no activations are
     kept, and a larger batch waits for the weights less often).
@@ -97,6 +104,7 @@ def write(
     ):
         for part in _batches(asked, new_tokens, WRITE_LARGER * token_budget):
             found += write_answers(policy.model, policy.tokenizer, [one.ids for one in part], decoding)
+            report(len(part))
     return found
 
 

@@ -25,7 +25,7 @@ from likelier.training.options import TrainingOptions
 from likelier.training.rewards import Judge, reward_metrics
 from likelier.utils.console import say, warn
 from likelier.utils.errors import LikelierError, TrainingError, whole_reason
-from likelier.utils.terminal import counting
+from likelier.utils.terminal import busy, counting
 
 When = Literal["start", "interval", "end"]
 MOST_ITEMS = 2000  # of the items whose scores are written down
@@ -107,7 +107,8 @@ class Evaluator:
                 metrics |= answered.metrics
                 detail |= answered.detail
                 if when == "end" and reference is not None:
-                    detail |= self._look_closer(found, reference)
+                    with busy("looking at the telling rows, token by token"):
+                        detail |= self._look_closer(found, reference)
         if when == "start":
             self.began = detail
         seconds = time.monotonic() - begun
@@ -185,17 +186,20 @@ class Evaluator:
         return Outcome(metrics | answer_metrics(drawn, self._at_start("tokens")), {"samples": samples})
 
     def _write(self, temperature: float, reference: Reference | None) -> list[Answer]:
-        written = write(
-            self.policy,
-            self.asked,
-            new_tokens=self.options.answer_tokens,
-            temperature=temperature,
-            seed=self.options.seed,
-            token_budget=self.how.token_budget,
-        )
+        with counting("writing answers", len(self.asked)) as report:
+            written = write(
+                self.policy,
+                self.asked,
+                new_tokens=self.options.answer_tokens,
+                temperature=temperature,
+                seed=self.options.seed,
+                token_budget=self.how.token_budget,
+                report=report,
+            )
         if reference is None:
             return [Answer(one) for one in written]
-        return with_log_ratios(self.policy, reference.use, self.asked, written, self.how)
+        with busy("scoring what was written"):
+            return with_log_ratios(self.policy, reference.use, self.asked, written, self.how)
 
     def _judged(self, answers: list[Answer], when: When) -> list[Answer]:
         if self.judge is None:

@@ -1,0 +1,93 @@
+"""What a command is at, told in plain lines where there is no terminal to draw on: never silent for long.
+
+A phase says nothing by itself. A thread looks once a second, and tells of the innermost phase when nothing has been
+said for ten seconds, so that short phases leave no line and long ones no silence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event, Lock, Thread
+
+from likelier.utils import console
+
+SILENCE = 10.0  # seconds after which a line is due
+_LOOK = 1.0
+
+
+@dataclass
+class Phase:
+    """Work of `total` things, or of an unknown number, that began at a time in seconds."""
+
+    words: str
+    total: int | None
+    begun: float
+    done: int = 0
+
+    def line(self, now: float) -> str:
+        """How far it is, and how long what is left will take at this pace."""
+        took = now - self.begun
+        if not self.total:
+            return f"{self.words}: {f'{self.done:,}, ' if self.done else ''}{spoken(took)} so far"
+        left = f", about {spoken(took * (self.total - self.done) / self.done)} left" if self.done else ""
+        return f"{self.words}: {self.done:,} of {self.total:,}, {spoken(took)} so far{left}"
+
+
+class Phases:
+    """The phases that a command is in, the innermost last."""
+
+    def __init__(
+        self,
+        say: Callable[[str], None] = console.say,
+        said_at: Callable[[], float] = console.said_at,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say, self._said_at, self._clock = say, said_at, clock
+        self._within: list[Phase] = []
+        self._lock, self._told = Lock(), 0.0
+        self._over: Event | None = None
+
+    @contextmanager
+    def phase(self, words: str, total: int | None = None, *, watched: bool = True) -> Iterator[Callable[[int], None]]:
+        """Be in a phase; yields what is to be called with the number just done. `watched`: by a thread."""
+        phase = Phase(words, total, self._clock())
+
+        def advance(done: int) -> None:
+            phase.done += done
+
+        self._within.append(phase)
+        if watched and self._over is None:
+            self._over = Event()
+            Thread(target=self._watch, args=(self._over,), name="phases", daemon=True).start()
+        try:
+            yield advance
+        finally:
+            with self._lock:  # a line that is being written is whole before what follows
+                self._within.remove(phase)
+            if not self._within and self._over is not None:
+                self._over.set()
+                self._over = None
+
+    def tell(self) -> None:
+        """One line, where one is due."""
+        with self._lock:
+            now = self._clock()
+            if self._within:
+                phase = self._within[-1]
+                if now - max(phase.begun, self._said_at(), self._told) >= SILENCE:
+                    self._told = now
+                    self._say(phase.line(now))
+
+    def _watch(self, over: Event) -> None:
+        while not over.wait(_LOOK):
+            self.tell()
+
+
+def spoken(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
