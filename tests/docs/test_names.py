@@ -40,7 +40,7 @@ def texts() -> frozenset[str]:
 def words() -> frozenset[str]:
     """Every word of the code and its tests, also with dashes."""
     files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
-    files = [file for file in files if file != Path(__file__)]
+    files = [file for file in files if file != Path(__file__)] + [*(ROOT / "src").rglob("*.yaml")]
     found = {word for file in files for word in re.findall(r"[a-z]\w+", file.read_text(encoding="utf-8"))}
     return frozenset(found | {word.replace("_", "-") for word in found})
 

@@ -23,9 +23,11 @@ from likelier.insight.report.account import (
 from likelier.insight.report.answers import Reply, replies
 from likelier.insight.report.curves import curves
 from likelier.insight.report.distributions import distributions
+from likelier.insight.report.elsewhere import elsewhere_tiles
 from likelier.insight.report.examples import clipped, heat_maps, samples
 from likelier.insight.verdicts import Verdict
 from likelier.runs.account import Finding
+from likelier.runs.benchmark import read_benchmark
 from likelier.runs.folder import RunFolder
 from likelier.runs.reader import Run, read_run
 from likelier.utils.errors import RunFolderError
@@ -50,14 +52,15 @@ def write_report(folder: str | Path, output: Path | None = None, *, overwrite: b
 
 def report_page(run: Run) -> str:
     """The whole page."""
-    verdicts = _verdicts(run)
+    verdicts, elsewhere = _verdicts(run), read_benchmark(run.folder)
     return render(
         "report.html",
         run=run,
         sentence=clipped(sentence(run)),
         state=state(run),
         replies=_replies(run, verdicts),
-        tiles=tiles(run),
+        tiles=[*tiles(run), *elsewhere_tiles(elsewhere)],
+        elsewhere=elsewhere,
         verdicts=verdicts,
         figures=figures(run),
         curves=curves(run),
