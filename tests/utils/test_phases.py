@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch, clock: _Clock) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(terminal, "_phases", Phases(lines.append, lambda: 0.0, clock))
+    monkeypatch.setattr(terminal, "_phases", Phases(lines.append, lambda: 100.0, clock))
     return lines
 
 
@@ -76,3 +76,11 @@ def test_what_else_is_said_puts_a_line_off(clock: _Clock) -> None:
         clock.now = 118.0
         phases.tell()
     assert lines == ["tokenizing: 0 of 4, 18 s so far"]
+
+
+def test_phases_that_follow_one_another_are_no_silence(clock: _Clock, told: list[str]) -> None:
+    with busy("loading demo"):
+        _after(9.0, clock)
+    with counting("tokenizing", 4):
+        _after(2.0, clock)
+    assert told == ["tokenizing: 0 of 4, 2 s so far"]

@@ -36,7 +36,7 @@ def _print_aside(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-_said_at = 0.0
+_said_at = time.monotonic()
 
 
 def said_at() -> float:

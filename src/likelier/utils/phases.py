@@ -77,7 +77,7 @@ class Phases:
             now = self._clock()
             if self._within:
                 phase = self._within[-1]
-                if now - max(phase.begun, self._said_at(), self._told) >= SILENCE:
+                if now - max(self._said_at(), self._told) >= SILENCE:
                     self._told = now
                     self._say(phase.line(now))
 
