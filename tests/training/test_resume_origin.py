@@ -196,3 +196,27 @@ def test_the_same_versions_are_not_mentioned(recwarn: pytest.WarningsRecorder) -
     warn_of_other_versions(versions())
     warn_of_other_versions({})
     assert not recwarn.list
+
+
+@pytest.mark.slow
+def test_other_options_are_refused_before_anything_is_loaded(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(given, tmp_path / "root")
+    root = tmp_path / "root"
+    assert train(root) == 0
+
+    def loaded(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was loaded")
+
+    monkeypatch.setattr("likelier.training.run.load_preferences", loaded)
+    monkeypatch.setattr("likelier.training.run.load_policy", loaded)
+    for more, told in (
+        (["--batch-size", "3"], "batch_size: was 4, is 3"),
+        (["--beta", "0.2"], "hyperparameters: was"),
+        (["--method", "ipo"], "method: was 'dpo', is 'ipo'"),
+        (["--learning-rate", "0.5"], "learning_rate: was"),
+    ):
+        capsys.readouterr()
+        assert train(root, "--resume", *more) == 2
+        assert told in capsys.readouterr().err

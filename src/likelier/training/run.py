@@ -19,6 +19,7 @@ from likelier.runs.model_card import write_model_card
 from likelier.runs.ownership import nothing_left
 from likelier.training.config import RunConfig
 from likelier.training.launcher import with_launcher
+from likelier.training.run_card import refuse_other_options
 from likelier.training.trackers import check_trackers
 from likelier.training.trainer import PreferenceTrainer
 from likelier.utils.console import say, speaks
@@ -56,6 +57,8 @@ def _train(
     run, seed = config.run, config.training.seed
     if run.push_to_hub is not None:
         check_repository(run.push_to_hub)
+    if run.resume and speaks():
+        refuse_other_options(folder, config.objective, config.training)
     for name in {run.model, run.reference} - {"start", "base"}:
         check_name(name)
     held_out: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}

@@ -9,14 +9,37 @@ from typing import Any
 
 import torch
 
+from likelier.objectives import Objective
 from likelier.runs.checkpoints import ORIGIN
+from likelier.runs.folder import RunFolder
 from likelier.scoring import ScorerChoice
 from likelier.training.arguments import learning_rate
+from likelier.training.options import TrainingOptions
 from likelier.training.prepared import PreparedRun
 from likelier.training.trainer_block import DDP_ARGUMENTS
 from likelier.utils.versions import versions
 
 _KEPT_OPTIONS = ("batch_size", "order", "group_by", "seed", "scheduler", "max_steps", "epochs")
+
+
+def refuse_other_options(folder: RunFolder, objective: Objective, options: TrainingOptions) -> None:
+    """Raises `RunFolderError` where options alone, before data and model are loaded, show that the run in `folder`
+    cannot go on with them. What is not given and follows from data, model or device is compared later.
+    """
+    before = folder.read_fingerprint()
+    own = {name: value for name, value in objective.hyperparameters().items() if value is not None}
+    given = {"learning_rate": options.learning_rate, "token_budget": options.token_budget}
+    now = {
+        "method": objective.method,
+        "hyperparameters": {**(before.get("hyperparameters") or {}), **own},
+        **{name: getattr(options, name) for name in _KEPT_OPTIONS},
+        **{name: value for name, value in given.items() if value is not None},
+        "warmup": options.warmup_share,
+        "trainer": {name: value for name, value in options.trainer.items() if name not in DDP_ARGUMENTS},
+    }
+    if objective.method != before.get("method"):
+        now["hyperparameters"] = objective.hyperparameters()
+    folder.check_fingerprint(before, {name: value for name, value in now.items() if name in before})
 
 
 @dataclass(frozen=True)
