@@ -403,8 +403,7 @@ def test_the_texts_of_tokens_join_to_the_answer() -> None:
 def test_flags_that_contradict_each_other(runs: SmallRuns, refused: Callable[..., str]) -> None:
     typed = ["--prompt", "a", "--chosen", "b", "--rejected", "c"]
     cases = {
-        "name a row": [],
-        "name a row with": ["--row", 1, *typed],
+        "--row names a row and --prompt types one": ["--row", 1, *typed],
         "--chosen has no effect with --row": ["--row", 1, "--chosen", "b"],
         "--data has no effect with --prompt": [*typed, "--data", runs.pairs],
         "takes --chosen and --rejected, or --completion": ["--prompt", "a", "--chosen", "b"],

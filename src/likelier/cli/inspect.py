@@ -69,7 +69,10 @@ _time.__name__ = "time (start, step-N or end)"
 
 
 def run(flags: argparse.Namespace) -> None:
-    """Inspect one row and show it."""
+    """Inspect one row and show it; without one, say which are worth a look."""
+    if flags.row is None and flags.prompt is None:
+        _propose(flags)
+        return
     _check(flags)
     if flags.html:
         check_output(flags.html, inputs=[flags.data] if flags.data else [], overwrite=flags.overwrite, page=True)
@@ -92,10 +95,21 @@ def run(flags: argparse.Namespace) -> None:
         show(found, SafeConsole(), flags.top)
 
 
+def _propose(flags: argparse.Namespace) -> None:
+    """Rows worth a look. Raises `ConfigError` for flags that say how a row shall be shown."""
+    given = [name for name in (*_TYPED, *_FROM_FILE, "html", "json", "top", "reference") if getattr(flags, name)]
+    if given:
+        raise ConfigError("name a row with --row N, or type one with --prompt, --chosen and --rejected")
+    from likelier.insight.inspect.proposals import propose_rows, proposed
+    from likelier.utils.console import put
+
+    put(proposed(flags.run, propose_rows(flags.run)))
+
+
 def _check(flags: argparse.Namespace) -> None:
     """Raises `ConfigError` for flags that contradict each other or have no effect."""
-    if (flags.row is None) == (flags.prompt is None):
-        raise ConfigError("name a row with --row N, or type one with --prompt, --chosen and --rejected")
+    if flags.row is not None and flags.prompt is not None:
+        raise ConfigError("--row names a row and --prompt types one; keep one of them")
     idle, other = (_TYPED, "--row") if flags.prompt is None else (_FROM_FILE, "--prompt")
     _refuse([name for name in idle if getattr(flags, name)], f"with {other}")
     if flags.prompt is not None:

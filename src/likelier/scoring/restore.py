@@ -28,8 +28,9 @@ from likelier.runs.card import RunCard, required
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.scoring import attach_scorer
 from likelier.scoring.reference import Reference, base_reference, other_reference, start_reference
-from likelier.utils.errors import ConfigError, LikelierError, RunFolderError, WrongReferenceError
-from likelier.utils.files import refuse_links_below
+from likelier.utils.console import say
+from likelier.utils.errors import ConfigError, LikelierError, ModelError, RunFolderError, WrongReferenceError
+from likelier.utils.files import read_object, refuse_links_below
 
 
 def card_of(model: str) -> RunCard:
@@ -101,10 +102,36 @@ def reference_for(
         return base
     source = recorded_source(card)
     if source is None:
-        raise ConfigError(f"{model} does not name a reference that can be loaded; give --reference")
+        return _merged_base(model, policy, dtype, groups)
     say_what_a_file_names(source, f"{model}/run.json")
     found = loaded_reference(source, policy, dtype, groups)
     _require_recorded(found, source, model, card, policy)
+    return found
+
+
+def _merged_base(model: str, policy: Policy, dtype: Dtype, groups: Sequence[Group]) -> Reference:
+    """The base that a merged model's merge.json names: as the run beside it names it, as a folder beside it, or as a
+    hub id. Raises `ConfigError` for any other model, `WrongReferenceError` for other weights than those merged into.
+    """
+    folder = Path(model)
+    papers = folder / "merge.json"
+    told = read_object(papers) if papers.is_file() else {}
+    if not told.get("base"):
+        raise ConfigError(f"{model} does not name a reference that can be loaded; give --reference")
+    beside = {name: folder.absolute().parent / str(told[name]) for name in ("run", "base") if told.get(name)}
+    settings = beside.get("run", folder) / "adapter_config.json"
+    source = str(read_object(settings).get("base_model_name_or_path") or "") if settings.is_file() else ""
+    source = source or str(beside["base"] if beside["base"].is_dir() else told["base"])
+    say(f"reference: {source}, the base that {model} was merged into")
+    try:
+        found = loaded_reference(source, policy, dtype, groups)
+    except ModelError as error:
+        raise ConfigError(f"the base of {model} cannot be had, give it with --reference: {error}") from error
+    if told.get("dtype") == policy.precision and found.weights != told.get("base_weights"):
+        raise WrongReferenceError(
+            f"{source} is not the base that {model} was merged into: its weights are others (hash {found.weights}, "
+            f"recorded {told.get('base_weights')}). Give the right one with --reference"
+        )
     return found
 
 

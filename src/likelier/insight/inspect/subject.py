@@ -118,15 +118,23 @@ def _one_of(found: list[Record], pair: int) -> Record:
 
 
 def _missing(data: PreferenceData, name: RowName, records: Sequence[Record]) -> str:
+    own = [one.source for one in records if name.data_set in ("", one.source.data_set)]
+    nearest = min(own, key=lambda one: (abs(one.number - name.number), one.number), default=None)
+    mend = "" if nearest is None else f"; the nearest that can be inspected is --row {row_words(nearest)}"
     left_out = next((row for row in data.unusable if row.source.number == name.number), None)
     if left_out is not None:
-        return f"{left_out}: the row cannot be used, so there is nothing to inspect"
-    numbers = [one.source.number for one in records]
-    where = records[0].source.file if records else "the data"
+        return f"{left_out}: the row cannot be used{mend}"
+    numbers = [one.number for one in own]
+    where = own[0].file if own else "the data"
     return (
-        f"row {name.number} is not among the {len(records)} rows of {where} (numbers {min(numbers, default=0)} to "
-        f"{max(numbers, default=0)}); other rows can be named with --data FILE"
+        f"row {name.number} is not among the {len(own)} rows of {where} (numbers {min(numbers, default=0)} to "
+        f"{max(numbers, default=0)}){mend}; other rows can be named with --data FILE"
     )
+
+
+def row_words(source: Source) -> str:
+    """What `--row` takes for a place in the data."""
+    return f"{source.data_set}:{source.number}" if source.data_set else str(source.number)
 
 
 def group_of(subject: Subject, policy: Policy, objective: Objective, card: RunCard) -> Group:
