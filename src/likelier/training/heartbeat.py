@@ -109,7 +109,7 @@ class Heartbeat:
                 last, since = heard.sign, heard.at
             if not told and now - heard.at > self.patience:
                 told = f"{_STORE} gave no sign of life for {self.patience:.0f} seconds"
-            elif not told and now - since > self.patience:
+            elif not told and heard.at - since > self.patience:  # what was not heard tells nothing of that rank
                 told = (
                     f"rank {self._watched} ({last.split('|')[0]}) gave no sign of life for {self.patience:.0f} seconds"
                 )
