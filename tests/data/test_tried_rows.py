@@ -121,7 +121,7 @@ def test_tool_trajectories_are_trained_on_where_only_the_last_turn_gets_an_empty
     row = pair(trajectory("six", said), trajectory("seven", said))
     assert problem(QWEN3, row) == ""
     chosen, rejected = trained(QWEN3, row)
-    call = '<tool_call>\n{"arguments": {"q": "six"}, "name": "ask"}\n</tool_call><'
+    call = '<tool_call>\n{"name": "ask", "arguments": {"q": "six"}}\n</tool_call><'
     for text, query in ((chosen, "six"), (rejected, "seven")):
         assert query in text and "found" not in text and text.count("<think>") == 1
     assert call in chosen

@@ -61,9 +61,7 @@ COMMANDS = {
     "report": Command(
         "one self-contained HTML file about a run: verdicts, curves, tokens, answers", "RUN [--output FILE]"
     ),
-    "benchmark": Command(
-        "the model before and after a run on tasks it was not trained on, with lm-evaluation-harness", "RUN [options]"
-    ),
+    "benchmark": Command("the model before and after a run on tasks that it was not trained on", "RUN [options]"),
     "merge": Command("write an adapter and its base as one ordinary model folder, checked", "RUN OUT [options]"),
     "import-config": Command(
         "a run file of TRL, Axolotl or LLaMA-Factory as one of ours, with notes", "FILE [options]"

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from likelier.cli.shared import add_columns_flag
+from likelier.data.columns import EVAL_DATA_HELP, EVAL_FRACTION_HELP, MERGE_VOTES_HELP
+from likelier.data.options import option
 from likelier.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from likelier.data.options import ChatOptions
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What is held out, and whether ratings become votes: as `training.config.RunOptions`, which would need torch."""
+
+    eval_data: str | None = option(None, EVAL_DATA_HELP)
+    eval_fraction: float | None = option(None, EVAL_FRACTION_HELP)
+    merge_votes: bool = option(False, MERGE_VOTES_HELP)
+
 
 LOADED = ("eval_data", "eval_fraction", "merge_votes")
 SIGNALS = ("use_votes", "use_weights", "use_margins", "min_score_gap")
@@ -21,12 +34,11 @@ def add_data_flags(parser: argparse.ArgumentParser, *, times: bool = True) -> No
     """Those about the data, with the run's names; with `times` also those that make it shorter or longer."""
     from likelier.cli.flags import add_section_flags
     from likelier.data.options import ChatOptions
-    from likelier.training.config import RunOptions
     from likelier.training.options import TrainingOptions
 
     group = parser.add_argument_group("data, as for train")
     add_columns_flag(group)
-    add_section_flags(group, RunOptions, LOADED)
+    add_section_flags(group, Loading)
     add_section_flags(group, TrainingOptions, ROWS if times else (*ROWS, "max_length"))
     add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
     if times:
@@ -36,9 +48,8 @@ def add_data_flags(parser: argparse.ArgumentParser, *, times: bool = True) -> No
 def given_loading(flags: argparse.Namespace) -> dict[str, Any]:
     """What is held out, and whether ratings become votes: arguments of `load_preferences`."""
     from likelier.cli.flags import given_options
-    from likelier.training.config import RunOptions
 
-    return given_options(flags, RunOptions, LOADED)
+    return given_options(flags, Loading, LOADED)
 
 
 def given_of_rows(flags: argparse.Namespace) -> dict[str, Any]:

@@ -185,6 +185,8 @@ def _setting_value(name: str, value: Any, kind: type) -> Any:
 COLUMNS_HELP = "which column is what, such as prompt=task,input chosen=good rejected=bad (see docs/data.md)"
 
 
+EVAL_DATA_HELP = "held-out preferences, named like data"
+EVAL_FRACTION_HELP = "hold out this share of the prompts instead"
 MERGE_VOTES_HELP = "make one row with votes of rows that judge the same answers to the same prompt (see docs/data.md)"
 
 

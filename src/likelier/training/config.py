@@ -16,7 +16,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from likelier.data.columns import COLUMNS_HELP, MERGE_VOTES_HELP, Columns, columns_of
+from likelier.data.columns import (
+    COLUMNS_HELP,
+    EVAL_DATA_HELP,
+    EVAL_FRACTION_HELP,
+    MERGE_VOTES_HELP,
+    Columns,
+    columns_of,
+)
 from likelier.data.options import ChatOptions, DataSet, option
 from likelier.models.options import Dtype, LoraOptions
 from likelier.objectives import METHODS, Objective
@@ -40,10 +47,10 @@ class RunOptions:
     )
     output: str = option("", "the run folder")
     reference: str = option("start", "start (the policy as it is loaded), base (adapter off), or another model")
-    eval_data: str | tuple[DataSet, ...] | None = option(None, "held-out preferences, named like data")
+    eval_data: str | tuple[DataSet, ...] | None = option(None, EVAL_DATA_HELP)
     columns: Columns | None = option(None, COLUMNS_HELP, many="ROLE=COLUMN")
     merge_votes: bool = option(False, MERGE_VOTES_HELP)
-    eval_fraction: float | None = option(None, "hold out this share of the prompts instead")
+    eval_fraction: float | None = option(None, EVAL_FRACTION_HELP)
     dtype: Dtype = option(
         "auto",
         "precision in which the model computes; auto takes what the hardware does well; pure-bfloat16 also keeps the "

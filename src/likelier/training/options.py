@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from likelier.data.options import option
 from likelier.data.weighting import Signals
-from likelier.objectives import METHODS
 from likelier.training.trainer_block import DDP_ARGUMENTS, check_trainer_block
 from likelier.utils.errors import ConfigError, nearest
 
@@ -212,6 +211,8 @@ def refuse_inert_options(objective: Any, options: TrainingOptions, *, named_refe
 
 def _refuse_signals(objective: Any, options: TrainingOptions) -> None:
     """Votes, weights and margins that the method (an `Objective`) cannot use are an error that names those that can."""
+    from likelier.objectives import METHODS  # with torch, which a command's help does without
+
     method = objective.method
     if options.use_margins is not None and not objective.takes_margins:
         takers = [name for name, one in METHODS.items() if one.takes_margins]
