@@ -49,6 +49,7 @@ class Phases:
         self._within: list[Phase] = []
         self._lock, self._told = Lock(), 0.0
         self._over: Event | None = None
+        self._watcher: Thread | None = None
 
     @contextmanager
     def phase(self, words: str, total: int | None = None, *, watched: bool = True) -> Iterator[Callable[[int], None]]:
@@ -61,7 +62,8 @@ class Phases:
         self._within.append(phase)
         if watched and self._over is None:
             self._over = Event()
-            Thread(target=self._watch, args=(self._over,), name="phases", daemon=True).start()
+            self._watcher = Thread(target=self._watch, args=(self._over,), name="phases", daemon=True)
+            self._watcher.start()
         try:
             yield advance
         finally:
@@ -70,6 +72,8 @@ class Phases:
             if not self._within and self._over is not None:
                 self._over.set()
                 self._over = None
+                if self._watcher is not None:
+                    self._watcher.join(_LOOK)
 
     def tell(self) -> None:
         """One line, where one is due."""
