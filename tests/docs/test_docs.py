@@ -1,7 +1,7 @@
 """Every example in README.md and docs/ runs as it stands, and every relative link leads somewhere.
 
 What is other than for a reader, and nothing else: `demo` is a tiny random model, the file of built-in pairs holds every
-eighth of them, `likelier demo` stops after two steps, and standard input is empty.
+eighth of them, `likelier demo` stops after two steps, times are measured at few tokens, and standard input is empty.
 
 - ```python blocks of a page run in order and share their names.
 - ```sh blocks may hold `likelier ...` and `python SCRIPT ...`, which run; `make`, `pip`, `git` and `cd`, of which only
@@ -104,6 +104,7 @@ def layout(tmp_path: Path, demo_model: Path, monkeypatch: pytest.MonkeyPatch) ->
             (here / "examples" / file.name).write_bytes(file.read_bytes())
     monkeypatch.chdir(here)
     monkeypatch.setattr("likelier.models.policy.demo_model_folder", lambda: demo_model)
+    monkeypatch.setattr("likelier.advice.speed._TOKENS", {"cpu": 24})
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     return here
 
