@@ -125,6 +125,19 @@ def test_a_calibration_needs_a_configuration_alone(
     assert ("the whole model" if whole else "of its") in found.words
 
 
+def test_a_configuration_and_a_tokenizer_are_enough_for_rows_and_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "measured", lambda planner, work: SPEED)
+    folder = save_tiny(tmp_path / "config-only")
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    data = write_rows(tmp_path / "pairs.jsonl", rows(40))
+    assert main(["estimate", "--model", str(folder), "--data", str(data), "--batch-size", "8", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "40 rows: 40 kept" in said and "5 steps" in said
+
+
 def test_estimate_says_rows_steps_and_time(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,3 +48,20 @@ def test_a_folder_beside_it_is_found_and_its_weights_are_held_to_the_record(
     shutil.rmtree(tmp_path / "tiny")
     assert cli.main(words) == 2
     assert "give it with --reference" in capsys.readouterr().err
+
+
+def test_a_model_that_was_rounded_is_held_to_the_same_base(
+    merged: Path, runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounded = tmp_path / "rounded"
+    assert cli.main(["merge", str(merged / "adapter"), str(rounded), "--dtype", "bfloat16"]) == 0
+    shutil.copytree(runs.whole, tmp_path / "tiny")
+    assert cli.main(["chat", str(rounded), "--prompt", "hello"]) == 2
+    assert "is not the base that" in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_told(merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(merged / "merged", tmp_path / "merged")
+    (tmp_path / "merged" / "merge.json").write_text("[1", encoding="utf-8")
+    assert cli.main(["chat", str(tmp_path / "merged"), "--prompt", "hello"]) == 2
+    assert "merge.json cannot be read" in capsys.readouterr().err

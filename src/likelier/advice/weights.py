@@ -12,7 +12,7 @@ from torch import nn
 from likelier.advice.trace import Training, build, quantized_layers
 from likelier.models.architectures import auto_class
 from likelier.models.layers import causal_model
-from likelier.models.loading import DEMO_MODEL, demo_model_folder, locate
+from likelier.models.loading import DEMO_MODEL, demo_model_folder, locate_config
 from likelier.models.options import LoraOptions
 from likelier.models.safe_loading import read_config, reading, say_what_a_file_names
 from likelier.utils.errors import ConfigError, ModelError
@@ -77,8 +77,7 @@ def find_model(name: str | Path, lora: LoraOptions) -> Known:
 
 
 def _config(name: str) -> Any:
-    whole = (local(name) / "config.json").is_file()  # a configuration is enough, where one lies here
-    where, more = (str(local(name)), {}) if whole else locate(name)
+    where, more = locate_config(name)
     with reading(name, "the configuration of a model"):
         config = read_config(where, name, more)
         auto_class(config, name)

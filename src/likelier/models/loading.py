@@ -105,6 +105,12 @@ def check_name(name: str) -> None:
         locate(name)
 
 
+def locate_config(name: str) -> tuple[str, dict[str, Any]]:
+    """As `locate`, for those who read no weights: a folder with a config.json is enough."""
+    path = local(name)
+    return (str(path), {}) if (path / "config.json").is_file() else locate(name)
+
+
 def locate(name: str) -> tuple[str, dict[str, Any]]:
     """Where a model lies, a folder or a hub id, and what transformers must be told besides. Raises `ModelError`."""
     path = local(name)

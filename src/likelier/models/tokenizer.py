@@ -24,11 +24,11 @@ def tokenizer_of(name: str) -> tuple[Any, int]:
     Raises `ModelError` if there is none.
     """
     from likelier.data.tokenize import default_max_length
-    from likelier.models.loading import DEMO_MODEL, demo_model_folder, locate
+    from likelier.models.loading import DEMO_MODEL, demo_model_folder, locate_config
 
     name = str(demo_model_folder()) if name == DEMO_MODEL else name
-    base, own = _base_of(name)
-    where, more = locate(base)
+    base, own = base_of(name)
+    where, more = locate_config(base)
     with reading(base, "a tokenizer"):
         tokenizer = read_tokenizer(own or where, {} if own else more)
         whole = read_config(where, base, more)
@@ -40,8 +40,8 @@ def tokenizer_of(name: str) -> tuple[Any, int]:
     return tokenizer, default_max_length(getattr(config, "max_position_embeddings", None))
 
 
-def _base_of(name: str) -> tuple[str, str | None]:
-    """(the model, its adapter's folder if that has a tokenizer of its own)."""
+def base_of(name: str) -> tuple[str, str | None]:
+    """(the model, its adapter's folder if that has a tokenizer of its own). Raises `ModelError`."""
     folder = local(name)
     settings = folder / "adapter_config.json"
     if not settings.is_file():

@@ -22,7 +22,7 @@ from likelier.models.safe_loading import (
     reading,
     say_what_a_file_names,
 )
-from likelier.models.tokenizer import tokenizer_of
+from likelier.models.tokenizer import base_of, tokenizer_of
 from likelier.objectives import METHODS, Objective
 from likelier.runs.card import RunCard, required
 from likelier.runs.folder import RunFolder, final_folder
@@ -111,23 +111,28 @@ def reference_for(
 
 def _merged_base(model: str, policy: Policy, dtype: Dtype, groups: Sequence[Group]) -> Reference:
     """The base that a merged model's merge.json names: as the run beside it names it, as a folder beside it, or as a
-    hub id. Raises `ConfigError` for any other model, `WrongReferenceError` for other weights than those merged into.
+    hub id. Raises `ConfigError` for any other model, `WrongReferenceError` for other weights than those merged into
+    (which merging saw in float32).
     """
     folder = Path(model)
     papers = folder / "merge.json"
-    told = read_object(papers) if papers.is_file() else {}
+    try:
+        told = read_object(papers) if papers.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{papers} cannot be read: {error}") from error
     if not told.get("base"):
         raise ConfigError(f"{model} does not name a reference that can be loaded; give --reference")
     beside = {name: folder.absolute().parent / str(told[name]) for name in ("run", "base") if told.get(name)}
-    settings = beside.get("run", folder) / "adapter_config.json"
-    source = str(read_object(settings).get("base_model_name_or_path") or "") if settings.is_file() else ""
-    source = source or str(beside["base"] if beside["base"].is_dir() else told["base"])
+    source = str(beside["base"] if beside["base"].is_dir() else told["base"])
+    if "run" in beside and (beside["run"] / "adapter_config.json").is_file():
+        source, _ = base_of(str(beside["run"]))
+    say_what_a_file_names(source, str(papers))
     say(f"reference: {source}, the base that {model} was merged into")
     try:
         found = loaded_reference(source, policy, dtype, groups)
     except ModelError as error:
         raise ConfigError(f"the base of {model} cannot be had, give it with --reference: {error}") from error
-    if told.get("dtype") == policy.precision and found.weights != told.get("base_weights"):
+    if policy.precision == "float32" and found.weights != told.get("base_weights"):
         raise WrongReferenceError(
             f"{source} is not the base that {model} was merged into: its weights are others (hash {found.weights}, "
             f"recorded {told.get('base_weights')}). Give the right one with --reference"
