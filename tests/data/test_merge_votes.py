@@ -53,6 +53,11 @@ def test_numbers_are_means_seen_from_the_answer_that_won() -> None:
     assert found.margin == pytest.approx(5 / 3) and found.scores == (pytest.approx(20 / 3), 3.0)
 
 
+def test_rows_that_all_weigh_nothing_weigh_nothing_together() -> None:
+    found = merged(pair(weight=0.0), pair("no", "yes", 2, weight=0.0))
+    assert isinstance(found, Pair) and found.weight == 0.0
+
+
 def test_another_prompt_or_other_tools_are_another_case() -> None:
     rows = [pair(), Pair("ask!", "yes", "no", HERE), pair(tools="[]")]
     assert merge_votes(rows).records == rows
@@ -144,3 +149,16 @@ def test_a_run_and_its_file_take_several_data_and_merge_votes() -> None:
 
     run = parse({"model": "m", "output": "o", "data": ["a.jsonl", "b.jsonl"], "merge-votes": True}).run
     assert run.merge_votes and run.data == (DataSet("a.jsonl"), DataSet("b.jsonl"))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_rows_are_dropped_from_each_of_several_files(several: bool, tmp_path: Path) -> None:
+    rows = [{"prompt": f"ask {number}", "chosen": "yes", "rejected": "no"} for number in (1, 2, 2, 3)]
+    files = [tmp_path / name for name in ("one.jsonl", "two.jsonl")[: 1 + several]]
+    for number, file in enumerate(files):
+        changed = [{**row, "prompt": f"{row['prompt']} of {number}"} for row in rows]
+        file.write_text("".join(json.dumps(row) + "\n" for row in changed), encoding="utf-8")
+    clean = tmp_path / "clean.jsonl"
+    main(["audit", *map(str, files), "--drop", "exact-duplicates", "--write", str(clean)])
+    prompts = [json.loads(line)["prompt"] for line in clean.read_text(encoding="utf-8").splitlines()]
+    assert prompts == [f"ask {one} of {number}" for number in range(len(files)) for one in (1, 2, 3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from statistics import fmean
 from typing import TypeVar
 
 from likelier.data.records import Labelled, Pair, Record, Unusable, answers_of, spoken_key
@@ -36,10 +37,10 @@ def merge_votes(records: Sequence[Record]) -> Merged:
     for group in groups.values():
         if len(group) == 1:
             found.records.append(group[0])
-        elif isinstance(group[0], Pair):
-            found.records.append(_one_pair(group))  # type: ignore[arg-type]
+        elif pairs := [record for record in group if isinstance(record, Pair)]:
+            found.records.append(_one_pair(pairs))
         else:
-            _add_label(group, found)  # type: ignore[arg-type]
+            _add_label([record for record in group if isinstance(record, Labelled)], found)
     several = [len(group) for group in groups.values() if len(group) > 1]
     found.note = f"merge_votes: {sum(several)} rows that judge the same answers became {len(several)}"
     return found
@@ -77,7 +78,7 @@ def _one_pair(group: Sequence[Pair]) -> Pair:
         pairs[0],
         votes=_summed([pair.votes or (0, 0, 0) for pair in pairs]),
         flip_chance=_mean_chance(pairs),
-        weight=_mean([pair.weight for pair in pairs]) or 1.0,
+        weight=fmean(pair.weight for pair in pairs),
         margin=_mean([pair.margin for pair in pairs]),
         scores=_mean_scores(pairs),
     )
@@ -120,14 +121,14 @@ def _mean_chance(pairs: Sequence[Pair]) -> float | None:
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
+    return fmean(known) if len(known) == len(values) else None
 
 
 def _mean_scores(pairs: Sequence[Pair]) -> tuple[float, float] | None:
     known = [pair.scores for pair in pairs if pair.scores is not None]
     if len(known) < len(pairs):
         return None
-    chosen, rejected = (sum(side) / len(known) for side in zip(*known, strict=True))
+    chosen, rejected = map(fmean, zip(*known, strict=True))
     return chosen, rejected
 
 
@@ -141,5 +142,5 @@ def _add_label(group: Sequence[Labelled], found: Merged) -> None:
         detail = f"{good} judge it good and {good} bad"
         found.left_out += [Unusable(record.source, "tied-labels", detail, record) for record in group]
         return
-    weight = sum(record.weight for record in heard) / len(heard)
+    weight = fmean(record.weight for record in heard)
     found.records.append(replace(heard[0], desirable=2 * good > len(heard), weight=weight, judge=""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from likelier.data.audit.catalogue import CATALOGUE, entry_of
@@ -26,7 +27,8 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def rows_to_drop(audit: Audit, records: Sequence[Record], names: Iterable[str]) -> set[Source]:
-    """The rows that the named findings would take out.
+    """The rows that the named findings would take out, by their places in the files, whatever their data sets are
+    called.
 
     Raises `DataError` where a row gave several records and only some of them are to go.
     """
@@ -40,7 +42,8 @@ def rows_to_drop(audit: Audit, records: Sequence[Record], names: Iterable[str]) 
                 f"{source}: the row holds {per_row[source]} pairs, of which {count} would have to go; make a row of "
                 "each pair first, with likelier convert, and audit that file"
             )
-    return {*gone, *(source for finding in findings for source in finding.sources)}
+    named = {*gone, *(source for finding in findings for source in finding.sources)}
+    return {replace(source, data_set="") for source in named}
 
 
 def write_clean(rows: Iterable[tuple[Source, Mapping[str, Any]]], dropped: set[Source], output: str) -> int:
