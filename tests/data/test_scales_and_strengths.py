@@ -18,7 +18,9 @@ MAP = ["prompt=q", "first=x", "second=y"]
 
 def pairs(values: list[Any], *words: str, **more: Any) -> list[Pair]:
     rows = [{**BASE, "degree": value} for value in values]
-    found = convert(read_rows(rows), columns_of({**columns_of([*MAP, *words]).given, **more}))  # type: ignore[union-attr]
+    typed = columns_of([*MAP, *words])
+    assert typed is not None
+    found = convert(read_rows(rows), columns_of({**typed.given, **more}))
     return [record for record in found.records if isinstance(record, Pair)]
 
 

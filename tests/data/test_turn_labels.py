@@ -38,7 +38,8 @@ def test_every_rated_turn_is_a_row_with_its_context(column: str) -> None:
     one, two = found.records
     assert isinstance(one, Labelled) and isinstance(two, Labelled)
     assert (one.prompt, one.answer, one.desirable) == ((Message("user", "ask"),), (Message("assistant", "yes"),), True)
-    assert [message.content for message in two.prompt] == ["ask", "yes", "more", "unrated", "again"]  # type: ignore
+    assert isinstance(two.prompt, tuple)
+    assert [message.content for message in two.prompt] == ["ask", "yes", "more", "unrated", "again"]
     assert two.answer == (Message("assistant", "no"),) and not two.desirable
     assert found.unread_columns == [] and one.source == two.source
 
@@ -58,7 +59,8 @@ def test_a_rating_scale_and_a_system_prompt_go_along() -> None:
     talk = [turn("user", "ask"), turn("assistant", "yes", stars=5), turn("user", "x"), turn("assistant", "no", stars=2)]
     found = converted({"messages": talk, "system": "be kind"}, "label=messages.stars", "threshold=4").records
     assert [record.desirable for record in found if isinstance(record, Labelled)] == [True, False]
-    assert found[1].prompt[0] == Message("system", "be kind")  # type: ignore[index]
+    prompt = found[1].prompt
+    assert isinstance(prompt, tuple) and prompt[0] == Message("system", "be kind")
 
 
 def test_a_label_on_another_speakers_turn_is_counted() -> None:

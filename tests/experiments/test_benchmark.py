@@ -1,7 +1,9 @@
 """`likelier benchmark`: both models asked alike, what differs item by item, and what is missing told at once."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +68,7 @@ def test_one_item_has_no_interval() -> None:
     ("make", "count"),
     [(items.arithmetic, 60), (items.facts, 72), (items.formats, 70), (items.harmful, 40), (items.harmless, 40)],
 )
-def test_the_default_items_are_many_and_different(make, count: int) -> None:  # type: ignore[no-untyped-def]
+def test_the_default_items_are_many_and_different(make: Callable[[], Any], count: int) -> None:
     rows = make()["test"].to_list()
     assert len(rows) == count == len({row["question"] for row in rows})
     for row in rows:
@@ -89,7 +91,8 @@ def test_the_default_items_are_many_and_different(make, count: int) -> None:  # 
     ],
 )
 def test_a_format_is_followed_or_not(start: str, answer: str, is_right: bool) -> None:
-    doc = next(row for row in items.formats()["test"] if row["question"].startswith(start))
+    rows: Any = items.formats()["test"]
+    doc = next(row for row in rows if row["question"].startswith(start))
     assert items.follows(doc, [f"{answer}\n"]) == {"acc": float(is_right)}
 
 

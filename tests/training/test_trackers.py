@@ -3,6 +3,7 @@
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import TrainerCallback
@@ -16,9 +17,9 @@ from likelier.utils.errors import ConfigError
 from tests.helpers.support import chat_pairs, tiny_policy
 
 
-def _trainer(folder: Path, **options: object) -> PreferenceTrainer:
-    settings = {"batch_size": 8, "max_steps": 2, "learning_rate": 1e-3, **options}
-    return PreferenceTrainer(tiny_policy(), DPO(), chat_pairs(24), output_dir=folder, **settings)  # type: ignore[arg-type]
+def _trainer(folder: Path, **options: Any) -> PreferenceTrainer:
+    settings: dict[str, Any] = {"batch_size": 8, "max_steps": 2, "learning_rate": 1e-3, **options}
+    return PreferenceTrainer(tiny_policy(), DPO(), chat_pairs(24), output_dir=folder, **settings)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_trackio_holds_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 def test_a_callback_ends_the_run_whole(tmp_path: Path) -> None:
     class Stop(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
             control.should_training_stop = True
 
     trainer = _trainer(tmp_path / "run", callbacks=[Stop()], warmup=0)

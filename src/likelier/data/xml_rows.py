@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import IO, Any, TypeAlias
 from xml.parsers import expat
 
@@ -53,13 +54,10 @@ def read_xml(name: str, stream: IO[bytes], records: str | None) -> Rows:
     """
     reader = _Reader(name, None if records is None else tuple(records.strip("/").split("/")))
     found = 0
-    for chunk in iter(lambda: stream.read(_CHUNK), b""):
+    for chunk in chain(iter(lambda: stream.read(_CHUNK), b""), [b""]):
         for row in reader.fed(chunk):
             found += 1
             yield row
-    for row in reader.fed(b"", last=True):
-        found += 1
-        yield row
     if not found:
         raise DataError(_which(name, records, reader.paths))
 
@@ -93,10 +91,10 @@ class _Reader:
         parser.SkippedEntityHandler = self._refuse("uses an entity that it does not hold")
         parser.ExternalEntityRefHandler = self._refuse("refers to another file, which is not read")
 
-    def fed(self, chunk: bytes, *, last: bool = False) -> Rows:
-        """The rows that end in this part of the file."""
+    def fed(self, chunk: bytes) -> Rows:
+        """The rows that end in this part of the file; an empty one is its end."""
         try:
-            self.parser.Parse(chunk, last)
+            self.parser.Parse(chunk, not chunk)
         except expat.ExpatError as error:
             raise DataError(
                 f"{self.name}:{error.lineno}: broken XML: {expat.ErrorString(error.code)}; mend it"

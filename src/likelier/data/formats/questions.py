@@ -50,10 +50,11 @@ class _Example:
 
 def question(layout: Format, rows: Sequence[Placed], values: Counter[Key], columns: Columns, name: str) -> DataError:
     """The error that asks what coded values mean: the values, the readings that there are, and one row by each."""
-    coded = str(layout.coded)
+    coded = layout.coded
+    assert coded is not None
     if not values:
         return DataError(f"{name}: no row has a {coded.removesuffix('s')}")
-    found = scale_choices(values) if columns.share else choices(coded, values)  # type: ignore[arg-type]
+    found = scale_choices(values) if columns.share else choices(coded, values)
     given = columns.share or getattr(columns, coded)
     column = f" (column {given if isinstance(given, str) else ', '.join(given)})" if given not in (None, coded) else ""
     odd = _odd_label(rows) if coded == "label" and not column else ""

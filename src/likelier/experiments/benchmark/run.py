@@ -10,6 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,11 @@ def benchmark(
     refuse_link(folder.path / BENCHMARK_FILE)
     loaded, begun = load_tasks(tasks, with_default=with_default), time.monotonic()
     policy, _ = policy_at(name, card, "end", dtype)
-    how = {"chat_template": bool(policy.tokenizer.chat_template), "limit": limit, "batch_size": batch_size}
+    how: dict[str, Any] = {
+        "chat_template": bool(policy.tokenizer.chat_template),
+        "limit": limit,
+        "batch_size": batch_size,
+    }
     after = _told("after the run", policy, loaded, how)
     with _start(policy, name, card, dtype) as (start, words):
         before = _told(f"before it, {words}", start, loaded, how)
@@ -84,10 +89,10 @@ def benchmark(
     return found
 
 
-def _told(when: str, policy: Policy, tasks: Sequence[object], how: Mapping[str, object]) -> Items:
+def _told(when: str, policy: Policy, tasks: Sequence[object], how: Mapping[str, Any]) -> Items:
     say(f"asking the model {when}")
     policy.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return ask(policy, tasks, **how)  # type: ignore[arg-type]
+    return ask(policy, tasks, **how)
 
 
 @contextmanager
