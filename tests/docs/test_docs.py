@@ -1,7 +1,7 @@
 """Every example in README.md and docs/ runs as it stands, and every relative link leads somewhere.
 
 What is other than for a reader, and nothing else: `demo` is a tiny random model, the file of built-in pairs holds every
-eighth of them, `likelier demo` stops after two steps, times are measured at few tokens, and standard input is empty.
+eighth of them, `likelier demo` stops after two steps, times follow from made-up speeds, and standard input is empty.
 
 - ```python blocks of a page run in order and share their names.
 - ```sh blocks may hold `likelier ...` and `python SCRIPT ...`, which run; `make`, `pip`, `git` and `cd`, of which only
@@ -30,6 +30,7 @@ import pytest
 import torch
 import yaml
 
+from likelier.advice.speed import Speed
 from likelier.cli import main as cli
 from likelier.experiments.stages import parse_stages
 from likelier.training.config import parse
@@ -39,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BUILT_IN = "src/likelier/data/honest_answers.jsonl"
 COMMANDS = ("likelier", "python", "make", "pip", "git", "cd", "cat")
+SPEED = Speed(trained_token=1e-3, scored_token=3e-4, written=1e-2, update=0.1, off=0.3, words="made up")
 _BLOCK = re.compile(
     r"^(?P<indent>[ ]*)(?P<fence>```+)(?P<language>[\w-]*)(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=indent)(?P=fence)[ ]*$",
     re.MULTILINE | re.DOTALL,
@@ -103,8 +105,9 @@ def layout(tmp_path: Path, demo_model: Path, monkeypatch: pytest.MonkeyPatch) ->
         if file.is_file():
             (here / "examples" / file.name).write_bytes(file.read_bytes())
     monkeypatch.chdir(here)
-    monkeypatch.setattr("likelier.models.policy.demo_model_folder", lambda: demo_model)
-    monkeypatch.setattr("likelier.advice.speed._TOKENS", {"cpu": 24})
+    for module in ("models.loading", "models.policy", "advice.weights"):
+        monkeypatch.setattr(f"likelier.{module}.demo_model_folder", lambda: demo_model)
+    monkeypatch.setattr("likelier.advice.speed.measured", lambda planner, work: SPEED)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     return here
 
