@@ -84,3 +84,15 @@ def test_phases_that_follow_one_another_are_no_silence(clock: _Clock, told: list
     with counting("tokenizing", 4):
         _after(2.0, clock)
     assert told == ["tokenizing: 0 of 4, 2 s so far"]
+
+
+def test_work_that_has_only_begun_says_what_is_to_do(clock: _Clock) -> None:
+    lines: list[str] = []
+    phases = Phases(lines.append, lambda: 0.0, clock)
+    with phases.phase("writing answers", 16, watched=False):
+        phases.tell()
+    with phases.phase("saving the model", watched=False):
+        clock.now += 20.0
+        with phases.phase("loading demo", watched=False):
+            phases.tell()
+    assert lines == ["writing answers: 16 to do", "loading demo: begun"]

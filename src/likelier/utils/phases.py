@@ -30,6 +30,8 @@ class Phase:
     def line(self, now: float) -> str:
         """How far it is, and how long what is left will take at this pace."""
         took = now - self.begun
+        if not self.done and took < _LOOK:
+            return f"{self.words}: {f'{self.total:,} to do' if self.total else 'begun'}"
         if not self.total:
             return f"{self.words}: {f'{self.done:,}, ' if self.done else ''}{spoken(took)} so far"
         left = f", about {spoken(took * (self.total - self.done) / self.done)} left" if self.done else ""
