@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,12 +43,12 @@ def load_tasks(named: Sequence[str], *, with_default: bool) -> list[Any]:
 
     Raises `ConfigError` for one that is not known, or whose data cannot be had.
     """
-    from lm_eval.tasks import TaskManager
-
     files = [str(file) for file in DEFAULT_TASKS] if with_default else []
     wanted = files + [str(local(name).resolve()) if local(name).is_file() else name for name in named]
     with _quiet():
-        manager = TaskManager(include_defaults=not all(Path(one).is_file() for one in wanted))
+        manager = import_module("lm_eval.tasks").TaskManager(
+            include_defaults=not all(Path(one).is_file() for one in wanted)
+        )
         for name in wanted:
             if not Path(name).is_file() and name not in manager.all_tasks:
                 raise ConfigError(
@@ -70,12 +71,8 @@ def ask(
     policy: Policy, tasks: Sequence[Any], *, chat_template: bool, limit: int | None, batch_size: int
 ) -> dict[Metric, dict[int, float]]:
     """Every number that the tasks give of single items, by item. The model is asked on its device, in its precision."""
-    from lm_eval.evaluator import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-
     with _quiet():
-        kind: Any = HFLM
-        model = kind(
+        model = import_module("lm_eval.models.huggingface").HFLM(
             pretrained=policy.model,
             tokenizer=policy.tokenizer,
             batch_size=batch_size,
@@ -85,7 +82,7 @@ def ask(
         for name in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
             shown = partial(getattr(model, name), disable_tqdm=not sys.stderr.isatty())
             setattr(model, name, shown)
-        found: Any = simple_evaluate(
+        found = import_module("lm_eval.evaluator").simple_evaluate(
             model=model,
             tasks=[one for group in tasks for one in group],
             limit=limit,
@@ -124,9 +121,7 @@ def _by_item(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[Metric,
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the harness's remarks on its own workings, and without bars for what takes no time."""
-    from lm_eval.api import task
-
-    foreign: Any = task
+    foreign: Any = import_module("lm_eval.api.task")
     logger, bar = logging.getLogger("lm_eval"), foreign.tqdm
     before = logger.level
     logger.setLevel(logging.ERROR)
