@@ -37,12 +37,12 @@ def _after(seconds: float, clock: _Clock) -> None:
 def test_counted_work_tells_how_far_it_is_and_what_is_left(clock: _Clock, told: list[str]) -> None:
     with counting("scoring the reference", 40) as report:
         report(10)
-        _after(9.0, clock)
+        _after(4.0, clock)
         assert told == []
         _after(1.0, clock)
-        _after(5.0, clock)
-        assert told == ["scoring the reference: 10 of 40, 10 s so far, about 30 s left"]
-        _after(5.0, clock)
+        _after(8.0, clock)
+        assert told == ["scoring the reference: 10 of 40, 5 s so far, about 15 s left"]
+        _after(1.0, clock)
         assert len(told) == 2
     _after(60.0, clock)
     assert len(told) == 2
@@ -70,17 +70,17 @@ def test_what_else_is_said_puts_a_line_off(clock: _Clock) -> None:
     lines: list[str] = []
     phases = Phases(lines.append, lambda: 108.0, clock)
     with phases.phase("tokenizing", 4, watched=False):
-        clock.now = 117.0
+        clock.now = 112.0
         phases.tell()
         assert lines == []
-        clock.now = 118.0
+        clock.now = 113.0
         phases.tell()
-    assert lines == ["tokenizing: 0 of 4, 18 s so far"]
+    assert lines == ["tokenizing: 0 of 4, 13 s so far"]
 
 
 def test_phases_that_follow_one_another_are_no_silence(clock: _Clock, told: list[str]) -> None:
     with busy("loading demo"):
-        _after(9.0, clock)
+        _after(4.0, clock)
     with counting("tokenizing", 4):
         _after(2.0, clock)
     assert told == ["tokenizing: 0 of 4, 2 s so far"]

@@ -1,7 +1,8 @@
 """What a command is at, told in plain lines where there is no terminal to draw on: never silent for long.
 
 A phase says nothing by itself. A thread looks once a second, and tells of the innermost phase when nothing has been
-said for ten seconds, so that short phases leave no line and long ones no silence.
+said for five seconds, and again whenever nothing was said for nine, so that short phases leave no line, long ones no
+silence of ten seconds, and hours not too many lines.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from threading import Event, Lock, Thread
 
 from likelier.utils import console
 
-SILENCE = 10.0  # seconds after which a line is due
+SOON = 5.0  # seconds of silence after which a phase's first line is due
+SILENCE = 9.0  # the next ones; with the look that comes up to a second later, never ten
 _LOOK = 1.0
 
 
@@ -26,6 +28,7 @@ class Phase:
     total: int | None
     begun: float
     done: int = 0
+    told: bool = False
 
     def line(self, now: float) -> str:
         """How far it is, and how long what is left will take at this pace."""
@@ -83,8 +86,8 @@ class Phases:
             now = self._clock()
             if self._within:
                 phase = self._within[-1]
-                if now - max(self._said_at(), self._told) >= SILENCE:
-                    self._told = now
+                if now - max(self._said_at(), self._told) >= (SILENCE if phase.told else SOON):
+                    self._told, phase.told = now, True
                     self._say(phase.line(now))
 
     def _watch(self, over: Event) -> None:
