@@ -6,7 +6,7 @@ and the like would show another distribution than the one that was trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -82,11 +82,16 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def write_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], decoding: Decoding | None = None
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding | None = None,
+    report: Callable[[int], None] | None = None,
 ) -> list[Written]:
     """Let the model go on from each prompt (token ids), all in one batch, padded on the left.
 
-    The random state of the process is left as it was.
+    `report` is called after each token with the number of answers that it was written for; those that have ended count,
+    since the batch waits for the others. The random state of the process is left as it was.
     """
     decoding, ends = decoding or Decoding(), end_tokens(model, tokenizer)
     rows = embedding_rows(causal_model(model))
@@ -102,8 +107,20 @@ def write_answers(
             input_ids=torch.tensor(padded, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
             generation_config=_settings(decoding, ends, padding),
+            stopping_criteria=None if report is None else _reporting(report),
         )
     return [_written(tokenizer, ids, ends) for ids in written[:, longest:].tolist()]
+
+
+def _reporting(report: Callable[[int], None]) -> Any:
+    """A criterion that is asked after each token, and ends no answer."""
+    from transformers.generation.stopping_criteria import StoppingCriteriaList
+
+    def criterion(ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
+        report(len(ids))
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+    return StoppingCriteriaList([criterion])
 
 
 def _settings(decoding: Decoding, ends: list[int], padding: int) -> Any:

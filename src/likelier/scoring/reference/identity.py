@@ -21,6 +21,7 @@ from likelier.models.layers import causal_model
 from likelier.models.sharding import whole
 from likelier.scoring import scorer_of
 from likelier.utils.errors import WrongReferenceError
+from likelier.utils.terminal import counting
 
 BASE_WORDS = "the base model, adapter switched off"
 _VOLATILE = {"transformers_version", "use_cache", "dtype", "torch_dtype", "architectures", "pad_token_id"}
@@ -82,10 +83,12 @@ def _weights_hash(model: nn.Module, adapter: bool) -> str:
     named = {part.plain: part.tensor for part in once(part for part in parts_of(model) if part.kind in kinds)}
     if not adapter:
         named |= own_base(model).tensors
-    for name in sorted(named):
-        tensor = whole(named[name].detach()).cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    with counting("hashing the weights, in tensors", len(named)) as report:
+        for name in sorted(named):
+            tensor = whole(named[name].detach()).cpu().contiguous()
+            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+            report(1)
     return digest.hexdigest()
 
 

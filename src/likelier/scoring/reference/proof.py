@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
@@ -45,7 +45,11 @@ class Difference:
 
 def largest_difference(model: nn.Module, groups: Sequence[Group], how: ReferenceScoring) -> Difference:
     """Score the groups afresh with `model` and compare with their `ref_logps`."""
-    return _worst(list(score_groups(model, groups, token_budget=how.token_budget, device=how.device)))
+    return _worst(list(_scored_afresh(model, groups, how)))
+
+
+def _scored_afresh(model: nn.Module, groups: Sequence[Group], how: ReferenceScoring) -> Iterator[ScoredGroups]:
+    return score_groups(model, groups, token_budget=how.token_budget, device=how.device, report=how.report)
 
 
 def _worst(parts: Sequence[ScoredGroups]) -> Difference:
@@ -89,7 +93,7 @@ def check_start(
 
     Returns the figures for the run card. Raises `WrongReferenceError` with the likely causes.
     """
-    parts = list(score_groups(model, groups, token_budget=how.token_budget, device=how.device))
+    parts = list(_scored_afresh(model, groups, how))
     worst, (loss, expected) = _worst(parts), _start_losses(parts, objective)
     longest = max(len(answer) for group in groups for answer in group.answers)
     slack = 10 * tolerance * longest * max(1.0, abs(expected))
@@ -186,19 +190,21 @@ def prove_reference(
     }
     origin = "the data file" if "data file" in said else f"the store ({how.store / reference.identity})"
     samples = [sample_of(train) + [train[number] for number in first_step], sample_of(held_out)]
-    for sample in filter(None, samples):
-        if reference.equals_policy:
-            checked = score_live(sample, reference, how) if live else sample
-            try:
-                found = check_start(model, checked, reference, objective, how, tolerance)
-            except WrongReferenceError:
-                if not live:
-                    check_scores(sample, reference, how, tolerance, origin)  # says so where the scores are at fault
-                raise
-            card = found | card
-        elif not live:
-            gap = check_scores(sample, reference, how, tolerance, origin)
-            card["stored_difference_per_token"] = max(gap, card.get("stored_difference_per_token", 0.0))
+    with counting("proving the reference on a sample", sum(map(len, samples))) as report:
+        reported = replace(how, report=report)
+        for sample in filter(None, samples):
+            if reference.equals_policy:
+                checked = score_live(sample, reference, how) if live else sample
+                try:
+                    found = check_start(model, checked, reference, objective, reported, tolerance)
+                except WrongReferenceError:
+                    if not live:
+                        check_scores(sample, reference, how, tolerance, origin)  # says so where scores are at fault
+                    raise
+                card = found | card
+            elif not live:
+                gap = check_scores(sample, reference, reported, tolerance, origin)
+                card["stored_difference_per_token"] = max(gap, card.get("stored_difference_per_token", 0.0))
     if reference.equals_policy:
         say(f"step-0 check: loss {card['step0_loss']:.6f}, expected {card['step0_loss_expected']:.6f}; passed")
     start_tolerance = tolerance if reference.equals_policy else None

@@ -93,7 +93,8 @@ def write(
     report: Callable[[int], None] = lambda done: None,
 ) -> list[Written]:
     """The policy's answer to each prompt, in batches of about four times `token_budget` tokens (no activations are
-    kept, and a larger batch waits for the weights less often).
+    kept, and a larger batch waits for the weights less often). `report` is called with the number of tokens just
+    written, `new_tokens` an answer in all: one that ended early is done when its batch is.
     """
     decoding = Decoding(new_tokens, temperature, seed)
     device = policy.model.device.type
@@ -103,8 +104,22 @@ def write(
         torch.autocast(device, torch.bfloat16, enabled=policy.autocast),
     ):
         for part in _batches(asked, new_tokens, WRITE_LARGER * token_budget):
-            found += write_answers(policy.model, policy.tokenizer, [one.ids for one in part], decoding)
-            report(len(part))
+            found += _write_batch(policy, part, decoding, report)
+    return found
+
+
+def _write_batch(
+    policy: Policy, asked: Sequence[Asked], decoding: Decoding, report: Callable[[int], None]
+) -> list[Written]:
+    left = len(asked) * decoding.max_new_tokens
+
+    def count(done: int) -> None:
+        nonlocal left
+        left -= done
+        report(done)
+
+    found = write_answers(policy.model, policy.tokenizer, [one.ids for one in asked], decoding, count)
+    report(left)
     return found
 
 

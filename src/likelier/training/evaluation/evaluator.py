@@ -186,11 +186,12 @@ class Evaluator:
         return Outcome(metrics | answer_metrics(drawn, self._at_start("tokens")), {"samples": samples})
 
     def _write(self, temperature: float, reference: Reference | None) -> list[Answer]:
-        with counting("writing answers", len(self.asked)) as report:
+        most = self.options.answer_tokens
+        with counting(f"writing {len(self.asked)} answers, in tokens", len(self.asked) * most) as report:
             written = write(
                 self.policy,
                 self.asked,
-                new_tokens=self.options.answer_tokens,
+                new_tokens=most,
                 temperature=temperature,
                 seed=self.options.seed,
                 token_budget=self.how.token_budget,
@@ -198,14 +199,16 @@ class Evaluator:
             )
         if reference is None:
             return [Answer(one) for one in written]
-        with busy("scoring what was written"):
-            return with_log_ratios(self.policy, reference.use, self.asked, written, self.how)
+        with counting("scoring what was written", 2 * len(written)) as report:
+            how = replace(self.how, report=report)
+            return with_log_ratios(self.policy, reference.use, self.asked, written, how)
 
     def _judged(self, answers: list[Answer], when: When) -> list[Answer]:
         if self.judge is None:
             return answers
         try:
-            rewards = self._rewards(self.judge, [answer.written.text for answer in answers])
+            with busy(f"the judge reads {len(answers)} answers"):
+                rewards = self._rewards(self.judge, [answer.written.text for answer in answers])
         except Exception as error:  # the user's own code; after all the training the rest is worth having
             if when != "end":
                 raise
