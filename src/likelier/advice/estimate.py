@@ -73,6 +73,8 @@ def plan_json(plan: Any) -> dict[str, Any]:
         "peak": plan.peak,
         "needed": plan.needed,
         "device": plan.device,
+        "gpus": plan.spread.gpus,
+        "shard": plan.spread.shard,
         "weights": plan.weights.count,
         "trained_weights": plan.weights.trained,
         "max_length": plan.max_length,
@@ -85,8 +87,10 @@ def plan_json(plan: Any) -> dict[str, Any]:
     }
 
 
-def ways(model: str, asked: Any, device: str | None) -> dict[str, Any]:
-    """The ways of training that are shown: the one asked for, or full, LoRA and (on CUDA) QLoRA side by side."""
+def ways(model: str, asked: Any, device: str | None, spread: Any) -> dict[str, Any]:
+    """The ways of training that are shown: the one asked for, or full, LoRA and (on CUDA, where nothing is
+    split) QLoRA side by side.
+    """
     import torch
 
     from likelier.advice.weights import find_model
@@ -99,7 +103,7 @@ def ways(model: str, asked: Any, device: str | None) -> dict[str, Any]:
         return {f"this adapter, r={known.lora.lora_r}": asked}
     adapter = LoraOptions(DEFAULT_RANK)
     found = {"full": asked, f"LoRA r={DEFAULT_RANK}": adapter}
-    if device == "cuda" or (device is None and torch.cuda.is_available()):
+    if not spread.shard and (device == "cuda" or (device is None and torch.cuda.is_available())):
         found[f"QLoRA r={DEFAULT_RANK}"] = replace(adapter, load_in_4bit=True)
     return found
 
@@ -121,11 +125,11 @@ def models_in_memory(planner: Any, budget: int | None) -> dict[str, int]:
     pairs = planner.for_method("dpo")
     pairs.asked = replace(pairs.asked, live_reference=False)
     plan = pairs.plan(budget)
-    adapter = plan.training.lora.lora_r is not None
-    copies = 0 if adapter else plan.weights.bytes  # a reference beside an adapter is its base, switched back
-    value = plan.weights.bytes + plan.parts["gradients"] + plan.parts["optimizer"]
+    copy = plan.parts["weights"]
+    copies = 0 if plan.training.adapter else copy  # a reference beside an adapter is its base, switched back
+    value = copy + plan.parts["gradients"] + plan.parts["optimizer"]
     return {
         "1 model: DPO here, reference scored beforehand": plan.peak,
-        "2 models: DPO as in its paper, a reference beside the policy": plan.peak + plan.weights.bytes,
-        "4 models: PPO, with a reference, a reward and a value model": plan.peak + copies + plan.weights.bytes + value,
+        "2 models: DPO as in its paper, a reference beside the policy": plan.peak + copy,
+        "4 models: PPO, with a reference, a reward and a value model": plan.peak + copies + copy + value,
     }

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 
 from likelier.advice.rows import MicroBatch, filled, fullest, longest_row
+from likelier.advice.spread import Spread, checked
 from likelier.advice.trace import Alive, Row, StepTracer, Training, tokens_of
 from likelier.advice.weights import Known, Weights, count_weights, find_model, kept_of_a_token
 from likelier.data.tokenize import default_max_length
@@ -83,6 +84,7 @@ class MemoryPlan:
     memory: int | None
     fitting_budget: int | None
     notes: tuple[str, ...] = ()
+    spread: Spread = Spread()
 
     @property
     def peak(self) -> int:
@@ -118,11 +120,17 @@ class Asked:
     live_reference: bool
     batch_size: int
     rows: tuple[Row, ...] | None
+    spread: Spread = Spread()
 
     @property
     def objective(self) -> type[Objective]:
         """The method."""
         return METHODS[self.method]
+
+    @property
+    def own_rows(self) -> int:
+        """Rows of a step that one GPU takes."""
+        return ceil(self.batch_size / self.spread.gpus)
 
 
 def planner_for(
@@ -138,6 +146,7 @@ def planner_for(
     reference_scores: Literal["stored", "live"] = "stored",
     batch_size: int = 32,
     rows: Sequence[Row] | None = None,
+    spread: Spread | None = None,
 ) -> Planner:
     """What plans a run's memory, for different token budgets.
 
@@ -149,6 +158,7 @@ def planner_for(
         memory: bytes of the device; by default this machine's.
         rows: token lengths of the data. Without them rows at `max_length` are assumed, half prompt and half answers,
             and micro-batches that are filled to the budget.
+        spread: over how many GPUs the run goes (default: one); the plan is that of one of them.
 
     Raises:
         ModelError, ConfigError: the model cannot be found, or an option is out of range.
@@ -163,15 +173,17 @@ def planner_for(
     context = getattr(known.config.get_text_config(), "max_position_embeddings", None)
     if max_length and context and max_length > context:
         raise ConfigError(f"max_length={max_length} is beyond the model's context of {context} tokens; lower it")
+    live = reference_scores == "live"
     asked = Asked(
         method,
         training,
         device,
         max_length or default_max_length(context),
         memory or own_memory(device),
-        reference_scores == "live",
+        live,
         batch_size,
         None if rows is None else tuple(rows),
+        checked(spread or Spread(), training, device, live_reference=live),
     )
     return Planner(known, asked)
 
@@ -236,6 +248,7 @@ class Planner:
             memory=self.asked.memory if fit else None,
             fitting_budget=self.fitting_budget() if fit else None,
             notes=self._notes(),
+            spread=self.asked.spread,
         )
 
     @property
@@ -260,10 +273,10 @@ class Planner:
     def micro_batch(self, budget: int) -> MicroBatch:
         """The fullest micro-batch at this budget."""
         if self.asked.rows is not None:
-            return fullest(self.asked.rows, budget, self.asked.batch_size, self.asked.objective)
+            return fullest(self.asked.rows, budget, self.asked.own_rows, self.asked.objective)
         objective = self.asked.objective
         row = longest_row(self.asked.max_length, objective)
-        return filled(row, budget, self.asked.batch_size, partners=objective.needs_partner)
+        return filled(row, budget, self.asked.own_rows, partners=objective.needs_partner)
 
     def needed(self, budget: int) -> int:
         """The peak at this budget, with what surrounds it."""
@@ -273,7 +286,7 @@ class Planner:
     # --- the parts -----------------------------------------------------------------------------------------------
 
     def _parts(self, batch: MicroBatch) -> dict[str, int]:
-        trace, trained = self.tracer.trace(batch.trained), self.weights.trained_bytes
+        trace, trained = self.tracer.trace(batch.trained), self.asked.spread.own(self.weights.trained_bytes)
         # A trained embedding that is the head as well: the head's gradient waits for the embedding's, which is added to
         # it where it lies. Tracing cannot see that, and counts the sum as a third tensor.
         end = replace(trace.end, activations=max(0, trace.end.activations - self.weights.embedding))
@@ -281,23 +294,28 @@ class Planner:
         if not batch.several:
             moments = [(0, trace.forward), (0, trace.layers), (trained, end)]
         gradients, alive = max(moments, key=lambda moment: moment[0] + moment[1].total)
-        return self._standing() | {"gradients": gradients} | self._passing(alive)
+        together = self._together(gradients=True)
+        return self._standing() | {"gradients": gradients, "together": together} | self._passing(alive)
+
+    def _together(self, *, gradients: bool) -> int:
+        return self.asked.spread.together(self.weights, self.asked.training, gradients=gradients)
 
     def _standing(self) -> dict[str, int]:
         moments = _MOMENTS[torch.float32 if self._adapter else self.asked.training.weights]
-        return {
+        whole = {
             "weights": self.weights.bytes,
             "gradients": 0,
             "optimizer": self.weights.trained * moments,
             "reference": self._reference(),
         }
+        return {name: self.asked.spread.own(size) for name, size in whole.items()}
 
     def _passing(self, alive: Alive) -> dict[str, int]:
         return {"activations": alive.activations, "head": alive.head, "workspace": self._workspace()}
 
     @property
     def _adapter(self) -> bool:
-        return self.asked.training.lora.lora_r is not None
+        return self.asked.training.adapter
 
     def _reference(self) -> int:
         """Stored scores need no model. Live: a frozen copy of the weights, or of an adapter that was loaded."""
@@ -315,7 +333,8 @@ class Planner:
     def _scoring(self, budget: int) -> int:
         """Before training: weights, one micro-batch without gradients, or the copy of a tensor that is being hashed."""
         hashed = self.weights.largest if self.asked.device == "cpu" else 0
-        return self.weights.bytes + self._reference() + max(self._alive(budget), hashed) + self._workspace()
+        standing = self.asked.spread.own(self.weights.bytes + self._reference()) + self._together(gradients=False)
+        return standing + max(self._alive(budget), hashed) + self._workspace()
 
     def _alive(self, budget: int) -> int:
         """What a micro-batch without gradients holds."""
@@ -326,8 +345,8 @@ class Planner:
         """At the end, with held-out data: no gradients, but a whole reference once more, or an adapter's copy."""
         standing = self._standing()
         copy = self.weights.trained_bytes if self.known.adapter_loaded else 0
-        again = standing["reference"] or (copy if self._adapter else self.weights.bytes)
-        passing = max(self._alive(budget), self._written(budget))
+        again = standing["reference"] or self.asked.spread.own(copy if self._adapter else self.weights.bytes)
+        passing = max(self._alive(budget), self._written(budget)) + self._together(gradients=False)
         return standing["weights"] + standing["optimizer"] + again + passing + self._workspace()
 
     def _written(self, budget: int) -> int:
@@ -369,4 +388,5 @@ class Planner:
                 f"({self.tracer.formula_because})"
             )
         found.append(_DEVICE_NOTES[self.asked.device])
+        found += self.asked.spread.notes(self.weights)
         return tuple(found)

@@ -18,6 +18,7 @@ PARTS = {
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "reference": "reference model",
+    "together": "put together or sent (several GPUs)",
     "activations": "activations",
     "head": "head (logits of one tile)",
     "workspace": "workspace",
@@ -40,8 +41,9 @@ def estimate_text(estimate: Estimate) -> str:
 def _parts(estimate: Estimate) -> Iterator[RenderableType]:
     one = next(iter(estimate.plans.values()))
     kept = ", activation checkpointing" if one.training.checkpointing else ""
+    spread = f", {one.spread.words}" if one.spread.words else ""
     yield Text(
-        f"{estimate.model}: {one.weights.count:,} weights; {estimate.method} on {one.device}{kept}; rows: "
+        f"{estimate.model}: {one.weights.count:,} weights; {estimate.method} on {one.device}{kept}{spread}; rows: "
         f"{estimate.rows_from}{f' of {one.max_length} tokens' if 'made up' in estimate.rows_from else ''}\n"
     )
     if estimate.rows is not None:
@@ -65,7 +67,8 @@ def plan_table(plans: Mapping[str, MemoryPlan]) -> Table:
     """Parts by way of training, the peak, and what fits."""
     table = _table(list(plans))
     for name, words in PARTS.items():
-        table.add_row(words, *(size(plan.parts[name]) for plan in plans.values()))
+        if name != "together" or any(plan.spread.gpus > 1 for plan in plans.values()):
+            table.add_row(words, *(size(plan.parts[name]) for plan in plans.values()))
     lines = {
         "peak while training": [size(sum(plan.parts.values())) for plan in plans.values()],
         "peak before it, scoring": [size(plan.scoring) for plan in plans.values()],
@@ -89,21 +92,37 @@ def proposals(plans: Mapping[str, MemoryPlan]) -> Iterator[str]:
         if plan.memory is None or plan.needed <= (1 - TO_SPARE) * plan.memory:
             continue
         how = "fits with less than a tenth to spare" if plan.fits else "does not fit"
-        ways = [flag for flag, helps in _savings(plan) if helps]
-        yield f"{way}: {size(plan.needed)} of {size(plan.memory)} {how}; take {', or '.join(ways)}"
+        ways = [flag for flag, stays in _savings(plan) if stays is not None and stays < plan.memory]
+        mend = f"take {', or '.join(ways)}" if ways else "take a smaller model, or GPUs with more memory"
+        yield f"{way}: {size(plan.needed)} of {size(plan.memory)} {how}; {mend}"
 
 
-def _savings(plan: MemoryPlan) -> list[tuple[str, bool]]:
-    lora, cuda = plan.training.lora, plan.device == "cuda"
-    full = lora.lora_r is None
+def _savings(plan: MemoryPlan) -> list[tuple[str, float | None]]:
+    """What may save memory, each with the bytes of weights, gradients and moments that stay all the same; None where it
+    changes nothing.
+    """
+    lora, cuda, weights = plan.training.lora, plan.device == "cuda", plan.weights
+    full, alone = not plan.training.adapter, plan.spread.gpus == 1
+    here = sum(plan.parts[name] for name in ("weights", "gradients", "optimizer", "reference"))
+    in_float32, pure = full and plan.training.weights == torch.float32, 10 * weights.count
+    gpus = next((gpus for gpus in _NODE if here / gpus < (1 - TO_SPARE) * (plan.memory or 0)), 0)
+    adapted = weights.count * (2 if cuda else 4)
     return [
-        (f"--token-budget {plan.fitting_budget}", bool(plan.fitting_budget) and not plan.fits),
-        ("--activation-checkpointing", not plan.training.checkpointing),
-        ("--dtype pure-bfloat16", full and cuda and plan.training.weights == torch.float32),
-        ("--lora-r 16", full),
-        ("--lora-r 16 --load-in-4bit", cuda and not lora.load_in_4bit),
-        ("a shorter --max-length", True),
+        (f"--token-budget {plan.fitting_budget}", 0 if plan.fitting_budget and not plan.fits else None),
+        ("--activation-checkpointing", None if plan.training.checkpointing else here),
+        ("--dtype pure-bfloat16", pure if in_float32 and cuda and alone else None),
+        (f"--gpus {gpus} --shard", 0 if gpus and in_float32 and cuda and alone else None),
+        ("--shard", None if alone or plan.spread.shard or lora.load_in_4bit else plan.spread.split(here)),
+        ("--lora-r 16", adapted if full else None),
+        (
+            "--lora-r 16 --load-in-4bit",
+            0.55 * weights.count if cuda and not (lora.load_in_4bit or plan.spread.shard) else None,
+        ),
+        ("a shorter --max-length", here),
     ]
+
+
+_NODE = (2, 4, 8)  # GPUs of one machine
 
 
 def _fitting(plans: Mapping[str, MemoryPlan]) -> tuple[list[str], list[str]]:

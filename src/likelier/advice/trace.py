@@ -75,6 +75,11 @@ class Training:
     checkpointing: bool = False
     cuda: bool = False
 
+    @property
+    def adapter(self) -> bool:
+        """Whether an adapter is trained, and not all weights."""
+        return self.lora.lora_r is not None
+
 
 @dataclass(frozen=True)
 class Alive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 from likelier.advice.trace import Training, build, quantized_layers
 from likelier.models.architectures import auto_class
-from likelier.models.layers import causal_model
+from likelier.models.layers import causal_model, decoder_layers
 from likelier.models.loading import DEMO_MODEL, demo_model_folder, locate_config
 from likelier.models.options import LoraOptions
 from likelier.models.safe_loading import read_config, reading, say_what_a_file_names
@@ -33,11 +34,20 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of a model's weights: the bytes of those that are frozen, the number of those that are trained."""
+
+    frozen_bytes: int
+    trained: int
+
+
+@dataclass(frozen=True)
 class Weights:
     """How many weights there are, how many are trained, and the bytes of each kind.
 
     `largest` is the largest tensor, `embedding` the bytes of a trained embedding that is the head as well (0 where it
-    is not), `dequantized` the largest layer of a 4-bit base as it is multiplied with.
+    is not), `dequantized` the largest layer of a 4-bit base as it is multiplied with. `layer` is the largest decoder
+    layer, `outside` what is in none.
     """
 
     count: int
@@ -45,6 +55,8 @@ class Weights:
     frozen_bytes: int
     trained_bytes: int
     largest: int
+    layer: Part
+    outside: Part
     embedding: int = 0
     dequantized: int = 0
 
@@ -95,13 +107,23 @@ def count_weights(config: Any, training: Training) -> Weights:
     frozen = [weight for weight in weights if not weight.requires_grad]
     tied = causal.get_input_embeddings().weight
     is_head = causal.get_output_embeddings() is not None and causal.get_output_embeddings().weight is tied
-    sizes = [_NF4 * weight.numel() if id(weight) in in_4bit else weight.nbytes for weight in frozen]
+
+    def part(some: Iterable[nn.Parameter]) -> Part:
+        held = list(some)
+        fixed = [weight for weight in held if not weight.requires_grad]
+        sizes = [_NF4 * weight.numel() if id(weight) in in_4bit else weight.nbytes for weight in fixed]
+        return Part(round(sum(sizes)), sum(weight.numel() for weight in held if weight.requires_grad))
+
+    layers = [list(layer.parameters()) for layer in decoder_layers(model)]
+    inside = {id(weight) for layer in layers for weight in layer}
     return Weights(
         count=sum(weight.numel() for weight in weights),
         trained=sum(weight.numel() for weight in weights if weight.requires_grad),
-        frozen_bytes=round(sum(sizes)),
+        frozen_bytes=part(frozen).frozen_bytes,
         trained_bytes=sum(weight.nbytes for weight in weights if weight.requires_grad),
         largest=max(weight.nbytes for weight in weights if id(weight) not in in_4bit),
+        layer=max(map(part, layers), key=lambda one: one.frozen_bytes + one.trained, default=Part(0, 0)),
+        outside=part(weight for weight in weights if id(weight) not in inside),
         embedding=tied.nbytes if is_head and tied.requires_grad else 0,
         dequantized=max((2 * layer.weight.numel() for layer in quantized), default=0),
     )

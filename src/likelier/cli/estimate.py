@@ -31,6 +31,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a step (default: 32)")
     parser.add_argument("--activation-checkpointing", action="store_true", help="plan for activation checkpointing")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="over how many GPUs it goes (default: 1)")
+    parser.add_argument(
+        "--shard", action="store_true", help="with --gpus: plan for weights that are split between them (FSDP2)"
+    )
     parser.add_argument(
         "--reference-scores",
         choices=["stored", "live"],
@@ -87,6 +91,7 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
     from likelier.advice.estimate import Estimate, bytes_of, models_in_memory, peaks, ways
     from likelier.advice.memory import planner_for
     from likelier.advice.speed import speed_for
+    from likelier.advice.spread import Spread
     from likelier.advice.timing import times_of
     from likelier.cli.flags import given_options
     from likelier.models.options import LoraOptions
@@ -100,6 +105,7 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
         rows = _rows(flags, options)
     else:
         refuse_without_data(flags)
+    spread = Spread(flags.gpus, flags.shard)
     planners = {
         words: planner_for(
             flags.model,
@@ -113,8 +119,9 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
             reference_scores=flags.reference_scores,
             batch_size=flags.batch_size,
             rows=None if rows is None else rows.rows,
+            spread=spread,
         )
-        for words, lora in ways(flags.model, asked, flags.device).items()
+        for words, lora in ways(flags.model, asked, flags.device, spread).items()
     }
     budget, fit = flags.token_budget, flags.memory is not None
     plans = {words: planner.plan(budget, fit=fit) for words, planner in planners.items()}
