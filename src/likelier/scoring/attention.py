@@ -1,14 +1,15 @@
 """Attention over the shared-prefix layout, through transformers' attention interface: no model code is patched.
 
 A function is registered beside each of transformers' own. Called with the layout's segments (the keyword
-`shared_prefix`) it attends within them; called without, it hands over to the original, so that generation and every
-other use of the model stay as they were, and activation checkpointing recomputes what was computed.
+`shared_prefix`) it attends within them; with `attends` it hands over to that, which keeps keys while answers are
+written; called without, it hands over to the original, so that every other use of the model stays as it was, and
+activation checkpointing recomputes what was computed.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -79,8 +80,11 @@ def _beside(original: Callable[..., Any]) -> Callable[..., Any]:
         attention_mask: Tensor | None,
         *args: Any,
         shared_prefix: Segments | None = None,
+        attends: Callable[..., Tensor] | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
+        if attends is not None:
+            return attends(module, query, key, value, **kwargs), None
         if shared_prefix is None:
             return original(module, query, key, value, attention_mask, *args, **kwargs)
         return attend(query, key, value, shared_prefix, **kwargs), None
@@ -119,11 +123,7 @@ def shared_prefix_attention(
     Raises:
         UnknownAttentionError: an option that is not built here.
     """
-    unknown = [name for name, given in others.items() if given is not None and name not in _WITHOUT_EFFECT]
-    if dropout:
-        unknown.append("dropout")
-    if unknown:
-        raise UnknownAttentionError(f"its attention has options that are not built here: {', '.join(unknown)}")
+    require_known(dropout, others)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     plain = softcap is None and s_aux is None
     if plain and has_varlen_kernel(query):
@@ -144,6 +144,15 @@ def shared_prefix_attention(
         else:
             attended.append(_attend_in_full(q, k, v, segments.mask(segment, window), scale, softcap, s_aux))
     return torch.cat(attended, dim=2).transpose(1, 2).contiguous()
+
+
+def require_known(dropout: float, others: Mapping[str, Any]) -> None:
+    """Raises `UnknownAttentionError` for what a model passes to its attention that could change the result."""
+    unknown = [name for name, given in others.items() if given is not None and name not in _WITHOUT_EFFECT]
+    if dropout:
+        unknown.append("dropout")
+    if unknown:
+        raise UnknownAttentionError(f"its attention has options that are not built here: {', '.join(unknown)}")
 
 
 def has_varlen_kernel(query: Tensor) -> bool:
@@ -167,13 +176,24 @@ def _attend_in_full(
 ) -> Tensor:
     """With the matrix of scores: for soft-capping (Gemma 2) and attention sinks (gpt-oss)."""
     k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
-    scores = (q @ k.transpose(2, 3) * scale).to(torch.promote_types(q.dtype, torch.float32))
+    sinks = None if sinks is None else sinks.view(1, -1, 1, 1)
+    return attention_weights(q @ k.transpose(2, 3) * scale, mask, softcap, sinks).to(v.dtype) @ v
+
+
+def attention_weights(scores: Tensor, mask: Tensor | None, softcap: float | None, sinks: Tensor | None) -> Tensor:
+    """The softmax over the last dimension of scores (..., keys), in fp32 or above.
+
+    `mask` says which keys are seen, and broadcasts, as does `sinks` (..., 1) with its one score.
+    """
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    scores = scores.masked_fill(~mask, float("-inf"))
-    if sinks is not None:  # one more key in the softmax, whose weight is then dropped: it has no value to give
-        scores = torch.cat([scores, sinks.to(scores).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)], dim=3)
-    return scores.softmax(3)[..., : k.shape[2]].to(v.dtype) @ v
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    if sinks is None:
+        return scores.softmax(-1)
+    # One more key in the softmax, whose weight is then dropped: it has no value to give.
+    return torch.cat([scores, sinks.to(scores).expand(*scores.shape[:-1], 1)], dim=-1).softmax(-1)[..., :-1]
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float, window: int | None) -> Tensor:
