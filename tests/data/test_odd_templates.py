@@ -15,7 +15,7 @@ from likelier.data.records import Message
 from likelier.data.rendering import RowRefused, render
 from likelier.data.tokenize import tokenize_records
 from likelier.data.vocabulary import require_rows
-from likelier.training.rewards import _ids
+from likelier.models.classifier import Classifier
 from tests.helpers.small_runs import write_rows
 from tests.helpers.support import CHATML, chat_pairs, tiny_model, tiny_tokenizer
 
@@ -92,8 +92,8 @@ def test_half_a_character_of_the_data_is_named_too() -> None:
 def test_judges_and_the_look_at_a_vocabulary_take_the_same_care(kind: str) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = _ODD[kind][0]
-    with pytest.raises(RowRefused, match="the judge's tokenizer: the chat template"):
-        _ids(tokenizer, "a", "b")
+    with pytest.raises(RowRefused, match="answer 1: the chat template"):
+        Classifier(None, tokenizer, "the judge").row_of((Message("user", "a"),), "b", "answer 1")
     tokenizer.add_tokens(["<|new|>"])
     require_rows(tokenizer, len(tokenizer) - 1, "tiny")
 

@@ -92,7 +92,7 @@ def test_a_judge_is_asked_about_tokens_that_it_knows_only(tmp_path: Path) -> Non
     tiny_tokenizer().save_pretrained(tmp_path / "judge")
     judge = load_judge(str(grow_tokenizer(tmp_path / "judge", additional_special_tokens=["<|picture|>"])))
     assert len(judge(["a cat"], ["sat"])) == 1
-    with pytest.raises(ModelError, match=rf"an answer holds '<\|picture\|>' \(id {KNOWN}\), and {_ROWS}"):
+    with pytest.raises(ModelError, match=rf"answer 1 holds '<\|picture\|>' \(id {KNOWN}\), and {_ROWS}"):
         judge(["a cat"], ["<|picture|>"])
 
 

@@ -102,7 +102,7 @@ def test_nothing_evaluates_text_or_asks_a_shell() -> None:
 
 
 def test_what_the_user_names_as_code_is_run_in_one_place_only() -> None:
-    assert {where.split(":")[0] for where, _ in calls_of("exec_module")} == {"training/rewards.py"}
+    assert {where.split(":")[0] for where, _ in calls_of("exec_module")} == {"utils/user_code.py"}
 
 
 def test_loaders_are_the_safe_ones() -> None:

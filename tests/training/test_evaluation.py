@@ -266,6 +266,12 @@ def test_a_function_named_in_a_file(tmp_path: Path) -> None:
     assert judge(["a"], ["abc"]) == [3.0]
 
 
+def test_a_judge_may_have_the_signature_of_a_reward(tmp_path: Path) -> None:
+    file = tmp_path / "judge.py"
+    file.write_text("def count(completions, **columns):\n    return [len(answer) for answer in completions]\n")
+    assert named(f"{file}:count")(["a"], ["abc"]) == [3.0]
+
+
 @pytest.mark.parametrize(
     ("source", "name", "message"),
     [
@@ -273,8 +279,17 @@ def test_a_function_named_in_a_file(tmp_path: Path) -> None:
         ("x = 1", "judge.py:f", "has no function 'f'"),
         ("raise ValueError('no')", "judge.py:f", "fails: ValueError: no"),
         ("def f(prompts, answers):\n    return [1]", "judge.py:f", "2 answers got 1 rewards"),
-        ("def f(prompts, answers):\n    return ['x', 'y']", "judge.py:f", "one number an answer"),
-        ("def f(prompts, answers):\n    return [float('nan'), 1]", "judge.py:f", "1 are finite"),
+        (
+            "def f(prompts, answers):\n    return ['x', 'y']",
+            "judge.py:f",
+            "answer 1 got 'x'; it must give one number an answer",
+        ),
+        ("def f(prompts, answers):\n    return [1, None]", "judge.py:f", "answer 2 got None"),
+        ("def f(prompts, answers):\n    return 1", "judge.py:f", "it returned 1; it must give one number an answer"),
+        ("def f(prompts, answers):\n    return 1 / 0", "judge.py:f", "answer 1: it raised ZeroDivisionError"),
+        ("def f(completions, solution):\n    return [1]", "judge.py:f", "it takes 'solution', which is no column"),
+        ("def f(answer):\n    return [1]", "judge.py:f", "it must take prompts and completions"),
+        ("def f(prompts, answers):\n    return [1, float('nan')]", "judge.py:f", "answer 2 got nan"),
     ],
 )
 def test_a_bad_judge_is_named(tmp_path: Path, source: str, name: str, message: str) -> None:
@@ -415,7 +430,7 @@ def test_a_judge_that_fails_at_the_end_does_not_cost_the_training(tmp_path: Path
             raise KeyError("gone")
         return [0.0] * len(answers)
 
-    with pytest.warns(LikelierWarning, match="the answers are not judged: KeyError: 'gone'"):
+    with pytest.warns(LikelierWarning, match="not judged: eval_reward='twice': answer 1: it raised KeyError: 'gone'"):
         folder = trained(tmp_path / "run", judge=twice)
     assert folder.read_card()["status"] == "done" and "eval_reward" not in evaluations(folder)[-1]
 

@@ -212,7 +212,8 @@ class Evaluator:
         except Exception as error:  # the user's own code; after all the training the rest is worth having
             if when != "end":
                 raise
-            warn(f"the answers are not judged: {type(error).__name__}: {whole_reason(error)}")
+            reason = error if isinstance(error, LikelierError) else f"{type(error).__name__}: {whole_reason(error)}"
+            warn(f"the answers are not judged: {reason}")
             return answers
         return [replace(answer, reward=reward) for answer, reward in zip(answers, rewards, strict=True)]
 
