@@ -84,6 +84,10 @@ def test_ties_lead_to_soft_labels(ties: int, model: Path, tmp_path: Path) -> Non
     found = advise(model, tmp_path, [*voted, *({**row, "prompt": f"tie {row['prompt']}"} for row in many)])
     assert (found.options.get("use_votes") == "soft") == bool(ties)
     assert found.evidence.undecided == 6 * ties
+    plan = found.rows[0]
+    assert plan.read == 600 + 5 * ties == plan.kept + sum(plan.left_out.values())
+    assert plan.train_count == plan.read - plan.held_count - plan.left_out.get("undecided-pair", 0)
+    assert (plan.left_out.get("undecided-pair", 0) < 6 * ties) == bool(ties)  # soft labels train on them
     parse(found.options)
 
 

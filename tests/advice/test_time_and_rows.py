@@ -57,6 +57,13 @@ def test_every_row_is_counted_once(model: Path, tmp_path: Path) -> None:
     assert "1 x empty-answer" in plan.words()[1]
 
 
+def test_held_out_rows_that_cannot_be_used_are_counted(model: Path, tmp_path: Path) -> None:
+    tied = [row | {"votes": [1, 1, 0] if number % 2 else [3, 0, 0]} for number, row in enumerate(rows(40))]
+    plan = plan_of(model, tmp_path, tied, eval_fraction=0.5)
+    assert plan.held_count and (plan.read, plan.kept) == (40, 20)
+    assert plan.left_out == {"undecided-pair": 20}
+
+
 def test_a_length_is_proposed_that_keeps_nearly_all(model: Path, tmp_path: Path) -> None:
     plan = plan_of(model, tmp_path, rows(20, long=4))
     assert plan.kept_at(proposed_length(plan)) == 1.0

@@ -192,7 +192,8 @@ def _rows(
     elif (share := given.get("eval_fraction", _HELD_OUT if len(records) >= _ENOUGH_TO_HOLD_OUT else None)) is not None:
         records, held_out = split_by_prompt(records, share, given.get("seed", TrainingOptions.seed))
     data = PreferenceData(records, held_out)
-    options = TrainingOptions(**{name: value for name, value in given.items() if name in _OF_TRAINING})
+    decided = {one.name: one.value for one in _soft(method, evidence, given)} | dict(given)
+    options = TrainingOptions(**{name: value for name, value in decided.items() if name in _OF_TRAINING})
     plan = rows_of_run(data, model, method, options=options, chat=chat)
     if options.max_length is None and (length := proposed_length(plan)) != plan.max_length:
         plan = rows_of_run(data, model, method, options=replace(options, max_length=length), chat=chat)

@@ -166,12 +166,13 @@ def row_plan(
     longest = max(context, max_length)
     whole: dict[str, Any] = settings | {"max_length": longest, "truncation": "drop"}
     found = prepare_groups(train, tokenizer, **whole)
-    others = prepare_groups(held, tokenizer, **whole, held_out=True).groups if held else []
+    beside = prepare_groups(held, tokenizer, **whole, held_out=True) if held else None
+    others = beside.groups if beside else []
     lengths = tuple(group.longest for group in [*found.groups, *others])
     kept = [group for group in found.groups if group.longest <= max_length]
     if truncation != "drop":
         kept = prepare_groups(train, tokenizer, **settings, max_length=max_length, truncation=truncation).groups
-    left_out = Counter(found.unusable.counts())
+    left_out = Counter(found.unusable.counts()) + Counter(beside.unusable.counts() if beside else {})
     beyond = left_out.pop(_TOO_LONG, 0) + sum(length > max_length for length in lengths)
     drawn_on = Counter({reason: round(count / share) for reason, count in left_out.items()})
     return RowPlan(
