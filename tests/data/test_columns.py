@@ -358,7 +358,7 @@ def test_a_workbook_is_read_by_its_first_row(tmp_path: Path) -> None:
 def test_a_workbook_of_several_sheets_is_asked_which(tmp_path: Path) -> None:
     path = str(workbook(tmp_path / "pairs.xlsx", one=SHEET, two=[["prompt", "chosen", "rejected"], ["a", "b", "c"]]))
     assert len(load_preferences(DataSet(path, subset="two")).train) == 1
-    with pytest.raises(DataError, match=r"has several sheets: \['one', 'two'\]; name one with subset"):
+    with pytest.raises(DataError, match=r"has several sheets: \['one', 'two'\]; name one with records"):
         load_preferences(path)
     with pytest.raises(DataError, match="has no sheet 'three'"):
         load_preferences(DataSet(path, subset="three"))

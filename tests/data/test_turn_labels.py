@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from likelier.data.columns import columns_of
 from likelier.data.formats import Converted, convert
 from likelier.data.records import Labelled, Message
 from likelier.data.sources import read_rows
-from likelier.utils.errors import DataError
+from likelier.utils.errors import ConfigError, DataError
 
 
 def turn(role: str, content: str, **more: Any) -> dict[str, Any]:
@@ -73,3 +74,49 @@ def test_a_dialogue_without_any_label_is_left_out() -> None:
     rows = [{"messages": TALK}, {"messages": [turn("user", "ask"), turn("assistant", "yes")]}]
     found = convert(read_rows(rows), columns_of(["label=messages.thumb"]))
     assert found.unusable.counts() == {"no-label": 1}
+
+
+TICKET = [
+    {"who": "customer", "said": "ask"},
+    {"who": "bot", "said": "yes", "feedback": {"thumb": "up", "reason": None}},
+    {"who": "notice", "said": "an agent joins"},
+    {"who": "customer", "said": "again"},
+    {"who": "agent", "said": "no", "feedback": {"thumb": "down"}},
+]
+NAMES = ["role=turns.who", "text=turns.said", "role_coding=customer/agent|bot/notice"]
+
+
+@pytest.mark.parametrize("spelled", [False, True])
+def test_messages_may_call_everything_otherwise(spelled: bool) -> None:
+    row = {"turns": json.dumps(TICKET) if spelled else TICKET}
+    found = converted(row, "messages=turns", "label=turns.feedback.thumb", *NAMES)
+    one, two = found.records
+    assert isinstance(one, Labelled) and isinstance(two, Labelled)
+    assert (one.prompt, one.answer, one.desirable) == ((Message("user", "ask"),), (Message("assistant", "yes"),), True)
+    said = [Message("system", "an agent joins"), Message("user", "again")]
+    assert two.prompt == (*one.prompt, *one.answer, *said) and two.answer == (Message("assistant", "no"),)
+    assert not two.desirable and found.unread_columns == []
+
+
+def test_names_inside_hold_for_prompts_and_answers_too() -> None:
+    row = {"turns": TICKET[:1], "good": [{"who": "bot", "said": "yes"}], "bad": "no"}
+    found = converted(row, "prompt=turns", "chosen=good", "rejected=bad", *NAMES)
+    assert found.records[0].prompt == (Message("user", "ask"),)
+    plain = converted({"messages": [turn("customer", "ask"), turn("bot", "yes")], "label": True}, NAMES[2])
+    assert plain.records[0].prompt == (Message("user", "ask"),)
+
+
+def test_what_the_messages_call_things_is_asked_for() -> None:
+    words = ["messages=turns", "label=turns.feedback.thumb"]
+    with pytest.raises(DataError, match=r"no role among who, said[^$]*role=turns.who text=turns.said role_coding="):
+        converted({"turns": TICKET}, *words)
+    with pytest.raises(DataError, match=r"who speaks by 'customer'\.[^$]*role_coding=customer/agent"):
+        converted({"turns": TICKET}, *words, *NAMES[:2])
+    with pytest.raises(DataError, match="neither content nor value, but role, said"):
+        converted({"turns": [{"role": "user", "said": "a"}, *TICKET[1:]]}, *words, NAMES[0], NAMES[2])
+    with pytest.raises(ConfigError, match="role_coding has no effect"):
+        converted({"prompt": "a", "chosen": "b", "rejected": "c"}, NAMES[2])
+    with pytest.raises(ConfigError, match=r"mean user, assistant and .* system, tool"):
+        converted({"turns": TICKET}, *words, *NAMES[:2], "role_coding=customer")
+    with pytest.raises(DataError, match=r"no row has a label \(column messages.stars\)"):
+        converted({"messages": TALK}, "label=messages.stars")

@@ -73,8 +73,8 @@ class Columns:
     tree: str | None = _role("a whole conversation tree: messages with text, role, replies and rank or score")
     id: str | None = _role("the name of a message, in a tree whose messages are rows")
     parent: str | None = _role("the `id` of the message that this one replies to")
-    text: str | None = _role("the text of such a message")
-    role: str | None = _role("who wrote such a message")
+    text: str | None = _role("the text of such a message; as `turns.said`, of each message in the column `turns`")
+    role: str | None = _role("who wrote such a message; as `turns.who`, of each message in the column `turns`")
     rank: str | None = _role("the rank of such a message among its siblings; `ranks_best` says which is the best")
     score: str | None = _role(
         "the score of such a message among its siblings; the largest is the best, unless `scores_best` says otherwise"
@@ -87,7 +87,11 @@ class Columns:
     score_first: str | None = _role("a score of the answer `first`")
     score_second: str | None = _role("a score of the answer `second`")
 
-    records: str | None = _setting("of an XML file, the element that is a row: its name or path (catalog/review)", str)
+    records: str | None = _setting(
+        "where the rows are: the path of a JSON file's list (export.sessions), an XML file's element that is a row "
+        "(catalog/review), a workbook's sheet",
+        str,
+    )
     winner_coding: str | None = _setting(
         "the values that mean first, second and tie, such as 1/2/0 or a/b/tie|both; or the first answer's share for "
         "each, such as much better=0.9/slightly better=0.6; or share, share-second, positive-first, negative-first",
@@ -100,6 +104,9 @@ class Columns:
     )
     margin_coding: str | None = _setting("what a `margin` in words is, such as slightly better=1/much better=3", str)
     label_coding: str | None = _setting("the values that mean good, bad and neither, such as up/down", str)
+    role_coding: str | None = _setting(
+        "what the file calls the user, the assistant, the system and tools, such as customer/agent|bot", str
+    )
     threshold: float | None = _setting("labels are numbers, and good from this one on", float)
     pairs_from: PairsFrom | None = _setting(
         "which pairs a ranking gives: all (default), best against the rest, adjacent", str
@@ -142,8 +149,8 @@ class Columns:
 
     @property
     def settings(self) -> set[str]:
-        """The settings that it gives, but for that which only says where rows are."""
-        return self.given.keys() - ROLES - {"records"}
+        """The settings that it gives, but for those that say where rows are and what their messages call things."""
+        return self.given.keys() - ROLES - {"records", "role_coding"}
 
 
 TEXT_ROLES = frozenset({"prompt", "system", "chosen", "rejected", "first", "second", "answers", "completion"})

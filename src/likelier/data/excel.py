@@ -10,6 +10,7 @@ from typing import Any
 from likelier.data.archives import check_zip
 from likelier.data.records import Source
 from likelier.utils.errors import ConfigError, DataError, whole_reason
+from likelier.utils.shell import quoted
 
 
 def read_workbook(path: Path, sheet: str | None) -> Iterator[tuple[Source, dict[str, Any]]]:
@@ -44,7 +45,10 @@ def _sheet_name(path: Path, names: list[str], wanted: str | None) -> str:
     if wanted in names:
         return str(wanted)
     found = "has several sheets" if wanted is None else f"has no sheet {wanted!r}"
-    raise DataError(f"{path} {found}: {names}; name one with subset (in YAML, under data)")
+    raise DataError(
+        f"{path} {found}: {names}; name one with records under columns (as a flag: --columns "
+        f"{quoted(f'records={names[-1]}')}), or with subset in YAML, under data"
+    )
 
 
 def _lines(path: Path, sheet: Any) -> Iterator[tuple[Any, ...]]:

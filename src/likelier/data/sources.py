@@ -15,11 +15,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from likelier.data.archives import open_gzip
 from likelier.data.excel import read_workbook
+from likelier.data.json_paths import rows_at
 from likelier.data.options import DataSet
 from likelier.data.records import Source
 from likelier.data.xml_rows import read_xml
@@ -30,9 +33,9 @@ from likelier.utils.strict_json import BrokenJson, parse_json
 Rows = Iterator[tuple[Source, Any]]
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_KNOWN = "JSON (.json), JSON lines (.jsonl), CSV (.csv), XML (.xml), each also .gz; Parquet (.parquet), Excel "
+_KNOWN = "JSON (.json), JSON lines (.jsonl), tables (.csv, .tsv), XML (.xml), each also .gz; Parquet (.parquet), Excel "
 _KNOWN += "(.xlsx), a saved `datasets` folder"
-_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".xlsx", ".xml", ".gz"}
+_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx", ".xml", ".gz"}
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,16 @@ def _read_named(source: DataSet) -> Rows:
     if not path.exists():
         raise DataError(f"no such file: {name} (looked in {path.absolute().parent})")
     kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
-    reader = {".json": _read_json, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}.get(kind)
+    records = source.columns and source.columns.records
+    reader = _READERS.get(kind)
     if kind == ".parquet":
         return _read_parquet(path)
     if kind == ".xml":
-        return _read_xml(path, source.columns and source.columns.records)
+        return _read_xml(path, records)
     if kind == ".xlsx":
-        return read_workbook(path, source.subset)
+        return read_workbook(path, source.subset or records)
+    if kind == ".json" and records is not None:
+        reader = partial(_read_json, records=records)
     if reader is None:
         raise DataError(f"{name}: unknown kind of file {path.suffix!r}; known: {_KNOWN}")
     return _read_text(path, reader)
@@ -122,8 +128,14 @@ def _refuse_inert_choices(source: DataSet, path: Path, *, on_hub: bool) -> None:
     for name in ("subset", "split", "revision"):
         if getattr(source, name) is not None and not on_hub and name not in effective:
             raise ConfigError(f"{source.path} is a {kind}, on which {name} has no effect; drop it")
-    if source.columns is not None and source.columns.records is not None and ".xml" not in path.suffixes[-2:]:
-        raise ConfigError(f"columns: records has no effect on {source.path}, which is no .xml file; drop it")
+    if source.columns is None or (records := source.columns.records) is None:
+        return
+    if not {".xml", ".json", ".xlsx"} & set(path.suffixes[-2:]):
+        raise ConfigError(
+            f"columns: records has no effect on {source.path}, whose rows are not inside of others; drop it"
+        )
+    if source.subset not in (None, records):
+        raise ConfigError(f"{source.path}: subset={source.subset!r} and records={records!r} name two sheets; drop one")
 
 
 def _read_text(path: Path, reader: Any) -> Rows:
@@ -177,7 +189,7 @@ def _parse(line: str, path: Path, number: int) -> Any:
         ) from error
 
 
-def _read_json(path: Path, stream: IO[str]) -> Rows:
+def _read_json(path: Path, stream: IO[str], records: str | None = None) -> Rows:
     text = stream.read()
     if not text.strip():
         return
@@ -189,6 +201,8 @@ def _read_json(path: Path, stream: IO[str]) -> Rows:
             return
         place = path if error.line is None else f"{path}:{error.line}"
         raise DataError(f"{place}: {error.within_line}. Mend the file") from error
+    if records is not None:
+        loaded = rows_at(loaded, records, str(path))
     if isinstance(loaded, dict) and len(loaded) == 1 and isinstance(next(iter(loaded.values())), list):
         loaded = next(iter(loaded.values()))
     if isinstance(loaded, dict):
@@ -213,7 +227,8 @@ def _first_line_is_object(text: str) -> bool:
 
 def _read_csv(path: Path, stream: IO[str]) -> Rows:
     csv.field_size_limit(2**31 - 1)
-    reader = csv.DictReader(stream, strict=True)
+    header = stream.readline()
+    reader = csv.DictReader(chain([header], stream), strict=True, delimiter=_mark_between(header))
     try:
         _refuse_twice(path, reader.fieldnames or ())
         for row in reader:
@@ -226,6 +241,22 @@ def _read_csv(path: Path, stream: IO[str]) -> Rows:
             yield Source(str(path), reader.line_num), row
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: broken CSV: {error}") from error
+
+
+def _mark_between(header: str) -> str:
+    """What stands between the columns: a comma, or the tab or semicolon that other spreadsheets write, where the first
+    line has more columns by it.
+    """
+    return max((",", "\t", ";"), key=lambda mark: len(next(csv.reader([header], delimiter=mark), ())))
+
+
+_READERS = {
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+}
 
 
 def _refuse_twice(path: Path, names: Sequence[str]) -> None:

@@ -110,22 +110,37 @@ _WINNER_KINDS = {
 
 
 def _by_values(option: str, text: str, sides: tuple[str, str, str]) -> Coding:
-    """A coding from values in the order of `sides`, separated by slashes; several of one side by bars."""
+    """A coding from values in the order of `sides`."""
+    found = values_of_sides(option, text, sides)
+    words = ", ".join(f"{part} means {side}" for part, side in zip(text.split("/"), sides, strict=False))
+    return table_coding({key: (1.0, 0.0, 0.5)[side] for key, side in found.items()}, words)
+
+
+_AS_IN = {
+    "winner_coding": "1/2/0 or a/b/tie|both",
+    "label_coding": "up/down or 4|5/1|2/3",
+    "role_coding": "customer/agent|bot/notice",
+}
+
+
+def values_of_sides(option: str, text: str, sides: tuple[str, ...]) -> dict[Key, int]:
+    """The number of its side for each value, which are given in the order of `sides`, separated by slashes; several of
+    one side by bars. Raises `ConfigError`.
+    """
     parts = text.split("/")
-    if len(parts) not in (2, 3):
+    if not 2 <= len(parts) <= len(sides):
         raise ConfigError(
             f"columns: {option}={text!r}: give the values that mean {sides[0]}, {sides[1]} and (if there are any) "
-            f"{sides[2]}, in this order with slashes between, several with bars, as in 1/2/0 or a/b/tie|both"
+            f"{', '.join(sides[2:])}, in this order with slashes between, several with bars, as in {_AS_IN[option]}"
         )
-    table: dict[Key, float] = {}
-    for part, side in zip(parts, (1.0, 0.0, 0.5), strict=False):
+    found: dict[Key, int] = {}
+    for side, part in enumerate(parts):
         for value in part.split("|"):
             key = key_of(value)
-            if key is None or key in table:
+            if key is None or key in found:
                 raise ConfigError(f"columns: {option}={text!r} names {value!r} twice or names nothing; mend it")
-            table[key] = side
-    words = ", ".join(f"{part} means {side}" for part, side in zip(parts, sides, strict=False))
-    return table_coding(table, words)
+            found[key] = side
+    return found
 
 
 # --- who won -------------------------------------------------------------------------------------------------------

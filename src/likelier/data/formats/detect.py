@@ -25,7 +25,7 @@ from likelier.data.formats.mapping import ColumnMap, Preset, first_answer, layou
 from likelier.data.formats.meanings import understood
 from likelier.data.formats.messages import Row, Unfit, as_list
 from likelier.data.formats.questions import directed, question
-from likelier.data.formats.unknown import unknown_layout
+from likelier.data.formats.unknown import unknown_layout, unknown_turns
 from likelier.data.formats.words import in_words, shown
 from likelier.data.records import (
     Content,
@@ -83,6 +83,8 @@ def recognise(source: Source, row: Row, columns: Columns | None = None) -> Recog
     if found is None:
         raise DataError(unknown_layout(source, row, own))
     inert = own.settings - found.layout.settings
+    if own.role_coding is not None and not found.map.turns.concern(found.map.shape(row, source)):
+        inert |= {"role_coding"}
     if own.chat is False and own.system is not None:
         raise ConfigError(
             "columns: system makes conversations and chat=false keeps texts as they are; drop one of them"
@@ -97,7 +99,7 @@ def _recognise_as(source: Source, row: Row, columns: Columns, preset: Preset | N
     mapping = ColumnMap(columns, row)
     mapped = mapping.shape(row, source)
     for layout in FORMATS:
-        if layout.fits(mapped) and layout_roles(columns) <= layout.read:
+        if layout.fits(mapped) and layout_roles(mapping.columns) <= layout.read:
             return Recognised(layout, preset.name if preset else layout.name, mapping, preset)
     return None
 
@@ -277,7 +279,8 @@ def _meanings(found: Recognised, reading: Reading, account: _Account) -> list[st
 def _nothing(name: str, account: _Account) -> str:
     if account.unusable:
         summary, first = account.unusable.summary(), account.unusable[0]
-        return f"{name}: none of the {account.rows} rows can be used:\n{summary}\nThe first is {first}"
+        hint = unknown_turns(account.unusable)
+        return f"{name}: none of the {account.rows} rows can be used:\n{summary}\nThe first is {first}{hint}"
     return f"{name}: read as '{account.found.name}', none of the {account.rows} rows prefers one answer to another"
 
 

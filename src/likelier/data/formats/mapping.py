@@ -11,6 +11,7 @@ from likelier.data.columns import TEXT_ROLES, Columns, constant
 from likelier.data.formats.codings import margin_of
 from likelier.data.formats.messages import Row, Unfit, as_json, as_number, is_conversation, is_messages
 from likelier.data.formats.structured import shape_of, structure, structured
+from likelier.data.formats.turn_names import TALKS, label_inside, label_of_turn, turn_names, without_label
 from likelier.data.records import Source
 from likelier.utils.errors import DataError, nearest
 
@@ -161,9 +162,10 @@ class ColumnMap:
     """
 
     def __init__(self, columns: Columns, first: Row) -> None:
+        self.turns, columns = turn_names(columns)
         self.columns = columns = _with_sentences(columns, first)
-        self._turns = _label_inside(columns)
-        kept = {self._turns[0]} & _TALKS if self._turns and columns.messages is None else set()
+        self._label = label_inside(columns)
+        kept = {self._label[0]} & TALKS if self._label and columns.messages is None else set()
         self.used = frozenset(_named_columns(columns)) - kept
         self.without_system = columns.chat is False and columns.system is None  # texts are to stay texts
         self.has_system = columns.system is not None or "system" in first.keys() - self.used
@@ -194,12 +196,12 @@ class ColumnMap:
 
     def _named(self, row: Row, source: Source) -> Row:
         if not self.columns.roles and self.columns.margin_coding is None:
-            return row
+            return self.turns.row(row)
         found = {name: value for name, value in row.items() if name not in self.used}
         for role, name in self.columns.roles.items():
             found[ALIASES.get(role, role)] = _cell(row, role, name, source)
-        if self._turns is not None:
-            found |= {name: _without(found[name], self._turns[1]) for name in _TALKS if name in found}
+        if self._label is not None:
+            found |= {name: without_label(found[name], self._label[1]) for name in TALKS if name in found}
         if self.columns.margin is not None and self.columns.margin == self.columns.winner:
             found["margin"] = abs(as_number(found["margin"]))  # its sign says who won
         elif found.get("margin") is not None and {"margin", "margin_coding"} & self.columns.given.keys():
@@ -207,7 +209,7 @@ class ColumnMap:
         prompt = found.get("prompt")
         if self.columns.prompt is not None and (prompt is None or (isinstance(prompt, str) and not prompt.strip())):
             raise Unfit("no-prompt")
-        return found
+        return self.turns.row(found)
 
     def _as_chat(self, row: Row) -> Row:
         """The prompt as a user's turn where the map asks for that; a system prompt in each row or in none."""
@@ -245,23 +247,6 @@ def _with_sentences(columns: Columns, first: Row) -> Columns:
     return replace(columns, **found) if found else columns
 
 
-_TALKS = frozenset({"messages", "conversations"})
-
-
-def _label_inside(columns: Columns) -> tuple[str, str] | None:
-    """(column, name) of a label that stands inside the messages of a conversation."""
-    column, dot, inner = (columns.label if isinstance(columns.label, str) else "").partition(".")
-    return (column, inner) if dot and (column == columns.messages or column in _TALKS) else None
-
-
-def _without(messages: Any, name: str) -> Any:
-    """The messages without a field that is no part of what is said."""
-    messages = structure(messages, "messages")
-    if not isinstance(messages, (list, tuple)):
-        return messages
-    return [{k: v for k, v in one.items() if k != name} if isinstance(one, Mapping) else one for one in messages]
-
-
 def _named_columns(columns: Columns) -> Iterable[str]:
     """The columns of the file that a map names, those of a template too."""
     for names in columns.roles.values():
@@ -294,7 +279,7 @@ def _value(row: Row, name: str, source: Source, role: str = "") -> Any:
     if dot and column in row:
         value = structure(row[column], column)
         if role == "label" and isinstance(value, (list, tuple)):  # of the messages that have one
-            return [one.get(inner) if isinstance(one, Mapping) else None for one in value]
+            return [label_of_turn(one, inner) for one in value]
         return _inside(value, inner, f"{source}: {column}")
     close = nearest(name, row.keys())
     text = f"""; a text for every row stands in quotation marks: {role}='"{name}"'""" if role in TEXT_ROLES else ""

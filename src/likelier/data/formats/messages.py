@@ -105,10 +105,17 @@ def read_messages(value: Any) -> tuple[Message, ...]:
 def _message(item: Any) -> Message:
     if not isinstance(item, Mapping):
         raise Unfit("not-a-message", repr(item)[:60])
-    role = role_of(speaker(item))
+    if (said := speaker(item)) is None:
+        raise Unfit("unknown-role", f"no role among {', '.join(map(str, item))}"[:100])
+    role = role_of(said)
     text, calls = _either(item, "content", "value"), json_text(item.get("tool_calls"))
     if text is None and calls:
         text = ""
+    if text is None and not {"content", "value"} & item.keys():
+        raise Unfit(
+            "not-text",
+            f"the message of role {role} has neither content nor value, but {', '.join(map(str, item))}"[:100],
+        )
     return Message(role, _spoken(text, role), calls, _fields(item))
 
 

@@ -52,11 +52,11 @@ def question(layout: Format, rows: Sequence[Placed], values: Counter[Key], colum
     """The error that asks what coded values mean: the values, the readings that there are, and one row by each."""
     coded = layout.coded
     assert coded is not None
-    if not values:
-        return DataError(f"{name}: no row has a {coded.removesuffix('s')}")
-    found = scale_choices(values) if columns.share else choices(coded, values)
     given = columns.share or getattr(columns, coded)
     column = f" (column {given if isinstance(given, str) else ', '.join(given)})" if given not in (None, coded) else ""
+    if not values:
+        return DataError(f"{name}: no row has a {coded.removesuffix('s')}{column}; name the column that holds it")
+    found = scale_choices(values) if columns.share else choices(coded, values)
     odd = _odd_label(rows) if coded == "label" and not column else ""
     head = f"{odd or name}: the {coded.removesuffix('s')}{column} is {_counted(values)}, which can mean several things"
     return DataError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from likelier.data.columns import Columns
 from likelier.data.formats.layouts import FORMATS
 from likelier.data.formats.mapping import PRESETS
 from likelier.data.formats.messages import Row, is_answer
-from likelier.data.records import Source
+from likelier.data.json_paths import lists_of_objects
+from likelier.data.records import Source, Unusable
 
 _FRAME = """\
 Where a prompt stands inside a text, or a judgement follows from several columns, a script makes rows of your own:
@@ -29,11 +31,33 @@ def unknown_layout(source: Source, row: Row, columns: Columns) -> str:
     """What to say of a file of no known layout: its columns, the row, the layouts that there are, and what to do."""
     known = "\n".join(f"  {one.name}: {one.example}" for one in (*FORMATS, *PRESETS))
     mapped = f" With the column map {columns.given} they make no known layout." if columns.roles else ""
-    script = script_for(source, row, columns)
+    script = "" if (inside := _rows_inside(source, row, columns)) else script_for(source, row, columns)
     return (
         f"{source}: {_what_is_missing(row)}.{mapped}\nThe row: {_shown(row)}\nKnown formats:\n{known}\n"
         "Rename the columns, or say with columns which of them is what (as flags: --columns prompt=question "
-        "chosen=good rejected=bad; see docs/data.md)" + (f"\n{script}" if script else "")
+        "chosen=good rejected=bad; see docs/data.md)" + inside + (f"\n{script}" if script else "")
+    )
+
+
+def _rows_inside(source: Source, row: Row, columns: Columns) -> str:
+    """What to say of a JSON file that is one object with lists in it, which may be its rows; else empty."""
+    lists = lists_of_objects(row) if ".json" in Path(source.file).suffixes[-2:] else []
+    if source.number != 1 or not lists or columns.records is not None:
+        return ""
+    told = ", ".join(f"{path} ({count} objects)" for path, count in lists)
+    return f"\nIf its rows stand in a list inside, {told}, name it: --columns records={lists[0][0]}"
+
+
+def unknown_turns(unusable: Sequence[Unusable]) -> str:
+    """How a column map says who speaks in messages and what, where rows cannot be used for that; else empty."""
+    roles = dict.fromkeys(row.detail for row in unusable if row.reason == "unknown-role")
+    if not roles and not any("has neither content nor value" in row.detail for row in unusable):
+        return ""
+    said = f"\nThe messages say who speaks by {', '.join(list(roles)[:5])}." if roles else ""
+    return (
+        f"{said}\nWhich field of a message says who speaks and which what is said, and what the user and the assistant "
+        "are called there, is said under columns (as flags: --columns messages=turns role=turns.who text=turns.said "
+        "role_coding=customer/agent; see docs/data.md)"
     )
 
 
