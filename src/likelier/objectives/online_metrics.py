@@ -1,0 +1,80 @@
+"""The metrics of a policy-gradient step, as sums and counts."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from likelier.objectives.divergence import k1, k3
+from likelier.objectives.metrics import MetricSums
+from likelier.objectives.online import PolicyGradient
+from likelier.objectives.policy_gradient import answer_sums
+from likelier.objectives.rollout import RolloutItems, only_counted
+from likelier.objectives.scored import SequenceScores
+
+_SQUARES = "kl_squares"
+
+
+@torch.no_grad()
+def policy_metrics(objective: PolicyGradient, scores: SequenceScores, items: RolloutItems) -> MetricSums:
+    """Of the answers that count, under TRL's names where it has them. Read them with `readable_policy`.
+
+    - `ratio/mean` and `clip_ratio/low_mean`, `high_mean`, `region_mean`: the mean ratio and the share of ratios that
+      lose their gradient to the clip (or are clamped, where weights are), below, above, and both. Means over tokens,
+      or over answers where a ratio is a whole answer's.
+    - `kl`: nats an answer, the log-ratio to the reference summed over the answer's tokens (k1), where a reference is
+      given.
+    - `sampler/kl`: KL(sampler || scorer) in nats a token (k3), where the sampler's log-probabilities are given.
+    """
+    scores, items = only_counted(scores, items)
+    sums, counted = MetricSums(), items.counted()
+    _add_ratios(sums, objective, scores, items)
+    if items.ref_token_logps is not None:
+        kl = answer_sums(k1(scores.token_logps, items.ref_token_logps), scores.answer_of, scores.lengths)
+        sums.add("kl", kl, counted)
+        sums.add(_SQUARES, kl * kl, counted)
+    if items.sampler_token_logps is not None:
+        drift = k3(items.sampler_token_logps, items.old(scores))
+        sums.add("sampler/kl", drift, counted[scores.answer_of])
+    return sums
+
+
+def _add_ratios(sums: MetricSums, objective: PolicyGradient, scores: SequenceScores, items: RolloutItems) -> None:
+    """How far the policy has moved since the step began, and how much of that is held back."""
+    ratios, bounds = objective.log_ratios(scores, items).exp(), objective.bounds()
+    found = {"ratio/mean": ratios}
+    if bounds is not None:
+        low, high = ratios < bounds[0], ratios > bounds[1]
+        if objective.surrogate == "clipped":  # on the other side the bound holds nothing back
+            better = items.advantages[scores.answer_of]
+            low, high = low & (better < 0), high & (better > 0)
+        found |= {"clip_ratio/low_mean": low, "clip_ratio/high_mean": high, "clip_ratio/region_mean": low | high}
+    counted = items.counted()
+    for name, values in found.items():
+        if objective.ratio == "token":
+            sums.add(name, values, counted[scores.answer_of])
+        else:  # the same at each of an answer's tokens
+            alike = answer_sums(values.double(), scores.answer_of, scores.lengths) / scores.lengths.clamp(min=1)
+            sums.add(name, alike, counted)
+
+
+def largest_sampler_difference(scores: SequenceScores, items: RolloutItems) -> Tensor:
+    """`sampler/max_diff`: the largest absolute difference, in nats, between a token's log-probability as it was sampled
+    and as it is scored, a scalar; 0 without such tokens. A maximum, so that it does not add up with `policy_metrics`.
+    """
+    scores, items = only_counted(scores, items)
+    if items.sampler_token_logps is None:
+        raise ValueError("the sampler's log-probabilities are not given")
+    differences = (items.sampler_token_logps - items.old(scores)).abs()
+    return torch.cat([differences, differences.new_zeros(1)]).max()
+
+
+def readable_policy(sums: MetricSums) -> dict[str, float]:
+    """The means; beside `kl` its standard error over answers, where there are two or more."""
+    means = sums.means()
+    squares, count = means.pop(_SQUARES, None), float(sums.counts.get("kl", 0))
+    if squares is not None and count > 1:
+        means["kl_standard_error"] = sqrt(max(squares - means["kl"] ** 2, 0.0) / (count - 1))
+    return means
