@@ -10,6 +10,7 @@ from typing import Any
 from likelier.advice.trace import Row
 from likelier.data.load import PreferenceData
 from likelier.data.options import ChatOptions
+from likelier.data.past_template import past_template, past_template_words
 from likelier.data.prepare import prepare_groups
 from likelier.data.tokenize import Group, Truncation
 from likelier.data.weighting import Signals
@@ -28,7 +29,7 @@ class RowPlan:
     `read` are all that the files hold; `train` and `held_out` those that are trained on and held out; `over` those over
     `max_length`; `left_out` counts every row that is in none of them by its reason. `lengths` are tokens of prompt and
     longest answer, of every row that the model's context takes. Where only a `share` of the rows was tokenized, the
-    counts are drawn on to all.
+    counts are drawn on to all. `past_template` are rows of text for a model with a chat template.
     """
 
     read: int
@@ -40,6 +41,7 @@ class RowPlan:
     max_length: int
     context: int
     share: float = 1.0
+    past_template: int = 0
 
     @property
     def kept(self) -> int:
@@ -80,6 +82,8 @@ class RowPlan:
         others = {reason: count for reason, count in self.left_out.items() if reason != _TOO_LONG}
         if others:
             found.append("left out besides: " + ", ".join(f"{count:,} x {reason}" for reason, count in others.items()))
+        if self.past_template:
+            found.append(past_template_words(self.past_template, self.read))
         return [*found, *length_words(self)]
 
     def as_json(self) -> dict[str, Any]:
@@ -91,6 +95,7 @@ class RowPlan:
             "held_out": self.held_count,
             "over_max_length": self.over,
             "left_out": dict(self.left_out),
+            "past_chat_template": self.past_template,
             "max_length": self.max_length,
             "context": self.context,
             "proposed_max_length": proposed_length(self),
@@ -185,6 +190,7 @@ def row_plan(
         max_length=max_length,
         context=longest,
         share=share,
+        past_template=round(len(past_template([*train, *held], tokenizer)) / share),
     )
 
 

@@ -114,13 +114,17 @@ def _is_called(source: Any, name: str) -> bool:
 
 
 def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowPreview]:
+    from likelier.data.past_template import past_template, past_template_words
     from likelier.data.preview import preview_rows
     from likelier.scoring.restore import tokenizer_with
+    from likelier.utils.console import say
 
     given = given_chat_options(flags)
     tokenizer, max_length, chat = tokenizer_with(flags.model, given)
     if given and not any(isinstance(record.prompt, tuple) for record in records):
         raise ConfigError(f"{next(iter(given))} has no effect: no row is a conversation; drop it")
+    if past := past_template(records, tokenizer):
+        say(past_template_words(len(past), len(records)))
     return preview_rows(
         records, tokenizer, max_length=flags.max_length or max_length, truncation=flags.truncation, chat=chat
     )

@@ -11,6 +11,7 @@ from likelier.data.ends import NOT_NAMED
 from likelier.data.markup import find_markup
 from likelier.data.mismatched import data_hash, with_partners
 from likelier.data.options import ChatOptions
+from likelier.data.past_template import past_template, past_template_words
 from likelier.data.preview import RowPreview, in_brief, in_card, preview_group
 from likelier.data.records import (
     SPOKEN_FIELDS,
@@ -166,10 +167,7 @@ def prepare_data(
     except DataError as error:
         raise DataError(f"evaluation data: {error}") from error
     say_signals(found.groups, signals or Signals())
-    markup = find_markup([*train, *held_out], tokenizer)
-    if markup.rows:
-        rows = len(train) + len(held_out)
-        say(f"{len(markup.rows)} of {rows} rows hold chat markup in their texts: {markup.in_words()}")
+    _say_what_texts_are([*train, *held_out], tokenizer)
     _say_what_is_left_out("training", found)
     _say_what_is_left_out("evaluation", held)
     median_length = float(median(found.answer_lengths()))
@@ -187,6 +185,14 @@ def prepare_data(
         signals=signals or Signals(),
         first=shown,
     )
+
+
+def _say_what_texts_are(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+    markup = find_markup(records, tokenizer)
+    if markup.rows:
+        say(f"{len(markup.rows)} of {len(records)} rows hold chat markup in their texts: {markup.in_words()}")
+    if past := past_template(records, tokenizer, markup.rows):
+        say(past_template_words(len(past), len(records)))
 
 
 def _say_what_is_not_printed(tokenized: Tokenized) -> None:

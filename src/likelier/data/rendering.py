@@ -29,7 +29,7 @@ def check_template(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase
         raise ModelError(
             f"{talk.source}: the row is a conversation and the tokenizer of {tokenizer.name_or_path or 'this model'} "
             "has no chat template. Use an instruction-tuned model, name a template with --chat-template, or give plain "
-            "text prompts and answers"
+            "text prompts and answers (texts of a file stay text with --columns chat=false)"
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from likelier.data.load import load_preferences
+from likelier.data.past_template import past_template, past_template_words
 from likelier.data.prepare import prepare_groups
 from likelier.data.tokenize import default_max_length
 from likelier.models.loading import check_name
@@ -57,6 +58,8 @@ def score_file(
     talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
     options = replace(recorded_chat(card), **chat or {})
     policy = load_policy(model, dtype=dtype, chat=options if talks or chat else None)
+    if past := past_template(loaded.train, policy.tokenizer):
+        say(past_template_words(len(past), len(loaded.train)))
     tokenized = prepare_groups(
         loaded.train,
         policy.tokenizer,

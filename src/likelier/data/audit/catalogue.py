@@ -293,6 +293,17 @@ _ENTRIES = [
         droppable=False,
     ),
     Entry(
+        "past-chat-template",
+        "Text past the chat template",
+        "rows",
+        "The model has a chat template and the rows are text, so it is trained outside the turns that it was tuned on, "
+        "and is asked in turns afterwards.",
+        "--columns chat=true makes a user's turn of each prompt and the assistant's of its answers. Nothing, where the "
+        "model shall go on with texts.",
+        error_above=NEVER,
+        droppable=False,
+    ),
+    Entry(
         "not-printed",
         "Not printed by the chat template",
         "rows",

@@ -17,6 +17,7 @@ from likelier.data.audit.scripts import main_script
 from likelier.data.audit.shortcuts import length_rule
 from likelier.data.ends import NOT_NAMED, Ends
 from likelier.data.markup import find_markup
+from likelier.data.past_template import past_template
 from likelier.data.records import Record, answers_of
 from likelier.data.tokenize import Group, Tokenized, tokenize_records
 from likelier.data.vocabulary import tokens_in_words, without_row
@@ -132,6 +133,11 @@ def _unprinted(material: Material, table: TokenTable) -> list[Finding]:
     return material.finding("not-printed", rows, words, details=details)
 
 
+def _past_template(material: Material) -> list[Finding]:
+    rows = past_template(material.records, material.tokenizer)
+    return material.finding("past-chat-template", rows, "rows of text, which goes past the model's chat template")
+
+
 def _refused(material: Material, table: TokenTable) -> list[Finding]:
     """A finding for each reason for which rows cannot become tokens, with what is wrong with the first of them."""
     found = []
@@ -156,6 +162,7 @@ def token_checks(material: Material) -> tuple[list[Finding], dict[str, Any]]:
     findings = [
         *_refused(material, table),
         *_unprinted(material, table),
+        *_past_template(material),
         *_rowless(material, table),
         *_over_limit(material, table),
         *_cut_apart(material, table),

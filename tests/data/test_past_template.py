@@ -1,0 +1,89 @@
+"""Text for a model that has a chat template goes past it: every command that reads rows with a model says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from likelier.advice.timing import rows_of_run
+from likelier.cli.main import main
+from likelier.data.audit.checks import audit_records
+from likelier.data.load import load_preferences
+from likelier.data.prepare import prepare_data
+from likelier.data.records import Pair, Record, Source, TokenIds
+from tests.helpers.small_runs import save_tiny, write_rows
+from tests.helpers.support import chat_pairs, tiny_tokenizer
+
+ROWS = [{"prompt": f"say {number}", "chosen": "yes now", "rejected": "no"} for number in range(6)]
+SAID = "rows of text, which goes past the model's chat template: "
+
+
+def texts(count: int) -> list[Record]:
+    return [Pair(f"say {number}", " yes", " no", Source("pairs.jsonl", number)) for number in range(count)]
+
+
+def said_of(records: list[Record], capsys: pytest.CaptureFixture[str], *, chat: bool = True) -> str:
+    tokenizer = tiny_tokenizer(chat=chat)
+    how = {"method": "dpo", "wants": "pairs", "partners": False, "max_length": 512, "truncation": "drop"}
+    prepare_data(records[:-1], records[-1:], tokenizer, **how)  # type: ignore[arg-type]
+    return capsys.readouterr().err
+
+
+def test_training_counts_the_rows_of_text_and_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    said = said_of([*chat_pairs(3), *texts(4)], capsys)
+    assert f"{SAID}4 of 7. " in said and "--columns chat=true" in said
+
+
+def test_nothing_is_said_where_nothing_goes_past(capsys: pytest.CaptureFixture[str]) -> None:
+    end = tiny_tokenizer().eos_token_id
+    tokens = Pair(TokenIds((5, 6)), TokenIds((7, end)), TokenIds((8, end)), Source("pairs.jsonl", 9))
+    assert SAID not in said_of([*chat_pairs(3), tokens], capsys)
+    assert SAID not in said_of(texts(4), capsys, chat=False)
+
+
+def test_rows_that_hold_markup_are_told_of_by_that_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    rendered = Pair("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "yes", "no", Source("pairs.jsonl", 9))
+    assert SAID not in (said := said_of([rendered, rendered], capsys)) and "2 of 2 rows hold chat markup" in said
+    assert f"{SAID}3 of 4" in said_of([rendered, *texts(3)], capsys)
+
+
+def test_the_audit_has_a_finding_of_its_own() -> None:
+    tokenizer = tiny_tokenizer()
+    finding = audit_records([*chat_pairs(3), *texts(2)], tokenizer=tokenizer, max_length=512).finding(
+        "past-chat-template"
+    )
+    assert finding and (finding.count, finding.severity, finding.records) == (2, "warning", (3, 4))
+    assert "--columns chat=true" in finding.mend
+    for records, chat in ((chat_pairs(3), True), (texts(3), False)):
+        audit = audit_records(records, tokenizer=tiny_tokenizer(chat=chat), max_length=512)
+        assert audit.finding("past-chat-template") is None
+
+
+def test_plans_say_it_of_all_rows(tmp_path: Path) -> None:
+    model, file = save_tiny(tmp_path / "tiny"), write_rows(tmp_path / "pairs.jsonl", ROWS)
+    plan = rows_of_run(load_preferences(file, eval_fraction=0.4), str(model), "dpo")
+    assert any(f"{SAID}6 of 6. " in line for line in plan.words()) and plan.as_json()["past_chat_template"] == 6
+    turned = rows_of_run(load_preferences(file, columns={"chat": True}), str(model), "dpo")
+    assert not any(SAID in line for line in turned.words()) and turned.as_json()["past_chat_template"] == 0
+
+
+def test_preview_and_score_say_it_and_the_flag_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, file = str(save_tiny(tmp_path / "tiny")), str(write_rows(tmp_path / "pairs.jsonl", ROWS))
+    scored = ["--reference", model, "--output", str(tmp_path / "scores.jsonl"), "--overwrite"]
+    for command in (["preview", file, "--rows", "6"], ["score", "--data", file, *scored]):
+        assert main([*command, "--model", model]) == 0
+        assert f"{SAID}6 of 6. " in capsys.readouterr().err, command
+        assert main([*command, "--model", model, "--columns", "chat=true"]) == 0
+        assert SAID not in capsys.readouterr().err, command
+
+
+@pytest.mark.parametrize("command", [["audit"], ["preview"], ["recommend"]])
+def test_messages_for_a_base_model_end_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    model, file = str(save_tiny(tmp_path / "base", chat=False)), str(write_rows(tmp_path / "pairs.jsonl", ROWS))
+    assert main([*command, file, "--model", model, "--columns", "chat=true"]) == 2
+    said = capsys.readouterr().err
+    assert "pairs.jsonl:1: the row is a conversation" in said and "--chat-template" in said
+    assert "--columns chat=false" in said
