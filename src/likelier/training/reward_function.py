@@ -21,6 +21,7 @@ Function: TypeAlias = Callable[..., Any]
 # What a function may name, each with one value an answer: `prompts`, `completions`, ... and columns of the prompts.
 Given: TypeAlias = Mapping[str, Sequence[Any]]
 
+PROTOCOL = ("prompts", "completions", "completion_ids", "stop_reasons")  # given besides the prompts' columns
 _ANSWERS = frozenset({"completions", "completion_ids"})
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
@@ -44,18 +45,20 @@ def ask(function: Function, given: Given, where: str, places: Sequence[str], *, 
 
 
 def require_given(function: Function, names: Collection[str], where: str) -> None:
-    """Raises `ConfigError` for a function that cannot be called with these names."""
+    """Raises `ConfigError` for a function that cannot be called with these names; its attribute `needs`, if any, says
+    which columns it asks for besides what it names.
+    """
     parameters = _parameters(function)
     if parameters is None:
         return
     if _takes_names(parameters):
         needed = [one.name for one in parameters.values() if one.kind in _BY_NAME and one.default is Parameter.empty]
-        missing = next((name for name in needed if name not in names), None)
+        missing = next((name for name in (*needed, *getattr(function, "needs", ())) if name not in names), None)
         if missing is not None:
-            known = ", ".join(sorted(names))
+            columns = sorted(set(names) - set(PROTOCOL))
             raise ConfigError(
-                f"{where}: it takes {missing!r}, which is no column of the prompts{nearest(missing, names)} "
-                f"(there are: {known})"
+                f"{where}: it takes {missing!r}, which is no column of the prompts{nearest(missing, columns)} "
+                f"(columns: {', '.join(columns) or 'none'})"
             )
         return
     try:

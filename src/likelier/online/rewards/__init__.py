@@ -1,0 +1,1 @@
+"""Rewards of sampled answers: functions, verifiers, models and services, by name (see `load.load_rewards`)."""

@@ -1,0 +1,71 @@
+"""Verifiers of other packages: mathematics (math-verify) and the tasks of reasoning-gym."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from threading import current_thread, main_thread
+from typing import Any
+
+from likelier.online.rewards.builtin import OfColumn, text_of
+from likelier.training.reward_function import Function
+from likelier.utils.errors import ConfigError, nearest, whole_reason
+
+_MATH_SECONDS = 5  # of one answer; math-verify sets itself an alarm, which the main thread alone can
+
+
+def _require(package: str, extra: str, where: str) -> None:
+    if find_spec(package) is None:
+        raise ConfigError(f"{where} needs a package that is not installed: pip install 'likelier[{extra}]'")
+
+
+def math(column: str, where: str) -> Function:
+    """1 where the answer's last formula equals the column's as mathematics (1/2 and 0.5), else 0; no verdict where the
+    column's cannot be read. What stands behind `####` is the answer of a worked one (GSM8K).
+    """
+    _require("math_verify", "math", where)
+    from math_verify import parse, verify
+
+    def verdict(text: str, value: Any) -> float | None:
+        limit: Any = _MATH_SECONDS if current_thread() is main_thread() else None
+        gold = str(value).rpartition("####")[2].strip()
+        marked = gold if "$" in gold or "\\boxed" in gold else f"${gold}$"
+        known = parse(marked, parsing_timeout=limit)
+        if not known:
+            return None
+        return float(verify(known, parse(text, parsing_timeout=limit), timeout_seconds=limit))
+
+    return OfColumn(verdict, column or "answer")
+
+
+def gym(task: str, where: str) -> Function:
+    """What the verifier of a reasoning-gym task gives, from 0 to 1, to what stands between `<answer>` and `</answer>`,
+    or to the whole answer without these. The row's columns `answer` and `metadata` are the task's own.
+    """
+    _require("reasoning_gym", "gym", where)
+    from reasoning_gym.factory import DATASETS, get_score_answer_fn
+    from reasoning_gym.utils import extract_answer
+
+    if task not in DATASETS:
+        raise ConfigError(f"{where}: reasoning-gym has no task {task!r}{nearest(task, DATASETS)}")
+    try:
+        score = get_score_answer_fn(task)
+    except Exception as error:  # of a task that needs settings, or a package
+        raise ConfigError(f"{where}: {task} cannot be made: {type(error).__name__}: {whole_reason(error)}") from error
+
+    def reward(
+        prompts: Sequence[Any], completions: Sequence[Any], answer: Sequence[Any], metadata: Sequence[Any]
+    ) -> list[float]:
+        found = []
+        for prompt, completion, own, more in zip(prompts, completions, answer, metadata, strict=True):
+            text = text_of(completion)
+            entry = {
+                "question": text_of(prompt),
+                "answer": own,
+                "metadata": json.loads(more) if isinstance(more, str) else more,
+            }
+            found.append(float(score(extract_answer(text) or text.strip(), entry)))
+        return found
+
+    return reward
