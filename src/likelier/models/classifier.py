@@ -95,7 +95,7 @@ class Classifier:
             text = render(self.tokenizer, (*prompt, Message("assistant", answer)), ChatOptions(), place)
             return self.tokenizer(text, add_special_tokens=False)
         if not isinstance(prompt, str):
-            if len(prompt) > 1:
+            if len(prompt) != 1:
                 raise ModelError(
                     f"{self.where}: {place}: the prompt is a conversation of {len(prompt)} turns, and the tokenizer "
                     "has no chat template to write them with; take another reward model"

@@ -1,0 +1,104 @@
+"""Rewards that models give: a sequence classifier, and a preference run by its implicit reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from likelier.data.ends import Ends
+from likelier.data.records import Demonstration, Message
+from likelier.data.tokenize import Group, default_max_length, tokenize_records
+from likelier.models.classifier import Classifier, load_classifier
+from likelier.models.loading import check_name
+from likelier.models.policy import Policy, load_policy
+from likelier.online.rewards.reward import Answered, Reward, checked
+from likelier.scoring.implicit_rewards import score_answers
+from likelier.scoring.reference import Reference, ReferenceScoring
+from likelier.scoring.restore import card_of, final_model, has_no_reference, recorded_chat, reference_for
+from likelier.utils.errors import ConfigError
+
+
+@dataclass
+class ModelReward(Reward):
+    """The score of a sequence classifier."""
+
+    classifier: Classifier
+
+    def _verdicts(self, answers: Sequence[Answered]) -> Sequence[float | None]:
+        places = [answer.place for answer in answers]
+        rows = [
+            self.classifier.row_of(answer.prompt, answer.text, answer.place, ended=answer.stop_reason == "eos")
+            for answer in answers
+        ]
+        return checked(self, self.classifier.scores(rows, places), answers)
+
+
+@dataclass
+class ImplicitReward(Reward):
+    """beta (log pi(answer) - log pi_ref(answer)) of a run that learnt from preferences, and of its reference."""
+
+    policy: Policy
+    beta: float
+    _asked: tuple[Reference, ReferenceScoring] | None = field(default=None, init=False)
+
+    def _verdicts(self, answers: Sequence[Answered]) -> Sequence[float | None]:
+        groups = self._groups(answers)
+        reference, how = self._with_reference(groups)
+        scored = partial(score_answers, groups=groups, how=how, per_token=False)
+        own = scored(self.policy.model)
+        with reference.use() as model:
+            refs = scored(model)
+        found = [self.beta * (own[place][0].logp - refs[place][0].logp) for place in range(len(groups))]
+        return checked(self, found, answers)
+
+    def _with_reference(self, groups: Sequence[Group]) -> tuple[Reference, ReferenceScoring]:
+        if self._asked is None:
+            how = ReferenceScoring.here(self.policy, groups)
+            name = self.policy.name
+            self._asked = reference_for(name, None, card_of(name), self.policy, "auto", groups), how
+        return self._asked
+
+    def _groups(self, answers: Sequence[Answered]) -> list[Group]:
+        """The answers as the run's own tokenizer and template have them."""
+        records = [Demonstration(one.prompt, _as_content(one), one.source) for one in answers]
+        most = default_max_length(self.policy.context)
+        found = tokenize_records(records, self.policy.tokenizer, max_length=most, chat=self.policy.chat)
+        if found.unusable:
+            number = next(place for place in range(len(answers)) if place not in found.kept)
+            raise ConfigError(f"{self.where}: {answers[number].place}: {found.unusable[0].detail}")
+        ends = Ends(self.policy.tokenizer)
+        pairs = zip(found.groups, answers, strict=True)
+        return [group if one.stop_reason == "eos" else _without_end(group, ends) for group, one in pairs]
+
+
+def _as_content(answer: Answered) -> str | tuple[Message, ...]:
+    return answer.text if isinstance(answer.prompt, str) else (Message("assistant", answer.text),)
+
+
+def _without_end(group: Group, ends: Ends) -> Group:
+    """An answer that was cut has no end: what the tokenizer or the template puts behind it goes."""
+    (ids,) = group.answers
+    last = np.flatnonzero(np.isin(ids, ends.ids))
+    return replace(group, answers=(ids[: last[-1]],)) if len(last) and last[-1] else group
+
+
+def model_reward(name: str, spec: str, folder: str) -> ModelReward:
+    """The classifier in a folder or of a hub id. Raises `ModelError`."""
+    return ModelReward(name, spec, load_classifier(folder, f"reward={spec!r}"))
+
+
+def implicit_reward(name: str, spec: str, run: str) -> ImplicitReward:
+    """The implicit reward of a run folder. Raises `ConfigError` for a run without a reference."""
+    model = final_model(run)
+    check_name(model)
+    card = card_of(model)
+    if has_no_reference(card):
+        raise ConfigError(
+            f"reward={spec!r}: the run has no reference (method {card.method}), and so no implicit reward"
+        )
+    policy = load_policy(model, chat=recorded_chat(card))
+    policy.model.requires_grad_(False)
+    return ImplicitReward(name, spec, policy, card.reward_scale or 0.1)
