@@ -28,7 +28,9 @@ def test_a_model_scores_plain_answers_and_conversations(tmp_path: Path) -> None:
     cut = replace(answered("sat on"), stop_reason="length")
     found = reward([answered("sat on"), cut, talk])
     assert reward.name == "judge" and len(set(found.tolist())) == 3
-    torch.testing.assert_close(found, torch.cat([reward([one]) for one in (answered("sat on"), cut, talk)]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        found, torch.cat([reward([one]) for one in (answered("sat on"), cut, talk)]), rtol=0, atol=1e-6
+    )
 
 
 def test_a_folder_that_is_no_reward_model(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from likelier.online.rewards import builtin, verifiers
 from likelier.training.reward_function import Function, ask
 from likelier.utils.errors import ConfigError, nearest
+from likelier.utils.service import check_url
 from likelier.utils.user_code import load_function, names_function
 from likelier.utils.worker import Worker
 
@@ -70,7 +70,7 @@ def log_name(spec: str) -> str:
     """What a reward is called in logs: the function, the built-in's name, the model's folder, the service's host."""
     kind, _, rest = spec.partition(":")
     if kind in ("http", "https"):
-        found = urlsplit(spec).netloc.rpartition("@")[2]
+        found = check_url(spec).netloc
     elif kind in _MODELS:
         found = rest.rstrip("/").rpartition("/")[2]
     else:

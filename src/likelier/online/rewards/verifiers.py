@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from threading import current_thread, main_thread
 from typing import Any
@@ -25,7 +26,8 @@ def math(column: str, where: str) -> Function:
     column's cannot be read. What stands behind `####` is the answer of a worked one (GSM8K).
     """
     _require("math_verify", "math", where)
-    from math_verify import parse, verify
+    package = import_module("math_verify")  # types hold without it
+    parse, verify = package.parse, package.verify
 
     def verdict(text: str, value: Any) -> float | None:
         limit: Any = _MATH_SECONDS if current_thread() is main_thread() else None
@@ -44,13 +46,14 @@ def gym(task: str, where: str) -> Function:
     or to the whole answer without these. The row's columns `answer` and `metadata` are the task's own.
     """
     _require("reasoning_gym", "gym", where)
-    from reasoning_gym.factory import DATASETS, get_score_answer_fn
-    from reasoning_gym.utils import extract_answer
-
-    if task not in DATASETS:
-        raise ConfigError(f"{where}: reasoning-gym has no task {task!r}{nearest(task, DATASETS)}")
+    factory, extract_answer = (
+        import_module("reasoning_gym.factory"),
+        import_module("reasoning_gym.utils").extract_answer,
+    )
+    if task not in factory.DATASETS:
+        raise ConfigError(f"{where}: reasoning-gym has no task {task!r}{nearest(task, factory.DATASETS)}")
     try:
-        score = get_score_answer_fn(task)
+        score = factory.get_score_answer_fn(task)
     except Exception as error:  # of a task that needs settings, or a package
         raise ConfigError(f"{where}: {task} cannot be made: {type(error).__name__}: {whole_reason(error)}") from error
 
