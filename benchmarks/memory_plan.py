@@ -87,7 +87,7 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
 
     from likelier import PreferenceTrainer, load_policy
     from likelier.advice.memory import planner_for
-    from likelier.advice.trace import Row
+    from likelier.data.lengths import Row
     from likelier.models.options import LoraOptions
     from likelier.objectives import METHODS
     from likelier.training.options import TrainingOptions

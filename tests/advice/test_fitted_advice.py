@@ -13,11 +13,11 @@ from likelier.advice.evidence import gather
 from likelier.advice.fit import fit
 from likelier.advice.memory import planner_for
 from likelier.advice.recommend import Recommendation, recommend
-from likelier.advice.speed import Speed
-from likelier.advice.trace import Row
 from likelier.cli.main import main
+from likelier.data.lengths import Row
 from likelier.objectives.advice import Subject
 from likelier.training.config import parse
+from likelier.training.duration import Speed
 from tests.helpers.small_runs import save_tiny, write_rows
 
 SPEED = Speed(trained_token=2.0, scored_token=1.0, written=3.0, update=5.0, off=0.3, words="made up")

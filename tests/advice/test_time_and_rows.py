@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from likelier.advice import speed
-from likelier.advice.duration import clock_words, duration
 from likelier.advice.memory import planner_for
 from likelier.advice.rundata import RowPlan, proposed_length
-from likelier.advice.speed import Speed, measured
+from likelier.advice.speed import measured
 from likelier.advice.timing import rows_of_run
-from likelier.advice.work import Work, work_of
 from likelier.cli.main import main
 from likelier.data.load import load_preferences
 from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
+from likelier.training.duration import Speed, clock_words, duration
 from likelier.training.options import TrainingOptions
+from likelier.training.work import Work, work_of
 from tests.helpers.small_runs import save_tiny, write_rows
 from tests.helpers.support import tiny_model
 
@@ -40,7 +40,8 @@ def plan_of(model: Path, folder: Path, found: list[dict[str, str]], method: str 
 
 
 def counted(plan: RowPlan, method: str = "dpo", **options: Any) -> Work:
-    return work_of(plan, METHODS[method], TrainingOptions(**options), token_budget=1024, device="cpu", adapter=True)
+    given: dict[str, Any] = {"token_budget": 1024, "device": "cpu", "adapter": True, "share": plan.share}
+    return work_of(plan.train, plan.held_out, METHODS[method], TrainingOptions(**options), **given)
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,10 @@ import pytest
 import torch
 import yaml
 
-from likelier.advice.speed import Speed
 from likelier.cli import main as cli
 from likelier.experiments.stages import parse_stages
 from likelier.training.config import parse
+from likelier.training.duration import Speed
 from tests.helpers.support import tiny_policy
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ import torch
 from likelier import DPO, KTO, PreferenceTrainer
 from likelier.advice.estimate import bytes_of
 from likelier.advice.memory import MemoryPlan, planner_for
-from likelier.advice.trace import Row
 from likelier.cli import main as cli
+from likelier.data.lengths import Row
 from likelier.models.options import LoraOptions
 from likelier.models.policy import Policy, load_policy
 from likelier.training.step import advice_when_memory_runs_out, moments_of

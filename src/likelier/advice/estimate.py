@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from likelier.utils.errors import ConfigError
 
 if TYPE_CHECKING:
-    from likelier.advice.duration import Duration
     from likelier.advice.rundata import RowPlan
+    from likelier.training.duration import Duration
 
 DEFAULT_RANK = 16  # of the adapters that are shown beside a full plan
 _LARGEST = 2.0**60  # bytes: beyond any machine

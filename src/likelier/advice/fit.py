@@ -8,8 +8,8 @@ from typing import Any
 
 from likelier.advice.estimate import DEFAULT_RANK
 from likelier.advice.memory import Device, MemoryPlan, Planner, planner_for
-from likelier.advice.trace import Row
 from likelier.advice.weights import find_model
+from likelier.data.lengths import Row
 from likelier.models.options import Dtype, LoraOptions
 
 

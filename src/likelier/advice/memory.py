@@ -18,8 +18,9 @@ import torch
 
 from likelier.advice.rows import MicroBatch, filled, fullest, longest_row
 from likelier.advice.spread import Spread, checked
-from likelier.advice.trace import Alive, Row, StepTracer, Training, tokens_of
+from likelier.advice.trace import Alive, StepTracer, Training
 from likelier.advice.weights import Known, Weights, count_weights, find_model, kept_of_a_token
+from likelier.data.lengths import Row, tokens_of
 from likelier.data.tokenize import default_max_length
 from likelier.models.generation import WRITE_LARGER
 from likelier.models.options import Dtype, LoraOptions

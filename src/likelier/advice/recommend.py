@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from likelier.advice.choice import Choice, batch_size, choose, learn_from_labels, lora_rank, settings_of
-from likelier.advice.duration import Duration
 from likelier.advice.estimate import models_in_memory, plan_json
 from likelier.advice.evidence import Evidence
 from likelier.advice.fit import Fitted, fit
@@ -28,6 +27,7 @@ from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
 from likelier.objectives.advice import Goal, Setting, Situation, Subject
 from likelier.training.config import RIVALS
+from likelier.training.duration import Duration
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError
 

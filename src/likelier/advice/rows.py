@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from likelier.advice.trace import Row, made_up_group, tokens_of
+from likelier.advice.trace import made_up_group
+from likelier.data.lengths import Row, tokens_of
 from likelier.data.packing import packed_micro_batches
 from likelier.objectives import Objective
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from likelier.advice.trace import Row
+from likelier.data.lengths import Row, row_of
 from likelier.data.load import PreferenceData
 from likelier.data.options import ChatOptions
 from likelier.data.past_template import past_template, past_template_words
@@ -105,11 +105,6 @@ class RowPlan:
             ],
             "tokenized_share": self.share,
         }
-
-
-def row_of(group: Group) -> Row:
-    """A group's token lengths."""
-    return Row(len(group.prompt), tuple(len(answer) for answer in group.answers))
 
 
 def rungs(plan: RowPlan) -> list[int]:

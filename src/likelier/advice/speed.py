@@ -15,13 +15,15 @@ from torch.optim.adamw import adamw
 
 from likelier.advice.gpus import gpu_of
 from likelier.advice.memory import Planner, own_memory
-from likelier.advice.trace import Row, Training, build, layer_pattern, made_up_group
-from likelier.advice.work import Work
+from likelier.advice.trace import Training, build, layer_pattern, made_up_group
+from likelier.data.lengths import Row
 from likelier.models.layers import backbone_of, causal_model, checkpoint_activations
 from likelier.scoring import collate
 from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
 from likelier.scoring.plain import score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
+from likelier.training.duration import Speed
+from likelier.training.work import Work
 from likelier.utils.errors import ConfigError
 
 Clock = Callable[[], float]
@@ -35,20 +37,6 @@ _VOCABULARY = 32_768  # of the layers that are measured; the head's time is draw
 _UPDATED = 2**22  # weights that are updated to time one
 _MEASURED = 0.3  # how far off a measured time may be: about a third
 _POOL = 2**20
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds of a run's parts: a token forward and backward, a token forward, one token more of a batch of answers, an
-    update of all weights that are trained. `off` is how far the time may be off, as a share; `words` where it is from.
-    """
-
-    trained_token: float
-    scored_token: float
-    written: float
-    update: float
-    off: float
-    words: str
 
 
 def speed_for(gpu: str | None) -> Callable[[Planner, Work], Speed]:

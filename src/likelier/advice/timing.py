@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from likelier.advice.duration import Duration, duration
 from likelier.advice.memory import Planner
 from likelier.advice.rundata import RowPlan, row_plan
-from likelier.advice.speed import Speed
 from likelier.advice.weights import find_model
-from likelier.advice.work import Work, work_of
 from likelier.data.load import PreferenceData
 from likelier.data.options import ChatOptions
 from likelier.models.options import LoraOptions
 from likelier.models.policy import set_template
 from likelier.models.tokenizer import tokenizer_of
 from likelier.objectives import METHODS
+from likelier.training.duration import Duration, Speed, duration
 from likelier.training.options import TrainingOptions
+from likelier.training.work import Work, work_of
 from likelier.utils.errors import LikelierError
 
 SpeedOf = Callable[[Planner, Work], Speed]
@@ -73,12 +72,14 @@ def time_of(
     """How long a run on these rows takes, by its work and what `speed_of` says of the device."""
     adapter = planner.asked.training.lora.lora_r is not None
     work = work_of(
-        rows,
+        rows.train,
+        rows.held_out,
         planner.asked.objective,
         options,
         token_budget=budget or planner.default_budget(),
         device=planner.asked.device,
         adapter=adapter,
+        share=rows.share,
     )
     weights = planner.weights
     return duration(work, speed_of(planner, work), weights=weights.bytes, trained=weights.trained_bytes)

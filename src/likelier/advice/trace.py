@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from likelier.data.lengths import Row, tokens_of
 from likelier.data.records import Source
 from likelier.data.tokenize import Group
 from likelier.models.architectures import auto_class, freeze_other_parts
@@ -36,33 +37,6 @@ Kind = Literal["activations", "head"]
 Phase = Literal["forward", "layers", "end"]
 _MOST_ROWS = 24  # beyond, memory goes with the rows: traced twice and drawn on as a straight line
 _LONGEST_PATTERN = 8  # layers after which an architecture repeats itself; beyond, every layer is traced
-
-
-@dataclass(frozen=True)
-class Row:
-    """The tokens of a prompt and of its answers."""
-
-    prompt: int
-    answers: tuple[int, ...]
-
-    @property
-    def tokens(self) -> int:
-        """What the shared-prefix scorer holds of it: the prompt once, no answer's last token."""
-        return self.prompt + sum(answer - 1 for answer in self.answers)
-
-    @property
-    def scored(self) -> int:
-        """Answer tokens that meet the vocabulary."""
-        return sum(self.answers)
-
-    def scaled(self, share: float) -> Row:
-        """A row of the same proportions."""
-        return Row(max(1, round(self.prompt * share)), tuple(max(1, round(answer * share)) for answer in self.answers))
-
-
-def tokens_of(rows: Iterable[Row]) -> int:
-    """Tokens of a micro-batch of distinct rows."""
-    return sum(row.tokens for row in rows)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from likelier.advice.speed import Speed
-from likelier.advice.work import Work
+from likelier.training.work import Work
 
 _START = 9.0  # seconds: Python, torch, transformers and peft
 _READ = 300e6  # bytes a second: weights read, placed and hashed
@@ -20,6 +19,20 @@ PARTS = {
     "evaluating": "evaluating",
     "saving": "saving",
 }
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a run's parts: a token forward and backward, a token forward, one token more of a batch of answers, an
+    update of all weights that are trained. `off` is how far the time may be off, as a share; `words` where it is from.
+    """
+
+    trained_token: float
+    scored_token: float
+    written: float
+    update: float
+    off: float
+    words: str
 
 
 @dataclass(frozen=True)
