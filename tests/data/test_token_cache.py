@@ -42,7 +42,7 @@ def forbid_tokenizing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("rows were tokenized again")
 
-    monkeypatch.setattr(tokenize, "_tokenize_block", refuse)
+    monkeypatch.setattr(tokenize, "tokenize_block", refuse)
 
 
 @pytest.mark.parametrize("truncation", ["drop", "cut-prompt-left", "cut-answer-right"])

@@ -258,13 +258,13 @@ class Counted:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.records = 0
-        plain = tokenize._tokenize_block
+        plain = tokenize.tokenize_block
 
         def count(block: Any, *args: Any) -> Any:
             self.records += len(block)
             return plain(block, *args)
 
-        patch.setattr(tokenize, "_tokenize_block", count)
+        patch.setattr(tokenize, "tokenize_block", count)
 
 
 @pytest.mark.parametrize("pairs_first", [True, False])

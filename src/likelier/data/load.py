@@ -72,13 +72,7 @@ def load_preferences(
     that judge the same answers to the same prompt (`data.votes`). Rows that cannot be used stand in `unusable` with
     file and line. Raises `DataError` for files that cannot be read or rows of no known format.
     """
-    if eval_data is not None and eval_fraction is not None:
-        raise ConfigError("eval data and an eval fraction were both given; keep one of them")
-    shared = columns_of(columns)
-    sets, held_sets = _data_sets(source), None if eval_data is None else _data_sets(eval_data)
-    every = [*(sets or [None]), *([] if eval_data is None else held_sets or [None])]
-    if shared is not None and all(one is not None and one.columns is not None for one in every):
-        raise ConfigError("columns has no effect: every data set has columns of its own; drop it")
+    sets, held_sets, shared = sides(source, eval_data, eval_fraction, columns)
     found = _read(sets, source, shared)
     found = _with_votes(found) if merge_votes else found
     train, test = found.train, found.test
@@ -101,6 +95,26 @@ def load_preferences(
         say(f"data: {example}")
     say(f"data: {data}")  # every row is accounted for before anything is done with them
     return data
+
+
+def sides(
+    source: Source,
+    eval_data: Source | None,
+    eval_fraction: float | None,
+    columns: Columns | Mapping[str, Any] | None,
+) -> tuple[list[DataSet] | None, list[DataSet] | None, Columns | None]:
+    """The named data sets of training and of evaluation (None for rows in memory), and the map for those without one.
+
+    Raises `ConfigError` for two ways to hold out, two sets of one name, or a map that nothing needs.
+    """
+    if eval_data is not None and eval_fraction is not None:
+        raise ConfigError("eval data and an eval fraction were both given; keep one of them")
+    shared = columns_of(columns)
+    sets, held_sets = _data_sets(source), None if eval_data is None else _data_sets(eval_data)
+    every = [*(sets or [None]), *([] if eval_data is None else held_sets or [None])]
+    if shared is not None and all(one is not None and one.columns is not None for one in every):
+        raise ConfigError("columns has no effect: every data set has columns of its own; drop it")
+    return sets, held_sets, shared
 
 
 def _data_sets(source: Source) -> list[DataSet] | None:
@@ -145,7 +159,7 @@ def _with_votes(data: PreferenceData) -> PreferenceData:
 
 
 def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PreferenceData:
-    found = convert(NamedRows(rows.name, _watched(rows)), columns)
+    found = convert(NamedRows(rows.name, watched(rows)), columns)
     records: list[Record] = found.records
     notes = [*found.notes, *_kept_for_asking(records)]
     if found.unread_columns:
@@ -159,7 +173,7 @@ def _converted(rows: NamedRows, name: str, columns: Columns | None) -> Preferenc
 _SHOWN_FROM = 5_000
 
 
-def _watched(rows: NamedRows) -> Iterator[Any]:
+def watched(rows: NamedRows) -> Iterator[Any]:
     """The rows, counted on the terminal."""
     with counting(f"reading {rows.name}", None) as report:
         for number, row in enumerate(rows.rows, 1):

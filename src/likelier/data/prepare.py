@@ -26,6 +26,7 @@ from likelier.data.records import (
 from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.data.turns import check_train_on
+from likelier.data.unprinted import Unprinted
 from likelier.data.weighting import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
 from likelier.utils.console import say, warn
 from likelier.utils.errors import DataError
@@ -167,7 +168,7 @@ def prepare_data(
     except DataError as error:
         raise DataError(f"evaluation data: {error}") from error
     say_signals(found.groups, signals or Signals())
-    _say_what_texts_are([*train, *held_out], tokenizer)
+    say_what_texts_are([*train, *held_out], tokenizer)
     _say_what_is_left_out("training", found)
     _say_what_is_left_out("evaluation", held)
     median_length = float(median(found.answer_lengths()))
@@ -187,7 +188,8 @@ def prepare_data(
     )
 
 
-def _say_what_texts_are(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+def say_what_texts_are(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Say of how many rows the texts hold chat markup, or go past the chat template."""
     markup = find_markup(records, tokenizer)
     if markup.rows:
         say(f"{len(markup.rows)} of {len(records)} rows hold chat markup in their texts: {markup.in_words()}")
@@ -195,19 +197,18 @@ def _say_what_texts_are(records: Sequence[Record], tokenizer: PreTrainedTokenize
         say(past_template_words(len(past), len(records)))
 
 
-def _say_what_is_not_printed(tokenized: Tokenized) -> None:
+def say_what_is_not_printed(unprinted: Sequence[Unprinted]) -> None:
+    """Say what messages hold that the template does not print, and warn where the model should have seen it."""
     spoken = {"tools", "tool_calls", *SPOKEN_FIELDS} - REASONING_FIELDS
-    heard = [one for one in tokenized.unprinted if one.name in spoken]
+    heard = [one for one in unprinted if one.name in spoken]
     if heard:
         warn(
             f"the chat template does not print what messages hold, so the model does not see it: "
             f"{'; '.join(map(str, heard))}; name a template that prints it with --chat-template"
         )
-    rest = [one for one in tokenized.unprinted if one not in heard]
+    rest = [one for one in unprinted if one not in heard]
     if rest:
         say(f"the chat template does not print of messages: {'; '.join(map(str, rest))}")
-    for text, source in tokenized.added.items():
-        say(f"the chat template writes of its own into answers, which is trained on: {text!r} (first {source})")
 
 
 def _warn_of_ends(name: str, tokenized: Tokenized) -> None:
@@ -234,7 +235,9 @@ def _say_what_is_left_out(name: str, tokenized: Tokenized) -> None:
     refused = next((row for row in tokenized.unusable if row.reason == "template-refuses"), None)
     if refused is not None:
         warn(f"{name} rows are left out, since {refused.detail} (first {refused.source})")
-    _say_what_is_not_printed(tokenized)
+    say_what_is_not_printed(tokenized.unprinted)
+    for text, source in tokenized.added.items():
+        say(f"the chat template writes of its own into answers, which is trained on: {text!r} (first {source})")
     _warn_of_ends(name, tokenized)
     if tokenized.boundary_merges:
         say(

@@ -67,7 +67,7 @@ def read_rows(source: str | Path | DataSet | Iterable[Mapping[str, Any]]) -> Nam
     found = stream_rows(source)
     rows = list(found.rows)
     if not rows:
-        raise DataError(f"{found.name} holds no rows; give a file with at least one preference")
+        raise DataError(f"{found.name} holds no rows; give a file with at least one")
     return NamedRows(found.name, rows)
 
 

@@ -5,17 +5,30 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
-from likelier.data.records import Record, spoken_key
+from likelier.data.records import Content, spoken_key
 from likelier.utils.errors import DataError
 
 
-def prompt_key(record: Record) -> bytes:
+class HasPrompt(Protocol):
+    """A record, or a prompt alone."""
+
+    @property
+    def prompt(self) -> Content:
+        """What is asked."""
+        ...
+
+
+T = TypeVar("T", bound=HasPrompt)
+
+
+def prompt_key(record: HasPrompt) -> bytes:
     """A short key by which records of the same prompt are recognised."""
     return hashlib.blake2b(spoken_key(record.prompt).encode(), digest_size=16).digest()
 
 
-def split_by_prompt(records: Sequence[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:
+def split_by_prompt(records: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:
     """(train, held out): whole prompts, drawn by `seed`, until about `fraction` of the records are held out."""
     if not 0 < fraction < 1:
         raise DataError(f"the held-out fraction is {fraction}; it must lie between 0 and 1")

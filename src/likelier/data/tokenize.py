@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Truncation = Literal["drop", "cut-prompt-left", "cut-answer-right", "error"]
 Ids = np.ndarray
-_BLOCK = 512
+BLOCK = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,12 +153,12 @@ def tokenize_records(
     """
     chat = chat or ChatOptions()
     check_template(records, tokenizer, chat)
-    _check_ids(records, tokenizer)
+    check_ids(records, tokenizer)
     result, ends = Tokenized(max_length=max_length), Ends(tokenizer)
-    as_rendered = _render_by(tokenizer, chat)
+    as_rendered = render_by(tokenizer, chat)
     result.unprinted, result.added = find_unprinted(records, as_rendered), find_added(records, as_rendered)
     checked = losses != "ignore"
-    fidelity = Fidelity(_render_by(tokenizer, chat), chat, checked)
+    fidelity = Fidelity(render_by(tokenizer, chat), chat, checked)
     as_text = partial(_renderings, ends=ends, fidelity=fidelity)
     beyond = surely_too_long(records, tokenizer, too_long or max_length, truncation, as_text)
     fitting = [record for number, record in enumerate(records) if number not in beyond] if beyond else records
@@ -176,11 +176,11 @@ def tokenize_records(
             result.answers_without_eos += len(unended)
             result.unnamed_ends.update(ends.name(end) for turn in unended if (end := ends.unnamed(turn)) is not None)
     if losses == "error":
-        _refuse_losses(result.unusable, len(records))
+        refuse_losses(result.unusable, len(records))
     return result
 
 
-def _refuse_losses(unusable: UnusableRows, total: int) -> None:
+def refuse_losses(unusable: UnusableRows, total: int) -> None:
     """Raises `DataError` for rows whose tokens would say another thing than the row: nobody can have meant that."""
     lossy = [row for row in unusable if row.reason in LOSSES]
     if lossy:
@@ -209,10 +209,10 @@ def _record_ids(
     checked: bool = True,
 ) -> Iterator[RecordIds]:
     chat = dated(chat, tokenizer.chat_template)  # for all rows alike, if a minute or a day ends meanwhile
-    fidelity, unknown = Fidelity(_render_by(tokenizer, chat), chat, checked), Unknown(tokenizer)
-    for start in range(0, len(records), _BLOCK):
-        block = records[start : start + _BLOCK]
-        for record, ids in zip(block, _tokenize_block(block, tokenizer, fidelity), strict=True):
+    fidelity, unknown = Fidelity(render_by(tokenizer, chat), chat, checked), Unknown(tokenizer)
+    for start in range(0, len(records), BLOCK):
+        block = records[start : start + BLOCK]
+        for record, ids in zip(block, tokenize_block(block, tokenizer, fidelity), strict=True):
             if isinstance(ids, RowRefused):
                 yield no_ids(ids.reason, ids.detail)
                 continue
@@ -227,7 +227,8 @@ def _record_ids(
         report(len(block))
 
 
-def _check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+def check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises `DataError` for token ids that the vocabulary lacks."""
     size = len(tokenizer)
     for record in records:
         for content in (record.prompt, *answers_of(record)):
@@ -239,18 +240,22 @@ def _check_ids(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase) ->
                 )
 
 
-def _tokenize_block(
-    block: Sequence[Record], tokenizer: PreTrainedTokenizerBase, fidelity: Fidelity
+def tokenize_block(
+    block: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    fidelity: Fidelity,
+    parts: Callable[[Record, Ends, Fidelity], list[tuple[TextKind, str] | list[int]]] | None = None,
 ) -> list[list[list[int]] | RowRefused]:
-    """For each record the ids of the prompt, of prompt + each answer and of the `edges` of turns in them, or why it has
-    none.
+    """For each record the ids of its `parts` (by default the prompt, prompt + each answer and the `edges` of turns in
+    them), or why it has none.
     """
+    parts = parts or _renderings
     ends = Ends(tokenizer)
     texts: dict[TextKind, list[str]] = {}
     places: list[list[tuple[TextKind, int] | list[int]] | RowRefused] = []
     for record in block:
         try:
-            places.append([_placed(part, texts) for part in _renderings(record, ends, fidelity)])
+            places.append([_placed(part, texts) for part in parts(record, ends, fidelity)])
         except RowRefused as refused:
             places.append(refused)
     ids = {kind: encode(tokenizer, kind, some, ends) for kind, some in texts.items()}
@@ -283,7 +288,7 @@ def _renderings(record: Record, ends: Ends, fidelity: Fidelity) -> list[tuple[Te
     if isinstance(prompt, str):
         texts = [str(answer) for answer in answers_of(record)]
         return [("plain", prompt), *((kind_of_answer(prompt, text, ends), prompt + text) for text in texts)]
-    asked = fidelity.render(prompt, record.source, record.tools, then="more" if begins_answer(prompt) else "answer")
+    asked = asked_text(prompt, record, fidelity)
     answers = [answer for answer in answers_of(record) if isinstance(answer, tuple)]
     wholes = [fidelity.render(joined(prompt, answer), record.source, record.tools) for answer in answers]
     check_begun(record, asked, wholes)
@@ -293,7 +298,14 @@ def _renderings(record: Record, ends: Ends, fidelity: Fidelity) -> list[tuple[Te
     return [("templated", text) for text in found]
 
 
-def _render_by(tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> Render:
+def asked_text(prompt: tuple[Message, ...], record: Record, fidelity: Fidelity) -> str:
+    """A conversation up to where the answer begins."""
+    return fidelity.render(prompt, record.source, record.tools, then="more" if begins_answer(prompt) else "answer")
+
+
+def render_by(tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> Render:
+    """Rendering by this template."""
+
     def by_template(
         messages: tuple[Message, ...], source: Source | str, tools: str, *, then: Then | None = None
     ) -> str:

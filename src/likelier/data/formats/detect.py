@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -68,20 +68,22 @@ class Recognised:
     preset: Preset | None = None
 
 
-def recognise(source: Source, row: Row, columns: Columns | None = None) -> Recognised:
-    """The layout of a file from its first row and the column map.
+def recognise(
+    source: Source, row: Row, columns: Columns | None = None, layouts: Sequence[Format] = FORMATS
+) -> Recognised:
+    """The layout of a file, one of `layouts`, from its first row and the column map.
 
     Raises `DataError` showing columns, the row and the known layouts, or `ConfigError` for a part of the map without
     effect.
     """
     own = columns or Columns()
-    found = _recognise_as(source, row, own)
+    found = _recognise_as(source, row, own, layouts)
     preset = preset_of(row)
     if found is None and preset is not None:
         full = merged(preset.of(row), own)
-        found = _recognise_as(source, row, full, preset)
+        found = _recognise_as(source, row, full, layouts, preset)
     if found is None:
-        raise DataError(unknown_layout(source, row, own))
+        raise DataError(unknown_layout(source, row, own, layouts))
     inert = own.settings - found.layout.settings
     if own.role_coding is not None and not found.map.turns.concern(found.map.shape(row, source)):
         inert |= {"role_coding"}
@@ -95,10 +97,12 @@ def recognise(source: Source, row: Row, columns: Columns | None = None) -> Recog
     return found
 
 
-def _recognise_as(source: Source, row: Row, columns: Columns, preset: Preset | None = None) -> Recognised | None:
+def _recognise_as(
+    source: Source, row: Row, columns: Columns, layouts: Sequence[Format], preset: Preset | None = None
+) -> Recognised | None:
     mapping = ColumnMap(columns, row)
     mapped = mapping.shape(row, source)
-    for layout in FORMATS:
+    for layout in layouts:
         if layout.fits(mapped) and layout_roles(mapping.columns) <= layout.read:
             return Recognised(layout, preset.name if preset else layout.name, mapping, preset)
     return None
@@ -210,24 +214,43 @@ class _Account:
         return sorted(self.columns - read)
 
 
-def convert(named: NamedRows, columns: Columns | None = None) -> Converted:
-    """Turn rows into records by their layout, with a column map where the file needs one.
+def check_answers(record: Record) -> None:
+    """Raise `Unfit` for an empty answer, a pair whose two answers are the same, or text that is no Unicode."""
+    answers = answers_of(record)
+    for content in (record.prompt, *answers):
+        check_unicode(content)
+    for answer in answers:
+        if _is_empty(answer):
+            raise Unfit("empty-answer", _held_besides(answer))
+    if len(answers) == 2 and spoken_key(answers[0]) == spoken_key(answers[1]):
+        raise Unfit("identical-answers")
 
-    Rows that cannot be used are counted by reason; missing columns, values without a meaning and values nested too
-    deeply raise `DataError`.
+
+def convert(
+    named: NamedRows,
+    columns: Columns | None = None,
+    layouts: Sequence[Format] = FORMATS,
+    check: Callable[[Record], None] = check_answers,
+) -> Converted:
+    """Turn rows into records by their layout, one of `layouts`, with a column map where the file needs one.
+
+    Rows that cannot be used, those for which `check` raises `Unfit` among them, are counted by reason; missing columns,
+    values without a meaning and values nested too deeply raise `DataError`.
     """
     try:
-        return _converted(named, columns)
+        return _converted(named, columns, layouts, check)
     except RecursionError as error:
         raise DataError(f"{named.name}: a value is nested too deeply to be read; flatten it") from error
 
 
-def _converted(named: NamedRows, columns: Columns | None) -> Converted:
+def _converted(
+    named: NamedRows, columns: Columns | None, layouts: Sequence[Format], check: Callable[[Record], None]
+) -> Converted:
     rows = iter(named.rows)
     first = next(rows, None)
     if first is None:
-        raise DataError(f"{named.name} holds no rows; give a file with at least one preference")
-    found = recognise(*first, columns)
+        raise DataError(f"{named.name} holds no rows; give a file with at least one")
+    found = recognise(*first, columns, layouts)
     account = _Account(found)
     places = account.mapped(chain([first], rows))
     reading, places = _prepared(found, places, named.name, columns or Columns())
@@ -235,7 +258,7 @@ def _converted(named: NamedRows, columns: Columns | None) -> Converted:
         places = found.layout.expand(places)
     if found.layout.settings & {"ranks_best", "scores_best"}:
         places = directed(places, found.layout, reading.columns, named.name)
-    records = list(_records(found.layout, places, reading, account))
+    records = list(_records(found.layout, places, reading, account, check))
     if not records:
         raise DataError(_nothing(named.name, account))
     if mixture := account.mixture():
@@ -303,7 +326,11 @@ def _prepared(
 
 
 def _records(
-    layout: Format, places: Iterable[tuple[Source, Row]], reading: Reading, account: _Account
+    layout: Format,
+    places: Iterable[tuple[Source, Row]],
+    reading: Reading,
+    account: _Account,
+    check: Callable[[Record], None],
 ) -> Iterator[Record]:
     unusable = account.unusable
     for source, row in places:
@@ -312,7 +339,7 @@ def _records(
                 if isinstance(record, Unusable):
                     unusable.append(record)
                     continue
-                for good in _checked(with_extras(row, record, layout.read), unusable):
+                for good in _checked(with_extras(row, record, layout.read), unusable, check):
                     account.first(row, good, reading)
                     account.note(row, good)
                     yield good
@@ -320,25 +347,13 @@ def _records(
             unusable.append(Unusable(source, unfit.reason, unfit.detail))
 
 
-def _checked(record: Record, unusable: UnusableRows) -> Iterator[Record]:
+def _checked(record: Record, unusable: UnusableRows, check: Callable[[Record], None]) -> Iterator[Record]:
     try:
-        check_answers(record)
+        check(record)
     except Unfit as unfit:
         unusable.append(Unusable(record.source, unfit.reason, unfit.detail, record))
     else:
         yield record
-
-
-def check_answers(record: Record) -> None:
-    """Raise `Unfit` for an empty answer, a pair whose two answers are the same, or text that is no Unicode."""
-    answers = answers_of(record)
-    for content in (record.prompt, *answers):
-        _check_unicode(content)
-    for answer in answers:
-        if _is_empty(answer):
-            raise Unfit("empty-answer", _held_besides(answer))
-    if len(answers) == 2 and spoken_key(answers[0]) == spoken_key(answers[1]):
-        raise Unfit("identical-answers")
 
 
 def _is_empty(answer: Content) -> bool:
@@ -357,7 +372,7 @@ def _held_besides(answer: Content) -> str:
     return f"a turn without text or tool_calls, but with {', '.join(names)}" if names else ""
 
 
-def _check_unicode(content: Content) -> None:
+def check_unicode(content: Content) -> None:
     """JSON can escape half a surrogate pair (an emoji that was cut in two); no tokenizer takes that."""
     try:
         content_key(content).encode()

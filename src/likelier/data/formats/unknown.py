@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from likelier.data.columns import Columns
-from likelier.data.formats.layouts import FORMATS
+from likelier.data.formats.layouts import FORMATS, Format
 from likelier.data.formats.mapping import PRESETS
 from likelier.data.formats.messages import Row, is_answer
 from likelier.data.json_paths import lists_of_objects
@@ -27,9 +27,9 @@ _INSIDE = """\
           rejected = row["rejected"].removeprefix(prompt + mark)"""
 
 
-def unknown_layout(source: Source, row: Row, columns: Columns) -> str:
+def unknown_layout(source: Source, row: Row, columns: Columns, layouts: Sequence[Format]) -> str:
     """What to say of a file of no known layout: its columns, the row, the layouts that there are, and what to do."""
-    known = "\n".join(f"  {one.name}: {one.example}" for one in (*FORMATS, *PRESETS))
+    known = "\n".join(f"  {one.name}: {one.example}" for one in (*layouts, *PRESETS))
     mapped = f" With the column map {columns.given} they make no known layout." if columns.roles else ""
     script = "" if (inside := _rows_inside(source, row, columns)) else script_for(source, row, columns)
     return (
