@@ -212,10 +212,42 @@ def test_other_options_are_refused_before_anything_is_loaded(
     monkeypatch.setattr("likelier.training.run.load_preferences", loaded)
     monkeypatch.setattr("likelier.training.run.load_policy", loaded)
     for more, told in (
+        (["--lora-r", "4"], "lora_r: was None, is 4"),
+        (["--dtype", "pure-bfloat16"], "precision: was 'float32', is 'bfloat16'"),
+        (["--system-prompt", "be brief"], "system_prompt: was None, is 'be brief'"),
+        (["--train-on", "last"], "train_on: was None, is 'last'"),
+        (["--chat-template", "other.jinja"], "chat_template: was None, is 'other.jinja'"),
         (["--batch-size", "3"], "batch_size: was 4, is 3"),
         (["--beta", "0.2"], "hyperparameters: was"),
         (["--method", "ipo"], "method: was 'dpo', is 'ipo'"),
         (["--learning-rate", "0.5"], "learning_rate: was"),
+    ):
+        capsys.readouterr()
+        assert train(root, "--resume", *more) == 2
+        assert told in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_adapter_and_conversations_are_compared_by_what_the_options_mean(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(given, tmp_path / "root")
+    root = tmp_path / "root"
+    asked = [{"role": "user", "content": "say"}]
+    write_rows(root / "pairs.jsonl", [row | {"prompt": asked} for row in pair_rows()])
+    template = str(shutil.copy(root / "model" / "chat_template.jinja", root / "own.jinja"))
+    moved = str(shutil.copy(template, root / "moved.jinja"))
+    adapter = ["--lora-r", "4", "--lora-targets", "q_proj,v_proj"]
+    talk = ["--chat-template", template, "--system-prompt", "be brief"]
+    assert train(root, *adapter, *talk) == 0
+    same = ["--lora-r", "4", "--lora-targets", "v_proj,q_proj", "--lora-alpha", "8", "--lora-dropout", "0"]
+    assert train(root, "--resume", *same, "--chat-template", moved, "--system-prompt", "be brief") == 0
+    monkeypatch.setattr("likelier.training.run.load_preferences", lambda *_, **__: pytest.fail("data were loaded"))
+    for more, told in (
+        ([*adapter, *talk, "--lora-alpha", "16"], "lora_alpha: was 8.0, is 16.0"),
+        ([*adapter, *talk, "--lora-dropout", "0.5"], "lora_dropout: was 0.0, is 0.5"),
+        ([*adapter, "--chat-template", template], "system_prompt: was 'be brief', is None"),
+        (talk, "lora_r: was 4, is None"),
     ):
         capsys.readouterr()
         assert train(root, "--resume", *more) == 2

@@ -90,6 +90,13 @@ class ChatOptions:
         """The names of the options that are not left alone."""
         return [item.name for item in fields(self) if getattr(self, item.name)]
 
+    @property
+    def filled(self) -> dict[str, Any]:
+        """Every option by its name, None where it is as by default."""
+        return {item.name: getattr(self, item.name) or None for item in fields(self)} | {
+            "train_on": None if self.train_on == "all" else self.train_on
+        }
+
 
 def parsed_date(text: str) -> datetime:
     """A date with or without a time. Raises `ConfigError` for anything else."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from likelier.data.options import option
 from likelier.utils.errors import ConfigError
@@ -38,3 +38,16 @@ class LoraOptions:
             raise ConfigError(f"lora_dropout={self.lora_dropout} is out of range; it must lie in [0, 1)")
         if self.lora_alpha is not None and not self.lora_alpha > 0:
             raise ConfigError(f"lora_alpha={self.lora_alpha} is out of range; it must be above 0")
+
+    @property
+    def filled(self) -> dict[str, Any]:
+        """Every option by its name, defaults filled in and targets in order; all None without an adapter."""
+        if self.lora_r is None:
+            return dict.fromkeys(item.name for item in fields(self))
+        return {
+            "lora_r": self.lora_r,
+            "lora_alpha": 2 * self.lora_r if self.lora_alpha is None else self.lora_alpha,
+            "lora_dropout": self.lora_dropout or 0.0,
+            "lora_targets": ",".join(sorted((self.lora_targets or "all-linear").split(","))),
+            "load_in_4bit": self.load_in_4bit,
+        }

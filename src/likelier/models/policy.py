@@ -174,6 +174,13 @@ def use_bfloat16(dtype: Dtype) -> bool:
     return dtype == "bfloat16"
 
 
+def precision_of(dtype: Dtype) -> str:
+    """The `precision` of a policy that is loaded with this dtype here."""
+    if use_bfloat16(dtype):
+        return "bfloat16-autocast"
+    return "bfloat16" if dtype == "pure-bfloat16" else "float32"
+
+
 def add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
     """Put a new LoRA adapter on the model (on its language part, where it has others); its base is frozen."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -182,11 +189,12 @@ def add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
     torch.manual_seed(seed)
     if lora.load_in_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    targets = lora.lora_targets or "all-linear"
+    filled = lora.filled
+    targets = filled["lora_targets"]
     config = LoraConfig(
         r=lora.lora_r,
-        lora_alpha=lora.lora_alpha if lora.lora_alpha is not None else 2 * lora.lora_r,  # type: ignore[arg-type]
-        lora_dropout=lora.lora_dropout or 0.0,
+        lora_alpha=filled["lora_alpha"],
+        lora_dropout=filled["lora_dropout"],
         target_modules=targets if targets == "all-linear" else targets.split(","),
         exclude_modules=outside_language(model),
         task_type="CAUSAL_LM",

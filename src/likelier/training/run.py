@@ -58,7 +58,7 @@ def _train(
     if run.push_to_hub is not None:
         check_repository(run.push_to_hub)
     if run.resume and speaks():
-        refuse_other_options(folder, config.objective, config.training)
+        refuse_other_options(folder, config)
     for name in {run.model, run.reference} - {"start", "base"}:
         check_name(name)
     held_out: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}

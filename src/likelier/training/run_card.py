@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from likelier.objectives import Objective
+from likelier.data.options import ChatOptions
+from likelier.models.options import LoraOptions
+from likelier.models.policy import precision_of
+from likelier.runs.card import RunCard
 from likelier.runs.checkpoints import ORIGIN
 from likelier.runs.folder import RunFolder
 from likelier.scoring import ScorerChoice
 from likelier.training.arguments import learning_rate
-from likelier.training.options import TrainingOptions
+from likelier.training.config import RunConfig
 from likelier.training.prepared import PreparedRun
 from likelier.training.trainer_block import DDP_ARGUMENTS
 from likelier.utils.versions import versions
 
+_Options = TypeVar("_Options", ChatOptions, LoraOptions)
 _KEPT_OPTIONS = ("batch_size", "order", "group_by", "seed", "scheduler", "max_steps", "epochs")
 
 
-def refuse_other_options(folder: RunFolder, objective: Objective, options: TrainingOptions) -> None:
+def refuse_other_options(folder: RunFolder, config: RunConfig) -> None:
     """Raises `RunFolderError` where options alone, before data and model are loaded, show that the run in `folder`
     cannot go on with them. What is not given and follows from data, model or device is compared later.
     """
-    before = folder.read_fingerprint()
+    before, objective, options = folder.read_fingerprint(), config.objective, config.training
     own = {name: value for name, value in objective.hyperparameters().items() if value is not None}
     given = {"learning_rate": options.learning_rate, "token_budget": options.token_budget}
     now = {
@@ -36,10 +40,31 @@ def refuse_other_options(folder: RunFolder, objective: Objective, options: Train
         **{name: value for name, value in given.items() if value is not None},
         "warmup": options.warmup_share,
         "trainer": {name: value for name, value in options.trainer.items() if name not in DDP_ARGUMENTS},
+        "precision": precision_of(config.run.dtype),
     }
     if objective.method != before.get("method"):
         now["hyperparameters"] = objective.hyperparameters()
-    folder.check_fingerprint(before, {name: value for name, value in now.items() if name in before})
+    begun = before and folder.card_file.exists()
+    recorded, given = _of_policy(folder.card(), config) if begun else ({}, {})
+    folder.check_fingerprint(before | recorded, {name: now[name] for name in now if name in before} | given)
+
+
+def _of_policy(card: RunCard, config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the card and the options say of the adapter and of conversations, by the options' names. A template is known
+    by its text, which is compared later, and a date that is not given is the run's own.
+    """
+    recorded, given = _recorded(ChatOptions, card.chat).filled, config.chat.filled
+    if recorded["chat_template"] and given["chat_template"]:
+        del given["chat_template"]
+    if given["date"] is None:
+        del given["date"]
+    if "lora" in card.raw:  # it began with the command, which records all of it
+        recorded, given = recorded | _recorded(LoraOptions, card.lora).filled, given | config.lora.filled
+    return recorded, given
+
+
+def _recorded(kind: type[_Options], block: Mapping[str, Any]) -> _Options:
+    return kind(**{item.name: block[item.name] for item in fields(kind) if item.name in block})
 
 
 @dataclass(frozen=True)
