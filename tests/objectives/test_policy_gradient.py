@@ -99,6 +99,11 @@ def test_a_ratio_that_overflows_on_the_clipped_side_has_gradient_zero() -> None:
     assert losses.tolist() == pytest.approx([-1.2, 0.8]) and found.tolist() == [0, 0]
 
 
+def test_a_lower_clip_of_1_holds_nothing_back() -> None:
+    ratio, advantage = torch.tensor([-50.0], dtype=torch.double), torch.tensor([-2.0], dtype=torch.double)
+    assert clipped_losses(ratio, advantage, low=1.0, high=0.2).item() == pytest.approx(2 * torch.exp(ratio).item())
+
+
 CHECKED: dict[str, Callable[[Tensor], Tensor]] = {
     "clipped": lambda x: clipped_losses(x - LOGPS, ADVANTAGES, low=0.2, high=0.28),
     "dual": lambda x: clipped_losses(x - LOGPS, ADVANTAGES, low=0.2, high=0.2, dual=1.25),

@@ -45,7 +45,7 @@ def clipped_losses(
     overflows on the clipped side leaves a gradient of 0 and not NaN.
     """
     rising = log_ratios.clamp(max=log1p(high))
-    falling = log_ratios.clamp(log1p(-low), inf if dual is None else log(dual))
+    falling = log_ratios.clamp(_log(1 - low), inf if dual is None else log(dual))
     return -advantages * rising.where(advantages > 0, falling).exp()
 
 
