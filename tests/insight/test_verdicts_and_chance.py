@@ -127,6 +127,14 @@ def test_a_large_share_of_rows_left_out_is_a_verdict() -> None:
     default = the(run(26, truncation="cut-answer-right"), "rows-left-out")
     assert not any("--max-length" in one or "--truncation" in one for one in default.advice)
     assert "held-out rows" in the(run(0, held=5), "rows-left-out").title
+    assert {"unclear", "healthy"} & set(names(run(26))), "the other rows were learned from, or not"
+
+
+def test_ties_that_are_held_out_are_not_missed() -> None:
+    data = {"eval": {"groups": 62, "unusable": 8, "undecided": 8}}
+    assert "rows-left-out" not in names(a_run(growing(), data=data))
+    data = {"eval": {"groups": 62, "unusable": 16, "undecided": 8}}
+    assert "8 of 70" in numbers(the(a_run(growing(), data=data), "rows-left-out"))
 
 
 # --- KL ------------------------------------------------------------------------------------------------------------

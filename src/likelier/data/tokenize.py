@@ -119,6 +119,7 @@ class Tokenized:
         return {
             "groups": len(self.groups),
             "unusable": len(self.unusable),
+            "undecided": self.unusable.counts().get("undecided-pair", 0),
             "boundary_merges": self.boundary_merges,
             "cut_prompts": self.cut_prompts,
             "cut_answers": self.cut_answers,

@@ -95,10 +95,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of one part of the data, after tokenization."""
+    """Rows of one part of the data, after tokenization; `undecided` ones are among the unusable."""
 
     groups: int = 0
     unusable: int = 0
+    undecided: int = 0
     cut_prompts: int = 0
     cut_answers: int = 0
     answers_without_eos: int = 0

@@ -15,7 +15,7 @@ from likelier.insight.diagnose.learned import health
 from likelier.insight.diagnose.learning import no_gradient, not_learning, unchanged
 from likelier.insight.diagnose.length import length_exploitation
 from likelier.insight.diagnose.likelihood import displacement, drift
-from likelier.insight.diagnose.rows import left_out
+from likelier.insight.diagnose.rows import ROWS, left_out
 from likelier.insight.diagnose.stability import skipped_step, unstable
 from likelier.insight.diagnose.start import distant_reference, wrong_reference
 from likelier.insight.verdicts import Verdict, worst_first
@@ -56,8 +56,8 @@ def diagnose(run: Run) -> list[Verdict]:
     """Verdicts on a run, the worst first; never empty. Works with whatever the run has written so far."""
     facts = Facts(run)
     found = [verdict for check in CHECKS for verdict in check.run(facts)]
-    if not any(verdict.is_bad for verdict in found):
-        found += health(facts)
+    if not any(verdict.is_bad and verdict.name != ROWS for verdict in found):
+        found += health(facts)  # rows that are missing say nothing of what was learned from the others
     return fitting(facts, worst_first(found))
 
 

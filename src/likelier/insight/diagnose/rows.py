@@ -9,6 +9,7 @@ from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.words import percent
 from likelier.insight.verdicts import Verdict
 
+ROWS = "rows-left-out"
 LARGE = 0.1  # of the rows: a tenth is no remainder, and rows that fall out are seldom like the others
 MOST_REASONS = 4  # named
 USUAL_LIMIT = 2048  # tokens: --max-length where nothing is given and the model's context is no shorter
@@ -24,7 +25,7 @@ def left_out(facts: Facts) -> Iterator[Verdict]:
     counts = [(f"{name} left out", f"{out:,} of {rows:,}: {percent(out / rows)}") for name, out, rows in large]
     name, out, rows = large[0]
     title = f"{percent(round(out / rows, 2))} of the {name} were left out"
-    yield verdict("rows-left-out", "warning", [*counts, *_reasons(facts)], _advice(facts), title=title)
+    yield verdict(ROWS, "warning", [*counts, *_reasons(facts)], _advice(facts), title=title)
 
 
 def _of_training(facts: Facts) -> tuple[int, int]:
@@ -35,15 +36,17 @@ def _of_training(facts: Facts) -> tuple[int, int]:
 
 
 def _of_held_out(facts: Facts) -> tuple[int, int]:
+    """As `_of_training`; of a tie no answer is the right one, so that no accuracy could be measured on it."""
     held = facts.card.data.eval
-    return (held.unusable, held.unusable + held.groups) if held else (0, 0)
+    out = held.unusable - held.undecided if held else 0
+    return (out, out + held.groups) if held else (0, 0)
 
 
 def _reasons(facts: Facts) -> Iterator[tuple[str, str]]:
     """The commonest reasons, by the names that the audit has for them."""
     known = sorted((one for one in facts.run.audit.findings if one.count), key=lambda one: -(one.count or 0))
     for one in known[:MOST_REASONS]:
-        yield one.name, f"{one.count:,} rows"
+        yield one.name, f"{one.count:,} rows, held out or not"
 
 
 def _advice(facts: Facts) -> Iterator[str | None]:

@@ -38,7 +38,7 @@ _FIGURES = (
     ("win_rate", "own answers better than at the start, by the judge", True),
     ("answer_length", "tokens of own answers", False),
     ("repetition", "repetition in own answers", True),
-    ("refusals", "refusals", True),
+    ("refusals", "refusals among own answers", True),
     ("cut_answers", "own answers cut at the limit", True),
 )
 _BY_REWARD = ("pair_accuracy", "rewards/accuracies")

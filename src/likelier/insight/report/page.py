@@ -28,6 +28,7 @@ from likelier.insight.report.examples import clipped, heat_maps, samples
 from likelier.insight.verdicts import Verdict
 from likelier.runs.account import Finding
 from likelier.runs.benchmark import read_benchmark
+from likelier.runs.card import Counts
 from likelier.runs.folder import RunFolder
 from likelier.runs.reader import Run, read_run
 from likelier.utils.errors import RunFolderError
@@ -129,7 +130,13 @@ def _finding(one: Finding) -> dict[str, Any]:
 
 def _counts(run: Run) -> list[list[str]]:
     """Rows used and left out, of what is trained on and what is held out."""
-    parts = [("trained on", run.card.data.train), ("held out", run.card.data.eval)]
+    unread = sum(run.card.unusable_rows.values())
+    neither = Counts(unusable=unread) if unread else None
+    parts = [
+        ("not usable as they stand", neither),
+        ("trained on", run.card.data.train),
+        ("held out", run.card.data.eval),
+    ]
     columns = [
         ("used", "groups"),
         ("left out", "unusable"),
