@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,10 +36,14 @@ def test_held_out_rows_of_another_file_are_named_as_such(
 
 
 def test_a_row_that_cannot_be_used_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = pair_rows(6)
+    rows: list[dict[str, Any]] = [row | {"score_chosen": 5, "score_rejected": 0} for row in pair_rows(6)]
     rows[2]["rejected"] = rows[2]["chosen"]
-    run = train(save_tiny(tmp_path / "tiny"), write_rows(tmp_path / "pairs.jsonl", rows), tmp_path / "run")
+    rows[4]["score_chosen"] = 1
+    data = write_rows(tmp_path / "pairs.jsonl", rows)
+    run = train(save_tiny(tmp_path / "tiny"), data, tmp_path / "run", "--min-score-gap", "2")
     capsys.readouterr()
+    assert cli.main(["inspect", str(run), "--row", "5"]) == 2
+    assert "left the row out (scores-too-close); the nearest that can be inspected" in capsys.readouterr().err
     assert cli.main(["inspect", str(run), "--row", "3"]) == 2
     assert "nearest that can be inspected is --row 2" in capsys.readouterr().err
     assert cli.main(["inspect", str(run), "--row", "99"]) == 2

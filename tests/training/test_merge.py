@@ -235,6 +235,17 @@ def test_the_check_has_texts_for_any_tokenizer(tmp_path: Path) -> None:
     assert merge.check_texts(RunCard(run=Given(data=[{"path": str(broken)}])), plain)[1] == "built-in texts"
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_the_check_reads_the_runs_own_rows_by_their_column_map(own: bool, tmp_path: Path) -> None:
+    plain = load_policy(save_tiny(tmp_path / "plain", chat=False), dtype="float32")
+    path = tmp_path / "mapped.json"
+    path.write_text(json.dumps({"by": "me", "rows": [{"q": "ask", "yes": "good", "no": "bad"}]}), encoding="utf-8")
+    columns = {"records": "rows", "prompt": "q", "chosen": "yes", "rejected": "no"}
+    given = Given(data=[{"path": str(path), "columns": columns}]) if own else Given(data=str(path), columns=columns)
+    groups, texts = merge.check_texts(RunCard(run=given), plain)
+    assert len(groups) == 1 and texts == "from mapped.json"
+
+
 def test_the_dtype_of_a_base_from_the_hub_is_read_in_its_cache(
     runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

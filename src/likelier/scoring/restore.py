@@ -204,6 +204,15 @@ def recorded_data(card: RunCard, name: str) -> PreferenceData:
     )
 
 
+def training_files(card: RunCard) -> list[DataSet]:
+    """The data sets that a run was trained on, each with its own column map or the run's; none for rows in memory."""
+    if not card.run.data or card.run.data == BUILT_IN:
+        return []
+    shared, found = _columns(card.run.columns), _sources(card.run.data)
+    sets = [DataSet(found)] if isinstance(found, str) else found
+    return [replace(one, columns=one.columns or shared) for one in sets]
+
+
 def named_data(recorded: Any) -> list[str]:
     """The paths of one data set, of several, or of none, as a card holds them."""
     listed = recorded if isinstance(recorded, list) else [recorded]

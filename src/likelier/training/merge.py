@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 
 from likelier.data.formats import convert
+from likelier.data.options import DataSet
 from likelier.data.records import Pair, Record
 from likelier.data.sources import read_rows
 from likelier.data.tokenize import Group, default_max_length, tokenize_records
@@ -37,7 +38,7 @@ from likelier.scoring.attention import restore_attention
 from likelier.scoring.implicit_rewards import AnswerScore, score_answers
 from likelier.scoring.reference import Reference, ReferenceScoring, base_reference
 from likelier.scoring.reference.identity import BASE_WORDS
-from likelier.scoring.restore import card_of, named_data, recorded_chat
+from likelier.scoring.restore import card_of, recorded_chat, training_files
 from likelier.utils.console import say, warn
 from likelier.utils.errors import LikelierError, ModelError, RunFolderError, WrongReferenceError, writing
 from likelier.utils.files import base_names, cache_folder, local, require_utf8
@@ -276,12 +277,12 @@ def check_texts(card: RunCard, policy: Policy) -> tuple[list[Group], str]:
     own = _data_file(card)
     if own is not None:
         try:
-            groups = _tokenized(convert(read_rows(own)).records[:_ROWS], policy)
+            groups = _tokenized(convert(read_rows(own), own.columns).records[:_ROWS], policy)
         except LikelierError as error:
             say(f"the run's data cannot be read any more ({error}); built-in texts are taken for the check")
             groups = []
         if groups:
-            return groups, f"from {own.name}"
+            return groups, f"from {Path(own.path).name}"
     lines = files("likelier.data").joinpath("honest_answers.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines[:_ROWS]]
     records = convert(
@@ -294,10 +295,10 @@ def check_texts(card: RunCard, policy: Policy) -> tuple[list[Group], str]:
     return groups, "built-in texts"
 
 
-def _data_file(card: RunCard) -> Path | None:
+def _data_file(card: RunCard) -> DataSet | None:
     """The first file of training data that the card names, unless it is gone or very large."""
-    paths = [Path(path) for path in named_data(card.run.data)[:1]]
-    return next((path for path in paths if path.is_file() and path.stat().st_size <= _LARGEST_FILE), None)
+    sets = [(one, Path(one.path)) for one in training_files(card)[:1]]
+    return next((one for one, path in sets if path.is_file() and path.stat().st_size <= _LARGEST_FILE), None)
 
 
 def _tokenized(records: Sequence[Record], policy: Policy) -> list[Group]:

@@ -119,8 +119,7 @@ def _one_of(found: list[Record], pair: int) -> Record:
 
 def _missing(data: PreferenceData, name: RowName, records: Sequence[Record]) -> str:
     own = [one.source for one in records if name.data_set in ("", one.source.data_set)]
-    nearest = min(own, key=lambda one: (abs(one.number - name.number), one.number), default=None)
-    mend = "" if nearest is None else f"; the nearest that can be inspected is --row {row_words(nearest)}"
+    mend = _nearest(own, name.number)
     left_out = next((row for row in data.unusable if row.source.number == name.number), None)
     if left_out is not None:
         return f"{left_out}: the row cannot be used{mend}"
@@ -130,6 +129,12 @@ def _missing(data: PreferenceData, name: RowName, records: Sequence[Record]) -> 
         f"row {name.number} is not among the {len(own)} rows of {where} (numbers {min(numbers, default=0)} to "
         f"{max(numbers, default=0)}){mend}; other rows can be named with --data FILE"
     )
+
+
+def _nearest(sources: Sequence[Source], number: int) -> str:
+    """The row that can be inspected and stands nearest, in words; empty where there is none."""
+    found = min(sources, key=lambda one: (abs(one.number - number), one.number), default=None)
+    return "" if found is None else f"; the nearest that can be inspected is --row {row_words(found)}"
 
 
 def row_words(source: Source) -> str:
@@ -159,7 +164,8 @@ def group_of(subject: Subject, policy: Policy, objective: Objective, card: RunCa
     same = [other for other in every.groups if other.source == group.source and _is_part(other, group)]
     if not same:
         reasons = [row.reason for row in every.unusable if row.source == group.source]
-        raise DataError(f"{group.source}: the run left the row out ({', '.join(reasons) or 'unknown'})")
+        mend = _nearest([other.source for other in every.groups], group.source.number)
+        raise DataError(f"{group.source}: the run left the row out ({', '.join(reasons) or 'unknown'}){mend}")
     return replace(group, weight=same[0].weight, margin=same[0].margin, flip_chance=same[0].flip_chance)
 
 
