@@ -25,6 +25,17 @@ def test_rows_are_proposed_and_can_be_typed(runs: SmallRuns, capsys: pytest.Capt
         assert ("held out" in capsys.readouterr().out) == (command == commands[0])
 
 
+def test_rows_are_proposed_where_the_file_was_named_without_its_folder(
+    runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "pairs.jsonl", pair_rows(8))
+    monkeypatch.chdir(tmp_path)
+    run = train(runs.model, Path("pairs.jsonl"), tmp_path / "run", "--eval-fraction", "0.5")
+    capsys.readouterr()
+    assert cli.main(["inspect", str(run)]) == 0
+    assert re.search(r"--row \d+ +held out: ", capsys.readouterr().out)
+
+
 def test_held_out_rows_of_another_file_are_named_as_such(
     runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

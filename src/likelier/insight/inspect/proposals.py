@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from likelier.data.load import PreferenceData
-from likelier.data.records import Content, answer_text, answers_of
+from likelier.data.records import Content, Record, answer_text, answers_of
 from likelier.insight.inspect.subject import row_words
 from likelier.runs.reader import read_run
 from likelier.scoring.restore import card_of, final_model, recorded_data
@@ -38,12 +38,20 @@ def proposed(run: str, proposals: Sequence[Proposal]) -> str:
 
 
 def _telling(run: str, data: PreferenceData, split_of_one: bool) -> Iterator[Proposal]:
-    held_out = {str(one.source): one for one in data.test}
+    held_out: dict[str, dict[str, Record]] = {}
+    for one in data.test:
+        held_out.setdefault(_without_folder(str(one.source)), {})[str(one.source)] = one
     for pair in read_run(run).detail("end").pairs:
-        record = held_out.get(pair.source)
+        alike = held_out.get(_without_folder(pair.source), {})
+        record = next(iter(alike.values())) if len(alike) == 1 else alike.get(pair.source)
         if record is not None:
             words = f"--row {row_words(record.source)}{'' if split_of_one else ' --held-out'}"
             yield Proposal(words, f"held out: {pair.why}, margin {pair.margin:+.3g}")
+
+
+def _without_folder(place: str) -> str:
+    """A place by its file's own name: the card keeps whole paths, evaluations what was typed."""
+    return place.rpartition("/")[2]
 
 
 def _trained(data: PreferenceData) -> Iterator[Proposal]:
