@@ -8,6 +8,7 @@ import pytest
 
 from likelier.data.columns import columns_of
 from likelier.data.formats import convert
+from likelier.data.formats.meanings import proposed_shares
 from likelier.data.records import Pair
 from likelier.data.sources import read_rows
 from likelier.utils.errors import ConfigError, DataError
@@ -120,3 +121,20 @@ def test_words_of_a_margin_are_numbers_by_the_map() -> None:
         convert(read_rows(rows), columns_of([*words, "margin_coding=much=3"]))
     with pytest.raises(ConfigError, match="margin_coding='much': give each word and its number"):
         convert(read_rows(rows), columns_of([*words, "margin_coding=much"]))
+
+
+def test_letters_for_sides_and_no_preference_are_proposed_for_what_they_are() -> None:
+    words = ["much l", "l", "no preference", "r", "much r"]
+    assert proposed_shares(words) == "much l=0.95/l=0.8/no preference=0.5/r=0.2/much r=0.05"
+
+
+@pytest.mark.parametrize("missing", ["n/a", "#N/A", "<NA>", "nan", " "])
+def test_a_verdict_that_a_spreadsheet_says_is_missing_is_missing(missing: str) -> None:
+    rows = [{"prompt": "ask", "first": "yes", "second": "no", "winner": said} for said in ("a", missing)]
+    found = convert(read_rows(rows))
+    assert len(found.records) == 1 and found.unusable.counts() == {"no-judgement": 1}
+
+
+def test_a_column_with_white_space_at_its_ends_is_named_in_quotes() -> None:
+    with pytest.raises(DataError, match="did you mean 'question '"):
+        convert(read_rows([{"question ": "a", "chosen": "b", "rejected": "c"}]), columns_of(["prompt=question"]))

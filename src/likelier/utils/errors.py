@@ -82,4 +82,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    if not close:
+        return ""
+    found = close[0] if close[0] == close[0].strip() else repr(close[0])  # white space at its ends is the difference
+    return f"; did you mean {found}?"

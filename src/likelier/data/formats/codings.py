@@ -19,6 +19,9 @@ from likelier.utils.errors import ConfigError, DataError
 Key: TypeAlias = "int | float | str"
 
 
+_MISSING = ("n/a", "#n/a", "<na>")  # as spreadsheets and pandas write what is not there; they read `nan` so too
+
+
 def key_of(value: Any) -> Key | None:
     """A judgement as it is compared: numbers as such also where they are text, words in lower case; None if it is
     missing.
@@ -28,7 +31,7 @@ def key_of(value: Any) -> Key | None:
     if isinstance(value, str):
         text = value.strip().lower()
         try:
-            return key_of(float(text)) if text else None
+            return key_of(float(text)) if text and text not in _MISSING else None
         except ValueError:
             return text
     if isinstance(value, int):

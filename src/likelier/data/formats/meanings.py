@@ -95,8 +95,9 @@ def _usual_ends(least: float, most: float) -> tuple[float, float]:
 
 _STRONG = re.compile(r"much|far|strong|signific|clear|definite|lot|>>|<<")
 _WEAK = re.compile(r"slight|somewhat|bit|little|margin|barely|weak")
-_FOR_FIRST = re.compile(r"better|prefer|\b(first|a|1|left)\b")
-_FOR_SECOND = re.compile(r"worse|\b(second|b|2|right)\b")
+_FOR_FIRST = re.compile(r"better|prefer|\b(first|a|1|l|left)\b")
+_FOR_SECOND = re.compile(r"worse|\b(second|b|2|r|right)\b")
+_FOR_NEITHER = re.compile(r"same|equal|tie|about|=|\bno (preference|difference|winner)\b")
 
 
 def proposed_shares(values: Iterable[Key]) -> str:
@@ -110,13 +111,13 @@ def proposed_shares(values: Iterable[Key]) -> str:
 
 
 def _proposed_share(word: str) -> str:
-    if _WINNER_WORDS.get(word) == 0.5 or re.search(r"same|equal|tie|about|=", word):
+    if _WINNER_WORDS.get(word) == 0.5 or _FOR_NEITHER.search(word):
         return "0.5"
     first, second = bool(_FOR_FIRST.search(word)), bool(_FOR_SECOND.search(word))
     if sign := re.search(r"\b(a|1|b|2)\W*([<>])", word):  # a>b, b>>a
         first = (sign[1] in "a1") == (sign[2] == ">")
         second = not first
-    elif re.search(r"\b(second|b|2|right)\b", word) and "worse" not in word:
+    elif re.search(r"\b(second|b|2|r|right)\b", word) and "worse" not in word:
         first, second = False, True
     if first == second:
         return "?"
