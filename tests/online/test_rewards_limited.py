@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from math import isnan
@@ -119,3 +124,26 @@ def test_a_service_that_answers_something_else(monkeypatch: pytest.MonkeyPatch, 
     failing = pytest.raises((ServiceError, ConfigError), match=words)
     with serving(lambda handler, content: reply(handler, told)) as url, failing:
         load_reward(url)(TWO)
+
+
+def test_the_server_of_the_page_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "rewards.md"
+    (code,) = re.findall(r"^cat > server\.py <<'END'\n(.*?)^END$", page.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "server.py").write_text(code)
+    allow_this_machine(monkeypatch)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "server.py"), str(port)], stderr=subprocess.DEVNULL
+    ) as server:
+        until = time.monotonic() + 60
+        while server.poll() is None and time.monotonic() < until:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        found = load_reward(f"http://127.0.0.1:{port}/score")(TWO).tolist()
+        server.kill()
+    assert found == [1, 0]
