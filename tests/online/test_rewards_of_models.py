@@ -13,7 +13,7 @@ from likelier.data.records import Message, Source
 from likelier.models.policy import load_policy
 from likelier.online.rewards.load import load_reward
 from likelier.online.rewards.reward import Answered
-from likelier.utils.errors import ConfigError, ModelError
+from likelier.utils.errors import ConfigError, LikelierWarning, ModelError
 from tests.models.test_classifier import saved
 from tests.online.test_rewards import answered
 
@@ -59,6 +59,16 @@ def test_the_implicit_reward_of_a_run(runs: SmallRuns) -> None:
         with policy.model.disable_adapter():
             other = logp(policy, [*start, *ids], len(start))
         assert value == pytest.approx(0.3 * (own - other), abs=1e-5) and value != 0
+
+
+def test_what_the_run_cannot_read_has_no_verdict_and_is_told_once(runs: SmallRuns) -> None:
+    reward = load_reward(f"implicit:{runs.adapter}")
+    talk = (Message("user", "the cat"),)
+    long = [Answered(talk, "sat on " * 4096, (9,), Source("prompts.jsonl", 7), number) for number in (1, 2)]
+    with pytest.warns(LikelierWarning, match=r"prompts\.jsonl:7, answer 1 has no verdict.*over-max-length") as told:
+        found = reward([long[0], Answered(talk, "", (9,), Source("prompts.jsonl", 8)), long[1]])
+        assert reward(long).isnan().all()
+    assert len(told) == 1 and found.isnan().tolist() == [True, False, True]
 
 
 def test_a_run_without_a_reference_has_no_implicit_reward(runs: SmallRuns) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from likelier.data.ends import Ends
 from likelier.data.records import Demonstration, Message
-from likelier.data.tokenize import Group, default_max_length, tokenize_records
+from likelier.data.tokenize import Group, tokenize_records
 from likelier.models.classifier import Classifier, load_classifier
 from likelier.models.loading import check_name
 from likelier.models.policy import Policy, load_policy
@@ -18,6 +18,7 @@ from likelier.online.rewards.reward import Answered, Reward, checked
 from likelier.scoring.implicit_rewards import score_answers
 from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.scoring.restore import card_of, final_model, has_no_reference, recorded_chat, reference_for
+from likelier.utils.console import warn
 from likelier.utils.errors import ConfigError
 
 
@@ -43,16 +44,21 @@ class ImplicitReward(Reward):
     policy: Policy
     beta: float
     _asked: tuple[Reference, ReferenceScoring] | None = field(default=None, init=False)
+    _told: bool = field(default=False, init=False)
 
     def _verdicts(self, answers: Sequence[Answered]) -> Sequence[float | None]:
-        groups = self._groups(answers)
+        read = self._read(answers)
+        groups = list(read.values())
+        if not groups:
+            return [None] * len(answers)
         reference, how = self._with_reference(groups)
         scored = partial(score_answers, groups=groups, how=how, per_token=False)
         own = scored(self.policy.model)
         with reference.use() as model:
             refs = scored(model)
-        found = [self.beta * (own[place][0].logp - refs[place][0].logp) for place in range(len(groups))]
-        return checked(self, found, answers)
+        pairs = zip(read, range(len(groups)), strict=True)
+        found = {number: self.beta * (own[place][0].logp - refs[place][0].logp) for number, place in pairs}
+        return checked(self, [found.get(number) for number in range(len(answers))], answers)
 
     def _with_reference(self, groups: Sequence[Group]) -> tuple[Reference, ReferenceScoring]:
         if self._asked is None:
@@ -61,17 +67,26 @@ class ImplicitReward(Reward):
             self._asked = reference_for(name, None, card_of(name), self.policy, "auto", groups), how
         return self._asked
 
-    def _groups(self, answers: Sequence[Answered]) -> list[Group]:
-        """The answers as the run's own tokenizer and template have them."""
+    def _read(self, answers: Sequence[Answered]) -> dict[int, Group]:
+        """The answers as the run's own tokenizer and template have them, by their numbers. One that these cannot write,
+        or that is beyond the run's context, is left out: it has no verdict.
+        """
         records = [Demonstration(one.prompt, _as_content(one), one.source) for one in answers]
-        most = default_max_length(self.policy.context)
-        found = tokenize_records(records, self.policy.tokenizer, max_length=most, chat=self.policy.chat)
-        if found.unusable:
-            number = next(place for place in range(len(answers)) if place not in found.kept)
-            raise ConfigError(f"{self.where}: {answers[number].place}: {found.unusable[0].detail}")
-        ends = Ends(self.policy.tokenizer)
-        pairs = zip(found.groups, answers, strict=True)
-        return [group if one.stop_reason == "eos" else _without_end(group, ends) for group, one in pairs]
+        most, tokenizer = self.policy.context or 2**31, self.policy.tokenizer
+        found = tokenize_records(records, tokenizer, max_length=most, chat=self.policy.chat, losses="collect")
+        if found.unusable and not self._told:
+            self._told = True
+            number = next(number for number in range(len(answers)) if number not in found.kept)
+            warn(
+                f"{self.where}: {answers[number].place} has no verdict, nor will others like it: "
+                f"{found.unusable[0].reason} ({found.unusable[0].detail})"
+            )
+        ends = Ends(tokenizer)
+        pairs = zip(found.kept, found.groups, strict=True)
+        return {
+            number: group if answers[number].stop_reason == "eos" else _without_end(group, ends)
+            for number, group in pairs
+        }
 
 
 def _as_content(answer: Answered) -> str | tuple[Message, ...]:
