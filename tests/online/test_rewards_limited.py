@@ -35,6 +35,9 @@ def none(completions):
     return [float("nan")]
 def own(completions):
     return [1.0]
+def heavy(completions):
+    import sys
+    return [bool({"torch", "transformers"} & sys.modules.keys())]
 own.time_limit = 60
 """
 
@@ -54,7 +57,7 @@ def named(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_an_answer_over_the_limit_has_no_verdict_and_is_counted(named: Any) -> None:
-    reward = named("slow", 2)
+    reward = named("slow", 5)
     found = reward([answered("one"), answered("hang"), answered("four")]).tolist()
     assert found[0] == 3 and isnan(found[1]) and found[2] == 4 and reward.overruns == 1
 
@@ -70,6 +73,10 @@ def test_a_function_asks_for_a_limit_itself(named: Any) -> None:
     assert not isinstance(named("slow", None), LimitedReward)
 
 
+def test_its_process_starts_without_the_libraries_of_models(named: Any) -> None:
+    assert named("heavy")([answered("one")]).tolist() == [0]
+
+
 def test_what_fails_there_is_named_as_it_is_here(named: Any) -> None:
     with pytest.raises(ConfigError, match=r"mine.py:bad': prompts\.jsonl:4, answer 2: it raised ZeroDivisionError"):
         named("bad")(TWO)
@@ -78,7 +85,7 @@ def test_what_fails_there_is_named_as_it_is_here(named: Any) -> None:
 
 
 def test_a_pattern_that_takes_for_ever_is_ended() -> None:
-    several = load_rewards(["regex:^(a+)+$", "json"], timeout=1)
+    several = load_rewards(["regex:^(a+)+$", "json"], timeout=3)
     found = several([answered("aaa"), answered("a" * 60 + "b")])
     several.close()
     assert found[0].tolist() == [1, 0] and isnan(found[1, 0]) and several.overruns == {"regex": 1, "json": 0}
