@@ -282,6 +282,17 @@ _ENTRIES = [
         error_above=NEVER,
     ),
     Entry(
+        "garbled-text",
+        "Garbled text",
+        "rows",
+        "A text holds HTML entities (&amp;), UTF-8 that was read as another encoding (â€™ for an apostrophe), or the "
+        "mark of a lost character. The model learns to write these letters, and reads others' prompts without them.",
+        "Write the file anew as UTF-8 and without entities (in Python html.unescape(text), and for text that was read "
+        "as Windows-1252 text.encode('cp1252').decode('utf-8')). Text about HTML may hold entities of its own.",
+        warning_above=0.01,
+        error_above=NEVER,
+    ),
+    Entry(
         "unnamed-end",
         "Ends with a token that nothing names as an end",
         "rows",

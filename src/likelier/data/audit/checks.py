@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from likelier.data.audit.contradictions import contradictory_labels, contradictory_pairs, intransitive_cycles
 from likelier.data.audit.duplicates import exact_duplicates, near_duplicates
 from likelier.data.audit.findings import SEVERITIES, Audit, Finding
+from likelier.data.audit.garbled import garbled_text
 from likelier.data.audit.material import Material, Ranker
 from likelier.data.audit.noise import noise, undecided_pairs
 from likelier.data.audit.rows import eval_overlap, label_balance, length_statistics, prompt_statistics, unusable_rows
@@ -58,6 +59,7 @@ CHECKS = (
     Check("label balance", "labels", label_balance),
     Check("evaluation file", "evaluation data", eval_overlap),
     Check("chat markup", "records", chat_markup),
+    Check("garbled text", "records", garbled_text),
     Check("tokens", "tokenizer", token_checks),
     Check("reference", "model", reference_checks),
 )
