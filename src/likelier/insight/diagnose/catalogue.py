@@ -148,12 +148,12 @@ _ENTRIES = [
         "The baseline is the mean log-ratio of answers under prompts that are not theirs, and every row is judged "
         "against it.",
     ),
-    Entry("healthy", "Healthy", "The policy learns what the data prefer, and no check found anything against it."),
+    Entry("healthy", "Healthy", "The policy learns what the data prefer, and no check of its training found anything."),
     Entry(
         "unclear",
         "Nothing is wrong as far as can be seen, and nothing is shown either",
-        "No check found anything, and the steps that there are do not show beyond their noise that something is "
-        "learned.",
+        "No check of its training found anything, and the steps that there are do not show beyond their noise that "
+        "something is learned.",
     ),
 ]
 
