@@ -16,6 +16,7 @@ from likelier.data.tokenize import tokenize_records
 from likelier.runs.card import RunCard
 from likelier.runs.hub import _without_a_row
 from tests.helpers.chat_templates import DEEPSEEK, PHI
+from tests.helpers.small_runs import write_rows
 from tests.helpers.support import CHATML, chat_pairs, labelled_rows, tiny_model, tiny_tokenizer
 
 ASK = (Message("user", "was it right"),)
@@ -191,3 +192,26 @@ def test_the_card_keeps_the_row_and_the_hub_does_not_get_it() -> None:
 
 def test_options_of_a_preview_are_those_of_training() -> None:
     assert preview(pair(), chat=ChatOptions(system_prompt="be good")).prompt[0].special
+
+
+def test_the_rows_are_those_that_training_takes(capsys: pytest.CaptureFixture[str], model: str, tmp_path: Path) -> None:
+    judged = [
+        ("the cat", "sat", "ran"),
+        ("the cat", "ran", "sat"),
+        ("the mat", "was", "ran"),
+        ("the mat", "was", "ran"),
+    ]
+    rows = [{"prompt": prompt, "chosen": one, "rejected": other} for prompt, one, other in judged]
+    command = ["preview", str(write_rows(tmp_path / "votes.jsonl", rows)), "--model", model, "--rows", "9"]
+    shown = {}
+    for more in ("", "--merge-votes", "--merge-votes --use-votes soft"):
+        assert main([*command, "--format", "json", *more.split()]) == 0
+        shown[more] = [Path(row["source"]).name for row in json.loads(capsys.readouterr().out)]
+    assert shown[""] == [f"votes.jsonl:{number}" for number in (1, 2, 3, 4)]
+    assert shown["--merge-votes"] == ["votes.jsonl:3"]  # the other one is a tie, on which training has nothing to say
+    assert shown["--merge-votes --use-votes soft"] == ["votes.jsonl:1", "votes.jsonl:3"]
+    assert main([*command, "--use-votes", "soft"]) == 2
+    assert "use_votes=soft has no effect" in capsys.readouterr().err
+    write_rows(tmp_path / "votes.jsonl", rows[:2])
+    assert main([*command, "--merge-votes"]) == 2
+    assert "none of the rows is left" in capsys.readouterr().err

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likelier.cli.flags import add_section_flags, given_chat_options
+from likelier.cli.flags import add_section_flags, given_chat_options, given_options
+from likelier.cli.run_rows import SIGNALS, Loading, given_loading
 from likelier.cli.shared import add_columns_flag, add_overwrite_flag, count, write_told
 from likelier.data.options import ChatOptions
+from likelier.data.records import UnusableRows
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, DataError
 from likelier.utils.outputs import check_output
@@ -37,6 +39,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="this row, also by its number alone; may be given several times",
     )
     add_columns_flag(which)
+    add_section_flags(which, Loading, ("merge_votes",))
+    add_section_flags(which, TrainingOptions, SIGNALS)
     add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
     cut = parser.add_argument_group("length")
     cut.add_argument("--max-length", type=count, metavar="N", help=_help_of("max_length"))
@@ -65,8 +69,13 @@ def run(flags: argparse.Namespace) -> None:
     from likelier.data.columns import columns_of
     from likelier.data.load import load_preferences
     from likelier.data.preview import RowPreview
+    from likelier.data.weighting import applied
 
-    data = load_preferences(flags.file, columns=columns_of(flags.columns))
+    data = load_preferences(flags.file, columns=columns_of(flags.columns), **given_loading(flags))
+    used, left_out = applied(data.train, TrainingOptions(**given_options(flags, TrainingOptions, SIGNALS)).signals)
+    data = replace(data, train=used, unusable=UnusableRows([*data.unusable, *left_out]))
+    if not used:
+        raise DataError(f"none of the rows is left:\n{data.unusable.summary()}")
     records, unusable = _chosen(data, flags.row, flags.rows or ROWS)
     rows = _previews(flags, records)
     for row in unusable:
