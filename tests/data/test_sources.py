@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from likelier.data.audit.checks import audit_records
+from likelier.data.load import load_preferences
 from likelier.data.sources import read_rows
 from likelier.utils.errors import DataError
 
@@ -81,6 +83,41 @@ def test_text_files_give_every_row_unchanged(tmp_path: Path, name: str, bom: boo
     path.write_bytes(gzip.compress(content) if compressed else content)
     assert rows_of(path) == ROWS
     assert rows_of(str(path)) == ROWS
+
+
+FIRST, *OTHERS = JSON_LINES.rstrip("\n").split("\n")
+BLANK_FILES = {
+    "lines.jsonl": ["", FIRST, "  ", *OTHERS, "", "\t"],
+    "lines.json": ["", FIRST, "  ", *OTHERS, "", "\t"],
+    "table.csv": ["prompt,chosen,rejected", "", "say,yes,no", "", "tell,yes,no", "", ""],
+}
+
+
+@pytest.mark.parametrize("name", BLANK_FILES)
+def test_blank_lines_between_rows_are_counted_and_told(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("\n".join(BLANK_FILES[name]) + "\n", encoding="utf-8")
+    data = load_preferences(tmp_path / name)
+    numbers = [2, 4] if name == "table.csv" else [1, 3]
+    assert [(row.source.number, row.reason) for row in data.unusable] == [(one, "blank-row") for one in numbers]
+    assert len(data.train) == (2 if name == "table.csv" else len(ROWS))
+    assert f"2 x blank-row: {tmp_path / name}:{numbers[0]}" in capsys.readouterr().err
+    finding = audit_records(data.train, data.unusable).finding("blank-row")
+    assert finding and (finding.count, finding.severity) == (2, "info")
+
+
+def test_blank_rows_of_a_sheet_are_counted(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for line in (["prompt", "chosen", "rejected"], ["say", "yes", "no"], [], ["tell", "yes", "no"]):
+        book.active.append(line)
+    book.active.cell(9, 1).value = ""
+    book.active.cell(9, 1).value = None  # a cell that only was written to
+    book.save(tmp_path / "pairs.xlsx")
+    assert [str(row) for row in load_preferences(tmp_path / "pairs.xlsx").unusable] == [
+        f"{tmp_path / 'pairs.xlsx'}, row 3: blank-row"
+    ]
 
 
 def test_parquet_gives_every_row_with_its_record_number(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import yaml
 from likelier.cli import main as cli
 from likelier.data import archives
 from likelier.data.load import load_preferences
-from likelier.data.sources import read_rows, without_decoding
+from likelier.data.slices import without_decoding
+from likelier.data.sources import read_rows
 from likelier.insight.audit import as_html as audit_page
 from likelier.runs.card import RunCard, checked_card
 from likelier.runs.folder import RunFolder, final_folder

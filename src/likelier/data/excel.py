@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from likelier.data.archives import check_zip
-from likelier.data.records import Source
+from likelier.data.records import BLANK, Source
 from likelier.utils.errors import ConfigError, DataError, whole_reason
 from likelier.utils.shell import quoted
 
 
 def read_workbook(path: Path, sheet: str | None) -> Iterator[tuple[Source, dict[str, Any]]]:
-    """The rows of `sheet`, or of the only one; empty rows are passed over.
+    """The rows of `sheet`, or of the only one; `BLANK` for empty ones.
 
     Raises `DataError` for a file or sheet that cannot be read, `ConfigError` without the package that reads it.
     """
@@ -68,5 +68,5 @@ def _rows(path: Path, sheet: Any) -> Iterator[tuple[Source, dict[str, Any]]]:
         raise DataError(f"{path}: two columns are called {twice!r}; rename one")
     for number, line in enumerate(lines, 2):
         row = {name: value for name, value in zip(header, line, strict=False) if name is not None}
-        if any(value is not None for value in row.values()):
-            yield Source(str(path), number, "row"), row
+        is_blank = all(value is None for value in row.values())
+        yield Source(str(path), number, "row"), BLANK if is_blank else row

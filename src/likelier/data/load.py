@@ -159,7 +159,7 @@ def _with_votes(data: PreferenceData) -> PreferenceData:
 
 
 def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PreferenceData:
-    found = convert(NamedRows(rows.name, watched(rows)), columns)
+    found = convert(replace(rows, rows=watched(rows)), columns)
     records: list[Record] = found.records
     notes = [*found.notes, *_kept_for_asking(records)]
     if found.unread_columns:

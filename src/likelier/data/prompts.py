@@ -127,7 +127,7 @@ def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PromptDat
             cells[source] = row
             yield source, row
 
-    found = convert(NamedRows(rows.name, kept()), columns, PROMPT_FORMATS, check_asked)
+    found = convert(replace(rows, rows=kept()), columns, PROMPT_FORMATS, check_asked)
     asked_in = _columns_asked_in(columns or Columns())
     prompts: list[Prompt] = []
     seen: set[tuple[Source, str]] = set()

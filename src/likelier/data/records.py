@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,9 @@ class TokenIds:
 
 
 Content: TypeAlias = "str | tuple[Message, ...] | TokenIds"
+
+
+BLANK: Final = object()  # what a reader gives in place of a row where a line or a row of a sheet holds nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,8 @@ from likelier.data.archives import open_gzip
 from likelier.data.excel import read_workbook
 from likelier.data.json_paths import rows_at
 from likelier.data.options import DataSet
-from likelier.data.records import Source
+from likelier.data.records import BLANK, Source
+from likelier.data.slices import is_slice, split_rows
 from likelier.data.xml_rows import read_xml
 from likelier.utils.errors import ConfigError, DataError, whole_reason
 from likelier.utils.hub_names import NotOnHub, ask_hub
@@ -40,10 +41,13 @@ _SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx", 
 
 @dataclass(frozen=True)
 class NamedRows:
-    """Rows and what to call the place they came from."""
+    """Rows and what to call the place they came from. `blank` are the places between rows that hold nothing; it is
+    whole when the rows were read.
+    """
 
     name: str
     rows: Iterable[tuple[Source, Mapping[str, Any]]]
+    blank: list[Source] = field(default_factory=list)
 
 
 def stream_rows(source: str | Path | DataSet | Iterable[Mapping[str, Any]]) -> NamedRows:
@@ -59,7 +63,8 @@ def stream_rows(source: str | Path | DataSet | Iterable[Mapping[str, Any]]) -> N
         plain = getattr(source, "with_format", None)  # of `datasets`
         rows: Any = source if plain is None else plain(None)
         name, found = "rows", ((Source("rows", number, "row"), row) for number, row in enumerate(rows, 1))
-    return NamedRows(name, ((place, _as_row(place, row)) for place, row in found))
+    blank: list[Source] = []
+    return NamedRows(name, _beside_blank(found, blank), blank)
 
 
 def read_rows(source: str | Path | DataSet | Iterable[Mapping[str, Any]]) -> NamedRows:
@@ -68,7 +73,19 @@ def read_rows(source: str | Path | DataSet | Iterable[Mapping[str, Any]]) -> Nam
     rows = list(found.rows)
     if not rows:
         raise DataError(f"{found.name} holds no rows; give a file with at least one")
-    return NamedRows(found.name, rows)
+    return NamedRows(found.name, rows, found.blank)
+
+
+def _beside_blank(found: Iterable[tuple[Source, Any]], blank: list[Source]) -> Iterator[tuple[Source, Any]]:
+    """The rows; what is blank before one of them is noted in `blank`, and what is blank at the end is no row."""
+    waiting: list[Source] = []
+    for place, row in found:
+        if row is BLANK:
+            waiting.append(place)
+            continue
+        blank.extend(waiting)
+        waiting.clear()
+        yield place, _as_row(place, row)
 
 
 def _as_row(place: Source, row: Any) -> Mapping[str, Any]:
@@ -175,8 +192,7 @@ def _open_bytes(path: Path) -> IO[bytes]:
 
 def _read_jsonl(path: Path, stream: IO[str]) -> Rows:
     for number, line in enumerate(stream, 1):
-        if line.strip():
-            yield Source(str(path), number), _parse(line, path, number)
+        yield Source(str(path), number), _parse(line, path, number) if line.strip() else BLANK
 
 
 def _parse(line: str, path: Path, number: int) -> Any:
@@ -228,16 +244,17 @@ def _first_line_is_object(text: str) -> bool:
 def _read_csv(path: Path, stream: IO[str]) -> Rows:
     csv.field_size_limit(2**31 - 1)
     header = stream.readline()
-    reader = csv.DictReader(chain([header], stream), strict=True, delimiter=_mark_between(header))
+    reader = csv.reader(chain([header], stream), strict=True, delimiter=_mark_between(header))
     try:
-        _refuse_twice(path, reader.fieldnames or ())
-        for row in reader:
-            if None in row or None in row.values():
-                columns = reader.fieldnames or []
+        columns = next(reader, [])
+        _refuse_twice(path, columns)
+        for cells in reader:
+            if len(cells) not in (0, len(columns)):
                 raise DataError(
                     f"{path}:{reader.line_num}: the row does not have the {len(columns)} columns {columns}; mend it, "
                     "and put texts that hold commas or line breaks in quotes"
                 )
+            row = dict(zip(columns, cells, strict=True)) if cells else BLANK
             yield Source(str(path), reader.line_num), row
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: broken CSV: {error}") from error
@@ -318,79 +335,3 @@ def _read_hub(source: DataSet) -> Rows:
         reason = whole_reason(error)
         raise DataError(f"{name}: no such file, and the hub did not give a data set of that name: {reason}") from error
     return split_rows(name, loaded, source.split if is_slice(source.split) else None)
-
-
-# --- splits of a data set, and slices of them ----------------------------------------------------------------------
-
-
-def is_slice(split: str | None) -> bool:
-    """Whether this is more than the name of a split."""
-    return split is not None and any(sign in split for sign in "[+")
-
-
-def split_rows(name: str, loaded: Any, split: str | None) -> Iterator[tuple[Source, Any]]:
-    """The rows of one split, of slices, or of several splits behind each other, numbered as in their split.
-
-    Raises `DataError` for a split that is not there or must be named, `ConfigError` for what is no slice.
-    """
-    splits: Mapping[str, Any] = loaded if hasattr(loaded, "keys") else {str(loaded.split or "train"): loaded}
-    if loaded is not splits and split is not None and not is_slice(split):
-        raise DataError(f"{name} holds no splits; drop split={split!r}")
-    parts = _parts(name, splits, split)
-    several = len({part for part, _, _ in parts}) > 1
-    if all(start >= end for _, start, end in parts) and is_slice(split):
-        raise DataError(f"{name}: split={split!r} is none of its rows; take more of them")
-    for part, start, end in parts:
-        # A format that was set and saved hides columns, and turns lists into arrays
-        table = without_decoding(splits[part].with_format(None))
-        table = table if (start, end) == (0, len(table)) else table.select(range(start, max(start, end)))
-        file = f"{name} ({part})" if several else name
-        yield from ((Source(file, number, "row"), row) for number, row in enumerate(table, start + 1))
-
-
-def _parts(name: str, splits: Mapping[str, Any], split: str | None) -> list[tuple[str, int, int]]:
-    """(split, first row, row behind the last), from 0."""
-    if not is_slice(split):
-        names = list(splits)
-        wanted = split or ("train" if "train" in names else names[0])
-        if wanted not in names or (split is None and len(names) > 1 and "train" not in names):
-            wish = f"none is called {split or 'train'}"
-            raise DataError(f"{name} holds the splits {names} and {wish}; name one with split (under data, in YAML)")
-        return [(wanted, 0, len(splits[wanted]))]
-    from datasets import ReadInstruction
-
-    lengths = {part: len(table) for part, table in splits.items()}
-    try:
-        found = ReadInstruction.from_spec(str(split).replace(" ", "")).to_absolute(lengths)
-    except (ValueError, AssertionError) as error:
-        raise ConfigError(
-            f"{name}: split={split!r}: {error} It has {_told(lengths)}; write train[:50%], train[10:20], train[-100:] "
-            "or train+test"
-        ) from error
-    return [(one.splitname, one.from_, one.to) for one in found]
-
-
-def _told(lengths: Mapping[str, int]) -> str:
-    return ", ".join(f"{part} ({length} rows)" for part, length in lengths.items())
-
-
-# --- pictures and sounds in columns ----------------------------------------------------------------------
-
-
-def without_decoding(loaded: Any) -> Any:
-    """The data set (of `datasets`) with such columns as they are stored: a path and bytes."""
-    for name, feature in (getattr(loaded, "features", None) or {}).items():
-        if (stored := _stored(feature)) != feature:
-            loaded = loaded.cast_column(name, stored)
-    return loaded
-
-
-def _stored(feature: Any) -> Any:
-    if isinstance(feature, dict):
-        return type(feature)({name: _stored(part) for name, part in feature.items()})
-    if isinstance(feature, (list, tuple)):
-        return [_stored(part) for part in feature]
-    if hasattr(feature, "feature"):  # a list of them
-        return replace(feature, feature=_stored(feature.feature))
-    is_media = hasattr(feature, "decode") and type(feature).__name__ != "Json"  # JSON is text, and wants to be read
-    return replace(feature, decode=False) if is_media else feature

@@ -114,6 +114,17 @@ def _unusable(name: str, title: str, why: str) -> Entry:
 _ENTRIES = [
     *(_unusable(name, title, why) for name, (title, why) in _UNUSABLE.items()),
     Entry(
+        "blank-row",
+        "Blank rows",
+        "lines or rows of a sheet",
+        "A line of the file, or a row of a sheet, holds nothing and stands before others that do. Something may have "
+        "been there.",
+        "Nothing, where the writer of the file put them there.",
+        warning_above=NEVER,
+        error_above=NEVER,
+        droppable=False,
+    ),
+    Entry(
         "exact-duplicates",
         "Exact duplicates",
         "rows that could be removed",

@@ -259,6 +259,7 @@ def _converted(
     if found.layout.settings & {"ranks_best", "scores_best"}:
         places = directed(places, found.layout, reading.columns, named.name)
     records = list(_records(found.layout, places, reading, account, check))
+    account.unusable.extend(Unusable(place, "blank-row") for place in named.blank)
     if not records:
         raise DataError(_nothing(named.name, account))
     if mixture := account.mixture():
