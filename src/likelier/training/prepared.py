@@ -78,6 +78,13 @@ class PreparedRun:
         prompts = [group.prompt.tobytes() if options.group_by else b"" for group in self.data.train.groups]
         return step_sampler(prompts, options)
 
+    def seen_and_first(self) -> tuple[list[int], list[int]]:
+        """Numbers of the rows that some step reaches, and those of the first step where its own forward pass, which has
+        dropout, proves nothing.
+        """
+        sampler = self.sampler()
+        return sampler.seen(self.options.max_steps), next(iter(sampler)) if self.has_dropout else []
+
     def planned_steps(self) -> int:
         """Steps of the whole run."""
         return steps_of(self.sampler(), self.options)

@@ -37,6 +37,7 @@ from likelier.training.movement import Movement, check_schedule
 from likelier.training.nonfinite import StepJudge
 from likelier.training.options import TrainingOptions
 from likelier.training.origin import origin_of, warn_of_other_versions
+from likelier.training.outlook import Outlook
 from likelier.training.prepared import prepare_run
 from likelier.training.reference import Named, RunReference
 from likelier.training.run_card import RunFacts
@@ -117,7 +118,8 @@ class PreferenceTrainer(CheckpointingTrainer):
         self._window = MetricWindow(self.objective, self.ranks)
         self._step_judge = StepJudge(self.folder, policy.tokenizer.decode, self.ranks.all, self.ranks.rank)
         self._guard = StepGuard(self._step_judge, self._window, self._movement)
-        for callback in (EndWhenAsked(self._interruption), self._movement):
+        self._outlook = Outlook(run, self.token_budget, self.args.device)
+        for callback in (EndWhenAsked(self._interruption), self._movement, self._outlook):
             self.add_callback(callback)
         self._questions = run.questions()
         self._named_reference: Named = run.reference
@@ -177,11 +179,8 @@ class PreferenceTrainer(CheckpointingTrainer):
             asked_later=bool(self.eval_groups) and bool(self.options.answered_prompts),
         )
         self._named_reference = "start"  # a second model that was named is not kept in memory
-        sampler = self.run.sampler()
-        seen = sampler.seen(self.options.max_steps)
-        first_step = next(iter(sampler)) if self.run.has_dropout else []
         self.train_groups, self.eval_groups, card = self._against.prove_seen(
-            self.train_groups, self.eval_groups, seen, first_step
+            self.train_groups, self.eval_groups, *self.run.seen_and_first()
         )
         return card
 
@@ -273,6 +272,7 @@ class PreferenceTrainer(CheckpointingTrainer):
         checkpoint = self.folder.latest_checkpoint() if self.run.resume else None
         if checkpoint is None:
             self._write_card()
+        self._outlook.say_plan(self.policy.model, checkpoint)
         if not self.policy.parameters["trainable"]:
             raise TrainingError(
                 "no weight is trained: every parameter of the policy is frozen (requires_grad is False)"

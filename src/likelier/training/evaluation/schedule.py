@@ -18,7 +18,7 @@ MOST = 10  # evaluations at intervals, where the interval is not given
 _STEP_PASSES = 2
 # One more token for a batch of answers waits for all weights, and takes as long as a forward pass over so many tokens
 # (on a CPU 120 were measured with 135 million weights, and fewer with more).
-_DECODING = {"cpu": 180, "cuda": 1200}
+DECODING = {"cpu": 180, "cuda": 1200}
 _BATCH = {"cpu": 4096, "cuda": 65536}  # tokens of prompts and answers that are written at once, or more
 
 
@@ -51,7 +51,7 @@ def _interval_cost(options: TrainingOptions, held_out: Sequence[Group], device: 
     prompts = min(options.answered_prompts, len(held_out))
     written = prompts * (fmean(len(group.prompt) for group in held_out) + options.answer_tokens)
     batches = ceil(written / _BATCH[device])
-    return scored + 2 * written + batches * options.answer_tokens * _DECODING[device]
+    return scored + 2 * written + batches * options.answer_tokens * DECODING[device]
 
 
 def some_of(groups: Sequence[Group], most: int) -> list[Group]:
