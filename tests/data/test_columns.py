@@ -352,7 +352,8 @@ def test_a_workbook_is_read_by_its_first_row(tmp_path: Path) -> None:
     columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
     data = load_preferences(path, columns=columns)
     assert [(pair.prompt, pair.chosen) for pair in data.train] == [("ask 你好", "yes")]  # type: ignore[union-attr]
-    assert [str(row) for row in data.unusable] == [f"{path}, row 4: not-text (chosen is int and the prompt is text)"]
+    told = ["row 4: not-text (chosen is int and the prompt is text)", "row 3: blank-row"]
+    assert [str(row) for row in data.unusable] == [f"{path}, {row}" for row in told]
 
 
 def test_a_workbook_of_several_sheets_is_asked_which(tmp_path: Path) -> None:

@@ -25,7 +25,14 @@ USUAL_MARKS = (
     r"|</?s>|<(?:bos|eos|start_of_turn|end_of_turn|end_of_utterance)>"
 )
 _USUAL = re.compile(USUAL_MARKS)
+_AT_BEGINNING = re.compile(rf"\s*({USUAL_MARKS})")
 _LONGEST_SPACE = 32  # tokens of white space behind an end
+
+
+def begins_with_mark(text: str) -> str:
+    """The mark of a chat template that a text begins with, as one that went through a template does; else empty."""
+    found = _AT_BEGINNING.match(text)
+    return found[1] if found else ""
 
 
 def control_tokens(tokenizer: Any) -> dict[int, str]:

@@ -13,7 +13,7 @@ from likelier.utils.errors import ConfigError, DataError, whole_reason
 from likelier.utils.shell import quoted
 
 
-def read_workbook(path: Path, sheet: str | None) -> Iterator[tuple[Source, dict[str, Any]]]:
+def read_workbook(path: Path, sheet: str | None) -> Iterator[tuple[Source, Any]]:
     """The rows of `sheet`, or of the only one; `BLANK` for empty ones.
 
     Raises `DataError` for a file or sheet that cannot be read, `ConfigError` without the package that reads it.
@@ -59,7 +59,7 @@ def _lines(path: Path, sheet: Any) -> Iterator[tuple[Any, ...]]:
         raise DataError(f"{path}: the sheet {sheet.title!r} cannot be read: {whole_reason(error)}") from error
 
 
-def _rows(path: Path, sheet: Any) -> Iterator[tuple[Source, dict[str, Any]]]:
+def _rows(path: Path, sheet: Any) -> Iterator[tuple[Source, Any]]:
     lines = _lines(path, sheet)
     header = [None if name is None else str(name) for name in next(lines, ())]
     named = [name for name in header if name is not None]

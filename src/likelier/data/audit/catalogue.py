@@ -101,6 +101,11 @@ _UNUSABLE = {
         "The template's generation prompt is no beginning of the rendered answer, so what is trained on stands behind "
         "another text than what the model sees when it answers.",
     ),
+    "rendered-already": (
+        "Rendered already",
+        "The text went through a chat template before: its prompt begins with a mark of one. chat=true would put it "
+        "into a turn of another; leave it, or take the marks out.",
+    ),
     "not-token-ids": ("Not token ids", "A column of token ids holds something else."),
 }
 

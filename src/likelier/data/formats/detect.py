@@ -259,6 +259,8 @@ def _converted(
     if found.layout.settings & {"ranks_best", "scores_best"}:
         places = directed(places, found.layout, reading.columns, named.name)
     records = list(_records(found.layout, places, reading, account, check))
+    if columns is not None and columns.chat and records and not found.map.made_turns:
+        raise ConfigError(f"columns: chat=true has no effect on {named.name}: every prompt is a conversation; drop it")
     account.unusable.extend(Unusable(place, "blank-row") for place in named.blank)
     if not records:
         raise DataError(_nothing(named.name, account))

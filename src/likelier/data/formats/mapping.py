@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from likelier.data.columns import TEXT_ROLES, Columns, constant
+from likelier.data.ends import begins_with_mark
 from likelier.data.formats.codings import margin_of
 from likelier.data.formats.messages import Row, Unfit, as_json, as_number, is_conversation, is_messages
 from likelier.data.formats.structured import shape_of, structure, structured
@@ -158,7 +159,8 @@ class ColumnMap:
     """Brings rows to the layouts' column names by a `Columns`, and keeps account of the columns that it read.
 
     `first` is the file's first row: a column `system` in it makes every row a conversation, and a sentence that names
-    none of its columns is the same text for every row. `spelled` is the first row of which a text was read as messages.
+    none of its columns is the same text for every row. `spelled` is the first row of which a text was read as messages,
+    and `made_turns` whether any text became a turn as the map asks.
     """
 
     def __init__(self, columns: Columns, first: Row) -> None:
@@ -170,6 +172,7 @@ class ColumnMap:
         self.without_system = columns.chat is False and columns.system is None  # texts are to stay texts
         self.has_system = columns.system is not None or "system" in first.keys() - self.used
         self.spelled: Source | None = None
+        self.made_turns = False
 
     @property
     def constants(self) -> dict[str, str]:
@@ -184,6 +187,12 @@ class ColumnMap:
         named, spelled = structured(self._named(row, source), keep_text=self.columns.chat is False)
         if spelled and self.spelled is None:
             self.spelled = source
+        if self._makes_turns(named):
+            self.made_turns = True
+            if mark := begins_with_mark(named["prompt"]):
+                raise Unfit(
+                    "rendered-already", f"its prompt begins with {mark}; chat=true would put it in another turn"
+                )
         return self._as_chat(named)
 
     def shape(self, row: Row, source: Source) -> Row:
@@ -211,10 +220,14 @@ class ColumnMap:
             raise Unfit("no-prompt")
         return self.turns.row(found)
 
+    def _makes_turns(self, row: Row) -> bool:
+        """Whether the map makes a user's turn of the row's prompt."""
+        return bool(self.columns.chat and isinstance(row.get("prompt"), str)) and not is_conversation(first_answer(row))
+
     def _as_chat(self, row: Row) -> Row:
         """The prompt as a user's turn where the map asks for that; a system prompt in each row or in none."""
         changed: dict[str, Any] = {}
-        if self.columns.chat and isinstance(row.get("prompt"), str) and not is_conversation(first_answer(row)):
+        if self._makes_turns(row):
             changed["prompt"] = [{"role": "user", "content": row["prompt"]}]
         if self.has_system and "system" not in row:
             changed["system"] = None
