@@ -12,6 +12,7 @@ from likelier.data.audit.checks import audit_records
 from likelier.data.load import load_preferences
 from likelier.data.prepare import prepare_data
 from likelier.data.records import Pair, Record, Source, TokenIds
+from likelier.utils.errors import ConfigError, DataError
 from tests.helpers.small_runs import save_tiny, write_rows
 from tests.helpers.support import chat_pairs, tiny_tokenizer
 
@@ -87,3 +88,30 @@ def test_messages_for_a_base_model_end_with_what_to_do(
     said = capsys.readouterr().err
     assert "pairs.jsonl:1: the row is a conversation" in said and "--chat-template" in said
     assert "--columns chat=false" in said
+
+
+# --- chat=true -----------------------------------------------------------------------------------------------------
+
+
+def test_a_text_that_went_through_a_template_is_not_put_into_another_turn(tmp_path: Path) -> None:
+    rendered = [ROWS[0] | {"prompt": f"{mark}say"} for mark in ("<|im_start|>user\n", " [INST] ", "<start_of_turn>")]
+    quoting = ROWS[1] | {"prompt": "what does <|im_start|> mean?"}
+    file = write_rows(tmp_path / "pairs.jsonl", [*rendered, quoting])
+    data = load_preferences(file, columns={"chat": True})
+    assert [(row.source.number, row.reason) for row in data.unusable] == [
+        (1 + at, "rendered-already") for at in range(3)
+    ]
+    assert "<|im_start|>" in data.unusable[0].detail and [record.source.number for record in data.train] == [4]
+    assert not load_preferences(file).unusable
+    write_rows(file, rendered)
+    with pytest.raises(DataError, match="rendered-already"):
+        load_preferences(file, columns={"chat": True})
+
+
+def test_it_is_an_error_where_every_prompt_is_a_conversation(tmp_path: Path) -> None:
+    talk = [row | {"prompt": [{"role": "user", "content": row["prompt"]}]} for row in ROWS]
+    file = write_rows(tmp_path / "pairs.jsonl", talk)
+    with pytest.raises(ConfigError, match=r"chat=true has no effect on .*pairs\.jsonl"):
+        load_preferences(file, columns={"chat": True})
+    write_rows(file, [*talk, ROWS[0]])
+    assert len(load_preferences(file, columns={"chat": True}).train) == 7
