@@ -17,6 +17,7 @@ from likelier.training.duration import Duration, Speed, duration
 from likelier.training.options import TrainingOptions
 from likelier.training.work import Work, work_of
 from likelier.utils.errors import LikelierError
+from likelier.utils.terminal import busy
 
 SpeedOf = Callable[[Planner, Work], Speed]
 
@@ -82,7 +83,9 @@ def time_of(
         share=rows.share,
     )
     weights = planner.weights
-    return duration(work, speed_of(planner, work), weights=weights.bytes, trained=weights.trained_bytes)
+    with busy("timing a few rows of this run, to tell how long all will take"):
+        speed = speed_of(planner, work)
+    return duration(work, speed, weights=weights.bytes, trained=weights.trained_bytes)
 
 
 def _context(model: str) -> int | None:

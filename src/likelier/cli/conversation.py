@@ -32,6 +32,7 @@ from likelier.scoring.restore import (
 )
 from likelier.utils.console import printable, put, say
 from likelier.utils.errors import ConfigError, LikelierError
+from likelier.utils.terminal import counting
 
 Prompt = str | tuple[Message, ...]
 WIDE = 100
@@ -72,9 +73,10 @@ class Pairing:
         policy = self.policy
         ids = prompt_ids(policy, prompt)
         decoding = self._fitting(len(ids), turn)
-        mine = write_answers(policy.model, policy.tokenizer, [ids], decoding)[0]
-        with self.reference.use() as model:
-            theirs = write_answers(model, policy.tokenizer, [ids], decoding)[0]
+        with counting("writing two answers, in tokens", None) as report:
+            mine = write_answers(policy.model, policy.tokenizer, [ids], decoding, report)[0]
+            with self.reference.use() as model:
+                theirs = write_answers(model, policy.tokenizer, [ids], decoding, report)[0]
         answers = tuple(np.asarray(_scored_ids(policy, prompt, ids, one), dtype=np.int32) for one in (mine, theirs))
         group = Group(np.asarray(ids, dtype=np.int32), answers, Source("chat", 1, "turn"))
         beta = 1.0 if self.scale is None else self.scale

@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
@@ -21,11 +22,13 @@ from likelier.utils.versions import __version__
 
 class Command(NamedTuple):
     """A subcommand: its one-line help and what follows its name in the usage. A module of its name in this package has
-    its flags, `add_flags(parser)`, and its work, `run(flags)`, with an exit code or none for 0.
+    its flags, `add_flags(parser)`, and its work, `run(flags)`, with an exit code or none for 0. One that `waits` for
+    somebody or something is not told of while it does.
     """
 
     help: str
     usage: str
+    waits: bool = False
 
 
 COMMANDS = {
@@ -56,8 +59,10 @@ COMMANDS = {
     "inspect": Command(
         "which tokens carry the reward of a row, and the whole chain from them to the loss", "RUN --row N [options]"
     ),
-    "watch": Command("look at a run while it trains, from another terminal", "RUN [options]"),
-    "chat": Command("the policy's answer beside its reference's, each with its implicit reward", "RUN [options]"),
+    "watch": Command("look at a run while it trains, from another terminal", "RUN [options]", waits=True),
+    "chat": Command(
+        "the policy's answer beside its reference's, each with its implicit reward", "RUN [options]", waits=True
+    ),
     "report": Command(
         "one self-contained HTML file about a run: verdicts, curves, tokens, answers", "RUN [--output FILE]"
     ),
@@ -126,13 +131,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report_error(error)
 
 
+def _told_of(words: Sequence[str]) -> AbstractContextManager[Any]:
+    """Whatever a command does that takes long and has no name of its own is told of under the command's."""
+    command = words[0] if words else ""
+    if command not in COMMANDS or COMMANDS[command].waits or not {"-h", "--help"}.isdisjoint(words):
+        return nullcontext()
+    from likelier.utils.terminal import under_way
+
+    return under_way(f"likelier {command}")
+
+
 def run(argv: Any = None) -> None:
     """The console script."""
     from likelier.cli.streams import end_streams, prepare_streams
 
     prepare_streams()
     try:
-        code = main(argv)
+        with _told_of(sys.argv[1:] if argv is None else argv):
+            code = main(argv)
     except SystemExit as ended:  # of argparse
         code = ended.code if isinstance(ended.code, int) else 2
     sys.exit(end_streams(code))

@@ -45,6 +45,7 @@ from likelier.utils.files import base_names, cache_folder, local, require_utf8
 from likelier.utils.folders import check_writable, clear_killed, folder_when_whole
 from likelier.utils.redaction import without_secrets
 from likelier.utils.strict_json import encodable
+from likelier.utils.terminal import busy, counting
 from likelier.utils.versions import __version__, versions
 
 MergedDtype = Literal["float32", "bfloat16"]
@@ -324,8 +325,9 @@ def _as_plain_text(pair: Pair) -> Pair:
 def _token_logps(policy: Policy, groups: Sequence[Group]) -> list[list[float]]:
     """Each answer's token log-probabilities in nats, by the plain scorer in float32 on the CPU."""
     attach_scorer(policy.model, scorer="plain")
-    how = ReferenceScoring(cache_folder() / "reference", 1024, "cpu")
-    found: dict[int, list[AnswerScore]] = score_answers(policy.model, groups, how, per_token=True)
+    with counting("scoring the rows that the merge is checked on", len(groups)) as report:
+        how = ReferenceScoring(cache_folder() / "reference", 1024, "cpu", report)
+        found: dict[int, list[AnswerScore]] = score_answers(policy.model, groups, how, per_token=True)
     return [answer.token_logps for number in range(len(groups)) for answer in found[number]]
 
 
@@ -354,7 +356,8 @@ def _save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     if dtype != "float32":
         round_model_(model, getattr(torch, dtype))
     try:
-        save_whole(model, tokenizer, folder)
+        with busy("writing the merged model"):
+            save_whole(model, tokenizer, folder)
     except SafetensorError as error:
         raise OSError(str(error)) from error  # the disk is full, for example
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from io import StringIO
 from typing import Any
 
@@ -166,6 +166,13 @@ def counting(description: str, total: int | None) -> Iterator[Callable[[int], No
     else:
         with _drawn(description, total, console) as advance:
             yield advance
+
+
+def under_way(description: str) -> AbstractContextManager[Any]:
+    """The whole of a command: told of where something in it takes long and has no name of its own, in plain lines; at a
+    terminal it draws nothing.
+    """
+    return nullcontext() if _is_drawn_on(SafeConsole(stderr=True)) else _phases.phase(description)
 
 
 def busy(description: str) -> AbstractContextManager[Callable[[int], None]]:
