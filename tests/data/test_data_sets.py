@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from likelier import DPO, ChatOptions, DataSet, PreferenceTrainer, load_preferences
+from likelier.cli.main import main
+from likelier.data.names import Named, distinct_names
 from likelier.data.records import Message
 from likelier.data.tokenize import tokenize_records
 from likelier.models.policy import set_template
@@ -39,6 +41,41 @@ def test_a_weight_says_how_often_rows_are_seen(files: tuple[Path, Path], capsys:
     assert again.train == data.train != other.train
     said = capsys.readouterr().err
     assert "rest: 20 pairs (prompt, chosen, rejected), weight 0.25" in said and "rest: 5 rows an epoch from 20" in said
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["prefs.jsonl", "b/prefs.jsonl"], ["prefs", "b/prefs"]),
+        (["x/a/prefs.jsonl", "y/b/prefs.csv", "other"], ["prefs.jsonl", "prefs.csv", "other"]),
+        (["x/a/prefs.jsonl", "y/a/prefs.jsonl"], ["x/a/prefs", "y/a/prefs"]),
+        (["a/prefs.jsonl", "a/prefs.csv", "b/prefs.csv"], ["a/prefs.jsonl", "a/prefs.csv", "b/prefs.csv"]),
+        (["me/chats", "you/chats/"], ["me/chats", "you/chats"]),
+        (["prefs", "prefs"], ["prefs", "prefs"]),
+    ],
+)
+def test_files_of_one_name_are_told_apart_by_their_folders(paths: list[str], names: list[str]) -> None:
+    assert distinct_names([Named(path) for path in paths]) == names
+
+
+def test_subsets_of_one_set_are_told_apart_and_names_that_are_given_stand() -> None:
+    assert distinct_names([Named("me/chats", "train"), Named("me/chats", "test")]) == ["chats-train", "chats-test"]
+    assert distinct_names([Named("a/prefs.jsonl")], taken=["prefs"]) == ["prefs.jsonl"]
+
+
+@pytest.mark.parametrize("command", ["audit", "convert"])
+def test_files_of_one_name_go_together(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, seed in (("a", 1), ("b", 2)):
+        Path(folder).mkdir()
+        _file(Path(folder, "prefs.jsonl"), 10, seed)
+    out = ["both.jsonl"] if command == "convert" else []
+    assert main([command, "a/prefs.jsonl", "b/prefs.jsonl", *out]) != 2  # an audit that finds something gives 3
+    assert "a/prefs: 10 pairs" in (said := capsys.readouterr().err) and "b/prefs: 10 pairs" in said
+    sets = parse({"model": "m", "output": "o", "data": ["a/prefs.jsonl", "b/prefs.jsonl"]}).run.data
+    assert {record.source.data_set for record in load_preferences(sets).train} == {"a/prefs", "b/prefs"}
 
 
 def test_held_out_prompts_are_no_part_of_any_weight(files: tuple[Path, Path]) -> None:

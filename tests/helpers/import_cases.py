@@ -224,7 +224,7 @@ DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     (
         "trl",
         {"datasets": [{"path": "a/x", "fraction": 0.7}, {"path": "b/x", "fraction": 0.3}]},
-        {"data": [{"path": "a/x", "name": "x-1"}, {"path": "b/x", "name": "x-2"}]},
+        {"data": [{"path": "a/x", "name": "a/x"}, {"path": "b/x", "name": "b/x"}]},
         "fraction is a share of the whole mixture",
     ),
     (
@@ -314,7 +314,7 @@ DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     (
         "axolotl",
         {"datasets": [{"path": "json", "data_files": ["a/x.jsonl", "b/x.jsonl"]}]},
-        {"data": [{"path": "a/x.jsonl", "name": "x-1"}, {"path": "b/x.jsonl", "name": "x-2"}]},
+        {"data": [{"path": "a/x.jsonl", "name": "a/x"}, {"path": "b/x.jsonl", "name": "b/x"}]},
         "",
     ),
     ("axolotl", {"torch_compile": "auto", "gradient_checkpointing": False}, {"compile": True}, ""),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from likelier.data.columns import Columns, columns_of
 from likelier.data.formats import convert
+from likelier.data.names import Named, distinct_names, short_name
 from likelier.data.options import DataSet
 from likelier.data.records import Demonstration, Pair, Record, UnusableRows
 from likelier.data.sources import NamedRows, stream_rows
@@ -118,16 +119,28 @@ def sides(
 
 
 def _data_sets(source: Source) -> list[DataSet] | None:
-    """The named data sets, or None for rows in memory. Raises `ConfigError` for two of one name."""
+    """The data sets, each under a name of its own, or None for rows in memory. Raises `ConfigError` for two of one
+    name.
+    """
     if isinstance(source, (str, Path, DataSet)):
         source = [source]
     if not isinstance(source, Sequence) or not source or not isinstance(source[0], (str, Path, DataSet)):
         return None
     sets = [one if isinstance(one, DataSet) else DataSet(str(one)) for one in source]  # type: ignore[arg-type]
+    sets = _told_apart(sets)
     twice = [name for name, count in Counter(one.name for one in sets).items() if count > 1]
     if twice:
         raise ConfigError(f"two data sets are called {twice[0]!r}; give each a name of its own")
     return sets
+
+
+def _told_apart(sets: list[DataSet]) -> list[DataSet]:
+    """With longer names for those that got theirs from their paths and are called like another."""
+    own = [one for one in sets if one.name == short_name(one.path)]
+    given = {one.name for one in sets if one.name != short_name(one.path)}
+    names = distinct_names([Named(one.path, one.subset or one.split) for one in own], given)
+    longer = {id(one): name for one, name in zip(own, names, strict=True)}
+    return [replace(one, name=longer.get(id(one), one.name)) for one in sets]
 
 
 def _read(sets: list[DataSet] | None, source: Source, columns: Columns | None) -> PreferenceData:

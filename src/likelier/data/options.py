@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from likelier.data.columns import Columns, columns_of
+from likelier.data.names import short_name
 from likelier.utils.errors import ConfigError
 
 
@@ -27,7 +28,7 @@ class DataSet:
     them, 2: each twice); `subset`, `split` and `revision` choose within a hub id (`subset`, `revision`) or a `datasets`
     folder (`split`, also slices such as `train[:50%]`, `train[10:20]`, `train+test`), or the sheet of a workbook
     (`subset`). `columns` says which column is what (a `Columns`, or a mapping of its fields). `name` stands in the
-    account and in the evaluation's metrics (default: the path's last part).
+    account and in the evaluation's metrics (default: the path's last part, and as much more as tells it from others).
     """
 
     path: str
@@ -45,7 +46,7 @@ class DataSet:
         if not self.weight > 0:
             raise ConfigError(f"{self.path}: weight={self.weight} is out of range; it must be above 0")
         if not self.name:
-            object.__setattr__(self, "name", self.path.rstrip("/").rsplit("/", 1)[-1].split(".")[0])
+            object.__setattr__(self, "name", short_name(self.path))
 
 
 @dataclass(frozen=True)

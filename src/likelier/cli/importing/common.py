@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
+from likelier.data.names import Named, distinct_names, short_name
 from likelier.utils.errors import ConfigError
 
 Kind = Literal["missing", "differs", "decided", "left out", "unknown", "default", "same", "off"]
@@ -284,12 +285,12 @@ def data_sets(draft: Draft, entries: list[dict[str, Any]]) -> Any:
     ]
     if len(entries) == 1 and set(entries[0]) == {"path"}:
         return entries[0]["path"]
-    lasts = [entry["path"].rstrip("/").rsplit("/", 1)[-1].split(".")[0] for entry in entries]
-    parts = [entry.get("subset") or entry.get("split") for entry in entries]
-    for number, entry in enumerate(entries):
-        if "name" not in entry and lasts.count(lasts[number]) > 1:
-            more = parts[number] if parts.count(parts[number]) == 1 else None
-            entry["name"] = f"{lasts[number]}-{more or number + 1}"
+    names = distinct_names([Named(entry["path"], entry.get("subset") or entry.get("split")) for entry in entries])
+    for number, (entry, name) in enumerate(zip(entries, names, strict=True)):
+        if names.count(name) > 1:  # the same rows twice, which only a number tells apart
+            entry.setdefault("name", f"{name}-{number + 1}")
+        elif name != short_name(entry["path"]):
+            entry.setdefault("name", name)
     return entries
 
 
