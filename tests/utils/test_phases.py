@@ -48,6 +48,13 @@ def test_counted_work_tells_how_far_it_is_and_what_is_left(clock: _Clock, told: 
     assert len(told) == 2
 
 
+def test_what_is_said_of_work_may_change_while_it_runs(clock: _Clock, told: list[str]) -> None:
+    with counting(lambda: f"sampling ({clock.now:.0f} tokens a second)", 4) as report:
+        report(1)
+        _after(12.0, clock)
+    assert told == ["sampling (112 tokens a second): 1 of 4, 12 s so far, about 36 s left"]
+
+
 def test_work_of_unknown_length_tells_how_long_it_takes(clock: _Clock, told: list[str]) -> None:
     with busy("loading demo"):
         _after(12.0, clock)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
+from typing import TypeAlias
 
 from likelier.utils import console
 
@@ -20,11 +21,19 @@ SILENCE = 9.0  # the next ones; with the look that comes up to a second later, n
 _LOOK = 1.0
 
 
+Words: TypeAlias = "str | Callable[[], str]"  # or what gives them as they are by then
+
+
+def in_words(words: Words) -> str:
+    """What is said of a phase now."""
+    return words if isinstance(words, str) else words()
+
+
 @dataclass
 class Phase:
     """Work of `total` things, or of an unknown number, that began at a time in seconds."""
 
-    words: str
+    words: Words
     total: int | None
     begun: float
     done: int = 0
@@ -32,13 +41,13 @@ class Phase:
 
     def line(self, now: float) -> str:
         """How far it is, and how long what is left will take at this pace."""
-        took = now - self.begun
+        took, words = now - self.begun, in_words(self.words)
         if not self.done and took < _LOOK:
-            return f"{self.words}: {f'{self.total:,} to do' if self.total else 'begun'}"
+            return f"{words}: {f'{self.total:,} to do' if self.total else 'begun'}"
         if not self.total:
-            return f"{self.words}: {f'{self.done:,}, ' if self.done else ''}{spoken(took)} so far"
+            return f"{words}: {f'{self.done:,}, ' if self.done else ''}{spoken(took)} so far"
         left = f", about {spoken(took * (self.total - self.done) / self.done)} left" if self.done else ""
-        return f"{self.words}: {self.done:,} of {self.total:,}, {spoken(took)} so far{left}"
+        return f"{words}: {self.done:,} of {self.total:,}, {spoken(took)} so far{left}"
 
 
 class Phases:
@@ -57,7 +66,7 @@ class Phases:
         self._watcher: Thread | None = None
 
     @contextmanager
-    def phase(self, words: str, total: int | None = None, *, watched: bool = True) -> Iterator[Callable[[int], None]]:
+    def phase(self, words: Words, total: int | None = None, *, watched: bool = True) -> Iterator[Callable[[int], None]]:
         """Be in a phase; yields what is to be called with the number just done. `watched`: by a thread."""
         phase = Phase(words, total, self._clock())
 

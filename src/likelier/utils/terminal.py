@@ -14,7 +14,7 @@ from rich.segment import Segment
 
 from likelier.utils.console import printable, say, speaks
 from likelier.utils.errors import whole_reason
-from likelier.utils.phases import Phases
+from likelier.utils.phases import Phases, Words, in_words
 
 
 class SafeConsole(Console):
@@ -104,13 +104,13 @@ class Display:
         return Group(self._render(), *self._bars)
 
     @contextmanager
-    def counting(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+    def counting(self, description: Words, total: int) -> Iterator[Callable[[int], None]]:
         """A progress bar below the rest, as `counting`."""
         bar = _bar(self.console)
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(in_words(description), total=total)
 
         def advance(done: int) -> None:
-            bar.advance(task, done)
+            bar.update(task, advance=done, description=in_words(description))
             self._refresh_safely()
 
         self._bars.append(bar)
@@ -149,9 +149,10 @@ _running_bar: list[Any] = []  # a terminal holds one display: inner bars stand i
 
 
 @contextmanager
-def counting(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def counting(description: Words, total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar over `total` things, or over an unknown number; yields what is to be called with the number just
-    done. Where no terminal can be drawn on, a plain line after every ten seconds in which nothing else was said.
+    done. `description` may be what gives it, where it changes. Where no terminal can be drawn on, a plain line after
+    every ten seconds in which nothing else was said.
     """
     if Display.running is not None and total:
         with Display.running.counting(description, total) as advance:
@@ -181,14 +182,14 @@ def busy(description: str) -> AbstractContextManager[Callable[[int], None]]:
 
 
 @contextmanager
-def _drawn(description: str, total: int | None, console: Any) -> Iterator[Callable[[int], None]]:
+def _drawn(description: Words, total: int | None, console: Any) -> Iterator[Callable[[int], None]]:
     with ExitStack() as stack:
         if not _running_bar:
             _running_bar.append(stack.enter_context(_bar(console)))
             stack.callback(_running_bar.clear)
         bar = _running_bar[0]
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(in_words(description), total=total)
         try:
-            yield lambda done: bar.advance(task, done)
+            yield lambda done: bar.update(task, advance=done, description=in_words(description))
         finally:
             bar.remove_task(task)
