@@ -13,6 +13,7 @@ from tests.helpers.fuzzing import command, files_below
 from tests.helpers.small_runs import SmallRuns
 
 HELD = ["--max-steps", "1", "--warmup", "0", "--eval-fraction", "0.3"]
+FEW = ["--answers", "1", "--max-new-tokens", "2"]
 
 
 def read_only_refuses() -> bool:
@@ -33,12 +34,13 @@ def outputs(runs: SmallRuns) -> dict[str, list[object]]:
         "inspect": ["inspect", runs.adapter, "--row", "1", "--html", "OUT/row.html"],
         "recommend": ["recommend", runs.pairs, "--model", runs.model, "--memory", "8GB", "--output", "OUT/run.yaml"],
         "import-config": ["import-config", "FILE", "--from", "trl", "--trainer", "dpo", "--output", "OUT/run.yaml"],
+        "sample": ["sample", "--model", runs.model, "--data", runs.pairs, *FEW, "--output", "OUT/answers.jsonl"],
         "sweep": ["sweep", "--model", runs.model, "--data", runs.pairs, "--output", "OUT/sweep", *HELD],
     }
 
 
 COMMANDS = ["convert", "audit", "clean", "score", "report", "compare", "merge", "inspect", "recommend"]
-COMMANDS += ["import-config", "sweep"]
+COMMANDS += ["import-config", "sweep", "sample"]
 
 
 def placed(words: list[object], out: Path, folder: Path) -> list[object]:

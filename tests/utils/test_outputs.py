@@ -22,6 +22,10 @@ Words = Callable[[SmallRuns, Path, Path], list[Any]]
 COMMANDS: dict[str, Words] = {
     "convert": lambda runs, data, out: ["convert", data, out],
     "score": lambda runs, data, out: ["score", "--model", runs.adapter, "--data", data, "--output", out],
+    "sample": lambda runs, data, out: [
+        *("sample", "--model", runs.adapter, "--data", data, "--output", out),
+        *("--answers", 1, "--max-new-tokens", 2),
+    ],
     "audit": lambda runs, data, out: ["audit", data, "--output", out],
     "audit-html": lambda runs, data, out: ["audit", data, "--format", "html", "--output", out],
     "audit-json": lambda runs, data, out: ["audit", data, "--format", "json", "--output", out],
@@ -98,7 +102,9 @@ def test_a_member_of_the_run_is_no_output(
     assert (runs.adapter / member).read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["convert", "audit-json", "audit-write", "import-config", "report", "compare"])
+@pytest.mark.parametrize(
+    "command", ["convert", "sample", "audit-json", "audit-write", "import-config", "report", "compare"]
+)
 def test_overwrite_writes(command: str, runs: SmallRuns, data: Path, tmp_path: Path) -> None:
     """A link is replaced, and what it leads to stays."""
     mine = tmp_path / "mine"

@@ -55,6 +55,10 @@ COMMANDS = {
         "implicit reward of every answer in a file, with accuracy where pairs are given",
         "--model M --data F --output O [options]",
     ),
+    "sample": Command(
+        "the policy's answers to prompts, with rewards, and pairs of them to train on",
+        "--model M --data F --output O [options]",
+    ),
     "diagnose": Command("what is wrong with a run: verdicts, the numbers behind them, what to try", "RUN [--json]"),
     "inspect": Command(
         "which tokens carry the reward of a row, and the whole chain from them to the loss", "RUN --row N [options]"

@@ -24,7 +24,7 @@ from likelier.data.options import ChatOptions, DataSet
 from likelier.data.plain_text import TextKind
 from likelier.data.prepare import say_what_is_not_printed, say_what_texts_are
 from likelier.data.records import Content, Record, Source, TokenIds, Unusable, UnusableRows, answers_of, spoken_key
-from likelier.data.rendering import RowRefused, check_template, refuse_inert_chat_options
+from likelier.data.rendering import RowRefused, check_template, refuse_chat_options_of_text, refuse_inert_chat_options
 from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.split import prompt_key, split_by_prompt
 from likelier.data.tokenize import BLOCK, asked_text, check_ids, refuse_losses, render_by, tokenize_block
@@ -225,21 +225,23 @@ def prepare_prompts(
     max_prompt_length: int,
     truncation: PromptTruncation = "drop",
     chat: ChatOptions | None = None,
+    checks_options: bool = True,
 ) -> TokenizedPrompts:
     """Tokenize prompts as they stand in front of an answer that is trained on: a conversation by the chat template with
     its generation prompt, plain text with its BOS, token ids as they are.
 
     A prompt of more than `max_prompt_length` tokens is treated by `truncation`: `drop` leaves it out and counts it,
-    `cut-prompt-left` removes its beginning, `error` raises. Raises `ModelError` for conversations without a template,
+    `cut-prompt-left` removes its beginning, `error` raises. Options of `chat` that have no effect are refused, unless
+    `checks_options` is off, for those that a run recorded. Raises `ModelError` for conversations without a template,
     `DataError` where nothing is left, or where the template loses text of a prompt.
     """
     if max_prompt_length < 1:
         raise ConfigError(f"max_prompt_length={max_prompt_length} is out of range; it must be 1 or more")
     chat = dated(chat or ChatOptions(), tokenizer.chat_template)
     records = [unanswered(one.prompt, one.source, one.tools) for one in prompts]
-    check_template(records, tokenizer, chat)
-    refuse_inert_chat_options(records, chat)
-    check_train_on(records, chat)
+    check_template(records, tokenizer, ChatOptions())
+    if checks_options:
+        check_prompt_options(prompts, chat)
     check_ids(records, tokenizer)
     say_what_texts_are(records, tokenizer)
     say_what_is_not_printed(find_unprinted(records, render_by(tokenizer, chat)))
@@ -252,6 +254,14 @@ def prepare_prompts(
     refuse_losses(found.unusable, len(prompts))
     _say_what_is_left_out(found, len(prompts))
     return found
+
+
+def check_prompt_options(prompts: Sequence[Prompt], chat: ChatOptions) -> None:
+    """Raises `ConfigError` for an option of conversations that has no effect on these prompts."""
+    records = [unanswered(one.prompt, one.source, one.tools) for one in prompts]
+    refuse_chat_options_of_text(records, chat)
+    refuse_inert_chat_options(records, chat)
+    check_train_on(records, chat)
 
 
 def _ids(

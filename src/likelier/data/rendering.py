@@ -23,14 +23,19 @@ Then: TypeAlias = Literal["answer", "more", "nothing"]
 def check_template(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions) -> None:
     """Raises `ModelError` for conversations without a template, `ConfigError` for options of one that nothing uses."""
     talk = next((record for record in records if isinstance(record.prompt, tuple)), None)
-    if talk is None and chat.given:
-        raise ConfigError(f"{chat.given[0]} has no effect: no row is a conversation, and plain text has no template")
+    refuse_chat_options_of_text(records, chat)
     if talk is not None and not tokenizer.chat_template:
         raise ModelError(
             f"{talk.source}: the row is a conversation and the tokenizer of {tokenizer.name_or_path or 'this model'} "
             "has no chat template. Use an instruction-tuned model, name a template with --chat-template, or give plain "
             "text prompts and answers (texts of a file stay text with --columns chat=false)"
         )
+
+
+def refuse_chat_options_of_text(records: Sequence[Record], chat: ChatOptions) -> None:
+    """Raises `ConfigError` for an option of conversations where there is none."""
+    if chat.given and not any(isinstance(record.prompt, tuple) for record in records):
+        raise ConfigError(f"{chat.given[0]} has no effect: no row is a conversation, and plain text has no template")
 
 
 def refuse_inert_chat_options(records: Sequence[Record], chat: ChatOptions) -> None:

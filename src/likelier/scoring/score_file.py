@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from likelier.data.load import load_preferences
@@ -20,9 +19,8 @@ from likelier.scoring.implicit_rewards import implicit_rewards, summarize
 from likelier.scoring.reference import ReferenceScoring
 from likelier.scoring.restore import card_of, final_model, recorded_chat, reference_for
 from likelier.utils.console import say
-from likelier.utils.errors import writing
 from likelier.utils.files import write_output
-from likelier.utils.outputs import check_output
+from likelier.utils.outputs import check_output, check_writable
 from likelier.utils.strict_json import encodable
 from likelier.utils.terminal import counting
 
@@ -48,7 +46,7 @@ def score_file(
     conversations (see `ChatOptions`) that take the place of the run's own.
     """
     check_output(output, inputs=[data], overwrite=overwrite)
-    _check_writable(output)
+    check_writable(output, mend=_OTHER)
     model = final_model(model)
     for name in filter(None, (model, reference)):
         check_name(name)
@@ -81,14 +79,3 @@ def score_file(
     lines = (encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
     write_output(output, "".join(lines), mend=_OTHER)
     return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"
-
-
-def _check_writable(output: str) -> None:
-    """Fail before the work, and leave no empty file behind."""
-    path, existed = Path(output), Path(output).exists()
-    if path.is_symlink():  # it is replaced, and what it leads to is left
-        return
-    with writing(output, mend=_OTHER), open(path, "a", encoding="utf-8"):
-        pass
-    if not existed:
-        path.unlink()

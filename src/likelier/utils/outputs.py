@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from likelier.utils.errors import ConfigError
+from likelier.utils.errors import ConfigError, writing
 from likelier.utils.files import is_stream, local
 
 MARK = '<meta name="generator" content="likelier">'  # stands in the head of every page
@@ -37,6 +37,18 @@ def check_output(
     if page and not is_link and is_own_page(path):
         return
     raise ConfigError(f"{output} exists already; name another output, or give --overwrite")
+
+
+def check_writable(output: str | Path, *, mend: str) -> None:
+    """Fail before the work, and leave no empty file behind. Raises `ConfigError`."""
+    path = local(output)
+    existed = path.exists()
+    if path.is_symlink():  # it is replaced, and what it leads to is left
+        return
+    with writing(output, mend=mend), open(path, "a", encoding="utf-8"):
+        pass
+    if not existed:
+        path.unlink()
 
 
 def is_own_page(path: Path) -> bool:
