@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.bad_inputs import PARTS, Case
+from tests.helpers.bad_samples import SAMPLES
 from tests.helpers.bad_structures import STRUCTURES
 from tests.helpers.fuzzing import command, files_below
 from tests.helpers.small_runs import pair_rows, save_tiny, train, write_rows
@@ -25,7 +26,7 @@ HEAD = """# What is said of bad input
 Every case with what the file holds or what is typed, and the message. Each ends with exit code 2, without a traceback,
 and leaves no output behind. Written by `UPDATE_GOLDEN=1 pytest tests/cli/test_bad_input.py`, and held by that test.
 """
-EVERY = {**PARTS, "Structures": STRUCTURES}
+EVERY = {**PARTS, "Structures": STRUCTURES, "Sampling": SAMPLES}
 LONGEST = 200  # characters of a file that are shown
 
 
