@@ -6,11 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from likelier.advice import speed
 from likelier.advice.choice import lora_rank, rate_factor, settings_of
 from likelier.advice.evidence import gather
-from likelier.advice.fit import fit
+from likelier.advice.fit import enough, fit
 from likelier.advice.memory import planner_for
 from likelier.advice.recommend import Recommendation, recommend
 from likelier.cli.main import main
@@ -18,6 +19,7 @@ from likelier.data.lengths import Row
 from likelier.objectives.advice import Subject
 from likelier.training.config import parse
 from likelier.training.duration import Speed
+from tests.helpers.shapes import llama, save_shape
 from tests.helpers.small_runs import save_tiny, write_rows
 
 SPEED = Speed(trained_token=2.0, scored_token=1.0, written=3.0, update=5.0, off=0.3, words="made up")
@@ -99,6 +101,33 @@ def test_a_plan_within_a_tenth_of_the_memory_is_not_taken(model: Path) -> None:
     close = fit(str(model), "dpo", memory=round(1.02 * least), **more)
     assert (close.fits and close.way.words != "full") or close.tight
     assert len(close.tried) > 1
+
+
+@pytest.mark.slow
+def test_a_gpu_is_not_left_with_micro_batches_of_a_row(tmp_path: Path) -> None:
+    """8B on 24 GB: LoRA without checkpointing holds one short row, and waits; with it a whole step."""
+    more: dict[str, Any] = {"device": "cuda", "rows": [Row(40, (40, 40))] * 64, "batch_size": 16}
+    found = fit(str(save_shape(llama(), tmp_path)), "dpo", memory=24 * 10**9, adapter_first=True, **more)
+    assert found.way.words == "LoRA, checkpointing" and (found.tried["LoRA"].fitting_budget or 0) < 1024
+    assert enough(found.planner) == 8 * (40 + 39 + 39)  # as many rows as 1024 tokens hold
+
+
+@pytest.mark.slow
+def test_several_gpus_split_what_one_cannot_hold(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more: dict[str, Any] = {"device": "cuda", "rows": [Row(200, (200, 200))] * 64, "batch_size": 64}
+    found = fit(
+        str(save_shape(llama(), tmp_path / "8b")), "dpo", memory=80 * 10**9, adapter_first=False, gpus=8, **more
+    )
+    assert found.way.words == "full, sharded, checkpointing" and not found.tight
+    assert found.way.options() == {"activation_checkpointing": True, "shard": True}
+    data, out = write_rows(tmp_path / "pairs.jsonl", rows(60)), tmp_path / "run.yaml"
+    asked = ["recommend", str(data), "--model", str(model), "--gpu", "h100-80gb", "--gpus", "8", "--output", str(out)]
+    assert main(asked) == 0
+    assert f"torchrun --standalone --nproc-per-node 8 -m likelier train {out}" in capsys.readouterr().err
+    assert "torchrun" in out.read_text().splitlines()[2]
+    parse(yaml.safe_load(out.read_text()))
 
 
 def test_recommend_takes_the_data_flags_of_a_run(

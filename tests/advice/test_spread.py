@@ -2,33 +2,29 @@
 
 import json
 import sys
+from dataclasses import replace
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaConfig
 
 from likelier.advice.memory import MemoryPlan, planner_for
 from likelier.advice.spread import Spread
 from likelier.advice.tables import proposals
+from likelier.advice.timing import made_up_rows, time_of
 from likelier.cli.main import main
 from likelier.models.options import LoraOptions
+from likelier.training.duration import Speed
+from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError
+from tests.helpers.shapes import llama
 from tests.helpers.small_runs import save_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 ALONE, EIGHT = Spread(), Spread(8, shard=True)
-SMALL = LlamaConfig(
-    hidden_size=4096,
-    intermediate_size=14_336,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    vocab_size=32_768,
-    max_position_embeddings=8192,
-    tie_word_embeddings=False,
-)  # the "7B" of docs/scale.md
+SMALL = llama(vocab_size=32_768)  # the "7B" of docs/scale.md
+SPEED = Speed(trained_token=2.0, scored_token=1.0, written=3.0, update=8.0, off=0.3, words="made up", link=1e9)
 
 
 @pytest.fixture(scope="module")
@@ -117,5 +113,40 @@ def test_only_what_can_fit_is_proposed() -> None:
     small = said(memory=24 * 10**9)
     assert "--activation-checkpointing" not in small and "pure-bfloat16" not in small and "--max-length" not in small
     assert "--gpus 8 --shard" in small and "--lora-r 16" in small and "--load-in-4bit" in small
+    assert "--gpus 4 --shard" in said(memory=48 * 10**9) and "--gpus 2 --shard" in said(memory=80 * 10**9)
     assert said(memory=10**9).endswith("take a smaller model, or GPUs with more memory")
-    assert "--shard" in said(spread=Spread(8)) and "--gpus" not in said(spread=Spread(8))
+    assert "--shard" in said(spread=Spread(8), memory=60 * 10**9) and "--gpus" not in said(
+        spread=Spread(8), memory=60 * 10**9
+    )
+
+
+@pytest.mark.slow
+def test_gpus_share_the_work_and_wait_for_the_slower_of_exchange_and_computation(model: Path) -> None:
+    def seconds(spread: Spread, **more: Any) -> dict[str, float]:
+        settings: dict[str, Any] = {"method": "dpo", "device": "cuda", "max_length": 64, "memory": 10**9}
+        planner = planner_for(str(model), spread=spread, batch_size=32, **settings)
+        rows, options = made_up_rows(64, 64, "dpo"), TrainingOptions(batch_size=32)
+        return dict(time_of(planner, rows, options, 1024, lambda planner, work: replace(SPEED, **more)).seconds)
+
+    alone, split, whole = seconds(ALONE), seconds(Spread(4, shard=True)), seconds(Spread(4))
+    tokens = 64 * (32 + 2 * 31)  # a prompt once, no answer's last token
+    assert alone["training"] == 2 * tokens + 2 * 8
+    assert alone["reference"] == tokens == 4 * split["reference"]
+    assert split["training"] == pytest.approx(2 * tokens / 4 + 2 * 8 / 4)
+    weights = planner_for(str(model), method="dpo", device="cuda", memory=10**9, max_length=64).weights.count
+    assert whole["training"] == pytest.approx(2 * tokens / 4 + 2 * (8 + 2 * 4 * weights * 3 / 4 / 1e9))
+    waiting = seconds(Spread(4, shard=True), link=1.0)  # a byte a second: twice bfloat16 and once float32, of 3 others
+    micro_batches = 2 * 1  # of 8 rows in 1024 tokens
+    assert waiting["training"] - 2 * 8 / 4 == pytest.approx(micro_batches * weights * (2 * 2 + 4) * 3 / 4, rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_number_of_rows_is_enough_for_a_time(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["estimate", "--model", str(model), "--gpu", "l4", "--max-length", "64", "--lora-r", "4"]
+    for method, more in (("dpo", []), ("kto", ["--eval-fraction", "0.1", "--eval-prompts", "4"])):
+        assert main([*asked, "--method", method, "--rows", "5000", "--batch-size", "50", *more]) == 0
+        steps = 100 if method == "dpo" else 90
+        assert f"LoRA r=4: {steps} steps, about" in " ".join(capsys.readouterr().out.split())
+    for wrong in (["--rows", "0"], ["--rows", "5", "--truncation", "drop"], ["--rows", "5", "--eval-prompts", "4"]):
+        assert main([*asked, *wrong]) == 2
+    assert main([*asked, "--rows", "5", "--data", "x.jsonl"]) == 2

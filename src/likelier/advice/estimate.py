@@ -33,8 +33,8 @@ def bytes_of(text: str) -> int:
 class Estimate:
     """Plans of one model: `plans` by the way it is trained (`full`, `LoRA r=16`, `QLoRA r=16`) for the method asked
     for; `methods` the peaks in bytes of one method of each kind, by way; `models` whole runs with other models beside.
-    `rows` are the data's, where a file was named, and `times` then how long each way takes; `untimed` says why that is
-    not known.
+    `rows` are the data's, where a file was named. `times` say how long each way takes, where a file or a number of
+    rows was named; `untimed` says why that is not known, and `timed` is False where nobody asked.
     """
 
     model: str
@@ -46,6 +46,7 @@ class Estimate:
     rows: RowPlan | None = None
     times: dict[str, Duration] = field(default_factory=dict)
     untimed: str = ""
+    timed: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in bytes, tokens and seconds."""

@@ -55,6 +55,16 @@ class Recommendation:
     untimed: str = ""
 
     @property
+    def gpus(self) -> int:
+        """Over how many GPUs the run goes."""
+        return self.fitted.plan.spread.gpus
+
+    def start(self, file: str) -> str:
+        """The command that trains with this run file."""
+        several = f"torchrun --standalone --nproc-per-node {self.gpus} -m "
+        return f"{several if self.gpus > 1 else ''}likelier train {file}"
+
+    @property
     def output(self) -> str:
         """The run folder that the run file names."""
         return "runs/" + "-then-".join(stage.method for stage in self.stages)
@@ -68,6 +78,7 @@ class Recommendation:
     def run_file(self) -> str:
         """The run file."""
         heading = [f"recommended by likelier: {self.choice.row}", *self.choice.reasons]
+        heading += [f"for {self.gpus} GPUs: {self.start('FILE')}"] if self.gpus > 1 else []
         return run_file(heading, self.model, self.output, self.stages, self.shared)
 
     def as_json(self) -> dict[str, Any]:
@@ -116,6 +127,7 @@ def recommend(
     *,
     memory: int | None = None,
     device: Device | None = None,
+    gpus: int = 1,
     goal: Goal | None = None,
     has_reference: bool = True,
     given: Mapping[str, Any] | None = None,
@@ -128,7 +140,7 @@ def recommend(
         evidence: of `evidence.gather`.
         model: a model's name as `load_policy` takes it.
         memory: bytes of the device (default: this machine's).
-        device: what it will run on (default: CUDA where this machine has it).
+        device, gpus: what it will run on (default: CUDA where this machine has it), and how many of them.
         goal: `quick`, `robust` or `ceiling`; None for the best offline run.
         has_reference: False where no reference can be scored, not even beforehand.
         given: options of a run that are decided already; they stand in the run file as they are.
@@ -145,7 +157,7 @@ def recommend(
     counts = [sum(len(file.records) for file in evidence.files if file.path in paths) for paths in used]
     batch = batch_size(min(counts))
     plans = [_rows(evidence, paths, method, model, given, chat) for method, paths in zip(methods, used, strict=True)]
-    fitted = _fit(model, methods, plans, device, memory, int(batch.value), goal)
+    fitted = _fit(model, methods, plans, device, memory, int(batch.value), goal, gpus)
     found = (*_subject(model), min(counts), fitted.plan.training.lora.lora_r is not None, evidence.flip_rate)
     subject = Subject(*found, (evidence.desirable, evidence.undesirable), fitted.plan.weights.count)
     stages = [
@@ -213,6 +225,7 @@ def _fit(
     memory: int | None,
     batch: int,
     goal: Goal | None,
+    gpus: int,
 ) -> Fitted:
     """What fits for every stage: the plan of the one that takes the least budget."""
     found = [
@@ -226,6 +239,7 @@ def _fit(
             adapter_first=goal == "quick",
             max_length=plan.max_length,
             rank=lora_rank(min(one.train_count for one in plans)),
+            gpus=gpus,
         )
         for method, plan in zip(methods, plans, strict=True)
     ]
@@ -304,6 +318,7 @@ _WAY_SOURCES = {
     "dtype": "the memory allows no less: weights, gradients and moments in 16 bits (needs likelier[bf16])",
     "load_in_4bit": "the memory allows no more (QLoRA)",
     "activation_checkpointing": "the memory allows no less; about a third more time",
+    "shard": "the memory of one GPU holds no less: weights, gradients and moments are split between all (FSDP2)",
 }
 
 

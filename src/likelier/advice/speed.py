@@ -76,6 +76,7 @@ def reckoned(planner: Planner, work: Work, gpu: str) -> Speed:
         _RECKONED,
         f"reckoned for {gpu} from its maker's figures at {_EFFICIENCY:.0%} of its peak, which no run here has "
         "confirmed: half as long or half as long again would be no surprise",
+        _TRAFFIC * known.link,
     )
 
 

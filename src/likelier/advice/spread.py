@@ -13,6 +13,7 @@ import torch
 
 from likelier.advice.trace import Training
 from likelier.advice.weights import Part, Weights
+from likelier.training.duration import Waits
 from likelier.utils.errors import ConfigError
 
 # Bytes of a gradient on its way: FSDP2 adds them up in float32, DDP sends what is trained, which is float32 as well.
@@ -34,11 +35,7 @@ class Spread:
 
     def own(self, size: float) -> int:
         """What one GPU holds of something that can be split."""
-        return self.split(size) if self.shard else round(size)
-
-    def split(self, size: float) -> int:
-        """What each would hold of something that is split."""
-        return ceil(size / self.gpus)
+        return ceil(size / self.gpus) if self.shard else round(size)
 
     def together(self, weights: Weights, training: Training, *, gradients: bool) -> int:
         """Bytes that one GPU holds besides, for a while: with `shard` what is outside the layers and two layers, put
@@ -51,6 +48,16 @@ class Spread:
         layers, outside = weights.layer, weights.outside
         whole = gathered(outside, training) + _LAYERS_AT_ONCE * gathered(layers, training)
         return whole + (_GRADIENT * (outside.trained + layers.trained) if gradients else 0)
+
+    def waits(self, weights: Weights, training: Training, link: float) -> Waits:
+        """How long the GPUs wait for one another, at `link` bytes a second: with `shard` all weights are gathered for
+        each pass through the layers and all gradients scattered, without it gradients are averaged once a step.
+        """
+        received = (self.gpus - 1) / self.gpus / link
+        if not self.shard:
+            return Waits(step=2 * _GRADIENT * weights.trained * received)
+        whole = gathered(Part(weights.frozen_bytes, weights.trained), training) * received
+        return Waits(2 * whole + _GRADIENT * weights.trained * received, whole)
 
     def notes(self, weights: Weights) -> list[str]:
         """What a plan for several GPUs does not show."""

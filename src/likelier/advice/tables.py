@@ -11,6 +11,7 @@ from rich.text import Text
 
 from likelier.advice.estimate import Estimate
 from likelier.advice.memory import TO_SPARE, MemoryPlan
+from likelier.advice.spread import Spread
 from likelier.utils.terminal import printed
 
 PARTS = {
@@ -48,6 +49,7 @@ def _parts(estimate: Estimate) -> Iterator[RenderableType]:
     )
     if estimate.rows is not None:
         yield from (Text(line) for line in estimate.rows.words())
+    if estimate.timed:
         yield from (Text(f"{way}: {found.line()}") for way, found in estimate.times.items())
         if estimate.untimed:
             yield Text(f"time: not known, since {estimate.untimed}")
@@ -89,10 +91,10 @@ def plan_table(plans: Mapping[str, MemoryPlan]) -> Table:
 def proposals(plans: Mapping[str, MemoryPlan]) -> Iterator[str]:
     """What to take where a plan does not fit, or with less than a tenth of the memory to spare."""
     for way, plan in plans.items():
-        if plan.memory is None or plan.needed <= (1 - TO_SPARE) * plan.memory:
+        if plan.memory is None or plan.needed <= _roomy(plan):
             continue
         how = "fits with less than a tenth to spare" if plan.fits else "does not fit"
-        ways = [flag for flag, stays in _savings(plan) if stays is not None and stays < plan.memory]
+        ways = [flag for flag, stays in _savings(plan) if stays is not None and stays < _roomy(plan)]
         mend = f"take {', or '.join(ways)}" if ways else "take a smaller model, or GPUs with more memory"
         yield f"{way}: {size(plan.needed)} of {size(plan.memory)} {how}; {mend}"
 
@@ -101,36 +103,56 @@ def _savings(plan: MemoryPlan) -> list[tuple[str, float | None]]:
     """What may save memory, each with the bytes of weights, gradients and moments that stay all the same; None where it
     changes nothing.
     """
-    lora, cuda, weights = plan.training.lora, plan.device == "cuda", plan.weights
-    full, alone = not plan.training.adapter, plan.spread.gpus == 1
+    lora, cuda, weights, spread = plan.training.lora, plan.device == "cuda", plan.weights, plan.spread
+    full, alone = not plan.training.adapter, spread.gpus == 1
     here = sum(plan.parts[name] for name in ("weights", "gradients", "optimizer", "reference"))
-    in_float32, pure = full and plan.training.weights == torch.float32, 10 * weights.count
-    gpus = next((gpus for gpus in _NODE if here / gpus < (1 - TO_SPARE) * (plan.memory or 0)), 0)
-    adapted = weights.count * (2 if cuda else 4)
+    in_float32 = full and plan.training.weights == torch.float32
+    gpus, split = _split(plan, here)
+    quantized = cuda and not lora.load_in_4bit and not spread.shard
     return [
         (f"--token-budget {plan.fitting_budget}", 0 if plan.fitting_budget and not plan.fits else None),
         ("--activation-checkpointing", None if plan.training.checkpointing else here),
-        ("--dtype pure-bfloat16", pure if in_float32 and cuda and alone else None),
-        (f"--gpus {gpus} --shard", 0 if gpus and in_float32 and cuda and alone else None),
-        ("--shard", None if alone or plan.spread.shard or lora.load_in_4bit else plan.spread.split(here)),
-        ("--lora-r 16", adapted if full else None),
-        (
-            "--lora-r 16 --load-in-4bit",
-            0.55 * weights.count if cuda and not (lora.load_in_4bit or plan.spread.shard) else None,
-        ),
+        ("--dtype pure-bfloat16", _PURE * weights.count if in_float32 and cuda and alone else None),
+        (f"--gpus {gpus} --shard" if alone else "--shard", split),
+        ("--lora-r 16", _FROZEN[plan.device] * weights.count if full else None),
+        ("--lora-r 16 --load-in-4bit", _IN_4_BITS * weights.count if quantized else None),
         ("a shorter --max-length", here),
     ]
 
 
+def _split(plan: MemoryPlan, here: int) -> tuple[int, float | None]:
+    """The fewest GPUs of one machine (or those that were named) between which what stays fits if it is split, and its
+    bytes; None where nothing can be split.
+    """
+    training, weights = plan.training, plan.weights
+    pure = not training.adapter and training.weights == torch.bfloat16
+    if plan.device == "cpu" or plan.spread.shard or training.lora.load_in_4bit or pure:
+        return 0, None
+    spreads = [Spread(gpus, shard=True) for gpus in (_NODE if plan.spread.gpus == 1 else (plan.spread.gpus,))]
+    sizes = {one.gpus: one.own(here) + one.together(weights, training, gradients=True) for one in spreads}
+    return next(((gpus, size) for gpus, size in sizes.items() if size < _roomy(plan)), (0, None))
+
+
+def _roomy(plan: MemoryPlan) -> float:
+    return (1 - TO_SPARE) * (plan.memory or 0)
+
+
 _NODE = (2, 4, 8)  # GPUs of one machine
+_PURE = 2 + 2 + 6  # bytes a weight: itself, its gradient, moments with Kahan's third value
+_FROZEN = {"cuda": 2, "cpu": 4}
+_IN_4_BITS = 0.55
 
 
 def _fitting(plans: Mapping[str, MemoryPlan]) -> tuple[list[str], list[str]]:
     memory = next(iter(plans.values())).memory or 0
-    fits = [f"fits into {size(memory)}", *("yes" if plan.fits else "no" for plan in plans.values())]
+    fits = [f"fits into {size(memory)}", *map(_how_well, plans.values())]
     none = "none: not even one row"
     budgets = [f"{plan.fitting_budget:,}" if plan.fitting_budget else none for plan in plans.values()]
     return fits, ["largest token budget that fits", *budgets]
+
+
+def _how_well(plan: MemoryPlan) -> str:
+    return "no" if not plan.fits else "yes" if plan.needed <= _roomy(plan) else "barely"
 
 
 def _by_way(peaks: Mapping[str, Mapping[str, int]]) -> Table:

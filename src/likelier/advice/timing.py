@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from likelier.advice.memory import Planner
+from likelier.advice.rows import longest_row
 from likelier.advice.rundata import RowPlan, row_plan
+from likelier.advice.trace import made_up_group
 from likelier.advice.weights import find_model
 from likelier.data.load import PreferenceData
 from likelier.data.options import ChatOptions
@@ -46,6 +49,32 @@ def rows_of_run(
     )
 
 
+def made_up_rows(count: int, max_length: int, method: str, *, held_out: float = 0.0) -> RowPlan:
+    """So many rows of a run that has none yet, all as long as `max_length`, half prompt and half answers."""
+    objective = METHODS[method]
+    row, labels = longest_row(max_length, objective), objective.data == "labels"
+    some = [
+        replace(made_up_group(row, number), desirable=True if labels else None)
+        for number in range(min(count, _MADE_UP))
+    ]
+    held = some[: round(held_out * len(some))]
+    train = some[len(held) :]
+    return RowPlan(
+        read=count,
+        train=tuple(train),
+        held_out=tuple(held),
+        over=0,
+        left_out={},
+        lengths=(max_length,) * len(some),
+        max_length=max_length,
+        context=max_length,
+        share=len(some) / count,
+    )
+
+
+_MADE_UP = 2048  # rows that are made; more are like them
+
+
 def times_of(
     planners: Mapping[str, Planner],
     rows: RowPlan,
@@ -71,7 +100,7 @@ def time_of(
     speed_of: SpeedOf,
 ) -> Duration:
     """How long a run on these rows takes, by its work and what `speed_of` says of the device."""
-    adapter = planner.asked.training.lora.lora_r is not None
+    adapter, spread = planner.asked.training.adapter, planner.asked.spread
     work = work_of(
         rows.train,
         rows.held_out,
@@ -81,11 +110,14 @@ def time_of(
         device=planner.asked.device,
         adapter=adapter,
         share=rows.share,
+        gpus=spread.gpus,
     )
     weights = planner.weights
     with busy("timing a few rows of this run, to tell how long all will take"):
         speed = speed_of(planner, work)
-    return duration(work, speed, weights=weights.bytes, trained=weights.trained_bytes)
+    speed = replace(speed, update=speed.update / (spread.gpus if spread.shard else 1))
+    waits = spread.waits(weights, planner.asked.training, speed.link)
+    return duration(work, speed, weights=weights.bytes, trained=weights.trained_bytes, waits=waits)
 
 
 def _context(model: str) -> int | None:

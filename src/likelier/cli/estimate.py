@@ -31,7 +31,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a step (default: 32)")
     parser.add_argument("--activation-checkpointing", action="store_true", help="plan for activation checkpointing")
-    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="over how many GPUs it goes (default: 1)")
     parser.add_argument(
         "--shard", action="store_true", help="with --gpus: plan for weights that are split between them (FSDP2)"
     )
@@ -40,6 +39,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         choices=["stored", "live"],
         default="stored",
         help="plan for stored or live ones (default: stored)",
+    )
+    parser.add_argument(
+        "--rows", type=int, metavar="N", help="without --data: how many rows there will be, for the time they take"
     )
     parser.add_argument("--data", metavar="FILE", help="plan for the lengths of its rows, not for rows of --max-length")
     add_data_flags(parser)
@@ -61,6 +63,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], help="what it will run on (default: what a run here takes)"
     )
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="over how many GPUs it goes (default: 1)")
 
 
 def take_gpu(flags: argparse.Namespace) -> None:
@@ -99,12 +102,12 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
 
     asked = LoraOptions(flags.lora_r, lora_targets=flags.lora_targets, load_in_4bit=flags.load_in_4bit)
     options, rows = TrainingOptions(**given_options(flags, TrainingOptions)), None
-    if flags.data:
-        if not hasattr(flags, "eval_data") and not hasattr(flags, "eval_fraction"):
-            refuse_evaluation_options(options)
-        rows = _rows(flags, options)
-    else:
+    if not (flags.data or flags.rows):
         refuse_without_data(flags)
+    elif not hasattr(flags, "eval_data") and not hasattr(flags, "eval_fraction"):
+        refuse_evaluation_options(options)
+    if flags.data:
+        rows = _rows(flags, options)
     spread = Spread(flags.gpus, flags.shard)
     planners = {
         words: planner_for(
@@ -127,11 +130,29 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
     plans = {words: planner.plan(budget, fit=fit) for words, planner in planners.items()}
     methods = {} if rows else {words: peaks(planner, budget) for words, planner in planners.items()}
     models = {words: models_in_memory(planner, budget) for words, planner in planners.items()}
-    rows_from = flags.data or "made up, at the maximum length"
-    times, untimed = (
-        ({}, "no --data") if rows is None else times_of(planners, rows, options, budget, speed_for(flags.gpu))
-    )
-    return Estimate(flags.model, flags.method, plans, methods, models, rows_from, rows, times, untimed)
+    many = f"{flags.rows:,} " if flags.rows else ""
+    rows_from = flags.data or f"{many}made up, at the maximum length"
+    timed = rows or _made_up(flags, next(iter(planners.values())).asked.max_length)
+    times, untimed = {}, "no --data and no --rows"
+    if timed is not None:
+        times, untimed = times_of(planners, timed, options, budget, speed_for(flags.gpu))
+    known = (rows, times, untimed, timed is not None)
+    return Estimate(flags.model, flags.method, plans, methods, models, rows_from, *known)
+
+
+def _made_up(flags: argparse.Namespace, max_length: int) -> RowPlan | None:
+    """So many rows as there will be, where that is all that is known of them."""
+    from likelier.advice.timing import made_up_rows
+    from likelier.cli.run_rows import refuse_of_files
+
+    if flags.rows is None:
+        return None
+    if flags.data:
+        raise ConfigError("rows has no effect with --data, whose rows are counted; drop one of them")
+    if flags.rows < 1:
+        raise ConfigError(f"rows={flags.rows}: at least 1 is needed")
+    refuse_of_files(flags)
+    return made_up_rows(flags.rows, max_length, flags.method, held_out=given_loading(flags).get("eval_fraction", 0.0))
 
 
 def _rows(flags: argparse.Namespace, options: TrainingOptions) -> RowPlan:

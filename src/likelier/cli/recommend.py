@@ -59,6 +59,7 @@ def run(flags: argparse.Namespace) -> None:
         flags.model,
         memory=memory,
         device=flags.device,
+        gpus=flags.gpus,
         goal=flags.goal,
         has_reference=not flags.no_reference,
         given=given,
@@ -68,7 +69,7 @@ def run(flags: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(found.as_json(), indent=2) + "\n" if flags.format == "json" else as_text(found))
     if flags.output:
         write_output(flags.output, found.run_file)
-        say(f"written: {flags.output}; train with: likelier train {quoted(flags.output)}")
+        say(f"written: {flags.output}; train with: {found.start(quoted(flags.output))}")
 
 
 def as_text(found: Recommendation) -> str:

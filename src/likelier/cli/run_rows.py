@@ -71,11 +71,20 @@ def given_chat(flags: argparse.Namespace) -> ChatOptions:
 
 def refuse_without_data(flags: argparse.Namespace) -> None:
     """Without data every flag about them is inert, hence an error."""
+    _refuse(flags, (*LOADED, *ROWS, *TIME))
+
+
+def refuse_of_files(flags: argparse.Namespace) -> None:
+    """Where only the number of rows is known every flag about what a file holds is inert, hence an error."""
+    _refuse(flags, ("eval_data", "merge_votes", *(name for name in ROWS if name not in ("order", "seed"))))
+
+
+def _refuse(flags: argparse.Namespace, names: tuple[str, ...]) -> None:
     from dataclasses import fields
 
     from likelier.data.options import ChatOptions
 
-    names = (*LOADED, *ROWS, *TIME, *(item.name for item in fields(ChatOptions)))
+    names = (*names, *(item.name for item in fields(ChatOptions)))
     typed = [name for name in names if hasattr(flags, name)]
     for name in (["columns"] if flags.columns else []) + typed:
         raise ConfigError(f"{name} has no effect without --data; drop it")

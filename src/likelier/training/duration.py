@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from likelier.data.lengths import tokens_of
+from likelier.scoring.engine import PACK_LARGER
 from likelier.training.work import Work
 
 _START = 9.0  # seconds: Python, torch, transformers and peft
@@ -25,6 +27,7 @@ PARTS = {
 class Speed:
     """Seconds of a run's parts: a token forward and backward, a token forward, one token more of a batch of answers, an
     update of all weights that are trained. `off` is how far the time may be off, as a share; `words` where it is from.
+    `link` is what goes from one GPU to another, in bytes a second.
     """
 
     trained_token: float
@@ -33,6 +36,16 @@ class Speed:
     update: float
     off: float
     words: str
+    link: float = 180e9  # NVLink of an A100, as far as it is reckoned with
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Seconds of exchange between GPUs: of a micro-batch forward and backward, of one forward alone, of a step."""
+
+    trained: float = 0.0
+    forward: float = 0.0
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,15 +85,23 @@ class Duration:
         }
 
 
-def duration(work: Work, speed: Speed, *, weights: int, trained: int) -> Duration:
-    """The time of this work; `weights` and `trained` are bytes that are read and written."""
-    forward = speed.scored_token
+def duration(work: Work, speed: Speed, *, weights: int, trained: int, waits: Waits | None = None) -> Duration:
+    """The time of this work; `weights` and `trained` are bytes that are read and written. `waits` is what several GPUs
+    wait for: of exchange and computation, which overlap, the longer one counts.
+    """
+    forward, waits = speed.scored_token, waits or Waits()
+    training = max(work.training * speed.trained_token, work.micro_batches * waits.trained)
+    larger = PACK_LARGER["cuda"] * tokens_of(work.micro_batch)  # tokens of a micro-batch without gradients
+
+    def scoring(tokens: int) -> float:
+        return max(tokens * forward, tokens / larger * waits.forward)
+
     return Duration(
         {
             "starting": _START + weights / _READ + work.trial * forward,
-            "reference": work.reference * forward,
-            "training": work.training * speed.trained_token + work.statistics * forward + work.steps * speed.update,
-            "evaluating": work.evaluating * forward + work.written * speed.written,
+            "reference": scoring(work.reference),
+            "training": training + scoring(work.statistics) + work.steps * (speed.update + waits.step),
+            "evaluating": scoring(work.evaluating) + work.written * (speed.written + waits.forward),
             "saving": trained / _SAVED,
         },
         work.steps,

@@ -40,7 +40,8 @@ class Work:
 
     `training` tokens go forward and backward; `statistics` forward alone within steps (KTO's baseline); `reference`
     and `trial` forward alone. Evaluations are at the `start`, `between` (each the same, so many times), and at the
-    `end`; written are batches of `together` answers after prompts of `prompt` tokens. `micro_batch` is the usual one.
+    `end`; written are batches of `together` answers after prompts of `prompt` tokens. `micro_batch` is the usual one,
+    of which there are `micro_batches`. All is of one GPU, where there are several.
     """
 
     steps: int
@@ -55,6 +56,7 @@ class Work:
     together: int
     prompt: int
     micro_batch: tuple[Row, ...]
+    micro_batches: int = 1
 
     @property
     def looking(self) -> Looking:
@@ -88,10 +90,12 @@ def work_of(
     device: str,
     adapter: bool,
     share: float = 1.0,
+    gpus: int = 1,
 ) -> Work:
     """Count the work of a run on these rows, which are a `share` of all.
 
-    `adapter`: whether the reference is the base beneath it, always at hand.
+    `adapter`: whether the reference is the base beneath it, always at hand. `gpus` share all of it but the writing of
+    answers.
     """
     size, held_count = round(len(train) / share), round(len(held_out) / share)
     units = len({group.prompt.tobytes() for group in train}) if options.group_by else size
@@ -105,15 +109,18 @@ def work_of(
     live = options.reference_scores == "live" and objective.needs_reference
     every = planned_interval(options, train, held_out, steps, device)
     longest = max((row_of(group) for group in train), key=lambda row: row.tokens)
+    usual = usual_micro_batch(train, options, token_budget, gpus)
+    training = round(own * passes / gpus)
     return Work(
         steps=steps,
-        training=round(own * passes),
-        statistics=round(partners * passes) + (round(own * passes) if live else 0),
-        reference=0 if live else scored,
+        training=training,
+        statistics=round(partners * passes / gpus) + (training if live else 0),
+        reference=0 if live else round(scored / gpus),
         trial=_TRIAL * len(longest.answers) * (longest.prompt + max(longest.answers)),
-        **_evaluations(held_out, held_count, options, token_budget, adapter),
+        **_evaluations(held_out, held_count, options, token_budget, adapter, gpus),
         intervals=0 if every is None else (steps - 1) // every,
-        micro_batch=usual_micro_batch(train, options, token_budget),
+        micro_batch=usual,
+        micro_batches=max(steps, ceil(training / tokens_of(usual))),
     )
 
 
@@ -130,7 +137,9 @@ def _tokens(groups: Sequence[Group], objective: type[Objective]) -> tuple[float,
     return own, fmean(len(group.prompt) + len(group.answers[-1]) for group in groups)
 
 
-def usual_micro_batch(groups: Sequence[Group], options: TrainingOptions, token_budget: int) -> tuple[Row, ...]:
+def usual_micro_batch(
+    groups: Sequence[Group], options: TrainingOptions, token_budget: int, gpus: int = 1
+) -> tuple[Row, ...]:
     """Of the first steps' micro-batches the one whose tokens are in the middle."""
     sampler = StepSampler(
         [b""] * len(groups), batch_size=options.batch_size, order=options.order, group_by=None, seed=options.seed
@@ -138,7 +147,7 @@ def usual_micro_batch(groups: Sequence[Group], options: TrainingOptions, token_b
     cuts = [
         [row_of(group) for group in part]
         for step in islice(iter(sampler), _LOOKED_AT)
-        for part in packed_micro_batches([groups[number] for number in step], token_budget)
+        for part in packed_micro_batches([groups[number] for number in step], token_budget, ranks=gpus)
         if part
     ]
     middle = median_low(sorted(map(tokens_of, cuts)))
@@ -146,9 +155,12 @@ def usual_micro_batch(groups: Sequence[Group], options: TrainingOptions, token_b
 
 
 def _evaluations(
-    groups: Sequence[Group], count: int, options: TrainingOptions, budget: int, adapter: bool
+    groups: Sequence[Group], count: int, options: TrainingOptions, budget: int, adapter: bool, gpus: int
 ) -> dict[str, Any]:
-    """At start, intervals and end: rows scored, answers drawn (at start and end greedy ones too), their log-ratios."""
+    """At start, intervals and end: rows scored, answers drawn (at start and end greedy ones too), their log-ratios.
+
+    GPUs share what is scored, and each of them writes every answer.
+    """
     if not groups:
         return {"start": Looking(), "between": Looking(), "end": Looking(), "together": 1, "prompt": 1}
     mean = fmean(map(tokens_of_group, groups))
@@ -160,7 +172,7 @@ def _evaluations(
 
     def looking(rows: int, answers: int, *, beside: bool, closer: int = 0) -> Looking:
         scored = mean * rows + answers * (one.scored + compared * beside) + 2 * mean * closer
-        return Looking(round(scored), answers * one.written)
+        return Looking(round(scored / gpus), answers * one.written)
 
     return {
         "start": looking(count, 2, beside=adapter),
