@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ TRANSFORMS = {
     "scaled": HeadTransform(scale=0.3),
     "capped": HeadTransform(softcap=1.5),
     "scaled and capped": HeadTransform(scale=2.0, softcap=1.5),
+    "at a temperature": HeadTransform(temperature=0.6),
+    "capped, at a temperature": HeadTransform(scale=2.0, softcap=1.5, temperature=1.7),
 }
 CHUNKS = [1, 4, TOKENS, 100]
 
@@ -281,3 +284,16 @@ def test_an_adapted_model_gets_the_shared_prefix_and_its_base_too(targets: str) 
     with torch.no_grad():
         torch.testing.assert_close(base, score_plain(untouched, batch).token_logps, atol=1e-10, rtol=0)
     assert float((with_adapter - base).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["llama, tied", "gemma3", "granite"])
+def test_answers_drawn_at_a_temperature_are_scored_at_it(name: str) -> None:
+    model = tiny(name, torch.float32)
+    attach_scorer(model)
+    batch = replace(collate(hard_pairs()), temperature=0.7)
+    found = score_shared_prefix(model, batch)
+    torch.testing.assert_close(found.token_logps, score_plain(model, batch).token_logps, atol=1e-5, rtol=1e-5)
+    row = torch.cat([batch.prompts[batch.prompt_of[0]], batch.answers[0]])[None]
+    logits = (model(row).logits[0, -len(batch.answers[0]) - 1 : -1] / 0.7).log_softmax(1)
+    expected = logits.gather(1, batch.answers[0][:, None])[:, 0]
+    torch.testing.assert_close(found.token_logps[found.answer_of == 0], expected, atol=1e-5, rtol=1e-5)

@@ -23,7 +23,8 @@ class Batch:
     `prompts` and `answers` are 1-D token tensors on the CPU (a scorer lays them out and moves them to `device` at
     once), `prompt_of[a]` the prompt number of answer `a`. `items` are the pairs or labelled rows over the answers, with
     what the reference and the data say of them, on `device`. `masks` are (tokens,) bool for each answer, on the CPU:
-    which of its tokens are scored; None for all.
+    which of its tokens are scored; None for all. `temperature` divides the logits: answers that were drawn at one are
+    scored at it.
     """
 
     prompts: list[Tensor]
@@ -32,6 +33,7 @@ class Batch:
     items: Items
     device: torch.device
     masks: list[Tensor | None] | None = None
+    temperature: float = 1.0
 
     @property
     def targets(self) -> list[Tensor]:

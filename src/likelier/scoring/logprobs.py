@@ -16,28 +16,33 @@ _CHUNK_ELEMENTS = 2**25  # logits of one chunk: 128 MiB in fp32
 
 @dataclass(frozen=True)
 class HeadTransform:
-    """What a model does to its logits after the projection: `softcap * tanh(scale * logits / softcap)`."""
+    """What becomes of logits after the projection: `softcap * tanh(scale * logits / softcap) / temperature`. The
+    temperature is the one that answers are drawn at; the rest is the model's own.
+    """
 
     scale: float = 1.0
     softcap: float | None = None
+    temperature: float = 1.0
 
     @staticmethod
-    def of(config: Any) -> HeadTransform:
+    def of(config: Any, temperature: float = 1.0) -> HeadTransform:
         """Read from a transformers config: Cohere's `logit_scale`, Granite's `logits_scaling`, Gemma's soft-capping."""
         scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1)
-        return HeadTransform(scale, getattr(config, "final_logit_softcapping", None))
+        return HeadTransform(scale, getattr(config, "final_logit_softcapping", None), temperature)
 
     def __call__(self, logits: Tensor) -> Tensor:
         if self.scale != 1.0:
             logits = logits * self.scale
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits if self.temperature == 1.0 else logits / self.temperature
 
     def scale_gradient_(self, gradient: Tensor, transformed: Tensor) -> None:
         """Carry a gradient with respect to the transformed logits back to the raw ones, in place."""
         if self.softcap is not None:
-            gradient.mul_(1 - (transformed / self.softcap).square())
-        if self.scale != 1.0:
-            gradient.mul_(self.scale)
+            gradient.mul_(1 - (transformed * (self.temperature / self.softcap)).square())
+        if self.scale != self.temperature:
+            gradient.mul_(self.scale / self.temperature)
 
 
 def default_chunk(vocabulary: int) -> int:

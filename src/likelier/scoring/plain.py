@@ -43,7 +43,6 @@ def score_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> Seq
     targets = torch.cat(batch.targets).to(batch.device)
     head = causal.get_output_embeddings()
     chunk = chunk or default_chunk(causal.config.get_text_config().vocab_size)
-    token_logps = token_logprobs(
-        hidden[predicts.to(batch.device)], targets, head, HeadTransform.of(causal.config.get_text_config()), chunk
-    )
+    transform = HeadTransform.of(causal.config.get_text_config(), batch.temperature)
+    token_logps = token_logprobs(hidden[predicts.to(batch.device)], targets, head, transform, chunk)
     return SequenceScores.of(token_logps, batch.lengths)

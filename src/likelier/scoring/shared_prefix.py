@@ -27,11 +27,11 @@ def score_shared_prefix(model: nn.Module, batch: Batch, chunk: int | None = None
     answer tokens projected to the vocabulary at a time (default: by vocabulary size).
     """
     layout = shared_prefix_layout(batch)
-    predictions = layout_logprobs(model, layout, chunk)
+    predictions = layout_logprobs(model, layout, chunk, batch.temperature)
     return SequenceScores.of(predictions.index_select(0, layout.token_of), batch.lengths)
 
 
-def layout_logprobs(model: nn.Module, layout: Layout, chunk: int | None = None) -> Tensor:
+def layout_logprobs(model: nn.Module, layout: Layout, chunk: int | None = None, temperature: float = 1.0) -> Tensor:
     """(scored,) log-probabilities of the layout's targets: the passes through the model and its head."""
     causal = causal_model(model)
     hidden = backbone_of(causal)(
@@ -41,7 +41,7 @@ def layout_logprobs(model: nn.Module, layout: Layout, chunk: int | None = None) 
         use_cache=False,
         shared_prefix=layout.segments,
     ).last_hidden_state
-    head, transform = causal.get_output_embeddings(), HeadTransform.of(causal.config.get_text_config())
+    head, transform = causal.get_output_embeddings(), HeadTransform.of(causal.config.get_text_config(), temperature)
     chunk = chunk or default_chunk(causal.config.get_text_config().vocab_size)
     project = linear_token_logprobs if is_plain_linear(head) else token_logprobs
     return project(hidden[0].index_select(0, layout.sources), layout.targets, head, transform, chunk)
