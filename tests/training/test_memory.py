@@ -18,7 +18,7 @@ from likelier.cli import main as cli
 from likelier.data.lengths import Row
 from likelier.models.options import LoraOptions
 from likelier.models.policy import Policy, load_policy
-from likelier.training.step import advice_when_memory_runs_out, moments_of
+from likelier.training.within_memory import advice_when_memory_runs_out, moments_of
 from likelier.utils.errors import ConfigError, LikelierWarning, TrainingError
 from tests.helpers.small_runs import save_tiny
 from tests.helpers.support import chat_pairs, lora_policy, tiny_model, tiny_policy, tiny_tokenizer
@@ -192,6 +192,7 @@ def out_of_memory_in(monkeypatch: pytest.MonkeyPatch, policy: Policy, tokens: in
     tried: list[int] = []
     held = 0
     from likelier.training import step as steps
+    from likelier.training import within_memory
 
     collate = steps.collate
 
@@ -205,7 +206,8 @@ def out_of_memory_in(monkeypatch: pytest.MonkeyPatch, policy: Policy, tokens: in
             tried.append(held)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(steps, "collate", measured)
+    for module in (steps, within_memory):
+        monkeypatch.setattr(module, "collate", measured)
     first = next(weight for weight in policy.model.parameters() if weight.requires_grad)
     if trial:
         first.register_hook(late)
@@ -220,7 +222,7 @@ def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(
 ) -> None:
     expected = trained(tmp_path / "whole", make(), objective)
     policy = make()
-    monkeypatch.setattr("likelier.training.step.can_retry", lambda device, ranks: True)
+    monkeypatch.setattr("likelier.training.within_memory.can_retry", lambda device, ranks: True)
     tried = out_of_memory_in(monkeypatch, policy, 200)
     with pytest.warns(LikelierWarning, match=r"memory ran out .*done again with micro-batches of"):
         found = trained(tmp_path / "cut", policy, objective)
@@ -238,7 +240,7 @@ def test_a_row_that_does_not_fit_alone_ends_the_run_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = tiny_policy()
-    monkeypatch.setattr("likelier.training.step.can_retry", lambda device, ranks: True)
+    monkeypatch.setattr("likelier.training.within_memory.can_retry", lambda device, ranks: True)
     out_of_memory_in(monkeypatch, policy, 1)
     with pytest.raises(TrainingError, match=r"a single row.*--activation-checkpointing"), warnings.catch_warnings():
         warnings.simplefilter("ignore", LikelierWarning)
@@ -278,7 +280,7 @@ def test_the_proof_finds_the_budget_that_fits_and_the_run_is_the_same(
     expected = trained(tmp_path / "whole", tiny_policy(), DPO())
     policy = tiny_policy()
     trainer = PreferenceTrainer(policy, DPO(), chat_pairs(24), output_dir=tmp_path / "run", **BASIC)
-    monkeypatch.setattr("likelier.training.step.can_retry", lambda device, ranks: True)
+    monkeypatch.setattr("likelier.training.within_memory.can_retry", lambda device, ranks: True)
     out_of_memory_in(monkeypatch, policy, 200, trial=True)
     with pytest.warns(LikelierWarning, match="memory ran out"):
         trainer._walker.prove_it_fits(trainer.train_groups, 8, 0)

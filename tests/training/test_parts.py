@@ -46,7 +46,7 @@ class OtherTrainer(CheckpointingTrainer):
         )
         self.args.per_device_train_batch_size = 1
         attach_scorer(self.own_policy.model, scorer="plain")
-        window = MetricWindow(objective)
+        window = MetricWindow(objective.statistics_metrics)
         judge = StepJudge(folder, self.own_policy.tokenizer.decode)
         movement = Movement(self.own_policy.model, ALONE)
         self.add_callback(movement)

@@ -21,7 +21,9 @@ from likelier.objectives import Objective
 from likelier.scoring import attach_scorer
 from likelier.scoring.engine import micro_batches
 from likelier.training import step as steps
-from likelier.training.step import StepResult, StepWalker, moments_of
+from likelier.training import within_memory
+from likelier.training.step import StepResult, StepWalker
+from likelier.training.within_memory import moments_of
 from likelier.utils.distributed import ALONE, Ranks
 from likelier.utils.errors import LikelierWarning, TrainingError
 from tests.helpers.support import chat_pairs, labelled_rows, lora_policy, tiny_model, tiny_tokenizer
@@ -86,7 +88,7 @@ def uncut(objective: Objective, groups: Sequence[Group]) -> dict[str, Tensor]:
 @pytest.fixture
 def retried(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU."""
-    monkeypatch.setattr(steps, "can_retry", lambda device, ranks: True)
+    monkeypatch.setattr(within_memory, "can_retry", lambda device, ranks: True)
 
 
 @dataclass
@@ -185,8 +187,8 @@ def test_elsewhere_a_lack_of_memory_ends_the_run_with_advice() -> None:
 
 def test_one_process_on_cuda_alone_can_go_on() -> None:
     cuda = torch.device("cuda", 0)
-    assert steps.can_retry(cuda, ALONE)
-    assert not steps.can_retry(CPU, ALONE) and not steps.can_retry(cuda, Ranks(0, 2))
+    assert within_memory.can_retry(cuda, ALONE)
+    assert not within_memory.can_retry(CPU, ALONE) and not within_memory.can_retry(cuda, Ranks(0, 2))
 
 
 # --- what a step is --------------------------------------------------------------------------------------------------

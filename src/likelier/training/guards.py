@@ -53,7 +53,7 @@ class StepGuard:
             return False
         self.movement.saw_gradient(norm)
         for part in done.parts:
-            self.window.add(part, done.statistics)
+            self.window.add(part)
         self.window.end_step(done.statistics)
         return True
 

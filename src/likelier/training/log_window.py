@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from likelier.objectives import Objective
 from likelier.objectives.metrics import MetricSums, readable
-from likelier.training.evaluation import step_sums
 from likelier.training.step import StepPart
 from likelier.utils.distributed import ALONE, Ranks
 
 
 class MetricWindow:
-    """Collects the steps of a logging window: nothing here waits for the device, or for other ranks, but `read`."""
+    """Collects the steps of a logging window: nothing here waits for the device, or for other ranks, but `read`.
 
-    def __init__(self, objective: Objective, ranks: Ranks = ALONE) -> None:
-        self.objective, self.ranks = objective, ranks
+    `means` makes what is logged of the sums, `of_statistics` of a step's statistics, where a method has such.
+    """
+
+    def __init__(
+        self,
+        of_statistics: Callable[[Tensor], dict[str, float]] | None = None,
+        ranks: Ranks = ALONE,
+        means: Callable[[MetricSums], dict[str, float]] = readable,
+    ) -> None:
+        self.ranks, self._of_statistics, self._means = ranks, of_statistics, means
         self._sums = MetricSums()
         self._statistics: list[Tensor] = []
         self._skipped = 0
@@ -27,14 +33,13 @@ class MetricWindow:
     def __bool__(self) -> bool:
         return bool(self._sums.sums) or self._skipped > 0
 
-    def add(self, part: StepPart, statistics: Tensor | None) -> None:
-        """Add a micro-batch of this rank, and the step's statistics; of a filler the names alone."""
-        sums = step_sums(self.objective, part.scored, statistics, part.losses)
-        self._sums.merge([sums if part.counts else sums.zeros()])
+    def add(self, part: StepPart) -> None:
+        """Add a micro-batch of this rank; of a filler the names alone."""
+        self._sums.merge([part.metrics if part.counts else part.metrics.zeros()])
 
     def end_step(self, statistics: Tensor | None) -> None:
         """Add what the step as a whole has."""
-        if statistics is not None:
+        if statistics is not None and self._of_statistics is not None:
             self._statistics.append(statistics)
 
     def skip(self, rows: int) -> None:
@@ -62,8 +67,9 @@ class MetricWindow:
         """The window's metrics, with the number of rows that were `skipped` if there are such; a new one begins."""
         sums = self._sums.over_ranks(self.ranks.total) if self.ranks.several else self._sums
         for statistics in self._statistics:
-            for name, value in self.objective.statistics_metrics(statistics).items():
+            assert self._of_statistics is not None
+            for name, value in self._of_statistics(statistics).items():
                 sums.add_sum(name, value, 1)
-        window = readable(sums) | ({"skipped": self._skipped} if self._skipped else {})
+        window = self._means(sums) | ({"skipped": self._skipped} if self._skipped else {})
         self._sums, self._statistics, self._skipped = MetricSums(), [], 0
         return window

@@ -1,18 +1,15 @@
-"""The walk through one optimizer step: its micro-batches, and what happens when memory runs out.
+"""The walk through one optimizer step, micro-batch by micro-batch.
 
 How a step is cut changes no number (the loss is a sum over items, divided by their number), nor does it who computes
 which part: of several ranks each takes its share of the micro-batches. A step that did not fit can be done again in
-smaller ones. That is tried in one process on CUDA, where running out of memory is an error that one can go on from;
-elsewhere the system ends the process or the whole run ends, with advice.
+smaller ones (`within_memory`).
 """
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -21,26 +18,12 @@ from torch.utils.data import DataLoader
 
 from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored
+from likelier.objectives.metrics import MetricSums
 from likelier.scoring import collate
-from likelier.scoring.engine import (
-    MicroBatch,
-    ScoredGroups,
-    as_scored,
-    micro_batches,
-    own_micro_batches,
-    step_statistics,
-)
-from likelier.utils.console import warn
+from likelier.scoring.engine import MicroBatch, ScoredGroups, as_scored, own_micro_batches, step_statistics
+from likelier.training.evaluation import step_sums
+from likelier.training.within_memory import WithinMemory
 from likelier.utils.distributed import ALONE, Ranks
-from likelier.utils.errors import TrainingError, whole_reason
-from likelier.utils.terminal import busy
-
-Made = TypeVar("Made")
-_ON_A_CPU = "DefaultCPUAllocator"  # stands in the RuntimeError that torch raises there
-_ADVICE = (
-    "Lower --token-budget, shorten --max-length, take --activation-checkpointing or --lora-r 16; likelier estimate "
-    "--model M --memory SIZE tells what fits"
-)
 
 
 class StepLoader(DataLoader):  # type: ignore[type-arg]
@@ -53,11 +36,14 @@ class StepLoader(DataLoader):  # type: ignore[type-arg]
 
 @dataclass(frozen=True)
 class StepPart:
-    """A micro-batch that is done: its scores and its losses (items,). A filler does not count (see `MicroBatch`)."""
+    """A micro-batch that is done: its scores, its losses (items,) and its metrics. A filler does not count (see
+    `MicroBatch`).
+    """
 
     scored: Scored
     losses: Tensor
     counts: bool
+    metrics: MetricSums = field(default_factory=MetricSums)
 
 
 @dataclass(frozen=True)
@@ -73,7 +59,7 @@ class StepResult:
 
 
 @dataclass
-class StepWalker:
+class StepWalker(WithinMemory):
     """Computes steps of one model in micro-batches within `token_budget`, which shrinks where memory runs out."""
 
     model: nn.Module
@@ -97,7 +83,7 @@ class StepWalker:
             backward: takes each micro-batch's share of the loss.
             seen: is shown each micro-batch's scores before they are used.
         """
-        return self._retried(lambda: self._walk(wrapped, groups, backward, seen), groups)
+        return self.retried(lambda: self._walk(wrapped, groups, backward, seen), groups)
 
     def _walk(
         self,
@@ -113,7 +99,7 @@ class StepWalker:
         scale = self.ranks.size / len(groups)  # gradients are averaged over ranks, and are to be a sum
         parts: list[StepPart] = []
         for number, part in enumerate(cut, 1):
-            with _unsynchronized(wrapped, number < len(cut)):
+            with unsynchronized(wrapped, number < len(cut)):
                 batch = collate(part.groups, device=self.device, answers=answers)
                 scores = wrapped(batch=batch)
                 seen(ScoredGroups(part.groups, batch, scores))
@@ -122,7 +108,9 @@ class StepWalker:
                     statistics = step_statistics(self.objective, [scored])
                 losses = self.objective.weighted_losses(scored, statistics)
                 backward(losses.sum() * (scale if part.counts else 0.0))
-            parts.append(StepPart(scored.detached(), losses.detach(), part.counts))
+            scored, losses = scored.detached(), losses.detach()
+            metrics = step_sums(self.objective, scored, statistics, losses)
+            parts.append(StepPart(scored, losses, part.counts, metrics))
         counted = [part for part in parts if part.counts]
         losses = torch.cat([part.losses for part in counted]) if counted else parts[0].losses[:0]
         own = [group for part in cut if part.counts for group in part.groups]
@@ -141,110 +129,10 @@ class StepWalker:
                 found.append(own if part.counts else torch.zeros_like(own))
         return self.ranks.total(torch.stack(found).sum(0))
 
-    # --- memory --------------------------------------------------------------------------------------------------
 
-    def prove_it_fits(self, groups: Sequence[Group], batch_size: int, moments: int) -> None:
-        """Run the fullest micro-batch that any step can have forward and backward, beside what the optimizer will hold.
-
-        Nothing is left of it in weights, gradients, optimizer or random numbers. Where it does not fit, the token
-        budget shrinks until it does.
-
-        Args:
-            groups: all that is trained on, with their reference scores.
-            batch_size: groups of a step.
-            moments: bytes that the optimizer will hold.
-        """
-        longest = sorted(groups, key=lambda group: -group.tokens)[:batch_size]
-        mode, state = self.model.training, _random_state(self.device)
-        try:
-            with busy("trying whether the fullest micro-batch fits"):
-                self._retried(lambda: self._try_fullest(longest, moments), longest)
-        finally:
-            self.model.zero_grad(set_to_none=True)
-            self.model.train(mode)
-            _set_random_state(self.device, state)
-
-    def _try_fullest(self, longest: Sequence[Group], moments: int) -> None:
-        cut = micro_batches(self.model, longest, self.token_budget)
-        held = [torch.empty(moments, dtype=torch.uint8, device=self.device)]
-        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        if len(cut) > 1:  # the last micro-batches of a step have the gradients of the first beside them
-            held += [torch.empty_like(weight) for weight in trained]
-        self.model.train()
-        batch = collate(cut[0], device=self.device, answers="own" if len(cut) > 1 else "all")
-        torch.autograd.grad(self.model(batch=batch).logps.sum(), trained, allow_unused=True)
-
-    def _retried(self, work: Callable[[], Made], groups: Sequence[Group]) -> Made:
-        """Do the work; where memory runs out, do all of it again within half the budget."""
-        state = _random_state(self.device)
-        while True:
-            try:
-                return work()
-            except torch.OutOfMemoryError as error:
-                shortage = whole_reason(error)
-            # Here the error is gone, and with it the frames that hold the tensors of the attempt.
-            if not can_retry(self.device, self.ranks):
-                raise TrainingError(f"memory ran out: {shortage}. {_ADVICE}")
-            self._shrink(groups, shortage)
-            self.model.zero_grad(set_to_none=True)
-            _set_random_state(self.device, state)
-            gc.collect()
-            torch.cuda.empty_cache()
-
-    def _shrink(self, groups: Sequence[Group], shortage: str) -> None:
-        cut = micro_batches(self.model, groups, self.token_budget)
-        if max(map(len, cut)) == 1:
-            raise TrainingError(
-                f"memory ran out with a single row in the micro-batch, at the longest {cut[0][0].source}: {shortage}. "
-                f"{_ADVICE}"
-            )
-        fullest = max(sum(group.tokens for group in part) for part in cut)
-        self.token_budget = max(1, min(self.token_budget, fullest) // 2)
-        warn(
-            f"memory ran out ({shortage}); the step is done again with micro-batches of {self.token_budget} tokens, "
-            "and so are those to come. No number changes by that"
-        )
-
-
-def _unsynchronized(wrapped: nn.Module, more_to_come: bool) -> AbstractContextManager[None]:
+def unsynchronized(wrapped: nn.Module, more_to_come: bool) -> AbstractContextManager[None]:
     """Without exchange of gradients, where DDP would exchange them and more micro-batches come. Sharded gradients are
     exchanged each time, or every rank would hold all of them.
     """
     is_ddp = isinstance(wrapped, DistributedDataParallel)
     return wrapped.no_sync() if more_to_come and is_ddp else nullcontext()
-
-
-def can_retry(device: torch.device, ranks: Ranks) -> bool:
-    """Whether one can go on after memory ran out."""
-    return device.type == "cuda" and not ranks.several
-
-
-def moments_of(model: nn.Module, optimizer: str) -> int:
-    """Bytes of AdamW's state: two moments a weight, and a third value with Kahan's sum for weights in 16 bits; 0 for
-    other optimizers, of which nothing is known here.
-    """
-    if not str(optimizer).startswith(("adamw_torch", "OptimizerNames.ADAMW_TORCH")) or "bit" in str(optimizer):
-        return 0
-    trained = (weight for weight in model.parameters() if weight.requires_grad)
-    return sum(weight.nbytes * (3 if weight.itemsize == 2 else 2) for weight in trained)
-
-
-@contextmanager
-def advice_when_memory_runs_out() -> Iterator[None]:
-    """Turn an allocation that failed into an error that says what to do."""
-    try:
-        yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if isinstance(error, torch.OutOfMemoryError) or _ON_A_CPU in str(error):
-            raise TrainingError(f"memory ran out: {whole_reason(error)}. {_ADVICE}") from error
-        raise
-
-
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)

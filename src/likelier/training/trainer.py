@@ -41,9 +41,10 @@ from likelier.training.outlook import Outlook
 from likelier.training.prepared import prepare_run
 from likelier.training.reference import Named, RunReference
 from likelier.training.run_card import RunFacts
-from likelier.training.step import StepLoader, StepWalker, advice_when_memory_runs_out, can_retry, moments_of
+from likelier.training.step import StepLoader, StepWalker
 from likelier.training.stop_signals import EndWhenAsked, Interruption
 from likelier.training.timer import TrainingClock, peak_memory
+from likelier.training.within_memory import advice_when_memory_runs_out, can_retry, moments_of
 from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, TrainingError, whole_reason
 from likelier.utils.files import cache_folder
@@ -115,7 +116,7 @@ class PreferenceTrainer(CheckpointingTrainer):
         self._clock = TrainingClock(self.args.device)
         self._interruption = Interruption(self.ranks.highest)
         self._movement = Movement(policy.model, self.ranks)
-        self._window = MetricWindow(self.objective, self.ranks)
+        self._window = MetricWindow(self.objective.statistics_metrics, self.ranks)
         self._step_judge = StepJudge(self.folder, policy.tokenizer.decode, self.ranks.all, self.ranks.rank)
         self._guard = StepGuard(self._step_judge, self._window, self._movement)
         self._outlook = Outlook(run, self.token_budget, self.args.device)
