@@ -43,6 +43,14 @@ class SequenceScores:
         nothing = logps.new_empty(0)
         return SequenceScores(logps, lengths, nothing, nothing.long())
 
+    def of_answers(self, numbers: Tensor) -> SequenceScores:
+        """The scores of some answers (n,), in that order; one may come several times."""
+        starts, lengths = self.lengths.cumsum(0) - self.lengths, self.lengths[numbers]
+        answer_of = torch.arange(len(numbers), device=lengths.device).repeat_interleave(lengths)
+        before = lengths.cumsum(0) - lengths
+        tokens = torch.arange(len(answer_of), device=lengths.device) + (starts[numbers] - before)[answer_of]
+        return SequenceScores(self.logps[numbers], lengths, self.token_logps[tokens], answer_of)
+
     def detached(self) -> SequenceScores:
         """The same numbers without their history."""
         return replace(self, logps=self.logps.detach(), token_logps=self.token_logps.detach())

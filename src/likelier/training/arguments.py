@@ -10,7 +10,6 @@ from transformers import TrainingArguments
 
 from likelier.models.adapter_parts import has_adapter
 from likelier.models.policy import Policy
-from likelier.objectives import Objective
 from likelier.training.options import TrainingOptions
 from likelier.utils.distributed import Ranks
 from likelier.utils.errors import ConfigError, whole_reason
@@ -18,8 +17,10 @@ from likelier.utils.errors import ConfigError, whole_reason
 LORA_RATE_FACTOR = 20
 
 
-def learning_rate(options: TrainingOptions, objective: Objective, policy: Policy) -> tuple[float, str]:
-    """The rate and where it comes from: given, or the method's own, twenty times that for a LoRA adapter."""
+def learning_rate(options: TrainingOptions, objective: Any, policy: Policy) -> tuple[float, str]:
+    """The rate and where it comes from: given, or the method's own, twenty times that for a LoRA adapter. `objective`
+    is an `Objective` or a `PolicyGradient`.
+    """
     if options.learning_rate is not None:
         return options.learning_rate, "given"
     if has_adapter(policy.model):
@@ -30,7 +31,7 @@ def learning_rate(options: TrainingOptions, objective: Objective, policy: Policy
 
 def training_arguments(
     options: TrainingOptions,
-    objective: Objective,
+    objective: Any,
     policy: Policy,
     output_dir: str | Path,
     eval_interval: int | None,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import TrainingArguments
@@ -39,44 +39,30 @@ from likelier.utils.distributed import Ranks, join_ranks
 from likelier.utils.errors import ConfigError
 from likelier.utils.terminal import busy
 
+Planned = TypeVar("Planned", bound="PlannedRun")
+
 
 @dataclass(frozen=True)
-class PreparedRun:
-    """A run that can begin: its folder is locked, and holds nothing of it yet.
+class PlannedRun:
+    """A run that can begin, whatever it learns from: its folder is locked, and holds nothing of it yet.
 
-    `objective` has its hyperparameters that depend on the data filled in; `records` are what was given, for the audit,
-    with the rows that were left out; `eval_interval` are the steps between evaluations, None for none between start
-    and end; `judge` gives the policy's answers rewards; `card` is what the caller wants to stand in `run.json` besides.
+    `objective` is an `Objective` or a `PolicyGradient`. `eval_interval` are the steps between evaluations, None for
+    none between start and end; `card` is what the caller wants to stand in `run.json` besides.
     """
 
     policy: Policy
-    objective: Objective
+    objective: Any
     options: TrainingOptions
     ranks: Ranks
     folder: RunFolder
     guard: RunGuard
     resume: bool
-    data: PreparedData
-    records: tuple[Sequence[Record], Sequence[Record], UnusableRows]
     eval_interval: int | None
-    reference: Named
-    judge: Judge | None
     card: Mapping[str, Any]
 
-    def audited(self) -> PreparedRun:
-        """Write the account of the rows of a fresh run and their audit. The run that comes back holds no records."""
-        goes_on = self.resume and self.folder.card_file.exists()  # with its account, if the data are the same
-        if self.ranks.is_first and not goes_on:
-            train, held_out, left_out = self.records
-            with busy("auditing the rows"):
-                self.folder.write_audit(*self.data.account(left_out), run_audit(train, held_out, left_out))
-        return replace(self, records=((), (), UnusableRows()))
-
-    def sampler(self) -> StepSampler:
-        """Which rows make which step."""
-        options = self.options
-        prompts = [group.prompt.tobytes() if options.group_by else b"" for group in self.data.train.groups]
-        return step_sampler(prompts, options)
+    def audited(self: Planned) -> Planned:
+        """The run once the account of its rows is written."""
+        return self
 
     def seen_and_first(self) -> tuple[list[int], list[int]]:
         """Numbers of the rows that some step reaches, and those of the first step where its own forward pass, which has
@@ -87,7 +73,7 @@ class PreparedRun:
 
     def planned_steps(self) -> int:
         """Steps of the whole run."""
-        return steps_of(self.sampler(), self.options)
+        raise NotImplementedError
 
     def arguments(self) -> TrainingArguments:
         """The options in transformers' words."""
@@ -112,6 +98,40 @@ class PreparedRun:
     def has_dropout(self) -> bool:
         """Whether a forward pass in training differs from the next."""
         return bool((self.policy.adapter_settings or {}).get("dropout"))
+
+
+@dataclass(frozen=True)
+class PreparedRun(PlannedRun):
+    """A run that learns from preferences.
+
+    `objective` has its hyperparameters that depend on the data filled in; `records` are what was given, for the audit,
+    with the rows that were left out; `judge` gives the policy's answers rewards.
+    """
+
+    objective: Objective
+    data: PreparedData
+    records: tuple[Sequence[Record], Sequence[Record], UnusableRows]
+    reference: Named
+    judge: Judge | None
+
+    def audited(self) -> PreparedRun:
+        """Write the account of the rows of a fresh run and their audit. The run that comes back holds no records."""
+        goes_on = self.resume and self.folder.card_file.exists()  # with its account, if the data are the same
+        if self.ranks.is_first and not goes_on:
+            train, held_out, left_out = self.records
+            with busy("auditing the rows"):
+                self.folder.write_audit(*self.data.account(left_out), run_audit(train, held_out, left_out))
+        return replace(self, records=((), (), UnusableRows()))
+
+    def sampler(self) -> StepSampler:
+        """Which rows make which step."""
+        options = self.options
+        prompts = [group.prompt.tobytes() if options.group_by else b"" for group in self.data.train.groups]
+        return step_sampler(prompts, options)
+
+    def planned_steps(self) -> int:
+        """Steps of the whole run."""
+        return steps_of(self.sampler(), self.options)
 
     def questions(self) -> dict[str, str]:
         """The last turn of each held-out row's prompt, by its place, for answers to be shown with."""
@@ -156,9 +176,20 @@ def prepare_run(
         ranks.require_same("data", data.hash + data.held_out_hash)
         objective = objective.resolved(data.median_length)
         _say_what_does_not_fit(objective, data.train.groups, options.batch_size)
-        records, card = (train, eval_data, unusable or UnusableRows()), dict(card or {})
         run = PreparedRun(
-            policy, objective, options, ranks, folder, guard, resume, data, records, None, reference, judged_by, card
+            policy,
+            objective,
+            options,
+            ranks,
+            folder,
+            guard,
+            resume,
+            eval_interval=None,
+            card=dict(card or {}),
+            data=data,
+            records=(train, eval_data, unusable or UnusableRows()),
+            reference=reference,
+            judge=judged_by,
         )
         return replace(run, eval_interval=_eval_interval(run))
 

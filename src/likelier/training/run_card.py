@@ -18,7 +18,7 @@ from likelier.runs.folder import RunFolder
 from likelier.scoring import ScorerChoice
 from likelier.training.arguments import learning_rate
 from likelier.training.config import RunConfig
-from likelier.training.prepared import PreparedRun
+from likelier.training.prepared import PlannedRun, PreparedRun
 from likelier.training.trainer_block import DDP_ARGUMENTS
 from likelier.utils.versions import versions
 
@@ -68,12 +68,12 @@ def _recorded(kind: type[_Options], block: Mapping[str, Any]) -> _Options:
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class Facts:
     """Everything that decides what a run computes. `reference` is the reference's identity, once it is known, `origin`
     what the run begins with (see `origin.origin_of`).
     """
 
-    run: PreparedRun
+    run: PlannedRun
     reference: str | None
     scorer: ScorerChoice
     token_budget: int
@@ -82,21 +82,33 @@ class RunFacts:
 
     @property
     def explained(self) -> str:
-        """The hyperparameters' consequence in nats."""
-        return self.run.objective.explain(self.run.data.median_length)
+        """The method in words."""
+        raise NotImplementedError
+
+    @property
+    def a_step(self) -> str:
+        """What one optimizer step takes up."""
+        raise NotImplementedError
+
+    def data_card(self) -> dict[str, object]:
+        """What the card says of the data."""
+        raise NotImplementedError
+
+    def more_facts(self) -> dict[str, Any]:
+        """What else a resumed run must have in common with this one."""
+        raise NotImplementedError
 
     def words(self) -> list[str]:
         """The lines for the person at the terminal."""
         run = self.run
         rate, source = learning_rate(run.options, run.objective, run.policy)
-        unit = "pairs" if run.objective.data == "pairs" else "rows"
         how = "weights split between them (FSDP2)" if run.options.shard else "each with all weights (DDP)"
         several = [f"{run.ranks.size} processes, {how}; a step, its loss and its metrics are those of one process"]
         return [
             *(several if run.ranks.size > 1 else []),
             f"scorer: {self.scorer.name} ({self.scorer.reason})",
             f"objective: {run.objective.method}: {self.explained}",
-            f"learning rate: {rate:g} ({source}); {run.options.batch_size} {unit} a step",
+            f"learning rate: {rate:g} ({source}); {self.a_step}",
         ]
 
     def card(self) -> dict[str, Any]:
@@ -110,7 +122,6 @@ class RunFacts:
             "method": run.objective.method,
             "hyperparameters": run.objective.hyperparameters(),
             "explained": self.explained,
-            "reward_scale": run.objective.reward_scale(),
             "objective": run.objective.facts(),
             "policy": run.policy.words,
             "chat": {name: getattr(run.policy.chat, name) for name in run.policy.chat.given},
@@ -121,7 +132,7 @@ class RunFacts:
             "scorer": {"name": self.scorer.name, "reason": self.scorer.reason},
             "learning_rate": {"value": rate, "source": source},
             "options": {name: value for name, value in vars(run.options).items() if value is not None},
-            "data": run.data.card(),
+            "data": self.data_card(),
             "fingerprint": self.fingerprint(),
             "versions": versions(),
         }
@@ -132,7 +143,6 @@ class RunFacts:
         return {
             **{name: self.origin.get(name) for name in ORIGIN},
             "date": run.policy.chat.date,
-            "data_hash": run.data.hash,
             "method": run.objective.method,
             "hyperparameters": run.objective.hyperparameters(),
             "reference": self.reference,
@@ -144,5 +154,31 @@ class RunFacts:
             "warmup": options.warmup_share,
             "trainer": {name: value for name, value in options.trainer.items() if name not in DDP_ARGUMENTS},
             "adapter": run.policy.adapter_settings,
-            "eval_hash": run.data.held_out_hash,
+            **self.more_facts(),
         }
+
+
+@dataclass(frozen=True)
+class RunFacts(Facts):
+    """Those of a run that learns from preferences."""
+
+    run: PreparedRun
+
+    @property
+    def explained(self) -> str:
+        """The hyperparameters' consequence in nats."""
+        return self.run.objective.explain(self.run.data.median_length)
+
+    @property
+    def a_step(self) -> str:
+        unit = "pairs" if self.run.objective.data == "pairs" else "rows"
+        return f"{self.run.options.batch_size} {unit} a step"
+
+    def data_card(self) -> dict[str, object]:
+        return self.run.data.card()
+
+    def card(self) -> dict[str, Any]:
+        return super().card() | {"reward_scale": self.run.objective.reward_scale()}
+
+    def more_facts(self) -> dict[str, Any]:
+        return {"data_hash": self.run.data.hash, "eval_hash": self.run.data.held_out_hash}
