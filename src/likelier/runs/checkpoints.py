@@ -81,8 +81,8 @@ class Checkpoints:
 
 
 def step_of(path: Path) -> int:
-    """The number in `step-N`, `step-N.json` or `step-N.rank-R.json`; -1 for another name."""
-    match = re.fullmatch(r"step-(\d+)(\.rank-\d+)?(\.json)?", path.name)
+    """The number in `step-N`, `step-N.json`, `step-N.jsonl` or `step-N.rank-R.json`; -1 for another name."""
+    match = re.fullmatch(r"step-(\d+)(\.rank-\d+)?(\.jsonl?)?", path.name)
     return int(match.group(1)) if match else -1
 
 

@@ -1,16 +1,17 @@
 """The run folder: plain files that training writes and everything one looks at reads.
 
 `run.json` is the card, `metrics.jsonl` one object a logged step, `audit.json` the account of the rows,
-`evaluations/step-N.json` what an evaluation saw, `skipped/step-N.json` a step that was not finite; the model lies in
-the root, checkpoints in `checkpoints/step-N`. A lock guards the folder against a second run. A write that fails ends
-the run, and says what is still whole.
+`evaluations/step-N.json` what an evaluation saw, `skipped/step-N.json` a step that was not finite,
+`rollouts/step-N.jsonl` what an online run wrote to learn a step from; the model lies in the root, checkpoints in
+`checkpoints/step-N`. A lock guards the folder against a second run. A write that fails ends the run, and says what is
+still whole.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ def _json(value: object, *, indent: int | None = None) -> str:
     return encodable(json.dumps(value, indent=indent, ensure_ascii=False, default=str, allow_nan=False))
 
 
+def _is_evaluation(row: Mapping[str, Any]) -> bool:
+    return any(name.startswith("eval_") for name in row)
+
+
 class RunFolder:
     """A folder that holds one run."""
 
@@ -72,6 +77,11 @@ class RunFolder:
     def skipped(self) -> Path:
         """The folder of steps that were not finite."""
         return self.path / "skipped"
+
+    @property
+    def rollouts(self) -> Path:
+        """The folder of answers that an online run wrote."""
+        return self.path / "rollouts"
 
     def check(self, *, resume: bool) -> None:
         """Raises `RunFolderError` if the folder holds a run or a model, or nothing to resume from; creates nothing."""
@@ -266,20 +276,25 @@ class RunFolder:
             warn(f"{damaged}; the line is dropped")
         kept = [row for row in rows if row.get("step", 0) <= step]
         if again:
-            kept = [row for row in kept if "eval_loss" not in row or row.get("step", 0) < step]
+            kept = [row for row in kept if not _is_evaluation(row) or row.get("step", 0) < step]
         if unlogged:
-            kept = [row for row in kept if "eval_loss" in row or row.get("step", 0) < step]
+            kept = [row for row in kept if _is_evaluation(row) or row.get("step", 0) < step]
         if self.card_file.exists():
             self.update_card({"files": None})  # they are written again from here on
         with self.writing(self.metrics_file.name):
             write_whole(self.metrics_file, "".join(f"{_json(row)}\n" for row in kept).encode())
-            for path in (*self.evaluations.glob("step-*.json"), *self.skipped.glob("step-*.json")):
-                if step_of(path) > step:
-                    path.unlink()
+            for folder in (self.evaluations, self.skipped, self.rollouts):
+                for path in folder.glob("step-*.json*"):
+                    if step_of(path) > step:
+                        path.unlink()
 
     def write_evaluation(self, detail: Mapping[str, Any]) -> None:
         """Write evaluations/step-N.json: items, answers and pairs of one evaluation."""
         self._write(f"evaluations/step-{detail['step']}.json", _json(detail))
+
+    def write_rollout(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rollouts/step-N.jsonl: what was written to learn a step from, a line a prompt."""
+        self._write(f"rollouts/step-{step}.jsonl", "".join(f"{_json(without_secrets(row))}\n" for row in rows))
 
     def write_skipped(self, detail: Mapping[str, Any], rank: int = 0) -> str:
         """Write skipped/step-N.json: a step that was not finite, with its rows, those of one rank; gives its name."""

@@ -19,7 +19,7 @@ from likelier.utils.errors import LikelierError
 from likelier.utils.files import NEW_FILES, read_object, refuse_link, refuse_links_below
 
 _BEFORE_RESULTS = ("run.json", "audit.json")
-_FOLDERS = ("evaluations", "skipped", "checkpoints", NEW_FILES)
+_FOLDERS = ("evaluations", "skipped", "rollouts", "checkpoints", NEW_FILES)
 _PAPERS = (*_BEFORE_RESULTS, "metrics.jsonl", "README.md")
 _MODEL_FILES = (
     *("config.json", "adapter_config.json", "generation_config.json", "*.safetensors*", "*.bin", "*.index.json"),
@@ -27,9 +27,9 @@ _MODEL_FILES = (
     *("*.tiktoken", "*.spm", "chat_template*", "additional_chat_templates", "*processor_config.json"),
 )
 _TEMPORARY = re.compile(
-    r"\.(run\.json|audit\.json|metrics\.jsonl|README\.md|report\.html|step-\d+(\.rank-\d+)?\.json)\.\d+\.tmp"
+    r"\.(run\.json|audit\.json|metrics\.jsonl|README\.md|report\.html|step-\d+(\.rank-\d+)?\.jsonl?)\.\d+\.tmp"
 )
-_OF_A_STEP = re.compile(r"step-\d+(\.rank-\d+)?(\.json)?|\.staging")
+_OF_A_STEP = re.compile(r"step-\d+(\.rank-\d+)?(\.jsonl?)?|\.staging")
 
 
 def refuse_links(folder: Path) -> None:
@@ -83,7 +83,7 @@ def take_away_temporary(folder: Path) -> None:
     """Take away what a killed run of this folder left half written."""
     for name in (NEW_FILES, "checkpoints/.staging"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for place in (folder, folder / "evaluations", folder / "skipped"):
+    for place in (folder, folder / "evaluations", folder / "skipped", folder / "rollouts"):
         for file in place.glob(".*.tmp"):
             if _TEMPORARY.fullmatch(file.name) and not file.is_dir():
                 file.unlink(missing_ok=True)

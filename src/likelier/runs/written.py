@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 Written: TypeAlias = dict[str, dict[str, Any]]
 
 _PIECE = 2**20
-_FILES = ("metrics.jsonl", "audit.json", "evaluations/step-*.json", "skipped/step-*.json")
+_FILES = ("metrics.jsonl", "audit.json", "evaluations/step-*.json", "skipped/step-*.json", "rollouts/step-*.jsonl")
 
 
 def written_in(folder: Path) -> Written:

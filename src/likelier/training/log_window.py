@@ -37,6 +37,10 @@ class MetricWindow:
         """Add a micro-batch of this rank; of a filler the names alone."""
         self._sums.merge([part.metrics if part.counts else part.metrics.zeros()])
 
+    def add_sums(self, sums: MetricSums) -> None:
+        """Add what is known of a step beside its micro-batches: by one rank, of the whole step."""
+        self._sums.merge([sums])
+
     def end_step(self, statistics: Tensor | None) -> None:
         """Add what the step as a whole has."""
         if statistics is not None and self._of_statistics is not None:

@@ -64,13 +64,6 @@ class PlannedRun:
         """The run once the account of its rows is written."""
         return self
 
-    def seen_and_first(self) -> tuple[list[int], list[int]]:
-        """Numbers of the rows that some step reaches, and those of the first step where its own forward pass, which has
-        dropout, proves nothing.
-        """
-        sampler = self.sampler()
-        return sampler.seen(self.options.max_steps), next(iter(sampler)) if self.has_dropout else []
-
     def planned_steps(self) -> int:
         """Steps of the whole run."""
         raise NotImplementedError
@@ -129,6 +122,13 @@ class PreparedRun(PlannedRun):
         prompts = [group.prompt.tobytes() if options.group_by else b"" for group in self.data.train.groups]
         return step_sampler(prompts, options)
 
+    def seen_and_first(self) -> tuple[list[int], list[int]]:
+        """Numbers of the rows that some step reaches, and those of the first step where its own forward pass, which has
+        dropout, proves nothing.
+        """
+        sampler = self.sampler()
+        return sampler.seen(self.options.max_steps), next(iter(sampler)) if self.has_dropout else []
+
     def planned_steps(self) -> int:
         """Steps of the whole run."""
         return steps_of(self.sampler(), self.options)
@@ -170,7 +170,7 @@ def prepare_run(
     guard = RunGuard(folder, ranks, options.rank_timeout)
     with guard.watching():
         folder.open(resume=resume)
-        _take_date(policy, [*train, *eval_data], folder if resume else None, ranks)
+        take_date(policy, [*train, *eval_data], folder if resume else None, ranks)
         with ranks.first_before_others(), busy("preparing the rows"):  # the others then find its cached token ids
             data = _prepare(policy, objective, options, train, eval_data)
         ranks.require_same("data", data.hash + data.held_out_hash)
@@ -194,8 +194,10 @@ def prepare_run(
         return replace(run, eval_interval=_eval_interval(run))
 
 
-def _take_date(policy: Policy, records: Sequence[Record], begun: RunFolder | None, ranks: Ranks) -> None:
-    """What a template that asks the clock is told, for all of the run: a run that goes on has its own moment."""
+def take_date(policy: Policy, records: Sequence[Any], begun: RunFolder | None, ranks: Ranks) -> None:
+    """What a template that asks the clock is told, for all of the run: a run that goes on has its own moment. `records`
+    have a `prompt`.
+    """
     if asks_for_date(policy.tokenizer.chat_template) and any(isinstance(one.prompt, tuple) for one in records):
         before = begun.read_fingerprint().get("date") if begun is not None else None
         policy.chat = replace(policy.chat, date=ranks.text_of_first(policy.chat.date or before or now()))
