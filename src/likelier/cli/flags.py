@@ -33,6 +33,17 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add_section_flags(parser.add_argument_group("training"), TrainingOptions)
 
 
+def add_online_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the options of runs that learn from answers that they write."""
+    from likelier.objectives.online import PAPER_PRESETS, PolicyGradient
+    from likelier.online.options import OnlineOptions
+
+    group = parser.add_argument_group("answers that the policy writes (grpo and its family)")
+    add_section_flags(group, OnlineOptions)
+    add_section_flags(group, PolicyGradient, [item.name for item in fields(PolicyGradient) if "help" in item.metadata])
+    _flag(group, "paper", f"the preset as its paper has it ({', '.join(PAPER_PRESETS)})", True)
+
+
 def add_section_flags(group: Any, section: type, names: Collection[str] | None = None) -> None:
     """Add the options of one dataclass (those of these names). A flag that is not given leaves no trace in the
     namespace.

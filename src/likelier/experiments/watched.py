@@ -8,6 +8,9 @@ from typing import Any
 from likelier.data.load import PreferenceData
 from likelier.insight.diagnose import diagnose
 from likelier.insight.live.progress import ProgressDisplay
+from likelier.online.config import OnlineConfig
+from likelier.online.run import train_online
+from likelier.online.trainer import OnlineTrainer
 from likelier.runs.reader import read_run
 from likelier.training.config import RunConfig
 from likelier.training.run import train
@@ -22,9 +25,19 @@ def train_watched(
     """Train as `training.run.train` does, with the live display, and say what the diagnosis finds."""
     trainer = train(config, data, card, [ProgressDisplay()])
     if speaks():  # of several processes the first one
-        output = config.run.output
-        for verdict in diagnose(read_run(output)):
-            say(f"diagnosis: {verdict.severity}: {verdict.title}")
-        here = quoted(output)
-        say(f"next: likelier report {here} (a page with everything), likelier diagnose {here}")
+        _say_what_is_found(config.run.output)
     return trainer
+
+
+def train_online_watched(config: OnlineConfig) -> OnlineTrainer:
+    """The same for a run that learns from answers that it writes."""
+    trainer = train_online(config, None, [ProgressDisplay()])
+    _say_what_is_found(config.run.output)
+    return trainer
+
+
+def _say_what_is_found(output: str) -> None:
+    for verdict in diagnose(read_run(output)):
+        say(f"diagnosis: {verdict.severity}: {verdict.title}")
+    here = quoted(output)
+    say(f"next: likelier report {here} (a page with everything), likelier diagnose {here}")

@@ -14,7 +14,7 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from datetime import date
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from likelier.data.columns import (
     COLUMNS_HELP,
@@ -27,6 +27,7 @@ from likelier.data.columns import (
 from likelier.data.options import ChatOptions, DataSet, option
 from likelier.models.options import Dtype, LoraOptions
 from likelier.objectives import METHODS, Objective
+from likelier.objectives.online import ONLINE_METHODS
 from likelier.training.options import TrainingOptions, nearest, refuse_inert_options
 from likelier.utils.errors import ConfigError
 from likelier.utils.redaction import without_secrets
@@ -37,7 +38,9 @@ from likelier.utils.yaml_text import BrokenYaml, parse_yaml
 class RunOptions:
     """What is trained, on what, against what, and where to."""
 
-    method: str = option("dpo", "the objective: " + ", ".join(METHODS))
+    methods: ClassVar[Mapping[str, Any]] = METHODS
+
+    method: str = option("dpo", "the objective: " + ", ".join((*METHODS, *ONLINE_METHODS)))
     model: str = option("", "a hub id, a model folder, an adapter folder, a .gguf file, or demo")
     data: str | tuple[DataSet, ...] = option(
         "",
@@ -60,10 +63,11 @@ class RunOptions:
     push_to_hub: str | None = option(None, "upload the finished run to this hub repository (owner/name), as private")
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(
-                f"unknown method {self.method!r}{nearest(self.method, METHODS)}; known: {', '.join(METHODS)}"
-            )
+        if self.method not in self.methods:
+            if self.method in ONLINE_METHODS:
+                raise ConfigError(f"{self.method} learns from answers that it writes itself, which a single run does")
+            known = [*METHODS, *ONLINE_METHODS]
+            raise ConfigError(f"unknown method {self.method!r}{nearest(self.method, known)}; known: {', '.join(known)}")
         for name in ("model", "data", "output"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name} is missing")
@@ -120,15 +124,10 @@ def hyperparameter_help(owners: Mapping[str, Field[Any]]) -> str:
 
 def parse(values: Mapping[str, Any]) -> RunConfig:
     """Make a run from named values (dashes or underscores). Raises `ConfigError` naming the option and the mend."""
-    named = {str(name).replace("-", "_"): value for name, value in values.items()}
-    for name in ("data", "eval_data"):
-        if isinstance(named.get(name), (list, tuple, Mapping)):
-            named[name] = data_sets(name, named[name])
-    if "columns" in named:
-        named["columns"] = columns_of(named["columns"])
-    run = _section(RunOptions, named)
+    named = named_values(values)
+    run = section(RunOptions, named)
     objective = _objective(run.method, named)
-    lora, training, chat = (_section(kind, named) for kind in (LoraOptions, TrainingOptions, ChatOptions))
+    lora, training, chat = (section(kind, named) for kind in (LoraOptions, TrainingOptions, ChatOptions))
     if named:
         _refuse(next(iter(named)), run.method)
     config = RunConfig(run, objective, lora, training, chat)
@@ -136,11 +135,26 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     return config
 
 
-def _section(kind: Any, named: dict[str, Any]) -> Any:
+def named_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the options' names, dashes made underscores, data sets and columns made what they are."""
+    named = {str(name).replace("-", "_"): value for name, value in values.items()}
+    for name in ("data", "eval_data"):
+        if isinstance(named.get(name), (list, tuple, Mapping)):
+            named[name] = data_sets(name, named[name])
+    if "columns" in named:
+        named["columns"] = columns_of(named["columns"])
+    return named
+
+
+def section(kind: Any, named: dict[str, Any]) -> Any:
     """Take this dataclass's names out of `named` and build it."""
+    return kind(**taken(kind, named, [item.name for item in fields(kind)]))
+
+
+def taken(kind: Any, named: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Take these fields of a dataclass out of `named`, their values as its types have them."""
     hints = typing.get_type_hints(kind)
-    own = {item.name: named.pop(item.name) for item in fields(kind) if item.name in named}
-    return kind(**{name: coerce(name, value, hints[name]) for name, value in own.items()})
+    return {name: coerce(name, named.pop(name), hints[name]) for name in names if name in named}
 
 
 def data_sets(name: str, value: Any) -> tuple[DataSet, ...]:
@@ -163,7 +177,7 @@ def data_sets(name: str, value: Any) -> tuple[DataSet, ...]:
         own = dict(entry)
         if "columns" in own:
             own["columns"] = columns_of(own["columns"])
-        found.append(_section(DataSet, own))
+        found.append(section(DataSet, own))
     if not found:
         raise ConfigError(f"{name} is an empty list; name at least one data set")
     return tuple(found)
@@ -171,7 +185,7 @@ def data_sets(name: str, value: Any) -> tuple[DataSet, ...]:
 
 def _objective(method: str, named: dict[str, Any]) -> Objective:
     try:
-        return _section(METHODS[method], named)
+        return section(METHODS[method], named)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -200,6 +214,9 @@ def coerce(name: str, value: Any, hint: Any) -> Any:
         return _number(name, value, hint)
     if typing.get_origin(hint) is dict:
         return value
+    if typing.get_origin(hint) is tuple:
+        several = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(coerce(name, one, typing.get_args(hint)[0]) for one in several)
     if hint is str and isinstance(value, date):  # which YAML makes of one without quotation marks
         value = value.isoformat()
     if not isinstance(value, hint):

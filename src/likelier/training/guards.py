@@ -19,6 +19,8 @@ from likelier.utils.errors import OTHER_RANK_ENDED, OtherRankEndedError, RunFold
 
 _GO_ON = "the run ends; start it again with --resume, and it goes on from its last checkpoint"
 
+NO_GRADIENT = "no trainable weight reaches the loss; look at what is frozen"
+
 
 class StepGuard:
     """Lets a step reach the weights only if its numbers are finite; the window gets those of the steps that do.
@@ -27,8 +29,11 @@ class StepGuard:
     is told no leaves the optimizer nothing: without gradients it changes neither weights nor moments.
     """
 
-    def __init__(self, judge: StepJudge, window: MetricWindow, movement: Movement) -> None:
+    def __init__(
+        self, judge: StepJudge, window: MetricWindow, movement: Movement, without_gradient: str = NO_GRADIENT
+    ) -> None:
         self.judge, self.window, self.movement = judge, window, movement
+        self._without_gradient = without_gradient  # the likely cause where the first step has none
         self._made: StepResult | None = None  # the step on its way to the weights; None if it is skipped
         self._rows = 0  # of all ranks
 
@@ -47,7 +52,7 @@ class StepGuard:
         if done is None:
             return False
         if step == 1 and norm == 0.0:
-            warn("the first step's gradient is 0: no trainable weight reaches the loss; look at what is frozen")
+            warn(f"the first step's gradient is 0: {self._without_gradient}")
         if not self.judge.accepts_gradient(step, done, norm):
             self.window.skip(self._rows)
             return False

@@ -17,7 +17,7 @@ from likelier.runs.folder import RunFolder
 from likelier.runs.hub import check_repository, push_run
 from likelier.runs.model_card import write_model_card
 from likelier.runs.ownership import nothing_left
-from likelier.training.config import RunConfig
+from likelier.training.config import RunConfig, RunOptions
 from likelier.training.launcher import with_launcher
 from likelier.training.run_card import refuse_other_options
 from likelier.training.trackers import check_trackers
@@ -82,24 +82,33 @@ def _train(
         callbacks=list(callbacks),
     )
     trainer.train()
-    if not speaks():  # of several processes the first one does the rest
-        return trainer
+    if speaks():  # of several processes the first one does the rest
+        finish(folder, run, trainer.state.global_step)
+    return trainer
+
+
+def finish(folder: RunFolder, run: RunOptions, steps: int) -> None:
+    """Write the model's own card, say where everything lies, and upload it where that was asked for."""
     with folder.writing("README.md"):
         write_model_card(folder)
-    say(f"done: {trainer.state.global_step} steps; model, metrics.jsonl and run.json lie in {run.output}")
+    say(f"done: {steps} steps; model, metrics.jsonl and run.json lie in {run.output}")
     if run.push_to_hub is not None:
         say(f"uploaded: {push_run(folder.path, run.push_to_hub)}")
-    return trainer
 
 
 def command_card(config: RunConfig, data: PreferenceData) -> dict[str, Any]:
     """What the command knows of the run beyond the trainer's own."""
     return {
-        "run": {name: _absolute(value) for name, value in asdict(config.run).items()},
+        "run": absolute_options(config.run),
         "lora": {name: value for name, value in asdict(config.lora).items() if value},
         "data_format": data.format,
         "unusable_rows": data.unusable.counts(),
     }
+
+
+def absolute_options(run: RunOptions) -> dict[str, Any]:
+    """The options of a run, their paths as they hold from anywhere."""
+    return {name: _absolute(value) for name, value in asdict(run).items()}
 
 
 def _absolute(value: Any) -> Any:

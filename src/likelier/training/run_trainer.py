@@ -24,7 +24,7 @@ from likelier.scoring.reference.identity import hashed_once
 from likelier.training.arguments import optimizer_for
 from likelier.training.checkpointing import Checkpointer, read_progress
 from likelier.training.evaluation import When
-from likelier.training.guards import StepGuard
+from likelier.training.guards import NO_GRADIENT, StepGuard
 from likelier.training.hooks import CheckpointingTrainer
 from likelier.training.log_window import MetricWindow
 from likelier.training.movement import Movement, check_schedule
@@ -54,6 +54,7 @@ class RunTrainer(CheckpointingTrainer, Generic[Run]):
     """
 
     run: Run
+    without_gradient = NO_GRADIENT  # the likely cause of a first step without one
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class RunTrainer(CheckpointingTrainer, Generic[Run]):
         self._movement = Movement(self.policy.model, self.ranks)
         self._window = window
         self._step_judge = StepJudge(self.folder, self.policy.tokenizer.decode, self.ranks.all, self.ranks.rank)
-        self._guard = StepGuard(self._step_judge, self._window, self._movement)
+        self._guard = StepGuard(self._step_judge, self._window, self._movement, self.without_gradient)
         for callback in (EndWhenAsked(self._interruption), self._movement):
             self.add_callback(callback)
         self._trained = False

@@ -71,14 +71,9 @@ class Sampled:
 
 
 class Sampler(Protocol):
-    """Draws answers from a policy. `version` names the weights that draw."""
+    """Draws answers from a policy."""
 
     sampling: Sampling
-
-    @property
-    def version(self) -> str:
-        """The weights that draw now."""
-        ...
 
     def sample(
         self, prompts: Sequence[np.ndarray], answers: int, keys: Sequence[str], report: Report | None = None

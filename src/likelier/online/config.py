@@ -1,0 +1,91 @@
+"""An online run as named values: the same names in YAML, as flags and in Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+from likelier.data.options import ChatOptions
+from likelier.models.options import LoraOptions
+from likelier.objectives.online import ONLINE_METHODS, PAPER_PRESETS, PolicyGradient, online_method
+from likelier.online.options import OnlineOptions
+from likelier.training.config import RunOptions, named_values, section, taken
+from likelier.training.options import TrainingOptions
+from likelier.utils.errors import ConfigError, nearest
+from likelier.utils.redaction import without_secrets
+
+_SECTIONS: tuple[type, ...] = (LoraOptions, TrainingOptions, ChatOptions, OnlineOptions)
+ONLINE_NAMES = frozenset(
+    [item.name for item in fields(OnlineOptions)]
+    + [item.name for item in fields(PolicyGradient) if "help" in item.metadata]
+    + ["paper"]
+)
+
+
+@dataclass(frozen=True)
+class OnlineRunOptions(RunOptions):
+    """What is trained, on which prompts, against what, and where to."""
+
+    methods: ClassVar[Mapping[str, Any]] = ONLINE_METHODS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.merge_votes:
+            raise ConfigError(f"merge_votes has no effect on {self.method}, which reads no answers; drop it")
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """A whole online run."""
+
+    run: OnlineRunOptions
+    objective: PolicyGradient
+    online: OnlineOptions
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    chat: ChatOptions = field(default_factory=ChatOptions)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that was given, as JSON holds it, without secrets."""
+        parts: dict[str, Any] = {}
+        for one in (self.run, self.lora, self.training, self.chat, self.online):
+            parts |= asdict(one)
+        parts |= self.objective.hyperparameters()
+        kept = {name: value for name, value in parts.items() if value is not None}
+        return json.loads(json.dumps(without_secrets(kept), default=str))
+
+
+def parse_online(values: Mapping[str, Any]) -> OnlineConfig:
+    """Make an online run from named values (dashes or underscores). Raises `ConfigError` naming option and mend."""
+    named = named_values(values)
+    named.setdefault("batch_size", 8)  # prompts, each with a group of answers
+    run = section(OnlineRunOptions, named)
+    objective = _objective(run.method, named)
+    lora, training, chat, online = (section(kind, named) for kind in _SECTIONS)
+    if named:
+        _refuse(next(iter(named)), run.method)
+    return OnlineConfig(run, objective, online, lora, training, chat)
+
+
+def _objective(method: str, named: dict[str, Any]) -> PolicyGradient:
+    """The preset with the options that were given. Raises `ConfigError`."""
+    own = taken(PolicyGradient, named, ONLINE_NAMES & {item.name for item in fields(PolicyGradient)})
+    paper = named.pop("paper", False)
+    if not isinstance(paper, bool):
+        raise ConfigError(f"paper={paper!r} is no yes or no")
+    try:
+        return online_method(method, paper=paper, **own)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _refuse(name: str, method: str) -> None:
+    known = [item.name for kind in (OnlineRunOptions, *_SECTIONS) for item in fields(kind)] + sorted(ONLINE_NAMES)
+    raise ConfigError(f"unknown option {name!r} of {method}{nearest(name, known)}")
+
+
+def paper_help() -> str:
+    """What `--paper` is for."""
+    return f"the preset as its paper has it ({', '.join(PAPER_PRESETS)}: ours differs)"

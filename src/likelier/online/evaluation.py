@@ -1,0 +1,165 @@
+"""Held-out prompts, answered again and again with the same random numbers: what the answers earn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from likelier.data.records import last_turn
+from likelier.models.generation import Written
+from likelier.objectives.advantages import combine_rewards
+from likelier.online.rewards.load import RewardSet
+from likelier.online.rollout import Asked, Rollout
+from likelier.online.rollouts import RolloutMaker, answered
+from likelier.online.sampling import LocalSampler, Sampled, Sampler
+from likelier.scoring.reference import Reference
+from likelier.training.evaluation import When
+from likelier.training.evaluation.answers import Answer, answer_metrics
+from likelier.utils.statistics import mean_of
+from likelier.utils.terminal import busy, counting
+
+MOST_SHOWN = 16  # prompts whose answers an evaluation's file holds
+
+
+@dataclass
+class OnlineEvaluator:
+    """Lets the policy answer held-out prompts once each, and the start policy as often as a group has answers: the best
+    of these is the bar that training has to beat.
+    """
+
+    maker: RolloutMaker
+    judge: RewardSet
+    asked: Sequence[Asked]
+    reference: Reference | None = None
+    at_start: Mapping[str, Any] | None = None
+    seconds: dict[When, float] = field(default_factory=dict)
+
+    def evaluate(self, when: When, step: int) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics, and what evaluations/step-N.json holds."""
+        began = time.monotonic()
+        drawn = self._written(self.maker.sampler, 1)
+        parts, rewards = self._judged(drawn)
+        metrics = self._reward_metrics(parts, rewards) | self._of_answers(drawn) | self._divergence(drawn)
+        if when == "start" and self.maker.objective.answers_per_prompt > 1:
+            metrics |= self._best_of_n()
+        detail = {"step": step, "when": when, "rewards": list(map(_given, rewards)), "items_of": len(self.asked)}
+        if when != "interval":
+            detail["samples"] = self._samples(drawn, rewards)
+        if when == "start":
+            self.at_start = detail | {"lengths": drawn.lengths.tolist()}
+            detail["lengths"] = drawn.lengths.tolist()
+        elif self.at_start is not None:
+            metrics |= self._against_start(rewards)
+        took = time.monotonic() - began
+        self.seconds[when] = self.seconds.get(when, 0.0) + took
+        return metrics | {"items": float(len(self.asked)), "seconds": round(took, 3)}, detail
+
+    def _written(self, sampler: Sampler, each: int) -> Rollout:
+        with counting(f"writing {len(self.asked) * each} held-out answers", len(self.asked) * each) as report:
+            found = sampler.sample(
+                [one.ids for one in self.asked],
+                each,
+                [f"held out, prompt {one.number}" for one in self.asked],
+                lambda whole, tokens: report(whole),
+            )
+        return Rollout.of(self.asked, found)
+
+    def _judged(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        told = [
+            answered(self.maker.policy, rollout.asked[group], answer, number + 1)
+            for number, (answer, group) in enumerate(zip(rollout.answers, rollout.group_of.tolist(), strict=True))
+        ]
+        with busy(f"the rewards judge {len(told)} held-out answers"):
+            parts = self.judge(told)
+        weights = torch.tensor(self.judge.weights, dtype=parts.dtype)
+        return parts, combine_rewards(parts, weights, rollout.group_of, how="sum")
+
+    def _reward_metrics(self, parts: Tensor, rewards: Tensor) -> dict[str, float]:
+        """The mean reward with its interval, each part's mean, and the share of answers without a verdict."""
+        said = rewards[~rewards.isnan()]
+        found = {"no_verdict": 1 - len(said) / len(rewards)} if len(said) < len(rewards) else {}
+        if len(said):
+            found |= _with_interval("reward", said)
+        for name, part in zip(self.judge.names, parts.unbind(1), strict=True):
+            if len(own := part[~part.isnan()]):
+                found[f"rewards/{name}/mean"] = float(own.mean())
+        return found
+
+    def _best_of_n(self) -> dict[str, float]:
+        """The mean over prompts of the best of the start policy's answers."""
+        many = self._written(self.maker.sampler, self.maker.objective.answers_per_prompt)
+        rewards = self._judged(many)[1]
+        best = torch.full((len(self.asked),), -torch.inf, dtype=rewards.dtype)
+        best = best.scatter_reduce(0, many.group_of, rewards.nan_to_num(-torch.inf), "amax")
+        judged = best[best.isfinite()]
+        return {"best_of_n": float(judged.mean())} if len(judged) else {}
+
+    def _of_answers(self, drawn: Rollout) -> dict[str, float]:
+        lengths = (self.at_start or {}).get("lengths", [])
+        return answer_metrics([Answer(self._as_written(answer)) for answer in drawn.answers], lengths)
+
+    def _divergence(self, drawn: Rollout) -> dict[str, float]:
+        """KL(policy || reference) in nats an answer, where a reference is at hand."""
+        if self.reference is None:
+            return {}
+        with self.reference.use() as model:
+            theirs = self.maker.walker.token_logps(model, drawn)
+        pairs = zip(drawn.answers, theirs, strict=True)
+        ratios = [float((answer.logps - other).sum()) for answer, other in pairs]
+        error = {"kl_standard_error": mean_of(ratios).error} if len(ratios) > 1 else {}
+        return {"kl": fmean(ratios), "kl_per_token": sum(ratios) / drawn.tokens} | error
+
+    def _against_start(self, rewards: Tensor) -> dict[str, float]:
+        """How much more the answers earn than the start policy's to the same prompts, with its interval."""
+        assert self.at_start is not None
+        before = torch.tensor([torch.nan if one is None else one for one in self.at_start["rewards"]])
+        both = ~(rewards.isnan() | before.isnan())
+        if not bool(both.any()):
+            return {}
+        return _with_interval("reward_gain", (rewards - before)[both])
+
+    def _as_written(self, answer: Sampled) -> Written:
+        decode = self.maker.policy.tokenizer.decode
+        return Written(answer.ids.tolist(), decode(answer.ids, skip_special_tokens=True), answer.is_whole)
+
+    def _samples(self, drawn: Rollout, rewards: Tensor) -> list[dict[str, Any]]:
+        """Some prompts with the likeliest answer and the drawn one."""
+        shown = list(self.asked[:MOST_SHOWN])
+        likeliest = replace(self, asked=shown)._written(self._greedy(), 1)
+        best = replace(self, asked=shown)._judged(likeliest)[1]
+        rows = []
+        for number, one in enumerate(shown):
+            greedy = Answer(self._as_written(likeliest.answers[number]), reward=_given(best[number]))
+            sampled = Answer(self._as_written(drawn.answers[number]), reward=_given(rewards[number]))
+            words = last_turn(one.prompt.prompt) or self.maker.policy.tokenizer.decode(one.ids)
+            rows.append(
+                {
+                    "source": str(one.prompt.source),
+                    "prompt": words,
+                    "greedy": greedy.as_json(),
+                    "sampled": sampled.as_json(),
+                }
+            )
+        return rows
+
+    def _greedy(self) -> Sampler:
+        sampling = self.maker.sampler.sampling
+        return LocalSampler(self.maker.policy, replace(sampling, temperature=0.0))
+
+
+def _with_interval(name: str, values: Tensor) -> dict[str, float]:
+    """A mean, with its 95 % interval where there are values enough for one."""
+    mean = mean_of(values.numpy())
+    found = {name: mean.value}
+    return found | ({f"{name}_low": mean.low, f"{name}_high": mean.high} if len(values) > 1 else {})
+
+
+def _given(reward: Tensor) -> float | None:
+    value = float(reward)
+    return value if value == value else None

@@ -1,0 +1,228 @@
+"""What is found out before an online run begins: options that fit together, prompts as tokens, able rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from likelier.data.packing import StepSampler
+from likelier.data.prompts import Prompt, TokenizedPrompts, prepare_prompts
+from likelier.data.records import UnusableRows
+from likelier.data.tokenize import default_max_length
+from likelier.models.policy import Policy
+from likelier.objectives.online import PolicyGradient
+from likelier.online.options import OnlineOptions
+from likelier.online.rewards.load import RewardSet
+from likelier.online.rollout import Asked
+from likelier.runs.folder import RunFolder
+from likelier.training.guards import RunGuard
+from likelier.training.launcher import take_over_precision, with_launcher
+from likelier.training.options import TrainingOptions, refuse_process_options
+from likelier.training.prepared import PlannedRun, step_sampler, steps_of, take_date
+from likelier.training.reference import Named
+from likelier.training.run_card import Facts
+from likelier.training.trackers import check_trackers
+from likelier.utils.console import warn
+from likelier.utils.distributed import join_ranks
+from likelier.utils.errors import ConfigError
+from likelier.utils.terminal import busy
+
+# Options of every run that say what to do with answers that lie in a file.
+_OF_FILES = (
+    *("max_length", "truncation", "use_votes", "use_weights", "use_margins", "min_score_gap", "group_by"),
+    *("reference_scores", "reference_store", "eval_items", "eval_new_tokens"),
+)
+_EVALUATIONS = 5  # between start and end, where the interval is not given
+
+
+@dataclass(frozen=True)
+class OnlineRun(PlannedRun):
+    """A run that learns from answers that it writes to `train`; `held_out` are prompts that it is evaluated on.
+
+    `rewards` judge while it learns, `judge` judges held-out answers.
+    """
+
+    objective: PolicyGradient
+    online: OnlineOptions
+    train: TokenizedPrompts
+    held_out: TokenizedPrompts
+    rewards: RewardSet
+    judge: RewardSet
+    reference: Named
+    unusable: UnusableRows
+
+    def asked(self, held_out: bool = False) -> list[Asked]:
+        """The prompts, numbered as they stand in the data."""
+        own = self.held_out if held_out else self.train
+        pairs = zip(own.ids, own.prompts, strict=True)
+        return [Asked(number, ids, prompt) for number, (ids, prompt) in enumerate(pairs)]
+
+    def sampler(self) -> StepSampler:
+        """Which prompts make which rollout."""
+        return step_sampler([b""] * len(self.train.ids), self.options)
+
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole run: each rollout is learnt from `updates_per_rollout` times."""
+        if self.options.max_steps:
+            return self.options.max_steps
+        return steps_of(self.sampler(), self.options) * self.online.updates_per_rollout
+
+    def close(self) -> None:
+        """Let go of what the rewards hold."""
+        for rewards in {id(rewards): rewards for rewards in (self.rewards, self.judge)}.values():
+            rewards.close()
+
+
+def prepare_online_run(
+    policy: Policy,
+    objective: PolicyGradient,
+    train: Sequence[Prompt],
+    *,
+    rewards: RewardSet,
+    judge: RewardSet | None,
+    online: OnlineOptions,
+    output_dir: str | Path,
+    eval_data: Sequence[Prompt],
+    reference: Named,
+    options: TrainingOptions,
+    resume: bool,
+    unusable: UnusableRows | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> OnlineRun:
+    """Check everything that can be checked without the model, and make tokens of the prompts. Arguments and errors are
+    those of `OnlineTrainer`.
+    """
+    options = with_launcher(options)
+    check_trackers(options.report_to)
+    take_over_precision(policy.autocast)
+    ranks = join_ranks(options.trainer.get("ddp_timeout"))
+    if ranks.several:
+        raise ConfigError(f"{objective.method} runs in one process; start it without torchrun or accelerate launch")
+    refuse_process_options(options, ranks)
+    refuse_options_of_files(objective, options, has_reference=reference != "start", held_out=bool(eval_data))
+    if judge is not None and not eval_data:
+        raise ConfigError("eval_reward has no effect without evaluation data; give eval_data or eval_fraction")
+    for rewarded, prompts in ((rewards, train), (judge or rewards, eval_data)):
+        if prompts:
+            rewarded.require({name for prompt in prompts for name in prompt.columns})
+    folder = RunFolder(output_dir)
+    guard = RunGuard(folder, ranks, options.rank_timeout)
+    with guard.watching():
+        folder.open(resume=resume)
+        take_date(policy, [*train, *eval_data], folder if resume else None, ranks)
+        with busy("preparing the prompts"):
+            tokens = _tokenized(policy, train, online)
+            held_out = _tokenized(policy, eval_data, online) if eval_data else TokenizedPrompts()
+        run = OnlineRun(
+            policy,
+            objective,
+            options,
+            ranks,
+            folder,
+            guard,
+            resume,
+            eval_interval=None,
+            card=dict(card or {}),
+            online=online,
+            train=tokens,
+            held_out=held_out,
+            rewards=rewards,
+            judge=judge or rewards,
+            reference=reference,
+            unusable=UnusableRows([*(unusable or []), *tokens.unusable, *held_out.unusable]),
+        )
+        return _with_interval(run)
+
+
+def refuse_options_of_files(
+    objective: PolicyGradient, options: TrainingOptions, *, has_reference: bool, held_out: bool
+) -> None:
+    """Options about answers that lie in a file, about a reference that is not asked, and about evaluations that there
+    are not have no effect, hence are an error.
+    """
+    for name in _OF_FILES:
+        if getattr(options, name) != getattr(TrainingOptions, name):
+            raise ConfigError(f"{name} has no effect on {objective.method}, which writes its answers itself; drop it")
+    if has_reference and not objective.needs_reference:
+        raise ConfigError("reference has no effect with kl_coefficient=0, which asks no reference; drop it")
+    for name in ("eval_steps", "eval_prompts", "eval_reward"):
+        if not held_out and getattr(options, name) is not None:
+            raise ConfigError(f"{name} has no effect without evaluation data; give eval_data or eval_fraction")
+
+
+def _tokenized(policy: Policy, prompts: Sequence[Prompt], online: OnlineOptions) -> TokenizedPrompts:
+    context = policy.context
+    room = None if context is None else context - online.max_new_tokens
+    if room is not None and room < 1:
+        raise ConfigError(
+            f"max_new_tokens={online.max_new_tokens} leaves no room for a prompt in the model's context of {context} "
+            "tokens; lower it"
+        )
+    limit = online.max_prompt_length or default_max_length(room)
+    if room is not None and limit > room:
+        raise ConfigError(
+            f"max_prompt_length={limit} and max_new_tokens={online.max_new_tokens} are together beyond the model's "
+            f"context of {context} tokens; lower one of them"
+        )
+    return prepare_prompts(
+        prompts,
+        policy.tokenizer,
+        max_prompt_length=limit,
+        truncation=online.prompt_truncation,
+        chat=policy.chat,
+    )
+
+
+def _with_interval(run: OnlineRun) -> OnlineRun:
+    steps, given = run.planned_steps(), run.options.eval_steps
+    if not run.held_out.ids:
+        return run
+    interval = given if given is not None else -(-steps // (_EVALUATIONS + 1))
+    if run.options.batch_size > len(run.train.ids):
+        warn(f"batch_size={run.options.batch_size} is more than the {len(run.train.ids)} prompts: a step has them all")
+    return replace(run, eval_interval=interval if interval and interval < steps else None)
+
+
+@dataclass(frozen=True)
+class OnlineFacts(Facts):
+    """What an online run says of itself."""
+
+    run: OnlineRun
+
+    @property
+    def explained(self) -> str:
+        """The options that differ from the preset, and how much is written."""
+        objective, online = self.run.objective, self.run.online
+        changed = ", ".join(f"{name}={value}" for name, value in objective.changed().items())
+        return (
+            f"{objective.source}{f'; changed: {changed}' if changed else ''}; {objective.answers_per_prompt} answers "
+            f"to each prompt of at most {online.max_new_tokens} tokens, drawn at temperature {online.temperature:g}; "
+            f"rewards: {', '.join(self.run.rewards.names)}"
+        )
+
+    @property
+    def a_step(self) -> str:
+        return f"{self.run.options.batch_size} prompts, {self.run.objective.answers_per_prompt} answers each, a step"
+
+    def data_card(self) -> dict[str, object]:
+        run = self.run
+        return {
+            "hash": run.train.hash,
+            "max_prompt_length": run.train.max_prompt_length,
+            "train": run.train.counts(),
+            "eval": run.held_out.counts(),
+            "unusable": run.unusable.counts(),
+        }
+
+    def card(self) -> dict[str, Any]:
+        return super().card() | {"online": {name: value for name, value in vars(self.run.online).items() if value}}
+
+    def more_facts(self) -> dict[str, Any]:
+        run = self.run
+        return {
+            "data_hash": run.train.hash,
+            "eval_hash": run.held_out.hash,
+            "online": {name: value for name, value in vars(run.online).items() if name != "rollout_steps"},
+        }

@@ -1,0 +1,140 @@
+"""How a rollout comes about: the policy writes, rewards judge, groups are compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likelier.data.tokenize import Group
+from likelier.models.policy import Policy
+from likelier.objectives.advantages import combine_rewards
+from likelier.objectives.metrics import MetricSums
+from likelier.objectives.online import PolicyGradient
+from likelier.online.options import OnlineOptions
+from likelier.online.rewards.load import RewardSet
+from likelier.online.rewards.reward import Answered
+from likelier.online.rollout import Asked, Rollout
+from likelier.online.sampling import Sampled, Sampler
+from likelier.online.walker import RolloutWalker
+from likelier.scoring.reference import Reference
+from likelier.utils.errors import TrainingError
+from likelier.utils.terminal import busy, counting
+
+
+def answered(policy: Policy, asked: Asked, answer: Sampled, number: int) -> Answered:
+    """An answer as rewards see it; `number` counts from 1. Token ids are given as the text that they spell."""
+    prompt, decode = asked.prompt.prompt, policy.tokenizer.decode
+    return Answered(
+        prompt=prompt if isinstance(prompt, (str, tuple)) else decode(asked.ids),
+        text=decode(answer.ids, skip_special_tokens=True),
+        ids=tuple(answer.ids.tolist()),
+        source=asked.prompt.source,
+        number=number,
+        stop_reason=answer.stop,
+        columns=asked.prompt.columns,
+    )
+
+
+@dataclass
+class RolloutMaker:
+    """Makes the rollouts of a run. `reference` is asked where the objective needs it."""
+
+    policy: Policy
+    objective: PolicyGradient
+    options: OnlineOptions
+    sampler: Sampler
+    rewards: RewardSet
+    walker: RolloutWalker
+    reference: Reference | None = None
+
+    def make(self, asked: Sequence[Asked], step: int) -> tuple[Rollout, MetricSums]:
+        """The rollout of a step that begins with these prompts, with its metrics. Its random numbers depend on seed,
+        step and prompt alone. Raises `TrainingError` where no answer can be learnt from.
+        """
+        began = time.monotonic()
+        rollout = self._written(asked, step)
+        written = time.monotonic()
+        rollout = self._rewarded(rollout)
+        judged = time.monotonic()
+        rollout = self._compared(rollout)
+        metrics = rollout.metrics()
+        for name, seconds in (("sampling", written - began), ("rewards", judged - written)):
+            metrics.add_sum(f"seconds/{name}", seconds, 1)
+        metrics.add_sum("sampling/tokens_per_second", rollout.tokens, written - began)
+        return rollout, metrics
+
+    def _written(self, asked: Sequence[Asked], step: int) -> Rollout:
+        each = self.objective.answers_per_prompt
+        with counting(f"writing {len(asked) * each} answers", len(asked) * each) as report:
+            answers = self.sampler.sample(
+                [one.ids for one in asked],
+                each,
+                [f"step {step}, prompt {one.number}" for one in asked],
+                lambda whole, tokens: report(whole),
+            )
+        return Rollout.of(asked, answers)
+
+    def _rewarded(self, rollout: Rollout) -> Rollout:
+        """With what the answers earned: every reward, and their sum."""
+        told, seen = [], dict[int, int]()
+        for answer, group in zip(rollout.answers, rollout.group_of.tolist(), strict=True):
+            seen[group] = seen.get(group, 0) + 1
+            told.append(answered(self.policy, rollout.asked[group], answer, seen[group]))
+        with busy(f"the rewards judge {len(told)} answers"):
+            parts = self.rewards(told)
+        weights = torch.tensor(self.rewards.weights, dtype=parts.dtype)
+        rewards = combine_rewards(parts, weights, rollout.group_of, how=self.options.combine)
+        if self.options.missing_eos_penalty is not None:
+            rewards = rewards - self.options.missing_eos_penalty * _cut(rollout).to(rewards)
+        return replace(rollout, names=self.rewards.names, parts=parts, rewards=rewards)
+
+    def _compared(self, rollout: Rollout) -> Rollout:
+        """With advantages, and what the loss needs of policy and reference beforehand."""
+        objective, walker = self.objective, self.walker
+        in_reward = objective.needs_reference and objective.kl_place == "reward"
+        if in_reward or self.options.updates_per_rollout > 1:
+            rollout = replace(rollout, old=walker.token_logps(self.policy.model, rollout))
+        if objective.needs_reference:
+            assert self.reference is not None
+            with self.reference.use() as model:
+                rollout = replace(rollout, ref=walker.token_logps(model, rollout))
+        found = objective.advantages(
+            rollout.rewards,
+            rollout.group_of,
+            lengths=rollout.lengths,
+            max_length=self.options.max_new_tokens,
+            kl=_summed_difference(rollout) if in_reward else None,
+        )
+        counts = found.counts & ~_cut(rollout) if self.options.truncated == "mask" else found.counts
+        if not bool(counts.any()):
+            raise TrainingError(
+                f"no answer of the step can be learnt from: of {len(counts)} answers "
+                f"{int((~found.counts).sum())} have no verdict of any reward, and {int(_cut(rollout).sum())} reached "
+                f"max_new_tokens={self.options.max_new_tokens}, which truncated={self.options.truncated} "
+                f"{'leaves out' if self.options.truncated == 'mask' else 'keeps'}"
+            )
+        return replace(rollout, advantages=found.values, counts=counts)
+
+
+def _cut(rollout: Rollout) -> Tensor:
+    """(answers,) bool: which reached the limit."""
+    return torch.tensor([not answer.is_whole for answer in rollout.answers])
+
+
+def _summed_difference(rollout: Rollout) -> Tensor:
+    """(answers,) each answer's log-ratio to the reference, in nats."""
+    assert rollout.old is not None and rollout.ref is not None
+    pairs = zip(rollout.old, rollout.ref, strict=True)
+    return torch.from_numpy(np.array([float((old - ref).sum()) for old, ref in pairs]))
+
+
+def longest_rows(asked: Sequence[Asked], answers: int, max_new_tokens: int) -> list[Group]:
+    """Rows as large as a step can have, for a trial of memory: the longest prompt with answers up to the limit."""
+    longest = max(asked, key=lambda one: len(one.ids))
+    rows = np.random.default_rng(0).integers(0, 2, (answers, max_new_tokens)).astype(np.int32)
+    return [Group(longest.ids, (row,), longest.prompt.source, desirable=True) for row in rows]

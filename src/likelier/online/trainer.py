@@ -1,0 +1,275 @@
+"""`OnlineTrainer`: the policy writes, rewards judge, one optimizer step learns from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from likelier.data.packing import StepSampler
+from likelier.data.prompts import Prompt
+from likelier.data.records import UnusableRows
+from likelier.models.policy import Policy, require_same_vocabulary
+from likelier.objectives.metrics import MetricSums
+from likelier.objectives.online import PolicyGradient
+from likelier.objectives.online_metrics import readable_policy
+from likelier.online.evaluation import OnlineEvaluator
+from likelier.online.options import OnlineOptions
+from likelier.online.prepared import OnlineFacts, OnlineRun, prepare_online_run
+from likelier.online.rewards.load import RewardSet
+from likelier.online.rollout import Asked, Rollout
+from likelier.online.rollouts import RolloutMaker, longest_rows
+from likelier.online.sampling import LocalSampler
+from likelier.online.walker import RolloutWalker
+from likelier.runs.checkpoints import step_of
+from likelier.scoring import attach_scorer
+from likelier.scoring.reference.identity import Reference, base_reference, other_reference, start_reference
+from likelier.training.checkpointing import read_progress
+from likelier.training.evaluation import When
+from likelier.training.log_window import MetricWindow
+from likelier.training.options import TrainingOptions
+from likelier.training.reference import Named
+from likelier.training.run_trainer import RunTrainer
+from likelier.training.step import StepLoader
+from likelier.training.within_memory import moments_of
+from likelier.utils.console import say, warn
+from likelier.utils.errors import TrainingError
+
+_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4}  # nats a token, sampler against scorer, in the mean
+_TOLERANCE = 0.1  # in 16 bits
+_ROLLOUT_PROMPTS = 32  # at most, in a file of rollouts/
+
+
+class OnlineTrainer(RunTrainer[OnlineRun]):
+    """Train a policy on answers that it writes itself.
+
+    Args:
+        policy: from `load_policy`.
+        objective: from `online_method("grpo")`, ...
+        train: prompts from `load_prompts`.
+        rewards: from `load_rewards`: what answers earn.
+        online: how answers are written and rewarded.
+        output_dir: the run folder; refused if it already holds a run, unless `resume`.
+        eval_data: held-out prompts, answered at the start, at intervals and at the end.
+        judge: what held-out answers earn (default: `rewards`).
+        reference: `start` (the policy as it is now), `base` (adapter switched off), or another `Policy`; asked only
+            with a `kl_coefficient`.
+        options: a `TrainingOptions`; `batch_size` counts prompts.
+        resume, unusable, card, callbacks: as for `PreferenceTrainer`.
+
+    Raises:
+        LikelierError: for anything that is the user's to mend.
+    """
+
+    without_gradient = (
+        "the answers that are compared earned the same, so that there is nothing to learn (frac_reward_zero_std); look "
+        "at the reward and the answers in rollouts/, or write more answers to a prompt"
+    )
+
+    def __init__(
+        self,
+        policy: Policy,
+        objective: PolicyGradient,
+        train: Sequence[Prompt],
+        *,
+        rewards: RewardSet,
+        online: OnlineOptions,
+        output_dir: str | Path,
+        eval_data: Sequence[Prompt] = (),
+        judge: RewardSet | None = None,
+        reference: Named = "start",
+        options: TrainingOptions | None = None,
+        resume: bool = False,
+        unusable: UnusableRows | None = None,
+        card: Mapping[str, Any] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        run = prepare_online_run(
+            policy,
+            objective,
+            train,
+            rewards=rewards,
+            judge=judge,
+            online=online,
+            output_dir=output_dir,
+            eval_data=eval_data,
+            reference=reference,
+            options=options or TrainingOptions(),
+            resume=resume,
+            unusable=unusable,
+            card=card,
+        )
+        self.objective, self.online = objective, online
+        self._asked, self._held_out = run.asked(), run.asked(held_out=True)
+        window = MetricWindow(None, run.ranks, readable_policy)
+        longest = longest_rows(self._asked, objective.answers_per_prompt, online.max_new_tokens)
+        super().__init__(run, self._asked, self._held_out, longest[:2], window, callbacks)
+        self._longest = longest
+        self._walker = RolloutWalker(
+            policy.model,
+            objective,
+            self.token_budget,
+            self.args.device,
+            temperature=online.temperature,
+            max_length=online.max_new_tokens,
+        )
+        sampler = LocalSampler(policy, online.sampling(run.options.seed))
+        self._maker = RolloutMaker(policy, objective, online, sampler, rewards, self._walker)
+        self._evaluator = OnlineEvaluator(self._maker, run.judge, self._answered())
+        self._rollout: Rollout | None = None
+        for warning in objective.warnings():
+            warn(warning)
+
+    def _answered(self) -> list[Asked]:
+        """The held-out prompts that are answered: all, or so many, evenly spaced."""
+        most = self.options.eval_prompts
+        if most is None or most >= len(self._held_out):
+            return self._held_out
+        return [self._held_out[place * len(self._held_out) // most] for place in range(most)]
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate, train, evaluate, save. The run folder then holds the model and the card."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.run.close()
+
+    # --- before the first step -------------------------------------------------------------------------------------
+
+    def _prepare_reference(self) -> dict[str, Any]:
+        """Taken as it is now, which is what the policy starts as; no score of it can be stored beforehand."""
+        if not self.objective.needs_reference:
+            return {"words": "none: kl_coefficient is 0"}
+        made = self._reference()
+        self._maker.reference = self._evaluator.reference = made
+        say(f"reference: {made.words}")
+        return {"words": made.words, "identity": made.identity}
+
+    def _reference(self) -> Reference:
+        named, model, precision = self.run.reference, self.policy.model, self.policy.precision
+        if isinstance(named, Policy):
+            require_same_vocabulary(self.policy, named)
+            named.model.to(self.args.device)
+            attach_scorer(named.model, autocast=named.autocast, scorer=self.options.scorer, groups=self._longest[:2])
+            return other_reference(named.model, named.name, precision=named.precision)
+        if named == "base":
+            return base_reference(model, precision=precision)
+        return start_reference(model, precision=precision, live=True, keep_adapter=True)
+
+    def _facts(self) -> OnlineFacts:
+        reference = None if self._maker.reference is None else self._maker.reference.identity
+        return OnlineFacts(self.run, reference, self.scorer, self.token_budget, self.args.device, self._origin)
+
+    def _prepare_evaluation(self, logged: Sequence[Mapping[str, Any]] | None) -> None:
+        if logged is not None:
+            self._evaluator.at_start = self.folder.read_evaluation(0)
+
+    def _evaluation(self, when: When) -> tuple[dict[str, float], dict[str, Any]]:
+        return self._evaluator.evaluate(when, self.state.global_step)
+
+    def _evaluations_took(self) -> dict[str, Any] | None:
+        seconds = {when: round(took, 3) for when, took in self._evaluator.seconds.items()}
+        return {"eval_steps": self.run.eval_interval, "seconds": seconds} if self._held_out else None
+
+    def _say_plan(self, checkpoint: Path | None) -> None:
+        steps, each = self.run.planned_steps(), self.objective.answers_per_prompt
+        done = "" if checkpoint is None else f", {step_of(checkpoint):,} of them done"
+        say(
+            f"plan: {steps:,} steps{done}; {len(self._asked):,} prompts, {self.options.batch_size} to a step with "
+            f"{each} answers each"
+        )
+        if self._held_out:
+            every = f", every {self.run.eval_interval:,} steps" if self.run.eval_interval else ""
+            asked = len(self._evaluator.asked)
+            say(f"plan: {asked:,} held-out prompts are answered before the first step{every} and at the end")
+
+    def _prove_it_fits(self) -> None:
+        moments = moments_of(self.policy.model, self.args.optim)
+        self._walker.prove_it_fits(self._longest, len(self._longest), moments)
+
+    # --- one step --------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> StepLoader:
+        """One item is one optimizer step: the prompts of its rollout, which comes as often as it is learnt from."""
+        steps = RepeatedSteps(self.run.sampler(), self.online.updates_per_rollout)
+        return StepLoader(self._asked, batch_sampler=steps, collate_fn=list)  # type: ignore[arg-type]
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One optimizer step; a rollout is made first, unless the last one is to be learnt from again."""
+        step = self.state.global_step
+        if self._rollout is None or step % self.online.updates_per_rollout == 0:
+            self._rollout = self._make_rollout(inputs, step)
+        model.train()
+        done = self._walker.walk(model, self._rollout, self.accelerator.backward)
+        if step % self.online.updates_per_rollout == 0:
+            self._compare_sampler(done.differences, first=step == 0)
+        self.state.num_input_tokens_seen += sum(group.tokens for group in done.groups)
+        self._clock.items += len(inputs)
+        if not self._guard.accepts(step + 1, done, len(done.groups)):
+            model.zero_grad(set_to_none=True)
+            return torch.zeros((), device=self.args.device)
+        return done.losses.double().sum().float()
+
+    def _make_rollout(self, asked: Sequence[Asked], step: int) -> Rollout:
+        rollout, metrics = self._maker.make(asked, step)
+        self._window.add_sums(metrics)
+        every = self.online.rollout_steps
+        if every and (step % every == 0 or step + 1 == self.state.max_steps):
+            rows = rollout.as_rows(self.policy.tokenizer.decode, _ROLLOUT_PROMPTS)
+            self.folder.write_rollout(step + 1, rows)
+        return rollout
+
+    def _compare_sampler(self, differences: Tensor, *, first: bool) -> None:
+        """Log how far the scorer is from the sampler's log-probabilities, and hold the first rollout's to them, before
+        anything has moved. Raises `TrainingError`.
+        """
+        mean, worst = float(differences.mean()), float(differences.max())
+        drift = MetricSums()
+        drift.add_sum("sampler/max_diff", worst, 1)
+        self._window.add_sums(drift)
+        if not first:
+            return
+        dtype = torch.bfloat16 if self.policy.autocast else self.policy.model.dtype
+        allowed = _TOLERANCES.get(dtype, _TOLERANCE)
+        if not mean <= allowed:
+            raise TrainingError(
+                f"sampler and scorer differ by {mean:.2g} nats a token in the mean (worst {worst:.2g}; {allowed:g} is "
+                "allowed): the answers were drawn from other weights or by other rules than those that are trained"
+            )
+        say(f"sampler: its log-probabilities are the scorer's within {mean:.1e} nats a token (worst {worst:.1e})")
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def progress(self) -> dict[str, Any]:
+        """As every run's, with the rollout where it is used in part."""
+        half = self._rollout is not None and self.state.global_step % self.online.updates_per_rollout
+        return super().progress() | ({"rollout": self._rollout.state()} if half and self._rollout else {})
+
+    def _go_on_from(self, checkpoint: Path | None) -> None:
+        super()._go_on_from(checkpoint)
+        state = None if checkpoint is None else read_progress(checkpoint).get("rollout")
+        if state is not None:
+            self._rollout = Rollout.from_state(state, {one.number: one for one in self._asked})
+
+
+class RepeatedSteps:
+    """The steps of a sampler, each several times in a row."""
+
+    def __init__(self, steps: StepSampler, times: int) -> None:
+        self._steps, self._times = steps, times
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's shuffle."""
+        self._steps.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._steps) * self._times
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self._steps:
+            for _ in range(self._times):
+                yield step

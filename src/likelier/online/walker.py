@@ -1,0 +1,116 @@
+"""The walk through one optimizer step on answers that the policy wrote, micro-batch by micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from likelier.data.tokenize import Group
+from likelier.models.layers import frozen
+from likelier.objectives import Scored, SequenceScores
+from likelier.objectives.online import PolicyGradient
+from likelier.objectives.online_metrics import policy_metrics
+from likelier.objectives.rollout import StepCounts
+from likelier.online.rollout import Rollout, TokenLogps
+from likelier.scoring import collate
+from likelier.scoring.engine import MicroBatch, own_micro_batches
+from likelier.training.step import StepPart, StepResult, unsynchronized
+from likelier.training.within_memory import WithinMemory
+from likelier.utils.distributed import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class RolloutResult(StepResult):
+    """`differences` (tokens,) are those between the sampler's log-probabilities and those before the update, without
+    sign, in nats.
+    """
+
+    differences: Tensor
+
+
+@dataclass
+class RolloutWalker(WithinMemory):
+    """Computes steps of one model in micro-batches within `token_budget`, at the `temperature` of the answers, of which
+    none has more than `max_length` tokens.
+    """
+
+    model: nn.Module
+    objective: PolicyGradient
+    token_budget: int
+    device: torch.device
+    temperature: float
+    max_length: int
+    ranks: Ranks = ALONE
+
+    def walk(self, wrapped: nn.Module, rollout: Rollout, backward: Callable[[Tensor], None]) -> RolloutResult:
+        """Add up the step's gradients: those of the sum of the answers' shares of its loss. Arguments as
+        `StepWalker.walk`.
+        """
+        groups = self._groups(rollout)
+        return self.retried(lambda: self._walk(wrapped, rollout, groups, backward), list(groups))
+
+    def _walk(
+        self,
+        wrapped: nn.Module,
+        rollout: Rollout,
+        groups: dict[Group, int],
+        backward: Callable[[Tensor], None],
+    ) -> RolloutResult:
+        step = rollout.step_counts(self.max_length)
+        cut = own_micro_batches(self.model, list(groups), self.token_budget, self.ranks)
+        parts: list[StepPart] = []
+        differences: list[Tensor] = []
+        for number, part in enumerate(cut, 1):
+            with unsynchronized(wrapped, number < len(cut)):
+                numbers = [groups[group] for group in part.groups]
+                made, apart = self._part(wrapped, rollout, part, numbers, step, backward)
+            parts.append(made)
+            differences.append(apart)
+        counted = [part for part in parts if part.counts]
+        losses = torch.cat([part.losses for part in counted])
+        own = [group for part in cut if part.counts for group in part.groups]
+        return RolloutResult(own, losses, parts, None, torch.cat(differences))
+
+    def _part(
+        self,
+        wrapped: nn.Module,
+        rollout: Rollout,
+        part: MicroBatch,
+        numbers: Sequence[int],
+        step: StepCounts,
+        backward: Callable[[Tensor], None],
+    ) -> tuple[StepPart, Tensor]:
+        batch = replace(collate(part.groups, device=self.device), temperature=self.temperature)
+        scores: SequenceScores = wrapped(batch=batch)
+        assert batch.items.rows is not None
+        own = scores.of_answers(batch.items.rows)  # equal answers are scored once, and count each
+        items = rollout.items(numbers, own.token_logps)
+        losses = self.objective.losses(own, items, step)
+        backward(losses.sum() * (self.ranks.size if part.counts else 0.0))  # gradients are averaged over ranks
+        own = own.detached()
+        metrics = policy_metrics(self.objective, own, items)
+        metrics.add_sum("loss", losses.detach().sum() * step.answers, len(losses))  # each is its share of the step's
+        assert items.sampler_token_logps is not None
+        apart = (items.old(own) - items.sampler_token_logps).abs()
+        scored = Scored(own, replace(batch.items, rows=torch.arange(len(losses), device=self.device)))
+        return StepPart(scored, losses.detach(), part.counts, metrics), apart
+
+    def token_logps(self, model: nn.Module, rollout: Rollout) -> TokenLogps:
+        """Each answer's token log-probabilities under a model, without gradients, cut as a step is."""
+        groups = {rollout.group(number): number for number in range(len(rollout.answers))}
+        found: dict[int, np.ndarray] = {}
+        with frozen(model):
+            for part in own_micro_batches(self.model, list(groups), self.token_budget, ALONE):
+                batch = replace(collate(part.groups, device=self.device), temperature=self.temperature)
+                assert batch.items.rows is not None
+                own = model(batch=batch).of_answers(batch.items.rows)
+                pieces = own.token_logps.double().cpu().split(own.lengths.tolist())
+                found |= {groups[group]: piece.numpy() for group, piece in zip(part.groups, pieces, strict=True)}
+        return [found[number] for number in range(len(rollout.answers))]
+
+    def _groups(self, rollout: Rollout) -> dict[Group, int]:
+        return {rollout.group(number): number for number in rollout.counted()}

@@ -1,0 +1,198 @@
+"""The policy writes, rewards judge, a step learns: whatever is cut, stopped or gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from likelier.data.prompts import Prompt
+from likelier.models.policy import Policy
+from likelier.objectives.online import online_method
+from likelier.online.options import OnlineOptions
+from likelier.online.rewards.load import load_rewards
+from likelier.online.trainer import OnlineTrainer
+from likelier.training.options import TrainingOptions
+from likelier.utils.errors import ConfigError, LikelierWarning, TrainingError
+from tests.helpers.support import chat_pairs, lora_policy, tiny_policy
+
+PROMPTS = [Prompt(pair.prompt, pair.source, {"answer": "cat"}) for pair in chat_pairs(12)]
+OPTIONS: dict[str, Any] = {"batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "scheduler": "constant"}
+
+
+def trainer(
+    folder: Path,
+    policy: Policy | None = None,
+    method: str = "grpo",
+    *,
+    changed: dict[str, Any] | None = None,
+    online: dict[str, Any] | None = None,
+    reward: str = "length:3",
+    held_out: int = 0,
+    resume: bool = False,
+    **options: Any,
+) -> OnlineTrainer:
+    return OnlineTrainer(
+        policy or tiny_policy(),
+        online_method(method, **(changed or {})),
+        PROMPTS[held_out:],
+        rewards=load_rewards([reward]),
+        online=OnlineOptions(reward=(reward,), **({"max_new_tokens": 8} | (online or {}))),
+        output_dir=folder,
+        eval_data=PROMPTS[:held_out],
+        options=TrainingOptions(**(OPTIONS | options)),
+        resume=resume,
+    )
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def weights(policy: Policy) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in policy.model.named_parameters() if weight.requires_grad}
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], tolerance: float = 0.0) -> bool:
+    return all(torch.allclose(left[name], right[name], rtol=0, atol=tolerance) for name in left)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["grpo", "dr_grpo", "rloo", "gspo", "cispo", "reinforce"])
+@pytest.mark.parametrize("make", [tiny_policy, lora_policy])
+def test_every_method_trains(method: str, make: Callable[[], Policy], tmp_path: Path) -> None:
+    policy = make()
+    before = weights(policy)
+    trainer(tmp_path / "run", policy, method, reward="length:20 characters", held_out=3, max_steps=2).train()
+    assert not same(before, weights(policy))
+    first = steps(tmp_path / "run")[0]
+    assert first["ratio/mean"] == pytest.approx(1, abs=1e-9)
+    assert first["sampler/max_diff"] < 1e-9
+    assert {"reward", "completions/mean_length", "entropy", "rewards/length/mean"} <= first.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_how_a_step_is_cut_changes_nothing(method: str, updates: int, tmp_path: Path) -> None:
+    found = []
+    for budget in (40, 4096):
+        policy = tiny_policy()
+        trainer(
+            tmp_path / str(budget), policy, method, online={"updates_per_rollout": updates}, token_budget=budget
+        ).train()
+        found.append((weights(policy), [line["loss"] for line in steps(tmp_path / str(budget))]))
+    assert same(found[0][0], found[1][0], 1e-9)
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("updates", [1, 3])
+def test_a_run_that_goes_on_ends_where_one_without_a_break_ends(updates: int, tmp_path: Path) -> None:
+    whole, broken = lora_policy(), lora_policy()
+    online = {"updates_per_rollout": updates}
+    trainer(tmp_path / "whole", whole, online=online, held_out=3, save_steps=2).train()
+    first = trainer(tmp_path / "broken", broken, online=online, held_out=3, save_steps=2)
+    walk, calls = first._walker.walk, []
+
+    def until_the_third(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return walk(*arguments)
+
+    first._walker.walk = until_the_third  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    again = lora_policy()
+    trainer(tmp_path / "broken", again, online=online, held_out=3, save_steps=2, resume=True).train()
+    assert same(weights(whole), weights(again))
+    kept = ("loss", "reward", "grad_norm", "entropy")
+    lines = [[{name: line.get(name) for name in kept} for line in steps(tmp_path / run)] for run in ("whole", "broken")]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.slow
+def test_every_prompt_is_asked_once_an_epoch(tmp_path: Path) -> None:
+    asked: list[str] = []
+    made = trainer(tmp_path / "run", max_steps=None, epochs=1, online={"updates_per_rollout": 2})
+    make = made._maker.make
+
+    def noted(prompts: Any, step: int) -> Any:
+        asked.extend(str(one.prompt.source) for one in prompts)
+        return make(prompts, step)
+
+    made._maker.make = noted  # type: ignore[method-assign]
+    made.train()
+    assert sorted(asked) == sorted(str(prompt.source) for prompt in PROMPTS)
+    assert len(steps(tmp_path / "run")) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "method"), [("loss", "grpo"), ("reward", "rloo")])
+@pytest.mark.parametrize("make", [tiny_policy, lora_policy])
+def test_the_divergence_from_where_it_began_is_measured(
+    make: Callable[[], Policy], place: str, method: str, tmp_path: Path
+) -> None:
+    changed = {"kl_coefficient": 0.1, "kl_place": place}
+    trainer(tmp_path / "run", make(), method, changed=changed, held_out=3).train()
+    kl = [line["kl"] for line in steps(tmp_path / "run")]
+    assert kl[0] == pytest.approx(0, abs=1e-9)
+    assert all(value != pytest.approx(0, abs=1e-6) for value in kl[1:])
+
+
+@pytest.mark.slow
+def test_a_step_whose_answers_earn_the_same_says_so(tmp_path: Path) -> None:
+    with pytest.warns(LikelierWarning, match="gradient is 0: the answers that are compared earned the same"):
+        trainer(tmp_path / "run", reward="regex:.*", max_steps=1).train()
+    assert steps(tmp_path / "run")[0]["frac_reward_zero_std"] == 1
+
+
+@pytest.mark.slow
+def test_answers_that_are_cut_leave_the_loss_where_they_are_masked(tmp_path: Path) -> None:
+    policy = tiny_policy()
+    policy.model.config.eos_token_id = policy.model.generation_config.eos_token_id = 1  # which is hardly ever written
+    with pytest.raises(TrainingError, match=r"no answer of the step can be learnt from: .* reached max_new_tokens=2"):
+        trainer(tmp_path / "run", policy, online={"max_new_tokens": 2, "truncated": "mask"}).train()
+
+
+@pytest.mark.slow
+def test_a_scorer_that_is_not_the_sampler_ends_the_run(tmp_path: Path) -> None:
+    made = trainer(tmp_path / "run")
+    made._walker.temperature = 0.5
+    with pytest.raises(TrainingError, match="sampler and scorer differ by"):
+        made.train()
+
+
+@pytest.mark.parametrize(
+    ("online", "words"),
+    [
+        ({"reward": ()}, "--reward is missing"),
+        ({"temperature": 0.0}, "temperature=0 writes the same answer"),
+        ({"truncated": "penalty"}, "truncated=penalty and missing_eos_penalty go together"),
+        ({"reward_weights": (2.0,)}, "reward_weights has no effect on a single reward"),
+        ({"updates_per_rollout": 0}, "updates_per_rollout=0 is out of range"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0 is out of range"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(online: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        OnlineOptions(**({"reward": ("json",)} | online))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_length": 9}, "max_length has no effect on grpo"),
+        ({"use_votes": "soft"}, "use_votes has no effect on grpo"),
+        ({"eval_steps": 2}, "eval_steps has no effect without evaluation data"),
+    ],
+)
+def test_options_about_answers_in_files_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        trainer(tmp_path / "run", **options)
