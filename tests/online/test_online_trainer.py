@@ -24,6 +24,11 @@ PROMPTS = [Prompt(pair.prompt, pair.source, {"answer": "cat"}) for pair in chat_
 OPTIONS: dict[str, Any] = {"batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "scheduler": "constant"}
 
 
+def online_options(**given: Any) -> OnlineOptions:
+    defaults: dict[str, Any] = {"reward": ("json",), "max_new_tokens": 8}
+    return OnlineOptions(**(defaults | given))
+
+
 def trainer(
     folder: Path,
     policy: Policy | None = None,
@@ -41,7 +46,7 @@ def trainer(
         online_method(method, **(changed or {})),
         PROMPTS[held_out:],
         rewards=load_rewards([reward]),
-        online=OnlineOptions(reward=(reward,), **({"max_new_tokens": 8} | (online or {}))),
+        online=online_options(reward=(reward,), **(online or {})),
         output_dir=folder,
         eval_data=PROMPTS[:held_out],
         options=TrainingOptions(**(OPTIONS | options)),
@@ -148,7 +153,10 @@ def test_the_divergence_from_where_it_began_is_measured(
 
 @pytest.mark.slow
 def test_a_step_whose_answers_earn_the_same_says_so(tmp_path: Path) -> None:
-    with pytest.warns(LikelierWarning, match="gradient is 0: the answers that are compared earned the same"):
+    with (
+        pytest.warns(LikelierWarning, match="gradient is 0: the answers that are compared earned the same"),
+        pytest.raises(TrainingError, match="no weight has changed in 1 steps"),
+    ):
         trainer(tmp_path / "run", reward="regex:.*", max_steps=1).train()
     assert steps(tmp_path / "run")[0]["frac_reward_zero_std"] == 1
 
@@ -182,7 +190,7 @@ def test_a_scorer_that_is_not_the_sampler_ends_the_run(tmp_path: Path) -> None:
 )
 def test_options_that_cannot_be_meant_are_refused(online: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        OnlineOptions(**({"reward": ("json",)} | online))
+        online_options(**online)
 
 
 @pytest.mark.parametrize(
