@@ -14,6 +14,7 @@ from hypothesis import settings
 from tests.helpers.tiers import GUARD
 
 if TYPE_CHECKING:
+    from tests.helpers.online_runs import OnlineRuns
     from tests.helpers.small_runs import SmallRuns
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
@@ -24,7 +25,7 @@ settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
 # Fixtures that train: a test that asks for one is slow, whoever wrote it.
-_TRAINING_FIXTURES = {"runs"}
+_TRAINING_FIXTURES = {"runs", "online_runs"}
 
 _DISPOSITIONS = {
     signal.SIGINT: signal.default_int_handler,
@@ -87,3 +88,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> "SmallRuns":
     from tests.helpers.small_runs import make_runs
 
     return make_runs(tmp_path_factory.getbasetemp() / "small_runs")
+
+
+@pytest.fixture(scope="session")
+def online_runs(tmp_path_factory: pytest.TempPathFactory) -> "OnlineRuns":
+    """Finished runs that learnt from their own answers, made by the first test that asks for them."""
+    from tests.helpers.online_runs import make_online_runs
+
+    return make_online_runs(tmp_path_factory.getbasetemp() / "online_runs")

@@ -84,6 +84,7 @@ class Objective:
             "lowers_both": self.lowers_both,
             "satisfied_at": self.satisfied_at(),
             "per_token": self.per_token(),
+            "writes_answers": False,
         }
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:

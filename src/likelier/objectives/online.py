@@ -116,7 +116,7 @@ class PolicyGradient:
         """What a reader of the run needs to know of its method, for the run card; as `Objective.facts`."""
         return {
             "source": self.source,
-            "items": "rows",
+            "items": "prompts",
             "strength": "kl_coefficient",
             "strength_from_data": False,
             "needs_reference": self.needs_reference,
@@ -126,6 +126,7 @@ class PolicyGradient:
             "lowers_both": False,
             "satisfied_at": None,
             "per_token": self.aggregation == "sequence-mean",
+            "writes_answers": True,
         }
 
     def warnings(self) -> list[str]:

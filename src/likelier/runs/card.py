@@ -95,14 +95,22 @@ class Options:
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of one part of the data, after tokenization; `undecided` ones are among the unusable."""
+    """Rows of one part of the data, after tokenization: groups, or prompts where answers are written to them.
+    `undecided` ones are among the unusable.
+    """
 
     groups: int = 0
+    prompts: int = 0
     unusable: int = 0
     undecided: int = 0
     cut_prompts: int = 0
     cut_answers: int = 0
     answers_without_eos: int = 0
+
+    @property
+    def used(self) -> int:
+        """How many are learnt from, or measured on."""
+        return self.groups or self.prompts
 
 
 @dataclass(frozen=True)
@@ -117,8 +125,8 @@ class Data:
 
     @property
     def held_out(self) -> int:
-        """How many pairs or rows are held out."""
-        return self.eval.groups if self.eval else 0
+        """How many pairs, rows or prompts are held out."""
+        return self.eval.used if self.eval else 0
 
 
 @dataclass(frozen=True)

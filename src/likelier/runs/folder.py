@@ -21,7 +21,7 @@ from likelier.runs.card import CARD, RunCard
 from likelier.runs.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
 from likelier.runs.lock import LOCK, FolderLock
 from likelier.runs.ownership import refuse_links, stranger_in, take_away_temporary, was_begun
-from likelier.runs.shapes import read_checked
+from likelier.runs.shapes import is_evaluation, read_checked
 from likelier.runs.written import written_in
 from likelier.utils.console import warn
 from likelier.utils.errors import RunFolderError, unwritable, writing
@@ -44,10 +44,6 @@ _MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "*.bin")
 
 def _json(value: object, *, indent: int | None = None) -> str:
     return encodable(json.dumps(value, indent=indent, ensure_ascii=False, default=str, allow_nan=False))
-
-
-def _is_evaluation(row: Mapping[str, Any]) -> bool:
-    return any(name.startswith("eval_") for name in row)
 
 
 class RunFolder:
@@ -276,9 +272,9 @@ class RunFolder:
             warn(f"{damaged}; the line is dropped")
         kept = [row for row in rows if row.get("step", 0) <= step]
         if again:
-            kept = [row for row in kept if not _is_evaluation(row) or row.get("step", 0) < step]
+            kept = [row for row in kept if not is_evaluation(row) or row.get("step", 0) < step]
         if unlogged:
-            kept = [row for row in kept if _is_evaluation(row) or row.get("step", 0) < step]
+            kept = [row for row in kept if is_evaluation(row) or row.get("step", 0) < step]
         if self.card_file.exists():
             self.update_card({"files": None})  # they are written again from here on
         with self.writing(self.metrics_file.name):

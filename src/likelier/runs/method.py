@@ -22,6 +22,7 @@ class MethodFacts:
     lowers_both: bool = False
     satisfied_at: float | None = None
     per_token: bool = False
+    writes_answers: bool = False
 
 
 def facts_by_name(method: str | None, scale: float | None, hyperparameters: Mapping[str, Any]) -> MethodFacts:

@@ -172,9 +172,9 @@ def _data(known: RunCard) -> Iterator[str]:
     if known.data_format:
         yield f"read as: {escaped(known.data_format)}"
     for title, counts in (("training", data.train), ("evaluation", data.eval)):
-        if counts and counts.groups:
+        if counts and counts.used:
             left_out = escaped(counts.unusable)
-            yield f"{title} rows used: {escaped(counts.groups)}; left out after tokenization: {left_out}"
+            yield f"{title} rows used: {escaped(counts.used)}; left out after tokenization: {left_out}"
     if known.unusable_rows:
         yield f"left out before: {escaped(_pairs(known.unusable_rows))}"
     if data.hash:

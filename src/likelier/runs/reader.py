@@ -14,7 +14,7 @@ from likelier.runs.evaluations import NO_DETAIL, Detail, checked_evaluation
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.lock import is_held
 from likelier.runs.ownership import refuse_links
-from likelier.runs.shapes import SKIPPED, checked, checked_line
+from likelier.runs.shapes import SKIPPED, checked, checked_line, is_evaluation
 from likelier.runs.written import Written, what_changed, written_files, written_in
 from likelier.utils.console import warn
 from likelier.utils.errors import RunFolderError
@@ -122,7 +122,7 @@ class RunReader:
             folder.path,
             self._json(folder.card_file, checked_card),
             [row for row in rows if "loss" in row],
-            [without_prefix(row) for row in rows if "eval_loss" in row],
+            [without_prefix(row) for row in rows if is_evaluation(row)],
             self._json(audit, checked_account) if audit.is_file() else Account(),
         )
         self._check_end(folder, run)

@@ -75,10 +75,15 @@ def read_checked(path: Path, shape: Shape) -> Any:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
 
 
+def is_evaluation(row: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl is that of an evaluation, whatever was measured in it."""
+    return any(name.startswith("eval_") for name in row)
+
+
 def checked_line(row: Any, place: str) -> Any:
-    """A line of metrics.jsonl: names and values, and where it holds a loss its step and nothing but numbers."""
+    """A line of metrics.jsonl: names and values; that of a step or an evaluation has a step and nothing but numbers."""
     require(isinstance(row, dict), place, "", row, "names and values")
-    if "loss" in row or "eval_loss" in row:
+    if "loss" in row or is_evaluation(row):
         require(WHOLE.fits(row.get("step")), place, "step", row.get("step"), WHOLE.words)
         for name, value in row.items():
             require(_is_number(value), place, name, value, NUMBER.words)

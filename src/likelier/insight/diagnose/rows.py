@@ -32,14 +32,14 @@ def _of_training(facts: Facts) -> tuple[int, int]:
     """How many rows fell out, of how many: those that could not be read, and those that do not fit as tokens."""
     train = facts.card.data.train
     out = sum(facts.card.unusable_rows.values()) + (train.unusable if train else 0)
-    return out, out + (train.groups if train else 0)
+    return out, out + (train.used if train else 0)
 
 
 def _of_held_out(facts: Facts) -> tuple[int, int]:
     """As `_of_training`; of a tie no answer is the right one, so that no accuracy could be measured on it."""
     held = facts.card.data.eval
     out = held.unusable - held.undecided if held else 0
-    return (out, out + held.groups) if held else (0, 0)
+    return (out, out + held.used) if held else (0, 0)
 
 
 def _reasons(facts: Facts) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,34 @@ _RECENT = 20  # logged steps from which speed is taken
 _SPARK = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 _SPARK_WIDTH = 24
 _SHOWN = 3  # warnings
+_REWARD, _LENGTH = "reward", "completions/mean_length"
+# Metric, its name in a plain line, and how it is written there: of runs on pairs, and of those that write answers.
+_OF_PAIRS = (
+    ("loss", "loss", "{:.3f}"),
+    ("rewards/margins", "margin", "{:.3f}"),
+    ("rewards/accuracies", "accuracy", "{:.3f}"),
+    ("kl", "kl", "{:.3f}"),
+)
+_OF_ANSWERS = (
+    (_REWARD, "reward", "{:.3g}"),
+    (_LENGTH, "length", "{:.3g}"),
+    ("entropy", "entropy", "{:.3g}"),
+    ("completions/clipped_ratio", "cut", "{:.0%}"),
+    ("kl", "kl", "{:.3g}"),
+)
+# The same on a whole screen.
+_FIGURES_OF_PAIRS = (
+    ("loss", "loss", "{:.4g}"),
+    ("rewards/margins", "margin", "{:.4g}"),
+    ("rewards/accuracies", "accuracy", "{:.1%} in training"),
+)
+_FIGURES_OF_ANSWERS = (
+    (_REWARD, "reward", "{:.4g} in training"),
+    (_LENGTH, "length", "{:.4g} tokens an answer"),
+    ("completions/clipped_ratio", "cut answers", "{:.1%}"),
+    ("entropy", "entropy", "{:.3g} nats a token"),
+    ("kl", "KL", "{:.3g} nats an answer in training"),
+)
 _COLOURS = {"training": "cyan", "done": "green", "failed": "red", "interrupted": "yellow"}
 
 
@@ -58,18 +86,27 @@ def steps_done(run: Run) -> int:
 
 def step_line(row: Row, total: int | None, pace: Pace | None, unit: str) -> str:
     """A logged step in one plain line."""
-    named = (("loss", "loss"), ("rewards/margins", "margin"), ("rewards/accuracies", "accuracy"), ("kl", "kl"))
     parts = [f"step {row['step']}" + (f"/{total}" if total else "")]
-    parts += [f"{short} {row[name]:.3f}" for name, short in named if isinstance(row.get(name), (int, float))]
+    parts += [
+        f"{short} {form.format(row[name])}"
+        for name, short, form in (_OF_ANSWERS if _LENGTH in row else _OF_PAIRS)
+        if isinstance(row.get(name), (int, float))
+    ]
     if pace is not None:
         parts.append(f"{pace.items:.3g} {unit}/s")
-    return "  ".join(parts)
+    return "  ".join([*parts, *_sampling(row)])
+
+
+def _sampling(row: Row) -> list[str]:
+    """How fast the policy writes, where it does."""
+    tokens = row.get("sampling/tokens_per_second")
+    return [] if tokens is None else [f"{tokens:,.0f} tokens/s sampled"]
 
 
 def evaluation_line(row: Row, step: int) -> str:
     """An evaluation in one plain line."""
     kl = f", KL {_kl(row)}" if _kl(row) else ""
-    return f"held out, step {step}: {_accuracy_or_loss(row)}{kl}"
+    return f"held out, step {step}: {_outcome(row)}{kl}"
 
 
 def _accuracy_name(row: Row) -> str:
@@ -89,8 +126,25 @@ def _accuracy(row: Row) -> str:
     return f"accuracy {row[name]:.1%}{interval}"
 
 
-def _accuracy_or_loss(row: Row) -> str:
-    return _accuracy(row) or f"loss {row['loss']:.4f}"
+def _outcome(row: Row) -> str:
+    """What an evaluation is about: how often the better answer is ahead, the loss, or what own answers earn."""
+    return _accuracy(row) or (f"loss {row['loss']:.4f}" if "loss" in row else _earned(row))
+
+
+def _earned(row: Row) -> str:
+    """The held-out reward with its interval, how many answers it is of, and the gain over the start's to them."""
+    if _REWARD not in row:
+        return "no answer has a reward"
+    known = [f"reward {_with_interval(row, _REWARD)}, of {row['items']:,.0f}"]
+    if "reward_gain" in row:
+        known.append(f"gain {_with_interval(row, 'reward_gain', '+')}")
+    return ", ".join(known)
+
+
+def _with_interval(row: Row, name: str, sign: str = "") -> str:
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    words = f"{row[name]:{sign}.3g}"
+    return words if low is None or high is None else f"{words} ({low:{sign}.3g} to {high:{sign}.3g})"
 
 
 def _kl(row: Row) -> str:
@@ -146,13 +200,10 @@ def _bar(run: Run) -> Any:
 def _figures(run: Run) -> list[tuple[str, str, list[float]]]:
     """Name, value and course of everything that is known."""
     found = []
-    for name, metric in (("loss", "loss"), ("margin", "rewards/margins")):
+    for metric, name, form in _FIGURES_OF_ANSWERS if run.card.facts.writes_answers else _FIGURES_OF_PAIRS:
         _, values = run.column(metric)
         if values:
-            found.append((name, f"{values[-1]:.4g}", values))
-    _, accuracies = run.column("rewards/accuracies")
-    if accuracies:
-        found.append(("accuracy", f"{accuracies[-1]:.1%} in training", accuracies))
+            found.append((name, form.format(values[-1]), values))
     return found + _held_out(run) + _speed(run)
 
 
@@ -161,8 +212,8 @@ def _held_out(run: Run) -> list[tuple[str, str, list[float]]]:
     found = []
     if run.evaluations:
         last = run.evaluations[-1]
-        course = run.evaluated(_accuracy_name(last) or "loss")[1]
-        found.append(("held out", f"{_accuracy_or_loss(last)}, step {last.get('step', 0)}", course))
+        course = run.evaluated(_accuracy_name(last) or ("loss" if "loss" in last else _REWARD))[1]
+        found.append(("held out", f"{_outcome(last)}, step {last.get('step', 0)}", course))
     measured = [row for row in run.evaluations if "kl_per_token" in row]
     if measured:
         words = f"{_kl(measured[-1])}, step {measured[-1].get('step', 0)}"
@@ -173,6 +224,7 @@ def _held_out(run: Run) -> list[tuple[str, str, list[float]]]:
 def _speed(run: Run) -> list[tuple[str, str, list[float]]]:
     pace, memory = pace_of(run.steps), run.steps[-1].get("memory_gib") if run.steps else None
     parts = [] if pace is None else [f"{pace.items:.3g} {unit(run)}/s"]
+    parts += _sampling(run.steps[-1]) if run.steps else []
     parts += [] if memory is None else [f"{memory:.2f} GiB at most"]
     return [("speed", ", ".join(parts), [])] if parts else []
 

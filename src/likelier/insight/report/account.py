@@ -67,8 +67,8 @@ def sentence(run: Run) -> str:
     """What was trained, on what and for how long."""
     card = run.card
     said = [f"{run.method.upper()} trained {base_names(_model(card))}"]
-    if card.data.train and card.data.train.groups:
-        said.append(f"on {card.data.train.groups:,} {unit(run)}")
+    if card.data.train and card.data.train.used:
+        said.append(f"on {card.data.train.used:,} {unit(run)}")
     if card.steps or run.steps:
         said.append(f"for {_steps(run)} of {card.options.batch_size or '?'} {unit(run)}")
     if card.training_seconds is not None:
