@@ -27,13 +27,19 @@ class Figure:
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured: its key, the head of its column, what it means, and how a run's figure is found."""
+    """What is measured: its key, the head of its column, what it means, and how a run's figure is found where it is not
+    the metric of that key in the last evaluation.
+    """
 
     key: str
     head: str
     words: str
     kind: Kind
-    read: Callable[[Run], Figure | None]
+    read: Callable[[Run], Figure | None] | None = None
+
+    def of(self, run: Run) -> Figure | None:
+        """A run's figure, where it has one."""
+        return _evaluated(run, self.key) if self.read is None else self.read(run)
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,8 @@ def final(run: Run) -> Mapping[str, Any]:
     return run.evaluations[-1] if run.evaluations else {}
 
 
-def _evaluated(name: str, error: str = "") -> Callable[[Run], Figure | None]:
-    def read(run: Run) -> Figure | None:
-        row = final(run)
-        return _figure(row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high"), row.get(error))
-
-    return read
+def _evaluated(run: Run, name: str) -> Figure | None:
+    return _figure(*(final(run).get(f"{name}{part}") for part in ("", "_low", "_high", "_standard_error")))
 
 
 def _figure(value: Any, low: Any = None, high: Any = None, error: Any = None) -> Figure | None:
@@ -74,12 +76,12 @@ def _figure(value: Any, low: Any = None, high: Any = None, error: Any = None) ->
 def _pair_accuracy(run: Run) -> Figure | None:
     """Of labelled rows `rewards/accuracies` is something else."""
     if "pair_accuracy" in final(run):
-        return _evaluated("pair_accuracy")(run)
-    return _evaluated("rewards/accuracies")(run) if "ranking_accuracy" in final(run) else None
+        return _evaluated(run, "pair_accuracy")
+    return _evaluated(run, "rewards/accuracies") if "ranking_accuracy" in final(run) else None
 
 
 def _label_accuracy(run: Run) -> Figure | None:
-    return None if "ranking_accuracy" in final(run) else _evaluated("rewards/accuracies")(run)
+    return None if "ranking_accuracy" in final(run) else _evaluated(run, "rewards/accuracies")
 
 
 def _margin(run: Run) -> Figure | None:
@@ -107,14 +109,12 @@ MEASURES = (
         "ranking accuracy",
         "share of held-out pairs whose chosen answer the policy itself finds likelier",
         "share",
-        _evaluated("ranking_accuracy"),
     ),
     Measure(
         "ranking_accuracy_per_token",
         "per token",
         "ranking accuracy with log-probabilities per token, so that length plays no part",
         "share",
-        _evaluated("ranking_accuracy_per_token"),
     ),
     Measure(
         "pair_accuracy",
@@ -135,7 +135,6 @@ MEASURES = (
         "KL, nats",
         "KL(policy || reference) of an answer, from answers that the policy wrote; one below 0 tells no distance",
         "distance",
-        _evaluated("kl", "kl_standard_error"),
     ),
     Measure(
         "margin",
@@ -145,28 +144,12 @@ MEASURES = (
         _margin,
     ),
     Measure(
-        "answer_length_ratio",
-        "length",
-        "length of the policy's answers against its answers before training",
-        "factor",
-        _evaluated("answer_length_ratio"),
+        "answer_length_ratio", "length", "length of the policy's answers against its answers before training", "factor"
     ),
-    Measure(
-        "repetition",
-        "repetition",
-        "share of repeated runs of four tokens in the policy's answers",
-        "share",
-        _evaluated("repetition"),
-    ),
-    Measure("refusals", "refusals", "share of the policy's answers that refuse", "share", _evaluated("refusals")),
-    Measure("reward", "judge's reward", "mean reward that the judge gives the answers", "number", _evaluated("reward")),
-    Measure(
-        "win_rate",
-        "win rate",
-        "how often the judge prefers the answer to the one before training",
-        "share",
-        _evaluated("win_rate"),
-    ),
+    Measure("repetition", "repetition", "share of repeated runs of four tokens in the policy's answers", "share"),
+    Measure("refusals", "refusals", "share of the policy's answers that refuse", "share"),
+    Measure("reward", "judge's reward", "mean reward that the judge gives the answers", "number"),
+    Measure("win_rate", "win rate", "how often the judge prefers the answer to the one before training", "share"),
     Measure("items", "items seen", "pairs or labelled rows trained on", "count", _items),
     Measure("steps", "steps", "optimizer steps", "count", _of_card("steps")),
     Measure("training_seconds", "time", "of training, evaluations left out", "time", _of_card("training_seconds")),
@@ -177,7 +160,7 @@ def summaries(subject: Subject) -> dict[str, Summary]:
     """The figures of a subject that are known for all of its runs."""
     found = {}
     for measure in MEASURES:
-        figures = [measure.read(run) for run in subject.runs]
+        figures = [measure.of(run) for run in subject.runs]
         known = tuple(figure for figure in figures if figure is not None)
         if len(known) == len(figures):
             found[measure.key] = Summary(known)
