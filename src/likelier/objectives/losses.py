@@ -160,18 +160,6 @@ def hinge_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: fl
     return torch.relu(1 - beta * (chosen_logratios - rejected_logratios))
 
 
-def sigmoid_norm_logits(
-    chosen_logratios: Tensor,
-    rejected_logratios: Tensor,
-    chosen_lengths: Tensor,
-    rejected_lengths: Tensor,
-    *,
-    beta: float,
-) -> Tensor:
-    """What `sigmoid_norm_loss` takes the sigmoid of: `beta (Dw / n_w - Dl / n_l)`. Four times (n,) -> (n,)."""
-    return beta * (chosen_logratios / chosen_lengths - rejected_logratios / rejected_lengths)
-
-
 def sigmoid_norm_loss(
     chosen_logratios: Tensor,
     rejected_logratios: Tensor,
@@ -185,8 +173,8 @@ def sigmoid_norm_loss(
 
     Shapes: four times (n,) -> (n,). At zero log-ratios the value is ln 2.
     """
-    ratios = (chosen_logratios, rejected_logratios, chosen_lengths, rejected_lengths)
-    return _smoothed(sigmoid_norm_logits(*ratios, beta=beta), label_smoothing)
+    means = (chosen_logratios / chosen_lengths, rejected_logratios / rejected_lengths)
+    return dpo_loss(*means, beta=beta, label_smoothing=label_smoothing)
 
 
 def apo_zero_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float) -> Tensor:

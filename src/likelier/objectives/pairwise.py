@@ -30,7 +30,7 @@ class Paired(Objective):
         found = self.pair_losses(scored)
         if not self.nll_weight:
             return found
-        logps, lengths = (scored.chosen_rejected(values)[0] for values in (scored.logps, scored.lengths))
+        logps, _, lengths, _ = scored.chosen_rejected(scored.logps, scored.lengths)
         return found + self.nll_weight * losses.nll_loss(logps, lengths)
 
     def smoothing(self, scored: Scored) -> float | Tensor:
@@ -129,14 +129,11 @@ class SigmoidNorm(LogRatioPair):
         return True
 
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
-        lengths = scored.chosen_rejected(scored.lengths)
-        return losses.sigmoid_norm_logits(*scored.chosen_rejected(scored.logratios), *lengths, beta=self.beta)
+        return losses.dpo_logits(*scored.chosen_rejected(scored.logratios / scored.lengths), beta=self.beta)
 
     def pair_losses(self, scored: Scored) -> Tensor:
-        chosen, rejected = scored.chosen_rejected(scored.logratios)
-        lengths = scored.chosen_rejected(scored.lengths)
-        smoothing = self.smoothing(scored)
-        return losses.sigmoid_norm_loss(chosen, rejected, *lengths, beta=self.beta, label_smoothing=smoothing)
+        ratios = scored.chosen_rejected(scored.logratios, scored.lengths)
+        return losses.sigmoid_norm_loss(*ratios, beta=self.beta, label_smoothing=self.smoothing(scored))
 
     def pair_words(self, median_length: float) -> str:
         return (
@@ -216,11 +213,8 @@ class IPO(Paired):
         return self.tau
 
     def pair_losses(self, scored: Scored) -> Tensor:
-        ratios = scored.chosen_rejected(scored.logratios)
-        lengths = scored.chosen_rejected(scored.lengths)
         return losses.ipo_loss(
-            *ratios,
-            *lengths,
+            *scored.chosen_rejected(scored.logratios, scored.lengths),
             tau=self._tau(),
             length_normalize=self.length_normalize,
             margin=1.0 if scored.items.margins is None else scored.items.margins,
@@ -286,17 +280,12 @@ class SimPO(Paired):
         return self.gamma_beta_ratio * (1.0 if scored.items.margins is None else scored.items.margins)
 
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
-        return losses.simpo_logits(
-            *scored.chosen_rejected(scored.logps),
-            *scored.chosen_rejected(scored.lengths),
-            beta=self.beta,
-            gamma_beta_ratio=self._target(scored),
-        )
+        sums = scored.chosen_rejected(scored.logps, scored.lengths)
+        return losses.simpo_logits(*sums, beta=self.beta, gamma_beta_ratio=self._target(scored))
 
     def pair_losses(self, scored: Scored) -> Tensor:
         return losses.simpo_loss(
-            *scored.chosen_rejected(scored.logps),
-            *scored.chosen_rejected(scored.lengths),
+            *scored.chosen_rejected(scored.logps, scored.lengths),
             beta=self.beta,
             gamma_beta_ratio=self._target(scored),
             label_smoothing=self.smoothing(scored),

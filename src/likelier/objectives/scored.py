@@ -130,12 +130,12 @@ class Scored:
         """The same numbers without their history."""
         return replace(self, scores=self.scores.detached())
 
-    def chosen_rejected(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """`values` (answers,) at the chosen and at the rejected answer of each pair, (n,) each."""
+    def chosen_rejected(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Each of `values` (answers,) at the chosen and at the rejected answer of each pair, (n,) each."""
         pairs = self.items.pairs
         if pairs is None:
             raise ValueError("this objective needs pairs and got labelled rows")
-        return values[pairs[:, 0]], values[pairs[:, 1]]
+        return tuple(one[pairs[:, side]] for one in values for side in (0, 1))
 
 
 def join(parts: Sequence[Scored]) -> Scored:
