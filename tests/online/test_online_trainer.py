@@ -162,6 +162,23 @@ def test_a_step_whose_answers_earn_the_same_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_groups_that_teach_nothing_are_replaced(tmp_path: Path) -> None:
+    shares = {}
+    for refill in (False, True):
+        changed = {"refill": refill, "answers_per_prompt": 2}
+        trainer(tmp_path / str(refill), method="dapo", changed=changed, reward="length:3..", max_steps=2).train()
+        shares[refill] = [line["frac_reward_zero_std"] for line in steps(tmp_path / str(refill))]
+    assert shares[True][0] < shares[False][0]
+    first = steps(tmp_path / "True")[0]
+    assert first["refill/prompts"] > 0
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "True" / "rollouts" / "step-1.jsonl").read_text().rstrip("\n").split("\n")
+    ]
+    assert len({row["source"] for row in rows}) == 4  # as many groups as before, none twice
+
+
+@pytest.mark.slow
 def test_answers_that_are_cut_leave_the_loss_where_they_are_masked(tmp_path: Path) -> None:
     policy = tiny_policy()
     policy.model.config.eos_token_id = policy.model.generation_config.eos_token_id = 1  # which is hardly ever written

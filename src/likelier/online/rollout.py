@@ -57,6 +57,29 @@ class Rollout:
         whose = torch.arange(len(asked)).repeat_interleave(sizes)
         return Rollout(tuple(asked), tuple(answer for own in answers for answer in own), whose)
 
+    def only(self, kept: Tensor) -> Rollout:
+        """The groups that `kept` (prompts,) bool selects, before anything was compared."""
+        answers = kept[self.group_of]
+        return replace(
+            self,
+            asked=tuple(one for one, stays in zip(self.asked, kept.tolist(), strict=True) if stays),
+            answers=tuple(one for one, stays in zip(self.answers, answers.tolist(), strict=True) if stays),
+            group_of=(kept.cumsum(0) - 1)[self.group_of[answers]],
+            parts=self.parts[answers],
+            rewards=self.rewards[answers],
+        )
+
+    def beside(self, other: Rollout) -> Rollout:
+        """These groups and those of another rollout, before anything was compared."""
+        return replace(
+            self,
+            asked=(*self.asked, *other.asked),
+            answers=(*self.answers, *other.answers),
+            group_of=torch.cat([self.group_of, other.group_of + len(self.asked)]),
+            parts=torch.cat([self.parts, other.parts]),
+            rewards=torch.cat([self.rewards, other.rewards]),
+        )
+
     @property
     def lengths(self) -> Tensor:
         """(answers,) tokens."""

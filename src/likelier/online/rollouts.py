@@ -12,7 +12,7 @@ from torch import Tensor
 
 from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
-from likelier.objectives.advantages import combine_rewards
+from likelier.objectives.advantages import combine_rewards, equal_groups
 from likelier.objectives.metrics import MetricSums
 from likelier.objectives.online import PolicyGradient
 from likelier.online.options import OnlineOptions
@@ -20,10 +20,13 @@ from likelier.online.rewards.load import RewardSet
 from likelier.online.rewards.reward import Answered
 from likelier.online.rollout import Asked, Rollout
 from likelier.online.sampling import Sampled, Sampler
+from likelier.online.sampling.protocol import uniforms
 from likelier.online.walker import RolloutWalker
 from likelier.scoring.reference import Reference
 from likelier.utils.errors import TrainingError
 from likelier.utils.terminal import busy, counting
+
+_REFILLS = 3  # rounds in which groups are replaced
 
 
 def answered(policy: Policy, asked: Asked, answer: Sampled, number: int) -> Answered:
@@ -42,7 +45,9 @@ def answered(policy: Policy, asked: Asked, answer: Sampled, number: int) -> Answ
 
 @dataclass
 class RolloutMaker:
-    """Makes the rollouts of a run. `reference` is asked where the objective needs it."""
+    """Makes the rollouts of a run. `reference` is asked where the objective needs it, prompts out of `all_prompts` take
+    the place of groups that teach nothing where the objective says `refill`.
+    """
 
     policy: Policy
     objective: PolicyGradient
@@ -51,6 +56,7 @@ class RolloutMaker:
     rewards: RewardSet
     walker: RolloutWalker
     reference: Reference | None = None
+    all_prompts: Sequence[Asked] = ()
 
     def make(self, asked: Sequence[Asked], step: int) -> tuple[Rollout, MetricSums]:
         """The rollout of a step that begins with these prompts, with its metrics. Its random numbers depend on seed,
@@ -61,12 +67,42 @@ class RolloutMaker:
         written = time.monotonic()
         rollout = self._rewarded(rollout)
         judged = time.monotonic()
+        asked_more = 0
+        if self.objective.refill:
+            rollout, asked_more = self._refilled(rollout, step)
         rollout = self._compared(rollout)
         metrics = rollout.metrics()
+        if self.objective.refill:
+            metrics.add_sum("refill/prompts", asked_more, 1)
         for name, seconds in (("sampling", written - began), ("rewards", judged - written)):
             metrics.add_sum(f"seconds/{name}", seconds, 1)
         metrics.add_sum("sampling/tokens_per_second", rollout.tokens, written - began)
         return rollout, metrics
+
+    def _refilled(self, rollout: Rollout, step: int) -> tuple[Rollout, int]:
+        """With other prompts' groups in place of those whose answers all earned the same (dynamic sampling, DAPO), and
+        how many prompts were asked for that. After some rounds what is left of them stays, and is counted.
+        """
+        asked_more = 0
+        for number in range(_REFILLS):
+            dead = equal_groups(rollout.rewards, rollout.group_of)
+            others = self._others(rollout, int(dead.sum()), f"step {step}, refill {number}")
+            if not others:
+                break
+            found = self._rewarded(self._written(others, step))
+            asked_more += len(others)
+            alive = ~equal_groups(found.rewards, found.group_of)
+            stays = ~dead
+            stays[dead.nonzero()[int(alive.sum()) :, 0]] = True
+            rollout = rollout.only(stays).beside(found.only(alive))
+        return rollout, asked_more
+
+    def _others(self, rollout: Rollout, count: int, key: str) -> list[Asked]:
+        """So many prompts that are not in the rollout, by chance, the same for the same key."""
+        taken = {one.number for one in rollout.asked}
+        rest = [one for one in self.all_prompts if one.number not in taken]
+        order = uniforms(self.sampler.sampling.seed, key, 0, len(rest)).argsort(kind="stable")
+        return [rest[place] for place in order[:count].tolist()]
 
     def _written(self, asked: Sequence[Asked], step: int) -> Rollout:
         each = self.objective.answers_per_prompt

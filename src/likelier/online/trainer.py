@@ -118,7 +118,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
             max_length=online.max_new_tokens,
         )
         sampler = LocalSampler(policy, online.sampling(run.options.seed))
-        self._maker = RolloutMaker(policy, objective, online, sampler, rewards, self._walker)
+        self._maker = RolloutMaker(policy, objective, online, sampler, rewards, self._walker, all_prompts=self._asked)
         self._evaluator = OnlineEvaluator(self._maker, run.judge, self._answered())
         self._rollout: Rollout | None = None
         for warning in objective.warnings():
