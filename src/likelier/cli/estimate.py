@@ -7,13 +7,18 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from likelier.cli.flags import add_section_flags, given_options
 from likelier.cli.run_rows import add_data_flags, given_chat, given_loading, refuse_without_data
+from likelier.models.options import LoraOptions
+from likelier.training.options import TrainingOptions, refuse_evaluation_options
 from likelier.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from likelier.advice.estimate import Estimate
     from likelier.advice.rundata import RowPlan
-    from likelier.training.options import TrainingOptions
+
+_ADAPTER = ("lora_r", "lora_targets", "load_in_4bit")
+_MEMORY = ("max_length", "token_budget", "batch_size", "activation_checkpointing", "shard", "reference_scores")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -21,25 +26,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="a hub id, a folder, an adapter folder, a .gguf file, or demo")
     parser.add_argument("--method", default="dpo", help="the objective (default: dpo)")
     add_machine_flags(parser)
-    parser.add_argument("--lora-r", type=int, metavar="R", help="plan this adapter alone, not full, LoRA and QLoRA")
-    parser.add_argument("--lora-targets", metavar="TARGETS", help="module names, comma-separated, or all-linear")
-    parser.add_argument("--load-in-4bit", action="store_true", help="with --lora-r: a base in 4 bits (QLoRA)")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "pure-bfloat16"], default="auto")
-    parser.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt + answer, as in a run")
-    parser.add_argument(
-        "--token-budget", type=int, metavar="N", help="tokens of one micro-batch (default: what a run takes)"
-    )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a step (default: 32)")
-    parser.add_argument("--activation-checkpointing", action="store_true", help="plan for activation checkpointing")
-    parser.add_argument(
-        "--shard", action="store_true", help="with --gpus: plan for weights that are split between them (FSDP2)"
-    )
-    parser.add_argument(
-        "--reference-scores",
-        choices=["stored", "live"],
-        default="stored",
-        help="plan for stored or live ones (default: stored)",
-    )
+    adapter = parser.add_argument_group("adapter (without one all weights, LoRA and QLoRA are planned)")
+    add_section_flags(adapter, LoraOptions, _ADAPTER)
+    add_section_flags(parser.add_argument_group("memory, as for train"), TrainingOptions, _MEMORY)
     parser.add_argument(
         "--rows", type=int, metavar="N", help="without --data: how many rows there will be, for the time they take"
     )
@@ -96,11 +86,8 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
     from likelier.advice.speed import speed_for
     from likelier.advice.spread import Spread
     from likelier.advice.timing import times_of
-    from likelier.cli.flags import given_options
-    from likelier.models.options import LoraOptions
-    from likelier.training.options import TrainingOptions, refuse_evaluation_options
 
-    asked = LoraOptions(flags.lora_r, lora_targets=flags.lora_targets, load_in_4bit=flags.load_in_4bit)
+    asked = LoraOptions(**given_options(flags, LoraOptions))
     options, rows = TrainingOptions(**given_options(flags, TrainingOptions)), None
     if not (flags.data or flags.rows):
         refuse_without_data(flags)
@@ -108,7 +95,7 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
         refuse_evaluation_options(options)
     if flags.data:
         rows = _rows(flags, options)
-    spread = Spread(flags.gpus, flags.shard)
+    spread = Spread(flags.gpus, options.shard)
     planners = {
         words: planner_for(
             flags.model,
@@ -116,17 +103,17 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
             lora=lora,
             dtype="bfloat16" if flags.dtype == "pure-bfloat16" and lora.lora_r and not asked.lora_r else flags.dtype,
             device=flags.device,
-            max_length=flags.max_length,
+            max_length=options.max_length,
             memory=None if flags.memory is None else bytes_of(flags.memory),
-            activation_checkpointing=flags.activation_checkpointing,
-            reference_scores=flags.reference_scores,
-            batch_size=flags.batch_size,
+            activation_checkpointing=options.activation_checkpointing,
+            reference_scores=options.reference_scores,
+            batch_size=options.batch_size,
             rows=None if rows is None else rows.rows,
             spread=spread,
         )
         for words, lora in ways(flags.model, asked, flags.device, spread).items()
     }
-    budget, fit = flags.token_budget, flags.memory is not None
+    budget, fit = options.token_budget, flags.memory is not None
     plans = {words: planner.plan(budget, fit=fit) for words, planner in planners.items()}
     methods = {} if rows else {words: peaks(planner, budget) for words, planner in planners.items()}
     models = {words: models_in_memory(planner, budget) for words, planner in planners.items()}
