@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,20 +42,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_section_flags(which, Loading, ("merge_votes",))
     add_section_flags(which, TrainingOptions, SIGNALS)
     add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
-    cut = parser.add_argument_group("length")
-    cut.add_argument("--max-length", type=count, metavar="N", help=_help_of("max_length"))
-    cut.add_argument("--truncation", choices=_TRUNCATIONS, default="drop", help=_help_of("truncation"))
+    add_section_flags(parser.add_argument_group("length"), TrainingOptions, ("max_length", "truncation"))
     out = parser.add_argument_group("output")
     out.add_argument("--format", choices=["text", "json"], default="text", help="how it is printed (default: text)")
     out.add_argument("--html", metavar="OUT", help="write a page there instead")
     add_overwrite_flag(out)
-
-
-_TRUNCATIONS = ("drop", "cut-prompt-left", "cut-answer-right", "error")
-
-
-def _help_of(name: str) -> str:
-    return next(item.metadata["help"] for item in fields(TrainingOptions) if item.name == name)
 
 
 def run(flags: argparse.Namespace) -> None:
@@ -72,12 +63,13 @@ def run(flags: argparse.Namespace) -> None:
     from likelier.data.weighting import applied
 
     data = load_preferences(flags.file, columns=columns_of(flags.columns), **given_loading(flags))
-    used, left_out = applied(data.train, TrainingOptions(**given_options(flags, TrainingOptions, SIGNALS)).signals)
+    options = TrainingOptions(**given_options(flags, TrainingOptions))
+    used, left_out = applied(data.train, options.signals)
     data = replace(data, train=used, unusable=UnusableRows([*data.unusable, *left_out]))
     if not used:
         raise DataError(f"none of the rows is left:\n{data.unusable.summary()}")
     records, unusable = _chosen(data, flags.row, flags.rows or ROWS)
-    rows = _previews(flags, records)
+    rows = _previews(flags, options, records)
     for row in unusable:
         problem = f"{row.reason}: {row.detail}".rstrip(": ")
         rows.append(RowPreview(str(row.source), "row", (), (), "", problem, (), ()))
@@ -122,7 +114,7 @@ def _is_called(source: Any, name: str) -> bool:
     return same_file and int(number) == source.number
 
 
-def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowPreview]:
+def _previews(flags: argparse.Namespace, options: TrainingOptions, records: Sequence[Record]) -> list[RowPreview]:
     from likelier.data.past_template import past_template, past_template_words
     from likelier.data.preview import preview_rows
     from likelier.scoring.restore import tokenizer_with
@@ -134,6 +126,5 @@ def _previews(flags: argparse.Namespace, records: Sequence[Record]) -> list[RowP
         raise ConfigError(f"{next(iter(given))} has no effect: no row is a conversation; drop it")
     if past := past_template(records, tokenizer):
         say(past_template_words(len(past), len(records)))
-    return preview_rows(
-        records, tokenizer, max_length=flags.max_length or max_length, truncation=flags.truncation, chat=chat
-    )
+    limit = options.max_length or max_length
+    return preview_rows(records, tokenizer, max_length=limit, truncation=options.truncation, chat=chat)
