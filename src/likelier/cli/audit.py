@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_section_flags(parser.add_argument_group("conversations, with --model"), ChatOptions)
     parser.add_argument(
-        "--format", choices=list(FORMATS), default="text", help="how the report is written (default: text)"
+        "--format", choices=["text", "json", "html"], default="text", help="how the report is written (default: text)"
     )
     parser.add_argument("--output", metavar="OUT", help="write the report there instead of printing it")
     parser.add_argument(
@@ -68,7 +68,7 @@ def run(flags: argparse.Namespace) -> int:
     from likelier.utils.files import write_output
 
     audit, records = _audit(flags)
-    report = FORMATS[flags.format](audit)
+    report = _report(audit, flags.format)
     if flags.output:
         write_output(flags.output, report)
         say(f"{audit.verdict}\nreport: {flags.output}")
@@ -157,24 +157,14 @@ def _model(flags: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _as_text(audit: Audit) -> str:
-    from likelier.insight.audit import as_text
+def _report(audit: Audit, kind: str) -> str:
+    if kind == "json":
+        return json.dumps(without_secrets(audit.as_json()), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    from likelier.insight.audit import as_html, as_text
 
     here = sys.stdout.isatty()
-    return without_secrets(as_text(audit, width=get_terminal_size().columns if here else None, colour=here))
-
-
-def _as_json(audit: Audit) -> str:
-    return json.dumps(without_secrets(audit.as_json()), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _as_html(audit: Audit) -> str:
-    from likelier.insight.audit import as_html
-
-    return as_html(audit)
-
-
-FORMATS = {"text": _as_text, "json": _as_json, "html": _as_html}
+    width = get_terminal_size().columns if here else None
+    return as_html(audit) if kind == "html" else without_secrets(as_text(audit, width=width, colour=here))
 
 
 def _clean(flags: argparse.Namespace, audit: Audit, records: list[Any], names: list[str]) -> str:
