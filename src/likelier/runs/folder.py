@@ -20,7 +20,7 @@ from likelier.data.records import UnusableRows
 from likelier.runs.card import CARD, RunCard
 from likelier.runs.checkpoints import FINGERPRINT, Checkpoints, differences, step_of
 from likelier.runs.lock import LOCK, FolderLock
-from likelier.runs.ownership import refuse_links, stranger_in, take_away_temporary, was_begun
+from likelier.runs.ownership import OF_STEPS, refuse_links, stranger_in, take_away_temporary, was_begun
 from likelier.runs.shapes import is_evaluation, read_checked
 from likelier.runs.written import written_in
 from likelier.utils.console import warn
@@ -63,21 +63,6 @@ class RunFolder:
     def metrics_file(self) -> Path:
         """metrics.jsonl"""
         return self.path / "metrics.jsonl"
-
-    @property
-    def evaluations(self) -> Path:
-        """The folder of evaluations."""
-        return self.path / "evaluations"
-
-    @property
-    def skipped(self) -> Path:
-        """The folder of steps that were not finite."""
-        return self.path / "skipped"
-
-    @property
-    def rollouts(self) -> Path:
-        """The folder of answers that an online run wrote."""
-        return self.path / "rollouts"
 
     def check(self, *, resume: bool) -> None:
         """Raises `RunFolderError` if the folder holds a run or a model, or nothing to resume from; creates nothing."""
@@ -279,8 +264,8 @@ class RunFolder:
             self.update_card({"files": None})  # they are written again from here on
         with self.writing(self.metrics_file.name):
             write_whole(self.metrics_file, "".join(f"{_json(row)}\n" for row in kept).encode())
-            for folder in (self.evaluations, self.skipped, self.rollouts):
-                for path in folder.glob("step-*.json*"):
+            for name in OF_STEPS:
+                for path in (self.path / name).glob("step-*.json*"):
                     if step_of(path) > step:
                         path.unlink()
 
@@ -300,12 +285,12 @@ class RunFolder:
 
     def skipped_steps(self) -> set[int]:
         """The steps that were skipped."""
-        return {step_of(path) for path in self.skipped.glob("step-*.json")}
+        return {step_of(path) for path in self.path.glob("skipped/step-*.json")}
 
     def read_evaluation(self, step: int) -> dict[str, Any] | None:
         """The evaluation of a step; None where there is none."""
-        path = self.evaluations / f"step-{step}.json"
-        refuse_link(self.evaluations)
+        path = self.path / "evaluations" / f"step-{step}.json"
+        refuse_link(path.parent)
         refuse_link(path)
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 

@@ -19,7 +19,8 @@ from likelier.utils.errors import LikelierError
 from likelier.utils.files import NEW_FILES, read_object, refuse_link, refuse_links_below
 
 _BEFORE_RESULTS = ("run.json", "audit.json")
-_FOLDERS = ("evaluations", "skipped", "rollouts", "checkpoints", NEW_FILES)
+OF_STEPS = ("evaluations", "skipped", "rollouts")  # folders with a file a step
+_FOLDERS = (*OF_STEPS, "checkpoints", NEW_FILES)
 _PAPERS = (*_BEFORE_RESULTS, "metrics.jsonl", "README.md")
 _MODEL_FILES = (
     *("config.json", "adapter_config.json", "generation_config.json", "*.safetensors*", "*.bin", "*.index.json"),
@@ -83,7 +84,7 @@ def take_away_temporary(folder: Path) -> None:
     """Take away what a killed run of this folder left half written."""
     for name in (NEW_FILES, "checkpoints/.staging"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for place in (folder, folder / "evaluations", folder / "skipped", folder / "rollouts"):
+    for place in (folder, *(folder / name for name in OF_STEPS)):
         for file in place.glob(".*.tmp"):
             if _TEMPORARY.fullmatch(file.name) and not file.is_dir():
                 file.unlink(missing_ok=True)
