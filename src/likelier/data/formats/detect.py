@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from likelier.data.columns import Columns
-from likelier.data.formats.annotations import ignored_extras, with_extras
+from likelier.data.formats.account import Account
+from likelier.data.formats.annotations import with_extras
 from likelier.data.formats.codings import (
     Coding,
     Key,
@@ -21,12 +22,13 @@ from likelier.data.formats.codings import (
     winner_coding,
 )
 from likelier.data.formats.layouts import FORMATS, Format
-from likelier.data.formats.mapping import ColumnMap, Preset, first_answer, layout_roles, merged, preset_of
+from likelier.data.formats.mapping import Preset
 from likelier.data.formats.meanings import understood
 from likelier.data.formats.messages import Row, Unfit, as_list
 from likelier.data.formats.questions import directed, question
-from likelier.data.formats.unknown import unknown_layout, unknown_turns
-from likelier.data.formats.words import in_words, shown
+from likelier.data.formats.recognised import Recognised, recognise
+from likelier.data.formats.unknown import unknown_turns
+from likelier.data.formats.words import shown
 from likelier.data.records import (
     Content,
     Record,
@@ -58,56 +60,6 @@ class Converted:
     example: str = ""
 
 
-@dataclass(frozen=True)
-class Recognised:
-    """A layout, what the file calls it, the map that brings its rows to it, and the known data set whose map it is."""
-
-    layout: Format
-    name: str
-    map: ColumnMap
-    preset: Preset | None = None
-
-
-def recognise(
-    source: Source, row: Row, columns: Columns | None = None, layouts: Sequence[Format] = FORMATS
-) -> Recognised:
-    """The layout of a file, one of `layouts`, from its first row and the column map.
-
-    Raises `DataError` showing columns, the row and the known layouts, or `ConfigError` for a part of the map without
-    effect.
-    """
-    own = columns or Columns()
-    found = _recognise_as(source, row, own, layouts)
-    preset = preset_of(row)
-    if found is None and preset is not None:
-        full = merged(preset.of(row), own)
-        found = _recognise_as(source, row, full, layouts, preset)
-    if found is None:
-        raise DataError(unknown_layout(source, row, own, layouts))
-    inert = own.settings - found.layout.settings
-    if own.role_coding is not None and not found.map.turns.concern(found.map.shape(row, source)):
-        inert |= {"role_coding"}
-    if own.chat is False and own.system is not None:
-        raise ConfigError(
-            "columns: system makes conversations and chat=false keeps texts as they are; drop one of them"
-        )
-    if inert:
-        name = min(inert)
-        raise ConfigError(f"columns: {name} has no effect on '{found.name}' ({source}); drop it")
-    return found
-
-
-def _recognise_as(
-    source: Source, row: Row, columns: Columns, layouts: Sequence[Format], preset: Preset | None = None
-) -> Recognised | None:
-    mapping = ColumnMap(columns, row)
-    mapped = mapping.shape(row, source)
-    for layout in layouts:
-        if layout.fits(mapped) and layout_roles(mapping.columns) <= layout.read:
-            return Recognised(layout, preset.name if preset else layout.name, mapping, preset)
-    return None
-
-
 # --- the meaning of coded values -----------------------------------------------------------------------------------
 
 
@@ -136,82 +88,6 @@ def _holds(coding: Coding, values: Iterable[Key], preset: Preset) -> bool:
 
 
 # --- rows to records -----------------------------------------------------------------------------------------------
-
-
-class _Account:
-    """What is known of a file while its rows pass by."""
-
-    def __init__(self, found: Recognised) -> None:
-        self.found, self.rows = found, 0
-        self.columns: set[str] = set()
-        self.unusable = UnusableRows()
-        self.example: str | None = None
-        self.ranked_by = ""
-        self.talks = False  # whether texts became conversations since there is a column `system`
-        self.judged: set[str] = set()  # ranks, scores: what rankings were made by
-        self.kept: Counter[str] = Counter()  # rows in which a column said something of use
-        self.ignored: Counter[str] = Counter()  # and of none
-        self.prompts: dict[type[Content], Source] = {}  # the first of each kind
-
-    def mapped(self, rows: Iterable[tuple[Source, Row]]) -> Iterator[tuple[Source, Row]]:
-        """The rows under the layout's column names; one that misses a column raises `DataError`."""
-        layout, mapping = self.found.layout, self.found.map
-        for source, row in rows:
-            self.rows += 1
-            self.columns.update(row)
-            try:
-                named = mapping.row(row, source)
-            except Unfit as unfit:
-                self.unusable.append(Unusable(source, unfit.reason, unfit.detail))
-                continue
-            missing = layout.columns - named.keys()
-            if missing:
-                raise DataError(
-                    f"{source}: the column {', '.join(sorted(missing))} is missing; row 1 was read as "
-                    f"'{self.found.name}', this row has {sorted(row.keys())}. Add it, or take the row out"
-                )
-            yield source, named
-
-    def first(self, row: Row, record: Record, reading: Reading) -> None:
-        """Note in words what the first row says, unless its columns are named for what they mean."""
-        if self.example is not None:
-            return
-        if "answers" in row and reading.coding is None:
-            self.ranked_by = "ranks" if row.get("ranks") is not None else "scores"
-        told = reading.coding is not None or self.ranked_by or self.found.preset is not None
-        self.example = in_words(row, record, self.found.layout, reading) if told else ""
-
-    def note(self, row: Row, record: Record) -> None:
-        """Note what was made of a row."""
-        self.prompts.setdefault(type(record.prompt), record.source)
-        self.judged |= {"ranks", "scores"} & row.keys()
-        self.ignored.update(ignored_extras(row, record, self.found.layout.read))
-        if "system" in row and self.found.map.columns.system is None and isinstance(record.prompt, tuple):
-            self.talks |= isinstance(row.get("prompt"), str) and isinstance(first_answer(row), str)
-        self.kept["tools"] += bool(record.tools) and isinstance(record.prompt, tuple)
-        self.kept["votes"] += isinstance(row.get("votes"), (list, tuple))
-
-    def mixture(self) -> str:
-        """Why some prompts are text and some messages, where that follows from how cells were read; else empty."""
-        places = " and ".join(map(str, self.prompts.values()))
-        if len(self.prompts) < 2:
-            return ""
-        if self.found.map.spelled is not None:
-            return f"some cells spell messages and others are plain text ({places})"
-        half_system = "system" in self.columns & self.found.layout.read and not self.found.map.has_system
-        return f"some rows have a system prompt and others no column for it ({places})" if half_system else ""
-
-    def unread(self) -> list[str]:
-        """Columns that nothing read."""
-        read = self.found.layout.read | self.found.map.used
-        read -= {name for name in self.ignored if not self.kept[name]}
-        read -= {"system"} if self.found.map.without_system else set()
-        if self.found.layout.expand is not None:
-            read -= {name for name in ("rank", "score") if f"{name}s" not in self.judged}
-        for pair in (("score_chosen", "score_rejected"), ("score_first", "score_second")):
-            if not set(pair) <= self.columns | self.found.map.columns.roles.keys():
-                read -= set(pair)  # half a pair of scores says nothing
-        return sorted(self.columns - read)
 
 
 def check_answers(record: Record) -> None:
@@ -251,7 +127,7 @@ def _converted(
     if first is None:
         raise DataError(f"{named.name} holds no rows; give a file with at least one")
     found = recognise(*first, columns, layouts)
-    account = _Account(found)
+    account = Account(found)
     places = account.mapped(chain([first], rows))
     reading, places = _prepared(found, places, named.name, columns or Columns())
     if found.layout.expand is not None:
@@ -274,7 +150,7 @@ def _converted(
     )
 
 
-def _notes(found: Recognised, reading: Reading, account: _Account) -> list[str]:
+def _notes(found: Recognised, reading: Reading, account: Account) -> list[str]:
     """What columns and values were taken to mean."""
     constants = found.map.constants.items()
     said = [f"{role}: the same in every row, {shown(text)}" for role, text in constants]
@@ -291,7 +167,7 @@ def _notes(found: Recognised, reading: Reading, account: _Account) -> list[str]:
 _PLACELESS = {"tools": "text goes past the chat template", "votes": "no list of three counts"}
 
 
-def _meanings(found: Recognised, reading: Reading, account: _Account) -> list[str]:
+def _meanings(found: Recognised, reading: Reading, account: Account) -> list[str]:
     if reading.coding is not None:
         return [f"{found.layout.coded}: {reading.coding.words}"]
     columns, said = reading.columns, {"ranks": "rank", "scores": "score"}.get(account.ranked_by)
@@ -302,7 +178,7 @@ def _meanings(found: Recognised, reading: Reading, account: _Account) -> list[st
     return [f"{account.ranked_by}: {meaning}"]
 
 
-def _nothing(name: str, account: _Account) -> str:
+def _nothing(name: str, account: Account) -> str:
     if account.unusable:
         summary, first = account.unusable.summary(), account.unusable[0]
         hint = unknown_turns(account.unusable)
@@ -332,7 +208,7 @@ def _records(
     layout: Format,
     places: Iterable[tuple[Source, Row]],
     reading: Reading,
-    account: _Account,
+    account: Account,
     check: Callable[[Record], None],
 ) -> Iterator[Record]:
     unusable = account.unusable
