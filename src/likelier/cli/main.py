@@ -81,6 +81,10 @@ COMMANDS = {
 class _Parser(argparse.ArgumentParser):
     """A parser that knows what a mistyped flag may have been meant to be."""
 
+    def takes(self, flag: str) -> bool:
+        """Whether there is such a flag."""
+        return flag in self._option_string_actions
+
     def error(self, message: str) -> NoReturn:
         said, mistyped, words = message.partition("unrecognized arguments: ")
         flag = next((word.partition("=")[0] for word in words.split() if word.startswith("-")), "")
@@ -91,9 +95,7 @@ def _module(command: str) -> ModuleType:
     return import_module(f"likelier.cli.{command.replace('-', '_')}")
 
 
-def _parser(command: str | None) -> argparse.ArgumentParser:
-    if command is None:
-        return _top_parser()
+def _parser(command: str) -> _Parser:
     entry = COMMANDS[command]
     parser = _Parser(usage=f"likelier {command} {entry.usage}", description=entry.help, allow_abbrev=False)
     _module(command).add_flags(parser)
@@ -121,14 +123,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = words[0] if words and words[0] in COMMANDS else None
     try:
         if command is None:
-            _parser(None).parse_args(words or ["--help"])
+            _top_parser().parse_args(words or ["--help"])
             return 2
-        flags = _parser(command).parse_args(words[1:])
+        parser = _parser(command)
+        flags = parser.parse_args(words[1:])
         from likelier.utils.console import plain_warnings
+        from likelier.utils.shell import carrying_out
 
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         plain_warnings()
-        return _module(command).run(flags) or 0
+        with carrying_out(words if parser.takes("--columns") else ()):
+            return _module(command).run(flags) or 0
     except (KeyboardInterrupt, Exception) as error:
         from likelier.cli.faults import report_error
 

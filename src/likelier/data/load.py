@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,6 +20,7 @@ from likelier.data.split import split_by_prompt
 from likelier.data.votes import merge_votes as merged_votes
 from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, DataError
+from likelier.utils.shell import for_one_of_several
 from likelier.utils.terminal import counting
 
 if TYPE_CHECKING:
@@ -172,7 +174,8 @@ def _with_votes(data: PreferenceData) -> PreferenceData:
 
 
 def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PreferenceData:
-    found = convert(replace(rows, rows=watched(rows)), columns)
+    with for_one_of_several() if name else nullcontext():
+        found = convert(replace(rows, rows=watched(rows)), columns)
     records: list[Record] = found.records
     notes = [*found.notes, *_kept_for_asking(records)]
     if found.unread_columns:

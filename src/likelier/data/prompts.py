@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +34,7 @@ from likelier.data.turns import check_train_on
 from likelier.data.unprinted import find_unprinted
 from likelier.utils.console import say, warn
 from likelier.utils.errors import ConfigError, DataError
+from likelier.utils.shell import for_one_of_several
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -127,7 +129,8 @@ def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PromptDat
             cells[source] = row
             yield source, row
 
-    found = convert(replace(rows, rows=kept()), columns, PROMPT_FORMATS, check_asked)
+    with for_one_of_several() if name else nullcontext():
+        found = convert(replace(rows, rows=kept()), columns, PROMPT_FORMATS, check_asked)
     asked_in = _columns_asked_in(columns or Columns())
     prompts: list[Prompt] = []
     seen: set[tuple[Source, str]] = set()

@@ -3,8 +3,40 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 
 CODE = "eval_reward can name a Python file, which such a run executes: read it first, as you would read a script."
+
+
+_TYPED: ContextVar[tuple[str, ...]] = ContextVar("_TYPED", default=())
+
+
+@contextmanager
+def carrying_out(words: Sequence[str]) -> Iterator[None]:
+    """While a command is carried out: what was typed after `likelier`, or nothing where it would not help to know."""
+    token = _TYPED.set(tuple(words))
+    try:
+        yield
+    finally:
+        _TYPED.reset(token)
+
+
+def for_one_of_several() -> AbstractContextManager[None]:
+    """While one of several files is read: more words in the command would be for all of them."""
+    return carrying_out(())
+
+
+def typed_with(*words: str) -> str:
+    """The command that is being carried out with more words at its end, to be pasted; empty outside of commands."""
+    typed = _TYPED.get()
+    return " ".join(map(_as_word, ("likelier", *typed, *words))) if typed else ""
+
+
+def was_typed(word: str) -> bool:
+    """Whether the command that is being carried out has this flag."""
+    return any(one.partition("=")[0] == word for one in _TYPED.get())
 
 
 def quoted(name: object) -> str:
@@ -12,9 +44,11 @@ def quoted(name: object) -> str:
     text = str(name)
     if text.startswith("-"):
         text = f"./{text}"
-    if text.isprintable():
-        return shlex.quote(text)
-    return f"$'{''.join(map(_escaped, text))}'"
+    return _as_word(text)
+
+
+def _as_word(text: str) -> str:
+    return shlex.quote(text) if text.isprintable() else f"$'{''.join(map(_escaped, text))}'"
 
 
 def names_code(text: str) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 
 from likelier.data.columns import Columns
 from likelier.data.formats.account import Account
@@ -21,14 +22,15 @@ from likelier.data.formats.codings import (
     threshold_coding,
     winner_coding,
 )
+from likelier.data.formats.guesses import TRIED_ON, guessed
 from likelier.data.formats.layouts import FORMATS, Format
 from likelier.data.formats.mapping import Preset
 from likelier.data.formats.meanings import understood
 from likelier.data.formats.messages import Row, Unfit, as_list
 from likelier.data.formats.questions import directed, question
-from likelier.data.formats.recognised import Recognised, recognise
-from likelier.data.formats.unknown import unknown_turns
-from likelier.data.formats.words import shown
+from likelier.data.formats.recognised import Recognised, UnknownLayout, recognise
+from likelier.data.formats.unknown import unknown_layout, unknown_turns
+from likelier.data.formats.words import answers_in_words, shown
 from likelier.data.records import (
     Content,
     Record,
@@ -126,9 +128,45 @@ def _converted(
     first = next(rows, None)
     if first is None:
         raise DataError(f"{named.name} holds no rows; give a file with at least one")
-    found = recognise(*first, columns, layouts)
+    try:
+        found = recognise(*first, columns, layouts)
+    except UnknownLayout:
+        tried = _first_rows(first, rows)
+        guesses = guessed(tried, columns or Columns(), layouts, _Trial(named.name, tried, layouts, check))
+        raise DataError(unknown_layout(*first, columns or Columns(), layouts, guesses)) from None
+    return _read(found, replace(named, rows=chain([first], rows)), columns, check)
+
+
+def _first_rows(first: tuple[Source, Row], rows: Iterator[tuple[Source, Row]]) -> list[tuple[Source, Row]]:
+    found = [first]
+    with suppress(DataError):  # of a broken row; what is to be told is another thing
+        found.extend(islice(rows, TRIED_ON - 1))
+    return found
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The first rows of a file, on which column maps are tried."""
+
+    name: str
+    rows: Sequence[tuple[Source, Row]]
+    layouts: Sequence[Format]
+    check: Callable[[Record], None]
+
+    def __call__(self, columns: Columns) -> str:
+        """What the rows become by a map, in words. Raises `DataError` where less than half of them become anything."""
+        found = recognise(*self.rows[0], columns, self.layouts)
+        made = _read(found, NamedRows(self.name, self.rows), columns, self.check)
+        left_out = len({row.source for row in made.unusable})
+        if 2 * left_out > len(self.rows):
+            raise DataError(f"{left_out} of {len(self.rows)} rows are left out")
+        example = made.example or answers_in_words(made.records[0])
+        return f"read as '{made.format}'" + (f"; {example}" if example else "")
+
+
+def _read(found: Recognised, named: NamedRows, columns: Columns | None, check: Callable[[Record], None]) -> Converted:
     account = Account(found)
-    places = account.mapped(chain([first], rows))
+    places = account.mapped(named.rows)
     reading, places = _prepared(found, places, named.name, columns or Columns())
     if found.layout.expand is not None:
         places = found.layout.expand(places)

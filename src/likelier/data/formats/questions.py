@@ -21,6 +21,15 @@ from likelier.utils.errors import DataError
 
 Placed: TypeAlias = "tuple[Source, Row]"
 
+
+class OpenQuestion(DataError):
+    """What values mean is open; each of `settings` is an answer, as a word of a column map (`ranks_best=order`)."""
+
+    def __init__(self, message: str, settings: Sequence[str]) -> None:
+        super().__init__(message)
+        self.settings = tuple(settings)
+
+
 _LOOKED_AT = 200  # rows of rankings among which one is looked for on which the readings differ most
 
 # --- coded values --------------------------------------------------------------------------------------------------
@@ -59,8 +68,9 @@ def question(layout: Format, rows: Sequence[Placed], values: Counter[Key], colum
     found = scale_choices(values) if columns.share else choices(coded, values)
     odd = _odd_label(rows) if coded == "label" and not column else ""
     head = f"{odd or name}: the {coded.removesuffix('s')}{column} is {_counted(values)}, which can mean several things"
-    return DataError(
-        f"{head}.{_by_example(_example(layout, rows, found, columns), found)}\n{_how(coded, values, columns)}"
+    return OpenQuestion(
+        f"{head}.{_by_example(_example(layout, rows, found, columns), found)}\n{_how(coded, values, columns)}",
+        [choice.setting for choice in found],
     )
 
 
@@ -225,4 +235,5 @@ def _direction_question(layout: Format, rows: Sequence[Placed], columns: Columns
     ]
     values = _short(list(as_list(row[of])))
     head = f"{name}: the {of} {values} in {place(source)} can mean several things."
-    return DataError(head + "".join(lines) + f"\n{_HOW_DIRECTED[setting]}")
+    answers = [f"{setting}={_DIRECTIONS[setting][at]}" for at in kept.values()]
+    return OpenQuestion(head + "".join(lines) + f"\n{_HOW_DIRECTED[setting]}", answers)

@@ -9,9 +9,12 @@ from likelier.data.columns import Columns
 from likelier.data.formats.layouts import FORMATS, Format
 from likelier.data.formats.mapping import ColumnMap, Preset, layout_roles, merged, preset_of
 from likelier.data.formats.messages import Row
-from likelier.data.formats.unknown import unknown_layout
 from likelier.data.records import Source
 from likelier.utils.errors import ConfigError, DataError
+
+
+class UnknownLayout(DataError):
+    """A file of no known layout."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,7 @@ def recognise(
 ) -> Recognised:
     """The layout of a file, one of `layouts`, from its first row and the column map.
 
-    Raises `DataError` showing columns, the row and the known layouts, or `ConfigError` for a part of the map without
-    effect.
+    Raises `UnknownLayout` where there is none, or `ConfigError` for a part of the map without effect.
     """
     own = columns or Columns()
     found = _recognise_as(source, row, own, layouts)
@@ -39,7 +41,7 @@ def recognise(
         full = merged(preset.of(row), own)
         found = _recognise_as(source, row, full, layouts, preset)
     if found is None:
-        raise DataError(unknown_layout(source, row, own, layouts))
+        raise UnknownLayout(f"{source}: the columns {sorted(map(str, row))} are of no known layout")
     inert = own.settings - found.layout.settings
     if own.role_coding is not None and not found.map.turns.concern(found.map.shape(row, source)):
         inert |= {"role_coding"}

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from likelier.data.columns import Columns
+from likelier.data.formats.guesses import Guess
 from likelier.data.formats.layouts import FORMATS, Format
 from likelier.data.formats.mapping import PRESETS
 from likelier.data.formats.messages import Row, is_answer
 from likelier.data.json_paths import lists_of_objects
 from likelier.data.records import Source, Unusable
+from likelier.utils.shell import quoted, typed_with, was_typed
 
 _FRAME = """\
 Where a prompt stands inside a text, or a judgement follows from several columns, a script makes rows of your own:
@@ -27,16 +29,41 @@ _INSIDE = """\
           rejected = row["rejected"].removeprefix(prompt + mark)"""
 
 
-def unknown_layout(source: Source, row: Row, columns: Columns, layouts: Sequence[Format]) -> str:
-    """What to say of a file of no known layout: its columns, the row, the layouts that there are, and what to do."""
+def unknown_layout(
+    source: Source, row: Row, columns: Columns, layouts: Sequence[Format], guesses: Sequence[Guess]
+) -> str:
+    """What to say of a file of no known layout: its columns, the row, what to do, and the layouts that there are."""
     known = "\n".join(f"  {one.name}: {one.example}" for one in (*layouts, *PRESETS))
     mapped = f" With the column map {columns.given} they make no known layout." if columns.roles else ""
-    script = "" if (inside := _rows_inside(source, row, columns)) else script_for(source, row, columns)
-    return (
-        f"{source}: {_what_is_missing(row)}.{mapped}\nThe row: {_shown(row)}\nKnown formats:\n{known}\n"
-        "Rename the columns, or say with columns which of them is what (as flags: --columns prompt=question "
-        "chosen=good rejected=bad; see docs/data.md)" + inside + (f"\n{script}" if script else "")
-    )
+    inside = _rows_inside(source, row, columns)
+    script = "" if inside or guesses else script_for(source, row, columns)
+    mends = [inside, _guessed(guesses, columns) if guesses else _HOW, _OR_RENAME, known, script]
+    head = f"{source}: {_what_is_missing(row)}.{mapped}\nThe row: {_shown(row)}\n"
+    return head + "\n".join(mend for mend in mends if mend)
+
+
+_OR_RENAME = "Or rename the columns, as one of the known layouts has them:"
+_ONE_GUESS = "A guess from their names, tried on the file"
+_NAMED = 20  # columns that are named
+
+_HOW = (
+    "Say with columns which of them is what (as flags: --columns prompt=question chosen=good rejected=bad; see "
+    "docs/data.md)."
+)
+
+
+def _guessed(guesses: Sequence[Guess], columns: Columns) -> str:
+    """The maps that were found to hold, as commands where one is being carried out."""
+    lines = [f"  {_to_paste(guess, columns)}\n    {guess.told}" for guess in guesses]
+    what = "Guesses from their names, tried on the file, of which one may be meant" if len(guesses) > 1 else _ONE_GUESS
+    return f"Say with columns which of them is what (see docs/data.md). {what}:\n" + "\n".join(lines)
+
+
+def _to_paste(guess: Guess, columns: Columns) -> str:
+    """The command with the words of a guess; the flags alone where it is not known, or the map was not typed in it."""
+    if (not columns.given or was_typed("--columns")) and (command := typed_with("--columns", *guess.words)):
+        return command
+    return "--columns " + " ".join(map(quoted, guess.words))
 
 
 def _rows_inside(source: Source, row: Row, columns: Columns) -> str:
@@ -45,7 +72,7 @@ def _rows_inside(source: Source, row: Row, columns: Columns) -> str:
     if source.number != 1 or not lists or columns.records is not None:
         return ""
     told = ", ".join(f"{path} ({count} objects)" for path, count in lists)
-    return f"\nIf its rows stand in a list inside, {told}, name it: --columns records={lists[0][0]}"
+    return f"If its rows stand in a list inside, {told}, name it: --columns records={lists[0][0]}"
 
 
 def unknown_turns(unusable: Sequence[Unusable]) -> str:
@@ -62,7 +89,9 @@ def unknown_turns(unusable: Sequence[Unusable]) -> str:
 
 
 def _what_is_missing(row: Row) -> str:
-    columns = f"the columns are {sorted(row.keys())}"
+    names = sorted(map(str, row))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    columns = f"the columns are {names[:_NAMED]}{more}"
     if {"chosen", "rejected"} <= row.keys():
         kind = "the assistant's turn alone" if is_answer(row["chosen"]) else "no list of messages"
         kind = "plain text" if isinstance(row["chosen"], str) else kind

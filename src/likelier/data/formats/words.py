@@ -18,11 +18,8 @@ _LOOKED_AT = 100_000  # characters of a text that are looked at
 
 def in_words(row: Row, record: Record, layout: Format, reading: Reading) -> str:
     """What a row says as it was understood: which answer is preferred, or whether the answer is good."""
-    where = place(record.source)
-    if isinstance(record, Labelled):
-        return f"{where}: {verdict(record, float(record.desirable), ('', ''))}"
     if not isinstance(record, Pair):
-        return ""
+        return answers_in_words(record)
     if "answers" in row:
         names = ranked_names(row, record)
     elif layout.coded is None or reading.coding is None:
@@ -30,7 +27,18 @@ def in_words(row: Row, record: Record, layout: Format, reading: Reading) -> str:
     else:
         first, second = called(layout, reading.columns)
         names = (first, second) if share_of(as_list(row["winner"]), reading.coding) >= 0.5 else (second, first)  # type: ignore[operator]
-    return f"{where}: {verdict(record, 1 - record.rejected_share, names)}"
+    return f"{place(record.source)}: {verdict(record, 1 - record.rejected_share, names)}"
+
+
+def answers_in_words(record: Record) -> str:
+    """What a record prefers or judges, its answers without names; empty where it judges nothing."""
+    if isinstance(record, Pair):
+        said = verdict(record, 1 - record.rejected_share, ("", ""))
+    elif isinstance(record, Labelled):
+        said = verdict(record, float(record.desirable), ("", ""))
+    else:
+        return ""
+    return f"{place(record.source)}: {said}"
 
 
 def place(source: Source) -> str:
