@@ -4,11 +4,11 @@ import re
 from dataclasses import Field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-_MARK = re.compile(r"^<!-- (?:options: (?P<section>\w+)|(?P<hyperparameters>hyperparameters)) -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- (?:options: (?P<section>\w+)|(?P<made>hyperparameters|presets)) -->$", re.MULTILINE)
 
 
 def _shown(value: object) -> str:
-    if value is None:
+    if value is None or value == ():
         return ""
     return f"`{value}`" if value != "" else "required"
 
@@ -20,10 +20,12 @@ def _row(name: str, default: str, text: str) -> str:
 def _section(name: str) -> list[str]:
     from likelier.data.options import ChatOptions
     from likelier.models.options import LoraOptions
+    from likelier.online.options import OnlineOptions
     from likelier.training.config import RunOptions
     from likelier.training.options import TrainingOptions
 
-    named = {section.__name__: section for section in (RunOptions, LoraOptions, TrainingOptions, ChatOptions)}
+    sections = (RunOptions, LoraOptions, TrainingOptions, ChatOptions, OnlineOptions)
+    named = {section.__name__: section for section in sections}
     section: Any = named[name]
     hints = get_type_hints(section)
     return [_row(one.name, _shown(one.default), _what(one, hints[one.name])) for one in fields(section)]
@@ -46,11 +48,22 @@ def _hyperparameters() -> list[str]:
     return rows
 
 
+def _presets() -> list[str]:
+    from likelier.objectives.online import PolicyGradient
+    from likelier.online.config import paper_help, preset_default
+
+    hints = get_type_hints(PolicyGradient)
+    options = [one for one in fields(PolicyGradient) if "help" in one.metadata]
+    rows = [_row(one.name, preset_default(one.name), _what(one, hints[one.name])) for one in options]
+    return [*rows, _row("paper", "", paper_help())]
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put a table in the place of each mark."""
 
     def table(match: re.Match[str]) -> str:
-        rows = _hyperparameters() if match["hyperparameters"] else _section(match["section"])
+        made = {"hyperparameters": _hyperparameters, "presets": _presets}
+        rows = made[match["made"]]() if match["made"] else _section(match["section"])
         return "\n".join(["| option | default | what |", "|---|---|---|", *rows])
 
     return _MARK.sub(table, markdown)

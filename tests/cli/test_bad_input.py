@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.bad_inputs import PARTS, Case
+from tests.helpers.bad_online import ONLINE
 from tests.helpers.bad_samples import SAMPLES
 from tests.helpers.bad_structures import STRUCTURES
 from tests.helpers.fuzzing import command, files_below
@@ -26,7 +27,7 @@ HEAD = """# What is said of bad input
 Every case with what the file holds or what is typed, and the message. Each ends with exit code 2, without a traceback,
 and leaves no output behind. Written by `UPDATE_GOLDEN=1 pytest tests/cli/test_bad_input.py`, and held by that test.
 """
-EVERY = {**PARTS, "Structures": STRUCTURES, "Sampling": SAMPLES}
+EVERY = {**PARTS, "Structures": STRUCTURES, "Sampling": SAMPLES, "Learning from own answers": ONLINE}
 LONGEST = 200  # characters of a file that are shown
 
 
@@ -36,6 +37,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("made")
     rows = pair_rows()
     plain = [{name: row[name][-1]["content"] for name in ("prompt", "chosen", "rejected")} for row in rows]
+    prompts = write_rows(root / "prompts.jsonl", [{"prompt": row["prompt"]} for row in rows])
+    own = ("--method", "grpo", "--reward", "length:3", "--max-new-tokens", "4", "--answers-per-prompt", "2")
     model, pairs = save_tiny(root / "model"), write_rows(root / "pairs.jsonl", plain)
     more = ("--eval-fraction", "0.25", "--learning-rate", "1e-2")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
@@ -45,6 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "pairs": pairs,
             "chat": write_rows(root / "chat.jsonl", rows),
             "run": train(model, pairs, root / "run", *more, "--save-steps", "1"),
+            "online": train(model, prompts, root / "online", *own, "--learning-rate", "1e-2", "--save-steps", "1"),
             "adapter": train(model, pairs, root / "adapter", *more, "--lora-r", "4"),
         }
 

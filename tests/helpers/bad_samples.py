@@ -25,7 +25,7 @@ SAMPLES = [
     _case("prompts under another name", prompts='{"question": "Ask", "answer": "Yes"}\n'),
     _case("empty prompts", prompts='{"prompt": " "}\n'),
     _case("prompts over the limit", "--max-prompt-length 3"),
-    _case("a prompt over the limit where there must be none", "--max-prompt-length 3 --truncation error"),
+    _case("a prompt over the limit where there must be none", "--max-prompt-length 3 --prompt-truncation error"),
     _case("no room for a prompt", "--max-new-tokens 4096"),
     _case("several answers at temperature 0", "--temperature 0"),
     _case("a share of chance above 1", "--top-p 1.5"),

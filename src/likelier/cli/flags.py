@@ -35,13 +35,24 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_online_flags(parser: argparse.ArgumentParser) -> None:
     """Add the options of runs that learn from answers that they write."""
-    from likelier.objectives.online import PAPER_PRESETS, PolicyGradient
+    from likelier.objectives.online import ONLINE_METHODS, PolicyGradient
+    from likelier.online.config import DISTORTIONS, paper_help, preset_default
     from likelier.online.options import OnlineOptions
 
-    group = parser.add_argument_group("answers that the policy writes (grpo and its family)")
+    group = parser.add_argument_group("answers that the policy writes", f"For {', '.join(ONLINE_METHODS)}.")
     add_section_flags(group, OnlineOptions)
-    add_section_flags(group, PolicyGradient, [item.name for item in fields(PolicyGradient) if "help" in item.metadata])
-    _flag(group, "paper", f"the preset as its paper has it ({', '.join(PAPER_PRESETS)})", True)
+    group = parser.add_argument_group(
+        "their loss", "Each method is a preset of these options; one that it has no use for is refused."
+    )
+    hints = typing.get_type_hints(PolicyGradient)
+    for item in fields(PolicyGradient):
+        if "help" in item.metadata:
+            default = preset_default(item.name)
+            text = f"{item.metadata['help']}{f' (default: {default})' if default else ''}".replace("%", "%%")
+            _flag(group, item.name, text, hints[item.name] is bool, _choices(hints[item.name]))
+    _flag(group, "paper", paper_help(), True)
+    for name in DISTORTIONS:  # of sampling; told why they are no options of training
+        group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def add_section_flags(group: Any, section: type, names: Collection[str] | None = None) -> None:
@@ -58,7 +69,7 @@ def add_section_flags(group: Any, section: type, names: Collection[str] | None =
 
 def _help(item: Field[Any]) -> str:
     text = item.metadata["help"].replace("%", "%%")
-    return text if item.default in (None, "", False) or "default" in text else f"{text} (default: {item.default})"
+    return text if item.default in (None, "", False, ()) or "default" in text else f"{text} (default: {item.default})"
 
 
 def _choices(hint: Any) -> list[str] | None:
@@ -93,7 +104,7 @@ def _flag(
     elif many:
         group.add_argument(flag, default=argparse.SUPPRESS, help=text, nargs="+", action="extend", metavar=many)
     else:
-        metavar = None if choices else name.rsplit("_", 1)[-1].upper()
+        metavar = None if choices else name.partition("_per_")[0].rsplit("_", 1)[-1].upper()
         group.add_argument(flag, default=argparse.SUPPRESS, help=text, choices=choices, metavar=metavar, action=action)
 
 

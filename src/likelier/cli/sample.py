@@ -25,7 +25,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-prompt-length", type=count, help="tokens of a prompt (default: what the context leaves)")
     policies = ["drop", "cut-prompt-left", "error"]
     text = "what becomes of longer prompts (default: drop, counted)"
-    parser.add_argument("--truncation", choices=policies, default="drop", help=text)
+    parser.add_argument("--prompt-truncation", choices=policies, default="drop", help=text)
     _add_sampling(parser.add_argument_group("how answers are drawn"))
     _add_rewards(parser.add_argument_group("rewards and pairs"))
     chat = parser.add_argument_group("conversations (default: as the run)")
@@ -68,7 +68,7 @@ def run(flags: argparse.Namespace) -> None:
     drawn = ("max_new_tokens", "temperature", "seed", "top_p", "top_k", "min_p")
     sampling = Sampling(**{name: getattr(flags, name) for name in drawn}, stop=tuple(flags.stop))
     chat = given_chat_options(flags)
-    asking = Asking(flags.data, flags.columns, flags.max_prompt_length, flags.truncation, chat)
+    asking = Asking(flags.data, flags.columns, flags.max_prompt_length, flags.prompt_truncation, chat)
     put(
         sample_file(
             flags.model,

@@ -327,14 +327,14 @@ def _too_long(source: Source, tokens: str, limit: int, truncation: PromptTruncat
     if truncation == "error":
         raise DataError(
             f"{source}: the prompt has {tokens}, the limit is {limit}; raise --max-prompt-length, or choose "
-            "--truncation drop or cut-prompt-left"
+            "--prompt-truncation drop or cut-prompt-left"
         )
     return RowRefused(source, "over-max-prompt-length", tokens)
 
 
 def _say_what_is_left_out(found: TokenizedPrompts, total: int) -> None:
     too_long = found.unusable.counts().get("over-max-prompt-length", 0)
-    mend = "raise --max-prompt-length, or choose --truncation cut-prompt-left"
+    mend = "raise --max-prompt-length, or choose --prompt-truncation cut-prompt-left"
     if not found.prompts:
         raise DataError(
             f"none of the {total} prompts is left after tokenization (max_prompt_length {found.max_prompt_length}):\n"

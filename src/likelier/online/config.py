@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from likelier.data.options import ChatOptions
 from likelier.models.options import LoraOptions
 from likelier.objectives.online import ONLINE_METHODS, PAPER_PRESETS, PolicyGradient, online_method
 from likelier.online.options import OnlineOptions
-from likelier.training.config import RunOptions, named_values, section, taken
+from likelier.training.config import RunOptions, hyperparameter_fields, named_values, section, taken
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, nearest
 from likelier.utils.redaction import without_secrets
@@ -76,14 +77,54 @@ def _objective(method: str, named: dict[str, Any]) -> PolicyGradient:
     if not isinstance(paper, bool):
         raise ConfigError(f"paper={paper!r} is no yes or no")
     try:
-        return online_method(method, paper=paper, **own)
+        made = online_method(method, paper=paper, **own)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if "kl_place" in own and not made.needs_reference:
+        raise ConfigError("kl_place has no effect with kl_coefficient=0; drop it, or give a coefficient")
+    return made
+
+
+# What other tools call options of ours.
+_ELSEWHERE = {
+    "beta": "kl_coefficient",
+    "kl_coef": "kl_coefficient",
+    "num_generations": "answers_per_prompt",
+    "max_completion_length": "max_new_tokens",
+    "epsilon": "clip_low",
+    "epsilon_high": "clip_high (weight_high, where weights are clamped)",
+    "num_iterations": "updates_per_rollout",
+    "reward_funcs": "reward",
+}
+# What cuts or bends the distribution that answers are drawn from.
+DISTORTIONS = ("top_p", "top_k", "min_p", "repetition_penalty")
 
 
 def _refuse(name: str, method: str) -> None:
+    if name in DISTORTIONS:
+        raise ConfigError(
+            f"{name} is no option of training: answers are drawn from the policy's whole distribution, because a cut "
+            "one is not what the loss takes the gradient of; drop it (likelier sample has top_p, top_k and min_p)"
+        )
+    if name in _ELSEWHERE:
+        raise ConfigError(f"unknown option {name!r} of {method}; here it is called {_ELSEWHERE[name]}")
+    if owners := hyperparameter_fields().get(name):
+        raise ConfigError(f"{name} has no effect on {method}; it belongs to {', '.join(owners)}")
     known = [item.name for kind in (OnlineRunOptions, *_SECTIONS) for item in fields(kind)] + sorted(ONLINE_NAMES)
     raise ConfigError(f"unknown option {name!r} of {method}{nearest(name, known)}")
+
+
+def preset_default(name: str) -> str:
+    """What the presets have for an option: what most of them have, then those that differ. Nothing for what is off."""
+    values = {method: getattr(preset, name) for method, preset in ONLINE_METHODS.items()}
+    usual = Counter(values.values()).most_common(1)[0][0]
+    others = [f"{method} {_word(value)}" for method, value in values.items() if value != usual]
+    parts = [] if usual is None or usual is False else [_word(usual)]
+    return "; ".join([*parts, ", ".join(others)] if others else parts)
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
 def paper_help() -> str:

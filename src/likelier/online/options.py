@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from likelier.data.options import option
 from likelier.data.prompts import PromptTruncation
@@ -64,6 +64,11 @@ class OnlineOptions:
         if self.missing_eos_penalty is not None and not 0 < self.missing_eos_penalty < float("inf"):
             raise ConfigError(f"missing_eos_penalty={self.missing_eos_penalty} is out of range; it must be above 0")
         self.sampling(0)
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What a run that goes on must have in common with the one that it goes on from."""
+        return {name: value for name, value in vars(self).items() if name != "rollout_steps"}
 
     def sampling(self, seed: int) -> Sampling:
         """How answers are drawn: from the policy's whole distribution, or the ratio would be one of other numbers."""

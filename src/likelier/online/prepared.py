@@ -11,6 +11,7 @@ from likelier.data.packing import StepSampler
 from likelier.data.prompts import Prompt, TokenizedPrompts, prepare_prompts
 from likelier.data.records import UnusableRows
 from likelier.data.tokenize import default_max_length
+from likelier.models.generation import end_tokens
 from likelier.models.policy import Policy
 from likelier.objectives.online import PolicyGradient
 from likelier.online.options import OnlineOptions
@@ -25,8 +26,8 @@ from likelier.training.reference import Named
 from likelier.training.run_card import Facts
 from likelier.training.trackers import check_trackers
 from likelier.utils.console import warn
-from likelier.utils.distributed import join_ranks
-from likelier.utils.errors import ConfigError
+from likelier.utils.distributed import Ranks, join_ranks
+from likelier.utils.errors import ConfigError, ModelError
 from likelier.utils.terminal import busy
 
 # Options of every run that say what to do with answers that lie in a file.
@@ -98,10 +99,10 @@ def prepare_online_run(
     check_trackers(options.report_to)
     take_over_precision(policy.autocast)
     ranks = join_ranks(options.trainer.get("ddp_timeout"))
-    if ranks.several:
-        raise ConfigError(f"{objective.method} runs in one process; start it without torchrun or accelerate launch")
+    refuse_several(objective, ranks)
     refuse_process_options(options, ranks)
     refuse_options_of_files(objective, options, has_reference=reference != "start", held_out=bool(eval_data))
+    refuse_endless(policy, online)
     if judge is not None and not eval_data:
         raise ConfigError("eval_reward has no effect without evaluation data; give eval_data or eval_fraction")
     for rewarded, prompts in ((rewards, train), (judge or rewards, eval_data)):
@@ -134,6 +135,22 @@ def prepare_online_run(
             unusable=UnusableRows([*(unusable or []), *tokens.unusable, *held_out.unusable]),
         )
         return _with_interval(run)
+
+
+def refuse_several(objective: PolicyGradient, ranks: Ranks) -> None:
+    """Raises `ConfigError` for a run in several processes."""
+    if ranks.several:
+        raise ConfigError(f"{objective.method} runs in one process; start it without torchrun or accelerate launch")
+
+
+def refuse_endless(policy: Policy, online: OnlineOptions) -> None:
+    """Raises `ModelError` for a policy none of whose answers would ever end."""
+    if not online.stop and not end_tokens(policy.model, policy.tokenizer):
+        raise ModelError(
+            f"{policy.name} has no token that ends an answer, so that each would run to "
+            f"max_new_tokens={online.max_new_tokens}: name one as eos_token_id in its generation_config.json, or give "
+            "a text that ends an answer (--stop)"
+        )
 
 
 def refuse_options_of_files(
@@ -224,5 +241,5 @@ class OnlineFacts(Facts):
         return {
             "data_hash": run.train.hash,
             "eval_hash": run.held_out.hash,
-            "online": {name: value for name, value in vars(run.online).items() if name != "rollout_steps"},
+            **run.online.kept,
         }

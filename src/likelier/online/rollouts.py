@@ -148,13 +148,24 @@ class RolloutMaker:
         )
         counts = found.counts & ~_cut(rollout) if self.options.truncated == "mask" else found.counts
         if not bool(counts.any()):
-            raise TrainingError(
-                f"no answer of the step can be learnt from: of {len(counts)} answers "
-                f"{int((~found.counts).sum())} have no verdict of any reward, and {int(_cut(rollout).sum())} reached "
-                f"max_new_tokens={self.options.max_new_tokens}, which truncated={self.options.truncated} "
-                f"{'leaves out' if self.options.truncated == 'mask' else 'keeps'}"
-            )
+            raise TrainingError(self._nothing_left(rollout, int((~found.counts).sum())))
         return replace(rollout, advantages=found.values, counts=counts)
+
+    def _nothing_left(self, rollout: Rollout, silent: int) -> str:
+        """Why no answer of a step counts, and what mends it; `silent` answers have no verdict."""
+        total, cut = len(rollout.answers), int(_cut(rollout).sum())
+        causes, mends = [], []
+        if silent:
+            causes.append(f"{silent} have no verdict of {' or '.join(self.rewards.names)}")
+            mends.append("let a reward give numbers, not None, for them")
+        if self.options.truncated == "mask" and cut:
+            causes.append(
+                f"{cut} reached max_new_tokens={self.options.max_new_tokens}, which truncated=mask leaves out"
+            )
+            mends.append("raise max_new_tokens, or keep them (truncated=keep)")
+        return (
+            f"no answer of the step can be learnt from: of {total} answers {' and '.join(causes)}; {'; '.join(mends)}"
+        )
 
 
 def _cut(rollout: Rollout) -> Tensor:

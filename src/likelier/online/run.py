@@ -12,14 +12,17 @@ from likelier.data.prompts import PromptData, load_prompts
 from likelier.models.loading import check_name
 from likelier.models.policy import load_policy
 from likelier.online.config import OnlineConfig
+from likelier.online.prepared import refuse_several
 from likelier.online.rewards.load import RewardSet, load_rewards
 from likelier.online.trainer import OnlineTrainer
 from likelier.runs.folder import RunFolder
 from likelier.runs.hub import check_repository
 from likelier.runs.ownership import nothing_left
 from likelier.training.run import absolute_options, finish, named_reference
+from likelier.training.run_card import refuse_other_options
 from likelier.training.trackers import check_trackers
 from likelier.utils.console import say
+from likelier.utils.distributed import join_ranks
 
 
 def train_online(
@@ -39,8 +42,11 @@ def _train(
     config: OnlineConfig, folder: RunFolder, card: Mapping[str, Any] | None, callbacks: Sequence[TrainerCallback]
 ) -> OnlineTrainer:
     run, online, seed = config.run, config.online, config.training.seed
+    refuse_several(config.objective, join_ranks(config.training.trainer.get("ddp_timeout")))
     if run.push_to_hub is not None:
         check_repository(run.push_to_hub)
+    if run.resume:
+        refuse_other_options(folder, config, online.kept)
     for name in {run.model, run.reference} - {"start", "base"}:
         check_name(name)
     held_out: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}

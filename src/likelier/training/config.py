@@ -65,7 +65,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.method not in self.methods:
             if self.method in ONLINE_METHODS:
-                raise ConfigError(f"{self.method} learns from answers that it writes itself, which a single run does")
+                raise ConfigError(trains_alone(self.method))
             known = [*METHODS, *ONLINE_METHODS]
             raise ConfigError(f"unknown method {self.method!r}{nearest(self.method, known)}; known: {', '.join(known)}")
         for name in ("model", "data", "output"):
@@ -77,6 +77,14 @@ class RunOptions:
             raise ConfigError("eval_data and eval_fraction were both given; keep one of them")
         if self.eval_fraction is not None and not 0 < self.eval_fraction < 1:
             raise ConfigError(f"eval_fraction={self.eval_fraction} is out of range; it must lie between 0 and 1")
+
+
+def trains_alone(method: str) -> str:
+    """Why a method that writes its answers is no part of several runs."""
+    return (
+        f"{method} learns from answers that it writes itself, which is not done in stages or in a sweep; train it by "
+        f"itself: likelier train --method {method}"
+    )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,10 @@ _LEAST = {**dict.fromkeys(_FROM_1, 1), "eval_steps": 0, "eval_prompts": 0}
 class TrainingOptions:
     """How a run trains. `docs/defaults.md` says what each default rests on."""
 
-    batch_size: int = option(32, "pairs (KTO: rows) of one optimizer step, over all micro-batches")
+    batch_size: int = option(
+        32,
+        "pairs (KTO: rows; where the policy writes: prompts, 8 of them) of one optimizer step, over all micro-batches",
+    )
     learning_rate: float | None = option(
         None, "peak learning rate (default: the method's own, printed with its source)"
     )

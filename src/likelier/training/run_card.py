@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -17,7 +17,8 @@ from likelier.runs.checkpoints import ORIGIN
 from likelier.runs.folder import RunFolder
 from likelier.scoring import ScorerChoice
 from likelier.training.arguments import learning_rate
-from likelier.training.config import RunConfig
+from likelier.training.config import RunOptions
+from likelier.training.options import TrainingOptions
 from likelier.training.prepared import PlannedRun, PreparedRun
 from likelier.training.trainer_block import DDP_ARGUMENTS
 from likelier.utils.versions import versions
@@ -26,9 +27,29 @@ _Options = TypeVar("_Options", ChatOptions, LoraOptions)
 _KEPT_OPTIONS = ("batch_size", "order", "group_by", "seed", "scheduler", "max_steps", "epochs")
 
 
-def refuse_other_options(folder: RunFolder, config: RunConfig) -> None:
+class Configured(Protocol):
+    """The options that every run has, whatever it learns from."""
+
+    @property
+    def run(self) -> RunOptions: ...
+
+    @property
+    def objective(self) -> Any: ...
+
+    @property
+    def lora(self) -> LoraOptions: ...
+
+    @property
+    def training(self) -> TrainingOptions: ...
+
+    @property
+    def chat(self) -> ChatOptions: ...
+
+
+def refuse_other_options(folder: RunFolder, config: Configured, more: Mapping[str, Any] | None = None) -> None:
     """Raises `RunFolderError` where options alone, before data and model are loaded, show that the run in `folder`
-    cannot go on with them. What is not given and follows from data, model or device is compared later.
+    cannot go on with them. What is not given and follows from data, model or device is compared later. `more` are
+    options that only this kind of run has, as its `more_facts` name them.
     """
     before, objective, options = folder.read_fingerprint(), config.objective, config.training
     own = {name: value for name, value in objective.hyperparameters().items() if value is not None}
@@ -41,6 +62,7 @@ def refuse_other_options(folder: RunFolder, config: RunConfig) -> None:
         "warmup": options.warmup_share,
         "trainer": {name: value for name, value in options.trainer.items() if name not in DDP_ARGUMENTS},
         "precision": precision_of(config.run.dtype),
+        **(more or {}),
     }
     if objective.method != before.get("method"):
         now["hyperparameters"] = objective.hyperparameters()
@@ -49,7 +71,7 @@ def refuse_other_options(folder: RunFolder, config: RunConfig) -> None:
     folder.check_fingerprint(before | recorded, {name: now[name] for name in now if name in before} | given)
 
 
-def _of_policy(card: RunCard, config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def _of_policy(card: RunCard, config: Configured) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the card and the options say of the adapter and of conversations, by the options' names. A template is known
     by its text, which is compared later, and a date that is not given is the run's own.
     """

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from likelier.objectives import METHODS
-from likelier.training.config import RIVALS, RunConfig, hyperparameter_fields, parse
+from likelier.objectives.online import ONLINE_METHODS
+from likelier.training.config import RIVALS, RunConfig, hyperparameter_fields, parse, trains_alone
 from likelier.utils.errors import ConfigError, nearest
 from likelier.utils.files import local
 from likelier.utils.shell import quoted
@@ -163,6 +164,8 @@ def _no_method(word: str, name: str, is_method: bool) -> str:
         return f"the file comes first: likelier sweep {quoted(word)} --vary ..."
     if not is_method:
         return f"no method is named; write METHOD.{name}=..., such as dpo.{name}=..."
+    if name in ONLINE_METHODS:
+        return trains_alone(name)
     return f"unknown method {name!r}{nearest(name, METHODS)}; known: {', '.join(METHODS)}"
 
 

@@ -1,0 +1,96 @@
+"""Bad rewards, prompts and options of runs that learn from their own answers, for `test_bad_input.py`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.bad_inputs import Case
+
+ASK = json.dumps({"prompt": [{"role": "user", "content": "Ask"}], "answer": "Yes"}) + "\n"
+RUN = "train --model %model --data @prompts.jsonl --output @out --batch-size 2 --max-steps 1 --warmup 0"
+SHORT = "--answers-per-prompt 2 --max-new-tokens 2"
+SETTINGS = "model: '%model'\ndata: '%chat'\noutput: '@out'\n"
+
+
+def _case(title: str, more: str = "", *, method: str = "grpo", reward: str = "--reward json", **files: str) -> Case:
+    named = {name.replace("_", "."): content for name, content in files.items()}
+    typed = " ".join(part for part in (f"{RUN} --method {method}", reward, more) if part)
+    return Case(title, typed, {"prompts.jsonl": ASK, **named})
+
+
+def _judge(title: str, does: str, more: str = SHORT) -> Case:
+    code = f"import time\n\n\ndef judge(completions, **others):\n    {does}\n"
+    return _case(title, more, reward="--reward @judge.py:judge", judge_py=code)
+
+
+def _endless(folder: Path, made: dict[str, Path]) -> None:
+    """A model that names no token as the end of an answer."""
+    shutil.copytree(made["model"], folder / "copy")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        path = folder / "copy" / name
+        if path.exists():
+            held = json.loads(path.read_text(encoding="utf-8"))
+            path.write_text(json.dumps(held | {"eos_token": None, "eos_token_id": None}), encoding="utf-8")
+
+
+def _begun(folder: Path, made: dict[str, Path]) -> None:
+    shutil.copytree(made["online"], folder / "copy")
+
+
+def _going_on(title: str, more: str) -> Case:
+    same = "--data %chat --method grpo --max-new-tokens 4 --answers-per-prompt 2 --batch-size 4 --learning-rate 1e-2"
+    command = f"train --model @absent --output @copy --resume {same} --save-steps 1 {more}"
+    return Case(title, command, prepare=_begun)
+
+
+def _file(title: str, command: str, **options: Any) -> Case:
+    lines = "".join(f"{name}: {json.dumps(value)}\n" for name, value in options.items())
+    return Case(title, command, {"run.yaml": SETTINGS + lines})
+
+
+ONLINE = [
+    _judge("a reward that raises", "raise ValueError('no verdict on Mondays')"),
+    _judge("a reward that hangs", "time.sleep(600)", "--max-new-tokens 2 --reward-timeout 0.2"),
+    _judge("a reward that has no verdict on anything", "return [None] * len(completions)"),
+    _judge("a reward that is not a number", "return [float('nan')] * len(completions)"),
+    _judge("a reward of the wrong number", "return [1.0]"),
+    _judge("a reward that is text", "return ['good'] * len(completions)"),
+    _case("no reward", reward=""),
+    _case("a reward that is not known", reward="--reward lenght:5"),
+    _case("a reward whose column is not there", reward="--reward exact:solution"),
+    _case("two weights for one reward", "--reward-weights 1 2"),
+    _case("prompts over the limit", "--max-prompt-length 3"),
+    _case("a prompt over the limit where there must be none", "--max-prompt-length 3 --prompt-truncation error"),
+    _case("no room for a prompt", "--max-new-tokens 4096"),
+    _case("a group of one", "--answers-per-prompt 1"),
+    _case("a distribution that is cut", "--top-p 0.9"),
+    _file("a distribution that is cut, in a file", "train @run.yaml", method="grpo", reward="json", top_k=50),
+    _case("answers at temperature 0", "--temperature 0"),
+    _case("answers that are all left out", "--max-new-tokens 1 --truncated mask --answers-per-prompt 2"),
+    _case("a penalty that is not taken", "--missing-eos-penalty 1"),
+    _case("another tool's name", "--beta 0.1"),
+    _case("a hyperparameter of another method", "--tau 0.1"),
+    _case("a place for a divergence that is not charged", "--kl-place reward"),
+    _case("a reference that is not asked", "--reference %model"),
+    _case("a clip without effect", "--clip-high 0.2", method="gspo"),
+    _case("a weight below 1", "--weight-high 0.2", method="cispo"),
+    _case("a clip for a method that clamps", "--clip-low 0.2", method="cispo"),
+    _case("a paper's preset where there is no other", "--paper", method="dapo"),
+    _case("votes of answers in a file", "--merge-votes"),
+    _case("a length of answers in a file", "--max-length 100"),
+    _case("a reward for a method that learns from pairs", method="dpo"),
+    _file("a stage", "train @run.yaml", stages=[{"method": "grpo", "reward": "json"}]),
+    _file("a sweep", "sweep @run.yaml", method="grpo", reward="json"),
+    _file("a sweep over a clip", "sweep @run.yaml --vary grpo.clip_high=0.2,0.3", method="dpo", eval_fraction=0.5),
+    Case(
+        "a model none of whose answers end",
+        f"{RUN.replace('%model', '@copy')} --method grpo --reward json {SHORT}",
+        {"prompts.jsonl": ASK},
+        prepare=_endless,
+    ),
+    _going_on("going on with other answers", "--reward length:3 --max-steps 2 --temperature 0.7"),
+    _going_on("going on for another reward", "--reward length:4 --max-steps 2"),
+]
