@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,6 @@ def fit(
     max_length: int | None = None,
     rank: int = DEFAULT_RANK,
     gpus: int = 1,
-    report: Callable[[str], None] = lambda words: None,
 ) -> Fitted:
     """Plan one way after the other until one fits into the memory with a tenth of it to spare, in micro-batches that
     are worth their passes.
@@ -93,7 +92,6 @@ def fit(
     tried: dict[str, MemoryPlan] = {}
     found: list[Fitted] = []
     for way in ways_of(model, device, adapter_first=adapter_first, rank=rank, gpus=gpus):
-        report(way.words)
         planner = planner_for(
             model,
             method=method,

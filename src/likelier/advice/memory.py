@@ -69,8 +69,6 @@ class MemoryPlan:
     no memory is named, 0 where not even the longest row does, alone).
     """
 
-    model: Any
-    method: str
     training: Training
     weights: Weights
     device: Device
@@ -233,8 +231,6 @@ class Planner:
         batch = self.micro_batch(budget)
         parts = self._parts(batch)
         return MemoryPlan(
-            model=self.known.config,
-            method=self.asked.method,
             training=self.asked.training,
             weights=self.weights,
             device=self.asked.device,
