@@ -251,14 +251,9 @@ def _times(
 ) -> tuple[list[Duration], str]:
     """How long each stage takes, or why that is not known."""
     known = {one.name: one.value for one in shared if one.name in _OF_TRAINING}
-    options, found = TrainingOptions(**known), []
-    for method, plan in zip(methods, plans, strict=True):
-        planner = fitted.planner.for_method(method)
-        times, untimed = times_of({method: planner}, plan, options, fitted.token_budget, speed_of)
-        if untimed:
-            return found, untimed
-        found += times.values()
-    return found, ""
+    runs = {method: (fitted.planner.for_method(method), plan) for method, plan in zip(methods, plans, strict=True)}
+    times, untimed = times_of(runs, TrainingOptions(**known), fitted.token_budget, speed_of)
+    return list(times.values()), untimed
 
 
 def _length(plans: Sequence[RowPlan]) -> Setting:

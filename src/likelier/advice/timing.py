@@ -76,15 +76,11 @@ _MADE_UP = 2048  # rows that are made; more are like them
 
 
 def times_of(
-    planners: Mapping[str, Planner],
-    rows: RowPlan,
-    options: TrainingOptions,
-    budget: int | None,
-    speed_of: SpeedOf,
+    runs: Mapping[str, tuple[Planner, RowPlan]], options: TrainingOptions, budget: int | None, speed_of: SpeedOf
 ) -> tuple[dict[str, Duration], str]:
-    """How long a run on these rows takes in each way of training, or why that is not known."""
+    """How long each of several runs takes on its rows, or why that is not known."""
     found: dict[str, Duration] = {}
-    for way, planner in planners.items():
+    for way, (planner, rows) in runs.items():
         try:
             found[way] = time_of(planner, rows, options, budget, speed_of)
         except LikelierError as error:

@@ -122,7 +122,8 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
     timed = rows or _made_up(flags, next(iter(planners.values())).asked.max_length)
     times, untimed = {}, "no --data and no --rows"
     if timed is not None:
-        times, untimed = times_of(planners, timed, options, budget, speed_for(flags.gpu))
+        runs = {words: (planner, timed) for words, planner in planners.items()}
+        times, untimed = times_of(runs, options, budget, speed_for(flags.gpu))
     known = (rows, times, untimed, timed is not None)
     return Estimate(flags.model, flags.method, plans, methods, models, rows_from, *known)
 
