@@ -31,7 +31,7 @@ from likelier.scoring.restore import (
     reference_for,
 )
 from likelier.utils.console import printable, put, say
-from likelier.utils.errors import ConfigError, LikelierError
+from likelier.utils.errors import ConfigError, LikelierError, require_text
 from likelier.utils.terminal import counting
 
 Prompt = str | tuple[Message, ...]
@@ -132,7 +132,7 @@ def chat(
     A conversation goes on with the policy's answers.
     """
     for prompt in prompts:
-        _check_text(prompt)
+        require_text("the prompt", prompt)
     pairing = pair_up(model, reference=reference, system=system, decoding=decoding)
     _introduce(pairing, own_scale=bool(card_of(final_model(model)).reward_scale))
     if not prompts:
@@ -181,7 +181,7 @@ def _converse(pairing: Pairing) -> None:
 def _go_on(pairing: Pairing, talk: tuple[Message, ...], line: str, turn: int) -> tuple[Message, ...]:
     """Answer one line; returns the conversation with it, or as it was where the line cannot be answered."""
     try:
-        _check_text(line)
+        require_text("the prompt", line)
         asked = (*talk, Message("user", line))
         answer = _show_turn(pairing, asked if pairing.talks else line, turn)
     except LikelierError as error:
@@ -207,15 +207,6 @@ def _lines() -> Iterator[str]:
             put(f"> {line}")
         print()
         yield line
-
-
-def _check_text(prompt: str) -> None:
-    if not prompt.strip():
-        raise ConfigError("the prompt is empty; ask something")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"the prompt is not UTF-8 text: {prompt!r}") from error
 
 
 def _show_turn(pairing: Pairing, prompt: Prompt, turn: int) -> Answer:

@@ -62,6 +62,16 @@ def whole_reason(error: BaseException, most: int = 600) -> str:
     return f"{words[: most - end - 5].rstrip()} ... {words[-end:].lstrip()}"
 
 
+def require_text(what: str, typed: str) -> None:
+    """Raises `ConfigError` for a text that is empty, or not UTF-8."""
+    if not typed.strip():
+        raise ConfigError(f"{what} is empty; give some text")
+    try:
+        typed.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{what} is not UTF-8 text: {typed!r}") from error
+
+
 def unwritable(what: object, error: object, mend: str = "") -> str:
     """That a file or folder cannot be written, why, and what to do instead."""
     reason = getattr(error, "strerror", None) or error

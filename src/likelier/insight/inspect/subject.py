@@ -15,7 +15,7 @@ from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.runs.card import RunCard, required
 from likelier.scoring.restore import recorded_signals
-from likelier.utils.errors import ConfigError, DataError
+from likelier.utils.errors import ConfigError, DataError, require_text
 
 _TYPED = Source("typed", 1, "row")
 
@@ -74,7 +74,7 @@ def typed_row(
     given = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "completion": completion}
     for name, text in given.items():
         if text is not None:
-            _check_text(name, text)
+            require_text(f"--{name}", text)
 
     def turn(role: str, text: str) -> Any:
         return (Message(role, text),) if talks else text
@@ -87,15 +87,6 @@ def typed_row(
     if label is None:
         return Subject(Demonstration(asked, answer, _TYPED))
     return Subject(Labelled(asked, answer, label == "good", _TYPED))
-
-
-def _check_text(name: str, text: str) -> None:
-    if not text.strip():
-        raise ConfigError(f"--{name} is empty; give some text")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"--{name} is not UTF-8 text: {text!r}") from error
 
 
 def _found(records: Sequence[Record], name: RowName) -> list[Record]:
