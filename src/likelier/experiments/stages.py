@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from likelier.data.dates import as_of, now
-from likelier.experiments.watched import train_watched
+from likelier.experiments.watched import train_watched, what_there_is
 from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
 from likelier.runs.card import RunCard
 from likelier.runs.folder import OtherRanksFolder, RunFolder
-from likelier.runs.ownership import nothing_left, refuse_links, take_away_begun
+from likelier.runs.ownership import nothing_left, refuse_links
 from likelier.training.config import RIVALS, RunConfig, hyperparameter_fields, parse
 from likelier.utils.console import say
 from likelier.utils.distributed import Ranks, join_ranks
 from likelier.utils.errors import ConfigError, RunFolderError
-from likelier.utils.files import refuse_link
 from likelier.utils.versions import versions
 
 # The model, its precision and where everything goes belong to the whole; a stage cannot have its own.
@@ -176,26 +175,13 @@ def _refusal(root: RunFolder, staged: StagedConfig) -> str:
 def _train_stage(root: RunFolder, staged: StagedConfig, number: int, ranks: Ranks) -> None:
     stage = staged.stages[number - 1]
     said = f"stage {number} of {len(staged.stages)}, {stage.name}"
-    found = ranks.text_of_first(_found(RunFolder(root.path / stage.folder)) if ranks.is_first else "")
+    found = ranks.text_of_first(what_there_is(RunFolder(root.path / stage.folder), "stage") if ranks.is_first else "")
     if found == "done":
         say(f"{said}: done already")
         return
     say(said)
     train_watched(replace(stage.config, run=replace(stage.config.run, resume=found == "checkpoints")))
     gc.collect()  # the stage's model and optimizer, before the next one is loaded
-
-
-def _found(folder: RunFolder) -> str:
-    """What there is of a stage; what was begun without a checkpoint is taken away."""
-    refuse_link(folder.path)
-    if folder.is_finished():
-        return "done"
-    if folder.checkpoints.flaws():  # whether it can go on, the run itself tells
-        return "checkpoints"
-    if folder.path.exists():
-        say(f"{folder.path} has no checkpoint: the stage begins again")
-        take_away_begun(folder.path)
-    return "nothing"
 
 
 def _check_root(root: RunFolder, staged: StagedConfig) -> None:

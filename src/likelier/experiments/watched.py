@@ -11,12 +11,28 @@ from likelier.insight.live.progress import ProgressDisplay
 from likelier.online.config import OnlineConfig
 from likelier.online.run import train_online
 from likelier.online.trainer import OnlineTrainer
+from likelier.runs.folder import RunFolder
+from likelier.runs.ownership import take_away_begun
 from likelier.runs.reader import read_run
 from likelier.training.config import RunConfig
 from likelier.training.run import train
 from likelier.training.trainer import PreferenceTrainer
 from likelier.utils.console import say, speaks
+from likelier.utils.files import refuse_link
 from likelier.utils.shell import quoted
+
+
+def what_there_is(folder: RunFolder, kind: str) -> str:
+    """Of one of several runs: `done`, `checkpoints`, or `nothing`; what was begun without one is taken away."""
+    refuse_link(folder.path)
+    if folder.is_finished():
+        return "done"
+    if folder.checkpoints.flaws():  # whether it can go on, the run itself tells
+        return "checkpoints"
+    if folder.path.exists():
+        say(f"{folder.path} has no checkpoint: the {kind} begins again")
+        take_away_begun(folder.path)
+    return "nothing"
 
 
 def train_watched(

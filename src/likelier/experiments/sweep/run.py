@@ -17,9 +17,9 @@ from likelier.data.token_cache import sharing_ids
 from likelier.experiments.sweep.data import SharedData, load_shared, say_budgets
 from likelier.experiments.sweep.plan import PlannedRun, SweepPlan
 from likelier.experiments.sweep.record import SWEEP_FILE, SweepRecord
-from likelier.experiments.watched import train_watched
+from likelier.experiments.watched import train_watched, what_there_is
 from likelier.runs.folder import RunFolder
-from likelier.runs.ownership import nothing_left, take_away_begun
+from likelier.runs.ownership import nothing_left
 from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, LikelierError, RunFolderError
 from likelier.utils.files import refuse_link
@@ -98,19 +98,14 @@ def _train_all(plan: SweepPlan, shared: SharedData, record: SweepRecord) -> None
 
 
 def _train_one(run: PlannedRun, said: str, shared: SharedData, record: SweepRecord) -> None:
-    folder = RunFolder(run.config.run.output)
-    refuse_link(folder.path)
-    if folder.is_finished():
+    found = what_there_is(RunFolder(run.config.run.output), "run")
+    if found == "done":
         say(f"{said}: done already")
         record.update(run.name, status="done", error=None)
         return
     say(f"\n{said}")
-    resume = bool(folder.checkpoints.flaws())  # whether it can, the run itself tells
-    if not resume and folder.path.exists():
-        say(f"{folder.path} has no checkpoint: the run begins again")
-        take_away_begun(folder.path)
     record.update(run.name, status="training", error=None)
-    config = replace(run.config, run=replace(run.config.run, resume=resume))
+    config = replace(run.config, run=replace(run.config.run, resume=found == "checkpoints"))
     try:
         train_watched(config, shared.of(run.config), card=_card(run, record, shared))
     except Exception as error:
