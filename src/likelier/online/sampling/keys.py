@@ -130,6 +130,9 @@ class AnswerKeys:
         self._widest = int(rank.max()) + 1 if len(rank) else 0
         self._place = self.prompt_of * self._widest + rank
         self._even = bool((self._sizes == self._longest).all())
+        # As it is until the first answer ends: rows lie as in the table, and none has to be moved there.
+        places = torch.arange(len(self._place), device=self.device)
+        self._is_table = len(places) == len(self._sizes) * self._widest and bool((self._place == places).all())
         self._masks.clear()
 
     def _of_prompts(self, key: Tensor, value: Tensor) -> _Layer:
@@ -167,14 +170,15 @@ class AnswerKeys:
 
     def _by_prompt(self, rows: Tensor) -> Tensor:
         """(rows, heads, n, m) as (prompts, heads, most rows of a prompt * n, m), zeros where a prompt has fewer."""
-        prompts = len(self._sizes)
-        table = rows.new_zeros(prompts * self._widest, *rows.shape[1:]).index_copy(0, self._place, rows)
+        prompts, table = len(self._sizes), rows
+        if not self._is_table:
+            table = rows.new_zeros(prompts * self._widest, *rows.shape[1:]).index_copy(0, self._place, rows)
         return table.unflatten(0, (prompts, self._widest)).transpose(1, 2).flatten(2, 3)
 
     def _by_row(self, prompts: Tensor, queries: int) -> Tensor:
         """The way back from `_by_prompt`."""
         table = prompts.unflatten(2, (self._widest, queries)).transpose(1, 2).flatten(0, 1)
-        return table[self._place]
+        return table if self._is_table else table[self._place]
 
     def _mask(self, window: int | None) -> Tensor | None:
         """(rows, 1, 1, keys) bool, which keys each row sees; None for all."""
