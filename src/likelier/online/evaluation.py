@@ -16,13 +16,13 @@ from likelier.models.generation import Written
 from likelier.objectives.advantages import combine_rewards
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked, Rollout
-from likelier.online.rollouts import RolloutMaker, answered
+from likelier.online.rollouts import RolloutMaker, answered, sampled
 from likelier.online.sampling import LocalSampler, Sampled, Sampler
 from likelier.scoring.reference import Reference
 from likelier.training.evaluation import When
 from likelier.training.evaluation.answers import Answer, answer_metrics
 from likelier.utils.statistics import mean_of
-from likelier.utils.terminal import busy, counting
+from likelier.utils.terminal import busy
 
 MOST_SHOWN = 16  # prompts whose answers an evaluation's file holds
 
@@ -61,14 +61,7 @@ class OnlineEvaluator:
         return metrics | {"items": float(len(self.asked)), "seconds": round(took, 3)}, detail
 
     def _written(self, sampler: Sampler, each: int) -> Rollout:
-        with counting(f"writing {len(self.asked) * each} held-out answers", len(self.asked) * each) as report:
-            found = sampler.sample(
-                [one.ids for one in self.asked],
-                each,
-                [f"held out, prompt {one.number}" for one in self.asked],
-                lambda whole, tokens: report(whole),
-            )
-        return Rollout.of(self.asked, found)
+        return sampled(sampler, self.asked, each, "held out", "held-out answers")
 
     def _judged(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         told = [

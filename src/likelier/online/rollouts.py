@@ -43,6 +43,19 @@ def answered(policy: Policy, asked: Asked, answer: Sampled, number: int) -> Answ
     )
 
 
+def sampled(sampler: Sampler, asked: Sequence[Asked], each: int, key: str, what: str) -> Rollout:
+    """`each` answers to every prompt, told of in tokens while they are written."""
+    answers, most = len(asked) * each, sampler.sampling.max_new_tokens
+    with counting(f"writing {answers} {what}, in tokens at most", answers * most) as report:
+        found = sampler.sample(
+            [one.ids for one in asked],
+            each,
+            [f"{key}, prompt {one.number}" for one in asked],
+            lambda whole, tokens: report(tokens),
+        )
+    return Rollout.of(asked, found)
+
+
 @dataclass
 class RolloutMaker:
     """Makes the rollouts of a run. `reference` is asked where the objective needs it, prompts out of `all_prompts` take
@@ -105,15 +118,7 @@ class RolloutMaker:
         return [rest[place] for place in order[:count].tolist()]
 
     def _written(self, asked: Sequence[Asked], step: int) -> Rollout:
-        each = self.objective.answers_per_prompt
-        with counting(f"writing {len(asked) * each} answers", len(asked) * each) as report:
-            answers = self.sampler.sample(
-                [one.ids for one in asked],
-                each,
-                [f"step {step}, prompt {one.number}" for one in asked],
-                lambda whole, tokens: report(whole),
-            )
-        return Rollout.of(asked, answers)
+        return sampled(self.sampler, asked, self.objective.answers_per_prompt, f"step {step}", "answers")
 
     def _rewarded(self, rollout: Rollout) -> Rollout:
         """With what the answers earned: every reward, and their sum."""
