@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from likelier.cli import estimate
+from likelier.cli.flags import given_options
 from likelier.cli.main import main
+from likelier.models.options import LoraOptions
 from likelier.training.config import RunConfig, parse, read_yaml
-from likelier.training.options import refuse_process_options
+from likelier.training.options import TrainingOptions, refuse_process_options
 from likelier.utils.distributed import Ranks
 from tests.helpers.shapes import llama, llama_70b, save_shape
 
@@ -77,11 +79,11 @@ def test_the_first_plan_of_a_page_is_that_of_its_file(name: str) -> None:
     config = config_of(name)
     training, lora = config.training, config.lora
     assert (flags.model, flags.method, flags.gpus) == (config.run.model, config.run.method, PLANNED[name])
-    assert (flags.lora_r, flags.load_in_4bit) == (lora.lora_r, lora.load_in_4bit)
-    for option in ("max_length", "batch_size", "activation_checkpointing", "shard"):
-        assert getattr(flags, option) == getattr(training, option), option
+    asked, planned = LoraOptions(**given_options(flags, LoraOptions)), given_options(flags, TrainingOptions)
+    assert (asked.lora_r, asked.load_in_4bit) == (lora.lora_r, lora.load_in_4bit)
+    for option in ("max_length", "batch_size", "activation_checkpointing", "shard", "eval_prompts"):
+        assert getattr(TrainingOptions(**planned), option) == getattr(training, option), option
     assert float(flags.eval_fraction) == config.run.eval_fraction
-    assert getattr(flags, "eval_prompts", None) in (training.eval_prompts, str(training.eval_prompts))
 
 
 @pytest.mark.slow
