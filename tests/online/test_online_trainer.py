@@ -216,6 +216,8 @@ def test_options_that_cannot_be_meant_are_refused(online: dict[str, Any], words:
         ({"max_length": 9}, "max_length has no effect on grpo"),
         ({"use_votes": "soft"}, "use_votes has no effect on grpo"),
         ({"eval_steps": 2}, "eval_steps has no effect without evaluation data"),
+        ({"eval_prompts": 0, "held_out": 3}, "eval_prompts=0 leaves nothing to evaluate"),
+        ({"policy": lora_policy(lora_dropout=0.1)}, "lora_dropout=0.1 has no place in grpo"),
     ],
 )
 def test_options_about_answers_in_files_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:

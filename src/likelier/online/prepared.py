@@ -103,11 +103,10 @@ def prepare_online_run(
     refuse_process_options(options, ranks)
     refuse_options_of_files(objective, options, has_reference=reference != "start", held_out=bool(eval_data))
     refuse_endless(policy, online)
+    refuse_dropout(policy, objective)
     if judge is not None and not eval_data:
         raise ConfigError("eval_reward has no effect without evaluation data; give eval_data or eval_fraction")
-    for rewarded, prompts in ((rewards, train), (judge or rewards, eval_data)):
-        if prompts:
-            rewarded.require({name for prompt in prompts for name in prompt.columns})
+    _require_columns((rewards, train), (judge or rewards, eval_data))
     folder = RunFolder(output_dir)
     guard = RunGuard(folder, ranks, options.rank_timeout)
     with guard.watching():
@@ -164,9 +163,27 @@ def refuse_options_of_files(
             raise ConfigError(f"{name} has no effect on {objective.method}, which writes its answers itself; drop it")
     if has_reference and not objective.needs_reference:
         raise ConfigError("reference has no effect with kl_coefficient=0, which asks no reference; drop it")
+    if held_out and options.eval_prompts == 0:
+        raise ConfigError("eval_prompts=0 leaves nothing to evaluate; drop it, or eval_data and eval_fraction")
     for name in ("eval_steps", "eval_prompts", "eval_reward"):
         if not held_out and getattr(options, name) is not None:
             raise ConfigError(f"{name} has no effect without evaluation data; give eval_data or eval_fraction")
+
+
+def _require_columns(*judged: tuple[RewardSet, Sequence[Prompt]]) -> None:
+    """Raises `ConfigError` where a reward needs a column that no prompt has."""
+    for rewards, prompts in judged:
+        if prompts:
+            rewards.require({name for prompt in prompts for name in prompt.columns})
+
+
+def refuse_dropout(policy: Policy, objective: PolicyGradient) -> None:
+    """Answers are drawn without dropout, and scored with it they would be those of another policy."""
+    if dropout := (policy.adapter_settings or {}).get("dropout"):
+        raise ConfigError(
+            f"lora_dropout={dropout:g} has no place in {objective.method}: answers are drawn without it, and with it "
+            "they would be scored as another policy's; drop it"
+        )
 
 
 def _tokenized(policy: Policy, prompts: Sequence[Prompt], online: OnlineOptions) -> TokenizedPrompts:

@@ -21,8 +21,9 @@ from likelier.scoring.attach import scorer_of
 from likelier.scoring.logprobs import HeadTransform
 from likelier.utils.errors import ModelError
 
-_ROWS = {"cuda": 512}  # answers written at once
+_ROWS = {"cuda": 512}  # answers written at once, at most
 _ROWS_ON_A_CPU = 64
+_KEYS_ON_A_CPU = 4 * 2**30  # bytes of their keys and values, at most; on CUDA half of what is free
 _NO_MASK = (1, 1, 1, 1)
 
 
@@ -48,8 +49,8 @@ class LocalSampler:
             raise ModelError(f"the local sampler shares a prompt between its answers, and {choice.reason}")
         self.policy, self.sampling = policy, sampling
         self._device = policy.model.device
-        self._rows = rows or _ROWS.get(self._device.type, _ROWS_ON_A_CPU)
         causal = causal_model(policy.model)
+        self._rows = rows or _most_rows(causal, self._device, sampling.max_new_tokens)
         self.ends = frozenset(end_tokens(causal, policy.tokenizer))
         self._head = causal.get_output_embeddings()
         self._transform = HeadTransform.of(causal.config.get_text_config())
@@ -61,7 +62,7 @@ class LocalSampler:
         rows, tokens = embedding_rows(causal_model(self.policy.model)), np.concatenate(prompts).tolist()
         require_rows_for(tokens, rows, "a prompt", self.policy.tokenizer)
         found: list[list[Sampled]] = [[] for _ in prompts]
-        with frozen(self.policy.model):
+        with frozen(self.policy.model), torch.compiler.set_stance("force_eager"):  # every length would be compiled anew
             for wave in self._waves([len(prompt) for prompt in prompts], answers):
                 writing = _Wave(self, [prompts[number] for number in wave], [keys[number] for number in wave], answers)
                 for number, own in zip(wave, writing.written(report), strict=True):
@@ -105,6 +106,20 @@ class LocalSampler:
         tail = max(len(stop.encode()) for stop in self.sampling.stop) + 4
         text = self.policy.tokenizer.decode(ids[-tail:])
         return any(stop in text for stop in self.sampling.stop)
+
+
+def _most_rows(causal: Any, device: torch.device, tokens: int) -> int:
+    """How many answers of so many tokens are written at once."""
+    most = _ROWS.get(device.type, _ROWS_ON_A_CPU)
+    room = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _KEYS_ON_A_CPU
+    return max(1, min(most, room // (tokens * key_bytes(causal.config.get_text_config(), causal.dtype))))
+
+
+def key_bytes(config: Any, dtype: torch.dtype) -> int:
+    """Bytes of the keys and values of one token, over all layers."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * width * dtype.itemsize
 
 
 class _Wave:
