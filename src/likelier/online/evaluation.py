@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from likelier.data.records import last_turn
+from likelier.data.split import prompt_key
 from likelier.models.generation import Written
 from likelier.objectives.advantages import combine_rewards
 from likelier.online.rewards.load import RewardSet
@@ -46,11 +47,14 @@ class OnlineEvaluator:
         drawn = self._written(self.maker.sampler, 1)
         parts, rewards = self._judged(drawn)
         metrics = self._reward_metrics(parts, rewards) | self._of_answers(drawn) | self._divergence(drawn)
-        if when == "start" and self.maker.objective.answers_per_prompt > 1:
-            metrics |= self._best_of_n()
         detail = {"step": step, "when": when, "rewards": list(map(_given, rewards)), "items_of": len(self.asked)}
+        if when == "start" and self.maker.objective.answers_per_prompt > 1:
+            best = self._best_of_n()
+            metrics |= {"best_of_n": float(best[~best.isnan()].mean())} if not bool(best.isnan().all()) else {}
+            detail["best_of_n"] = list(map(_given, best))
         if when != "interval":
             detail["samples"] = self._samples(drawn, rewards)
+            detail["prompts"] = [prompt_key(one.prompt).hex() for one in self.asked]
         if when == "start":
             self.at_start = detail | {"lengths": drawn.lengths.tolist()}
             detail["lengths"] = drawn.lengths.tolist()
@@ -84,14 +88,13 @@ class OnlineEvaluator:
                 found[f"rewards/{name}/mean"] = float(own.mean())
         return found
 
-    def _best_of_n(self) -> dict[str, float]:
-        """The mean over prompts of the best of the start policy's answers."""
+    def _best_of_n(self) -> Tensor:
+        """(prompts,) the best reward of the start policy's answers to each, NaN where none has one."""
         many = self._written(self.maker.sampler, self.maker.objective.answers_per_prompt)
         rewards = self._judged(many)[1]
         best = torch.full((len(self.asked),), -torch.inf, dtype=rewards.dtype)
         best = best.scatter_reduce(0, many.group_of, rewards.nan_to_num(-torch.inf), "amax")
-        judged = best[best.isfinite()]
-        return {"best_of_n": float(judged.mean())} if len(judged) else {}
+        return best.where(best.isfinite(), torch.nan)
 
     def _of_answers(self, drawn: Rollout) -> dict[str, float]:
         lengths = (self.at_start or {}).get("lengths", [])

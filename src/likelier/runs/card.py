@@ -100,12 +100,12 @@ class Counts:
     """
 
     groups: int = 0
-    prompts: int = 0
     unusable: int = 0
     undecided: int = 0
     cut_prompts: int = 0
     cut_answers: int = 0
     answers_without_eos: int = 0
+    prompts: int = 0
 
     @property
     def used(self) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from likelier.runs.shapes import FLAG, NUMBER, TEXT, WHOLE, Shape, checked, made, require, shape_of
+from likelier.runs.shapes import FLAG, NUMBER, TEXT, WHOLE, Kind, Shape, checked, made, require, shape_of
 
 _SIDE = {"logps!": [NUMBER], "ref_logps": [NUMBER], "lengths": [WHOLE]}
 _ITEMS: Shape = {
@@ -17,6 +17,7 @@ _ITEMS: Shape = {
     "rejected": _SIDE,
     "completion": {**_SIDE, "lengths!": [WHOLE]},
 }
+_REWARDS: Shape = [Kind("a number or null", lambda value: value is None or NUMBER.fits(value))]
 _TOKEN = {"id": WHOLE, "text": TEXT, "trained": FLAG, "logp": NUMBER, "ref_logp": NUMBER, "logratio": NUMBER}
 _SCORED: Shape = {
     **dict.fromkeys(("reward", "logp", "ref_logp", "logratio"), NUMBER),
@@ -66,6 +67,9 @@ class TellingPair:
 class Detail:
     """An evaluation `when` (`start`, `interval`, `end`): columns of its items, answers, pairs. The one of step 0 that
     holds nothing stands for none.
+
+    Of a run that writes its own answers: `rewards` are those of one answer to each prompt, `best_of_n` the best of the
+    start policy's several, None for no verdict; `prompts` tells in the same order by hash which prompts these are.
     """
 
     step: int
@@ -73,6 +77,9 @@ class Detail:
     items: Annotated[Mapping[str, Any], _ITEMS] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     pairs: tuple[TellingPair, ...] = ()
+    rewards: Annotated[Sequence[float | None], _REWARDS] = ()
+    best_of_n: Annotated[Sequence[float | None], _REWARDS] = ()
+    prompts: Annotated[Sequence[str], [TEXT]] = ()
 
 
 EVALUATION = shape_of(Detail)
@@ -95,4 +102,8 @@ def checked_evaluation(content: Any, file: object) -> Detail:
     count = len((scored or list(lists.values()) or [[]])[0])
     for name, column in lists.items():
         require(len(column) == count, file, f"items.{name}", column, f"a list of {count} values")
+    count = len(content.get("rewards") or ())
+    for name in ("best_of_n", "prompts"):
+        column = content.get(name) or []
+        require(len(column) in (0, count), file, name, column, f"a list of {count} values")
     return made(Detail, content)

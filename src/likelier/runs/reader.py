@@ -14,6 +14,7 @@ from likelier.runs.evaluations import NO_DETAIL, Detail, checked_evaluation
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.runs.lock import is_held
 from likelier.runs.ownership import refuse_links
+from likelier.runs.rollouts import WrittenStep, read_rollouts
 from likelier.runs.shapes import SKIPPED, checked, checked_line, is_evaluation
 from likelier.runs.written import Written, what_changed, written_files, written_in
 from likelier.utils.console import warn
@@ -74,6 +75,10 @@ class Run:
         paths = (self.folder / "evaluations").glob("step-*.json")
         found = [checked_evaluation(_json(path), path) for path in paths]
         return sorted(found, key=lambda detail: detail.step)
+
+    def rollouts(self) -> list[WrittenStep]:
+        """What it wrote to learn from, of the steps of which that is kept."""
+        return read_rollouts(self.folder)
 
     def skipped(self) -> list[Mapping[str, Any]]:
         """The files of the steps that were not finite, in order; each process of a run writes its own."""

@@ -75,7 +75,8 @@ def _own(facts: Facts, name: str) -> Any:
     card = facts.card
     if name == "learning_rate":
         return facts.peak_rate
-    blocks = (card.hyperparameters, card.block("options"), card.block("run"), card.lora, card.block("fingerprint"))
+    named = (card.block(name) for name in ("options", "run", "online", "fingerprint"))
+    blocks = (card.hyperparameters, card.lora, *named)
     return next((block[name] for block in blocks if block.get(name) is not None), None)
 
 

@@ -102,15 +102,21 @@ def repetition(facts: Facts) -> Iterator[Verdict]:
     ]
     free = not facts.method.needs_reference
     advice = [
-        f"--learning-rate {rate(facts.peak_rate / 10)}: the same margin is often reached with whole sentences"
+        f"--learning-rate {rate(facts.peak_rate / 10)}: {_enough(facts)} is often reached with whole sentences"
         if facts.peak_rate
         else None,
         "fewer steps, or one epoch only",
-        "look at answers_without_eos in run.json: answers without an end teach the model not to stop",
+        "read the answers in rollouts/: does the reward pay for repeating?"
+        if facts.method.writes_answers
+        else "look at answers_without_eos in run.json: answers without an end teach the model not to stop",
         "--beta 2 or more" if free and facts.card.hyperparameters.get("beta", 2.0) < 2 else None,
     ]
     severe = alike is not None or facts.latest.get("repetition", 0.0) >= LOOPS
     yield verdict("repetition-or-collapse", "error" if severe else "warning", evidence, advice)
+
+
+def _enough(facts: Facts) -> str:
+    return "the same reward" if facts.method.writes_answers else "the same margin"
 
 
 def _repeats(facts: Facts) -> bool:

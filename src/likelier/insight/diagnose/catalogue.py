@@ -148,6 +148,61 @@ _ENTRIES = [
         "The baseline is the mean log-ratio of answers under prompts that are not theirs, and every row is judged "
         "against it.",
     ),
+    Entry(
+        "reward-hacking",
+        "The reward rises in training while held-out answers earn less",
+        "The policy has found what the reward pays for, and it is not what held-out prompts, or another judge, call "
+        "good.",
+    ),
+    Entry(
+        "constant-reward",
+        "Every answer earns the same",
+        "The reward does not tell one answer from another, so that there is nothing to learn from it.",
+    ),
+    Entry(
+        "dead-groups",
+        "Most prompts teach nothing: their answers all earn the same",
+        "An answer is compared with the others of its prompt. Where all earn the same, what was written and judged for "
+        "it is thrown away.",
+    ),
+    Entry(
+        "entropy-collapse",
+        "The policy has stopped exploring: its draws are nearly certain",
+        "It writes nearly the same answer each time, so that no better one is ever found, and the answers to a prompt "
+        "no longer differ in what they earn.",
+    ),
+    Entry(
+        "length-runaway",
+        "Answers grow longer and longer",
+        "Length is paid for, by the reward or by how a step divides, and nothing says when to stop. Each step takes "
+        "longer, too.",
+    ),
+    Entry(
+        "truncated-answers",
+        "Many answers are cut off at the limit",
+        "They are judged, and learnt from, without their end: the reward is that of half an answer.",
+    ),
+    Entry(
+        "clip-share",
+        "Much of what was written is beyond the clip",
+        "The policy moves so far on one batch of answers that what they teach is held back.",
+    ),
+    Entry(
+        "kl-blow-up",
+        "The policy went far away from its reference",
+        "Another model writes: what the reward does not look at is no longer what it was.",
+    ),
+    Entry(
+        "sampler-drift",
+        "The sampler is not the policy that is trained",
+        "Answers are drawn from one distribution and learnt from as if they were drawn from another one.",
+    ),
+    Entry(
+        "learned",
+        "Held-out answers earn more than before",
+        "One answer to each held-out prompt, drawn with the same random numbers before and after, judged by the same "
+        "reward: the interval of the gain lies above 0.",
+    ),
     Entry("healthy", "Healthy", "The policy learns what the data prefer, and no check of its training found anything."),
     Entry(
         "unclear",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from likelier.insight.diagnose.advice import fitting
 from likelier.insight.diagnose.answers import over_optimization, repetition
 from likelier.insight.diagnose.baseline import kto_baseline
+from likelier.insight.diagnose.earned import constant_reward, dead_groups, gained, hacking
 from likelier.insight.diagnose.ending import ending
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import leakage, noisy_data, overfitting
@@ -18,6 +19,14 @@ from likelier.insight.diagnose.likelihood import displacement, drift
 from likelier.insight.diagnose.rows import ROWS, left_out
 from likelier.insight.diagnose.stability import skipped_step, unstable
 from likelier.insight.diagnose.start import distant_reference, wrong_reference
+from likelier.insight.diagnose.written import (
+    clip_share,
+    entropy_collapse,
+    kl_blow_up,
+    length_runaway,
+    sampler_drift,
+    truncated_answers,
+)
 from likelier.insight.verdicts import Verdict, worst_first
 from likelier.runs.reader import Run
 
@@ -48,6 +57,16 @@ CHECKS = (
     Check(overfitting),
     Check(noisy_data),
     Check(kto_baseline),
+    Check(constant_reward),
+    Check(hacking),
+    Check(kl_blow_up),
+    Check(entropy_collapse),
+    Check(truncated_answers),
+    Check(length_runaway),
+    Check(dead_groups),
+    Check(clip_share),
+    Check(sampler_drift),
+    Check(gained, while_training=False),
     Check(distant_reference, while_training=False),
 )
 
@@ -56,7 +75,8 @@ def diagnose(run: Run) -> list[Verdict]:
     """Verdicts on a run, the worst first; never empty. Works with whatever the run has written so far."""
     facts = Facts(run)
     found = [verdict for check in CHECKS for verdict in check.run(facts)]
-    if not any(verdict.is_bad and verdict.name != ROWS for verdict in found):
+    is_bad = any(verdict.is_bad and verdict.name != ROWS for verdict in found)
+    if not is_bad and not facts.method.writes_answers:  # what their answers earn was told above
         found += health(facts)  # rows that are missing say nothing of what was learned from the others
     return fitting(facts, worst_first(found))
 

@@ -15,6 +15,7 @@ from likelier.runs.card import RunCard
 from likelier.runs.evaluations import Detail, TellingPair
 from likelier.runs.method import MethodFacts
 from likelier.runs.reader import Row, Run, one_of, without_prefix
+from likelier.runs.rollouts import WrittenStep
 
 SIDES = ("chosen", "rejected")
 MOVED = 0.5  # nats: one answer became 1.6 times likelier than it was; less cannot be seen in what a model writes
@@ -150,11 +151,17 @@ class Facts:
 
     def detail(self, when: str) -> Detail:
         """As `Run.detail`, with every file read once."""
-        return one_of(self._details, when)
+        return one_of(self.details, when)
 
     @cached_property
-    def _details(self) -> Sequence[Detail]:
+    def details(self) -> Sequence[Detail]:
+        """As `Run.details`, read once."""
         return self.run.details()
+
+    @cached_property
+    def rollouts(self) -> Sequence[WrittenStep]:
+        """As `Run.rollouts`, read once."""
+        return self.run.rollouts()
 
     @property
     def kl(self) -> tuple[float, float] | None:

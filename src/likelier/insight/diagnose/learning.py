@@ -27,8 +27,8 @@ def no_gradient(facts: Facts) -> Iterator[Verdict]:
         evidence = [("error", first_lines(facts.card.error or "")), _parameters(facts)]
         yield verdict("not-learning/frozen-weights", "error", evidence, _unfreeze(facts))
     gradients, losses = facts.trend("grad_norm"), facts.trend("loss")
-    if not gradients or max(gradients.values) > 0:
-        return
+    if not gradients or max(gradients.values) > 0 or min(facts.trend("frac_reward_zero_std").values, default=0) == 1:
+        return  # where all that is compared earns the same, it is the reward that says nothing
     evidence = [
         ("gradient norm", f"0 in all of {len(gradients)} logged steps"),
         ("loss", f"{number(losses.values[0])}, and {number(losses.values[-1])} at the end") if losses else None,

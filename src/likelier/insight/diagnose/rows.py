@@ -44,9 +44,9 @@ def _of_held_out(facts: Facts) -> tuple[int, int]:
 
 def _reasons(facts: Facts) -> Iterator[tuple[str, str]]:
     """The commonest reasons, by the names that the audit has for them."""
-    known = sorted((one for one in facts.run.audit.findings if one.count), key=lambda one: -(one.count or 0))
-    for one in known[:MOST_REASONS]:
-        yield one.name, f"{one.count:,} rows, held out or not"
+    found = {one.name: one.count for one in facts.run.audit.findings if one.count}
+    for name, count in sorted((found or facts.card.unusable_rows).items(), key=lambda one: -one[1])[:MOST_REASONS]:
+        yield name, f"{count:,} rows, held out or not"
 
 
 def _advice(facts: Facts) -> Iterator[str | None]:
