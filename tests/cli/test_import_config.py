@@ -24,7 +24,8 @@ from likelier.cli.importing.common import Draft
 from likelier.cli.importing.objectives import LOSSES
 from likelier.cli.importing.text import note_lines, read_source, render
 from likelier.objectives import METHODS, Scored
-from likelier.training.config import RunConfig, parse, read_yaml
+from likelier.online.config import parse_run
+from likelier.training.config import parse, read_yaml
 from likelier.utils.errors import ConfigError
 from tests.helpers.import_cases import DIFFERENCES, NOTES
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy
@@ -43,11 +44,11 @@ def said(draft: Draft) -> str:
     return " ".join(" ".join(note_lines(draft)).split())
 
 
-def written(draft: Draft, tmp_path: Path) -> RunConfig:
+def written(draft: Draft, tmp_path: Path) -> Any:
     """What our reader makes of the rendered file."""
     path = tmp_path / "imported.yaml"
     path.write_text(render(draft), encoding="utf-8")
-    return parse(read_yaml(str(path)))
+    return parse_run(read_yaml(str(path)))
 
 
 def draft_of(tmp_path: Path, content: dict[str, Any] | str, tool: str | None = None, **more: Any) -> Draft:
@@ -106,7 +107,7 @@ def test_a_file_becomes_exactly_this(path: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_is_written_is_what_our_reader_makes_of_it(path: Path, tmp_path: Path) -> None:
     draft = import_config(str(path))
     again = written(draft, tmp_path)
-    assert again == parse(draft.options | {"trainer": draft.trainer})
+    assert again == parse_run(draft.options | {"trainer": draft.trainer})
     assert again.run.method == draft.options["method"]
 
 
@@ -249,7 +250,7 @@ def test_a_loss_of_trls_that_we_do_not_have_is_refused_with_the_nearest(loss: st
         ({"sync_ref_model": True}, "TR-DPO"),
         ({"reference_free": True}, "simpo"),
         ({"packing": True}, "another TRL command"),
-        ({"num_generations": 8}, "another TRL command"),
+        ({"assistant_only_loss": True}, "another TRL command"),
         ({"lr_scheduler_type": "zigzag"}, "no schedule known here"),
         ({"learning_rate": "fast"}, "learning_rate: 'fast' is not a number"),
         ({"gradient_accumulation_steps": 1.5}, "not a whole number"),
@@ -342,7 +343,7 @@ def test_the_trainer_can_be_named_where_the_file_does_not_say_it(tmp_path: Path)
     ("tool", "options", "message"),
     [
         ("axolotl", {"rl": "orpo"}, "rl: orpo has no counterpart; the nearest here is simpo with nll_weight"),
-        ("axolotl", {"rl": "grpo"}, "the nearest here is dpo"),
+        ("axolotl", {"rl": "grpo"}, "the nearest here is the method grpo"),
         ("axolotl", {"rl": None}, "rl is missing"),
         ("axolotl", {"rl": "magic"}, "known: dpo, ipo, kto, simpo"),
         ("axolotl", {"learning_rate": None}, "learning_rate is missing"),

@@ -32,7 +32,7 @@ import yaml
 
 from likelier.cli import main as cli
 from likelier.experiments.stages import parse_stages
-from likelier.training.config import parse
+from likelier.online.config import parse_run
 from likelier.training.duration import Speed
 from tests.helpers.support import tiny_policy
 
@@ -165,7 +165,7 @@ def run_data(block: Block) -> None:
         write_file(block.file, block.text)
     elif block.language == "yaml" and block.text.startswith("# likelier"):
         values = yaml.safe_load(block.text)
-        (parse_stages if "stages" in values else parse)(values)
+        (parse_stages if "stages" in values else parse_run)(values)
 
 
 @pytest.mark.slow

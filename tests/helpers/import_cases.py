@@ -47,6 +47,16 @@ NOTES: dict[str, dict[str, str]] = {
         "lora_r": "without use_peft",
         "a_new_option": "",
     },
+    "trl/grpo.yaml": {
+        "loss_type": "each micro-batch is divided by its own numbers",
+        "reward_funcs": "math:solution",
+        "num_generations": "batch_size 8 counts prompts",
+        "steps_per_generation": "2 optimizer steps",
+        "top_p": "whole distribution",
+        "use_vllm": "the policy itself writes",
+        "log_completions": "rollouts/",
+    },
+    "trl/rloo.json": {"per_device_train_batch_size": "divided by 4 answers each"},
     "trl/ipo-minimal.yaml": {"loss_type": "AT EVERY TOKEN"},
     "axolotl/dpo-qlora.yml": {
         "dpo_label_smoothing": "conservative DPO",

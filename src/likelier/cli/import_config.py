@@ -16,7 +16,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     tools = ["trl", "axolotl", "llama-factory"]
     parser.add_argument("--from", dest="tool", choices=tools, help="whose file it is (default: found from its options)")
     parser.add_argument(
-        "--trainer", choices=["dpo", "kto", "cpo"], help="TRL: the trainer it is for (default: found from its options)"
+        "--trainer",
+        choices=["dpo", "kto", "cpo", "grpo", "rloo"],
+        help="TRL: the trainer it is for (default: found from its options)",
     )
     parser.add_argument("--output", help="the run file to be written (default: standard output)")
     add_overwrite_flag(parser)

@@ -18,9 +18,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> None:
     """Train by the file, where there is one, and the flags."""
     from likelier.experiments.watched import train_online_watched, train_watched
-    from likelier.objectives.online import ONLINE_METHODS
-    from likelier.online.config import parse_online
-    from likelier.training.config import RIVALS, parse, read_yaml
+    from likelier.online.config import OnlineConfig, parse_run
+    from likelier.training.config import RIVALS, read_yaml
 
     given = {name: value for name, value in vars(flags).items() if name != "config"}
     from_file = read_yaml(flags.config) if flags.config else {}
@@ -28,23 +27,12 @@ def run(flags: argparse.Namespace) -> None:
         from_file.pop(RIVALS.get(name, ""), None)
     if "stages" in from_file:
         _train_stages(from_file, given)
-    elif {**from_file, **given}.get("method") in ONLINE_METHODS:
-        train_online_watched(parse_online({**from_file, **given}))
+        return
+    config = parse_run({**from_file, **given})
+    if isinstance(config, OnlineConfig):
+        train_online_watched(config)
     else:
-        _refuse_online_options({**from_file, **given})
-        train_watched(parse({**from_file, **given}))
-
-
-def _refuse_online_options(values: dict[str, Any]) -> None:
-    """Raises `ConfigError` for an option that only methods have which write their answers."""
-    from likelier.objectives.online import ONLINE_METHODS
-    from likelier.online.config import ONLINE_NAMES
-    from likelier.utils.errors import ConfigError
-
-    for name in values:
-        if str(name).replace("-", "_") in ONLINE_NAMES:
-            method = values.get("method", "dpo")
-            raise ConfigError(f"{name} has no effect on {method}; it belongs to {', '.join(ONLINE_METHODS)}")
+        train_watched(config)
 
 
 def _train_stages(from_file: dict[str, Any], given: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from likelier.data.options import ChatOptions
 from likelier.models.options import LoraOptions
 from likelier.objectives.online import ONLINE_METHODS, PAPER_PRESETS, PolicyGradient, online_method
 from likelier.online.options import OnlineOptions
-from likelier.training.config import RunOptions, hyperparameter_fields, named_values, section, taken
+from likelier.training.config import RunConfig, RunOptions, hyperparameter_fields, named_values, parse, section, taken
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, nearest
 from likelier.utils.redaction import without_secrets
@@ -58,6 +58,17 @@ class OnlineConfig:
         return json.loads(json.dumps(without_secrets(kept), default=str))
 
 
+def parse_run(values: Mapping[str, Any]) -> OnlineConfig | RunConfig:
+    """Make a single run of either kind from named values. Raises `ConfigError` naming option and mend."""
+    method = values.get("method", "dpo")
+    if method in ONLINE_METHODS:
+        return parse_online(values)
+    for name in values:
+        if str(name).replace("-", "_") in ONLINE_NAMES:
+            raise ConfigError(f"{name} has no effect on {method}; it belongs to {', '.join(ONLINE_METHODS)}")
+    return parse(values)
+
+
 def parse_online(values: Mapping[str, Any]) -> OnlineConfig:
     """Make an online run from named values (dashes or underscores). Raises `ConfigError` naming option and mend."""
     named = named_values(values)
@@ -67,6 +78,10 @@ def parse_online(values: Mapping[str, Any]) -> OnlineConfig:
     lora, training, chat, online = (section(kind, named) for kind in _SECTIONS)
     if named:
         _refuse(next(iter(named)), run.method)
+    if lora.lora_dropout:
+        raise ConfigError(
+            f"lora_dropout={lora.lora_dropout}: answers are scored as they were sampled, without; drop it"
+        )
     return OnlineConfig(run, objective, online, lora, training, chat)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from likelier.cli.importing import axolotl, llamafactory, trl
+from likelier.cli.importing import axolotl, llamafactory, trl, trl_online
 from likelier.cli.importing.common import Draft
 from likelier.cli.importing.text import read_source, recognise
-from likelier.training.config import parse
+from likelier.online.config import parse_run
 from likelier.utils.errors import ConfigError
 
 
@@ -25,8 +25,16 @@ class Tool:
     translate: Callable[[Draft, str | None], None]
 
 
+def _of_trl(draft: Draft, trainer: str | None) -> None:
+    trainer = trainer or trl_online.online_trainer(draft)
+    if trainer in ("grpo", "rloo"):
+        trl_online.translate(draft, trainer)
+    else:
+        trl.translate(draft, trainer)
+
+
 TOOLS = {
-    "trl": Tool("TRL", trl.MARKS, trl.translate),
+    "trl": Tool("TRL", trl.MARKS | trl_online.MARKS, _of_trl),
     "axolotl": Tool("Axolotl", axolotl.MARKS, axolotl.translate),
     "llama-factory": Tool("LLaMA-Factory", llamafactory.MARKS, llamafactory.translate),
 }
@@ -44,7 +52,7 @@ def import_config(path: str, tool: str | None = None, trainer: str | None = None
     draft = Draft(TOOLS[tool].name, path, values)
     TOOLS[tool].translate(draft, trainer)
     try:
-        parse(draft.options | ({"trainer": draft.trainer} if draft.trainer else {}))
+        parse_run(draft.options | ({"trainer": draft.trainer} if draft.trainer else {}))
     except ConfigError as error:
         raise ConfigError(f"{path}: translated, it would not run: {error}") from error
     return draft

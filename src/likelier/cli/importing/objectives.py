@@ -59,8 +59,8 @@ OTHERS = {
     "orpo": "simpo with nll_weight",
     "cpo": "simpo with nll_weight",
     "kto_pair": "kto, which makes two labelled rows of a pair",
-    "grpo": "dpo, on pairs made from the samples",
-    "gdpo": "dpo, on pairs made from the samples",
+    "grpo": "the method grpo, whose options are read from files of TRL (likelier train --method grpo)",
+    "gdpo": "the method grpo with combine: normalised (likelier train --method grpo)",
     "ebft": "dpo, on pairs made from the samples",
 }
 _SIGNS = {"kto": {"desirable_weight", "undesirable_weight"}, "cpo": {"cpo_alpha", "simpo_gamma"}}

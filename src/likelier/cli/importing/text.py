@@ -34,13 +34,15 @@ _ORDER = (
     *("chat_template", "chat_template_kwargs", "system_prompt"),
     *("beta", "tau", "length_normalize", "gamma_beta_ratio", "allow_small_beta", "label_smoothing"),
     *("flip_probability", "desirable_weight", "undesirable_weight", "nll_weight"),
+    *("answers_per_prompt", "advantage", "aggregation", "clip_low", "clip_high", "clip_dual", "weight_high"),
+    *("kl_coefficient", "reward", "reward_weights", "combine", "max_new_tokens", "temperature", "truncated"),
     *("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "load_in_4bit"),
     *("batch_size", "learning_rate", "scheduler", "warmup", "max_steps", "epochs", "order", "max_length", "truncation"),
 )
 
 # Files that make a configuration instead of being one, and how one is got out of them.
 _DUMP = (
-    ", whose configuration is there only while it runs. Where it has made its DPOConfig, KTOConfig, CPOConfig or "
+    ", whose configuration is there only while it runs. Where it has made its DPOConfig, KTOConfig, GRPOConfig or "
     'TrainingArguments (here: args), add the line\n    open("config.json", "w").write(args.to_json_string())\n'
     "run it up to there, and import config.json. Model, data and LoRA are no part of it: name them in the run file"
 )

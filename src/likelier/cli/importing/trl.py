@@ -38,7 +38,7 @@ MARKS = frozenset(
     }
 )
 
-_OTHER_COMMAND = "an option of another TRL command; only preference training is read here"
+_OTHER_COMMAND = "an option of another TRL command; take the line out"
 
 RULES: dict[str, Rule] = {
     **arguments.ARGUMENTS,
@@ -92,7 +92,7 @@ def translate(draft: Draft, trainer: str | None) -> None:
     losses = [str(one) for one in as_list(draft.take("loss_type"))]
     trainer = trainer or find_trainer(draft, losses)
     draft.put("model", draft.take("model_name_or_path") or missing(draft, "model", NO_MODEL))
-    _data(draft)
+    data(draft)
     arguments.output(draft, "trainer_output")
     objective(draft, trainer, losses)
     arguments.steps_and_rows(draft, draft.whole("num_processes", 1))
@@ -105,8 +105,8 @@ def translate(draft: Draft, trainer: str | None) -> None:
         draft.note("differs", (), "rows are shuffled here; TRL trains KTO in the file's order")
     _lengths(draft, trainer)
     dropout_off = _dropout(draft)
-    _adapter(draft, dropout_off)
-    _precision(draft)
+    adapter(draft, dropout_off=dropout_off)
+    precision(draft)
     arguments.saving(draft)
     arguments.evaluation(draft, arguments.logging(draft, 10))
     arguments.hub(draft)
@@ -116,7 +116,8 @@ def translate(draft: Draft, trainer: str | None) -> None:
 # --- data ----------------------------------------------------------------------------------------------------------
 
 
-def _data(draft: Draft) -> None:
+def data(draft: Draft) -> None:
+    """What is trained and evaluated on."""
     evaluates = arguments.evaluates(draft)
     train, test = _mixture(draft) or _mixer(draft) or _hub_data(draft)
     draft.put("data", data_sets(draft, train))
@@ -245,7 +246,8 @@ def _dropout(draft: Draft) -> bool:
     return bool(is_off)
 
 
-def _adapter(draft: Draft, dropout_off: bool) -> None:
+def adapter(draft: Draft, *, dropout_off: bool) -> None:
+    """LoRA, where the source asks for it."""
     if not draft.take("use_peft"):
         adapters.unused(draft, _ADAPTER_KEYS, unless="use_peft")
         return
@@ -257,7 +259,7 @@ def _adapter(draft: Draft, dropout_off: bool) -> None:
         draft.put("load_in_4bit", True)
 
 
-def _precision(draft: Draft) -> None:
+def precision(draft: Draft) -> None:
     """Left out, arithmetic is bfloat16 where the hardware has it, there as here."""
     key, weights = pick(draft, ("dtype", "torch_dtype"))
     mixed, half = draft.take("bf16"), ["fp16"] * bool(draft.take("fp16")) + [key] * (weights == "float16")
