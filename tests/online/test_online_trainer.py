@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from likelier.data.prompts import Prompt
 from likelier.models.policy import Policy
@@ -176,6 +178,23 @@ def test_groups_that_teach_nothing_are_replaced(tmp_path: Path) -> None:
         for line in (tmp_path / "True" / "rollouts" / "step-1.jsonl").read_text().rstrip("\n").split("\n")
     ]
     assert len({row["source"] for row in rows}) == 4  # as many groups as before, none twice
+
+
+@pytest.mark.slow
+def test_nothing_is_held_from_step_to_step(tmp_path: Path) -> None:
+    held: list[int] = []
+
+    class Counts(TrainerCallback):
+        def on_step_end(self, *arguments: Any, **named: Any) -> None:
+            gc.collect()
+            tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)]
+            held.append(sum(tensor.nbytes for tensor in tensors))
+
+    made = trainer(tmp_path / "run", max_steps=8, online={"rollout_steps": 1})
+    made.add_callback(Counts())
+    made.train()
+    answers = 4 * 8 * 8 * 100  # what a step's answers and figures may differ by, in bytes
+    assert max(held[2:]) - min(held[2:]) < answers
 
 
 @pytest.mark.slow
