@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import sqrt
 
 import torch
-from torch import Tensor
 
 from likelier.objectives.divergence import k1, k3
 from likelier.objectives.metrics import MetricSums
@@ -58,17 +57,6 @@ def _add_ratios(sums: MetricSums, objective: PolicyGradient, scores: SequenceSco
         else:  # the same at each of an answer's tokens
             alike = answer_sums(values.double(), scores.answer_of, scores.lengths) / scores.lengths.clamp(min=1)
             sums.add(name, alike, counted)
-
-
-def largest_sampler_difference(scores: SequenceScores, items: RolloutItems) -> Tensor:
-    """`sampler/max_diff`: the largest absolute difference, in nats, between a token's log-probability as it was sampled
-    and as it is scored, a scalar; 0 without such tokens. A maximum, so that it does not add up with `policy_metrics`.
-    """
-    scores, items = only_counted(scores, items)
-    if items.sampler_token_logps is None:
-        raise ValueError("the sampler's log-probabilities are not given")
-    differences = (items.sampler_token_logps - items.old(scores)).abs()
-    return torch.cat([differences, differences.new_zeros(1)]).max()
 
 
 def readable_policy(sums: MetricSums) -> dict[str, float]:
