@@ -106,7 +106,7 @@ def test_the_bar_is_the_best_of_several_answers_of_the_start(now: int, words: st
     rows, ends = steps(reward=(0.5, 0.5)), better(share(now))
     ends[0] = held_out(0, "start", share(1), best_of_n=share(20))
     ends[0][0]["eval_best_of_n"] = 0.5
-    assert f"0.5: {words}, one answer now earns" in numbers(the(made(tmp_path / "run", rows, ends), "learned"))
+    assert f"0.5: {words} by one answer now: " in numbers(the(made(tmp_path / "run", rows, ends), "learned"))
 
 
 def test_few_prompts_show_nothing(tmp_path: Path) -> None:
@@ -325,6 +325,9 @@ def test_a_real_run_is_diagnosed(online_runs: OnlineRuns, capsys: pytest.Capture
         shown = " ".join(capsys.readouterr().out.split())
         assert "learned" in shown and "of 8 prompts" in shown and "best of 4 answers of the start policy" in shown
     start, end = (read_run(online_runs.adapter).detail(when) for when in ("start", "end"))
+    first = read_run(online_runs.adapter).rollouts()[0]
+    assert first.step == 1 and len(first.groups) == 4 and all(len(one.answers) == 4 for one in first.groups)
+    assert "\n\n" not in (online_runs.adapter / "rollouts/step-1.jsonl").read_text()
     assert len(start.prompts) == len(start.rewards) == len(start.best_of_n) == 8 and start.prompts == end.prompts
 
 

@@ -22,6 +22,7 @@ SPEED = {"entropy": 2.5, "sampling/tokens_per_second": 1234.5}
     [
         (STEP | SPEED, "step 3/8  reward 0.625  length 11.5  entropy 2.5  cut 25%  1,234 tokens/s sampled"),
         (STEP | {"kl": 0.5}, "step 3/8  reward 0.625  length 11.5  cut 25%  kl 0.5"),
+        ({"step": 3, "loss": 0.5, "ratio/mean": 1.0625, "kl": 0.5}, "step 3/8  ratio 1.062  kl 0.5"),
         ({"step": 3, "loss": 0.5, "kl": 0.25}, "step 3/8  loss 0.500  kl 0.250"),
     ],
 )

@@ -275,7 +275,7 @@ class RunFolder:
 
     def write_rollout(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rollouts/step-N.jsonl: what was written to learn a step from, a line a prompt."""
-        self._write(f"rollouts/step-{step}.jsonl", "".join(f"{_json(without_secrets(row))}\n" for row in rows))
+        self._write(f"rollouts/step-{step}.jsonl", "\n".join(_json(without_secrets(row)) for row in rows))
 
     def write_skipped(self, detail: Mapping[str, Any], rank: int = 0) -> str:
         """Write skipped/step-N.json: a step that was not finite, with its rows, those of one rank; gives its name."""

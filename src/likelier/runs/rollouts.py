@@ -67,8 +67,8 @@ def read_rollouts(folder: Path) -> list[WrittenStep]:
 
 def _groups(path: Path) -> list[Group]:
     try:
-        lines = path.read_bytes().splitlines()
-        parsed = [without_secrets(parse_json(line)) for line in lines]
+        lines = path.read_bytes().split(b"\n")
+        parsed = [without_secrets(parse_json(line)) for line in lines if line]
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from error
     except BrokenJson as error:

@@ -226,7 +226,7 @@ def _against_best_of_n(facts: Facts) -> tuple[str, str] | None:
     if gain is None:
         return what, number(bar)
     said = "beaten" if gain.is_above else "not reached" if gain.is_below else "neither beaten nor missed beyond chance"
-    return what, f"{number(bar)}: {said}, one answer now earns {gain} more"
+    return what, f"{number(bar)}: {said} by one answer now: {gain}"
 
 
 def _after_loss(facts: Facts) -> list[str | None]:
@@ -298,7 +298,9 @@ def _answers_of(facts: Facts, steps: int) -> int:
 
 
 def _groups_of(facts: Facts, steps: int) -> int:
-    return steps * (facts.card.options.logging_steps or 1) * (facts.batch_size or 1)
+    """Prompts of so many logged steps; those that learn from the same answers again are not logged as more."""
+    updates = facts.card.block("online").get("updates_per_rollout") or 1
+    return steps * max(1, (facts.card.options.logging_steps or 1) // updates) * (facts.batch_size or 1)
 
 
 def dead_groups(facts: Facts) -> Iterator[Verdict]:

@@ -18,7 +18,7 @@ _RECENT = 20  # logged steps from which speed is taken
 _SPARK = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 _SPARK_WIDTH = 24
 _SHOWN = 3  # warnings
-_REWARD, _LENGTH = "reward", "completions/mean_length"
+_REWARD, _LENGTH, _RATIO = "reward", "completions/mean_length", "ratio/mean"
 # Metric, its name in a plain line, and how it is written there: of runs on pairs, and of those that write answers.
 _OF_PAIRS = (
     ("loss", "loss", "{:.3f}"),
@@ -31,6 +31,7 @@ _OF_ANSWERS = (
     (_LENGTH, "length", "{:.3g}"),
     ("entropy", "entropy", "{:.3g}"),
     ("completions/clipped_ratio", "cut", "{:.0%}"),
+    (_RATIO, "ratio", "{:.3f}"),
     ("kl", "kl", "{:.3g}"),
 )
 # The same on a whole screen.
@@ -89,7 +90,7 @@ def step_line(row: Row, total: int | None, pace: Pace | None, unit: str) -> str:
     parts = [f"step {row['step']}" + (f"/{total}" if total else "")]
     parts += [
         f"{short} {form.format(row[name])}"
-        for name, short, form in (_OF_ANSWERS if _LENGTH in row else _OF_PAIRS)
+        for name, short, form in (_OF_ANSWERS if _RATIO in row or _LENGTH in row else _OF_PAIRS)
         if isinstance(row.get(name), (int, float))
     ]
     if pace is not None:
@@ -224,7 +225,7 @@ def _held_out(run: Run) -> list[tuple[str, str, list[float]]]:
 def _speed(run: Run) -> list[tuple[str, str, list[float]]]:
     pace, memory = pace_of(run.steps), run.steps[-1].get("memory_gib") if run.steps else None
     parts = [] if pace is None else [f"{pace.items:.3g} {unit(run)}/s"]
-    parts += _sampling(run.steps[-1]) if run.steps else []
+    parts += next((told for row in reversed(run.steps[-_RECENT:]) if (told := _sampling(row))), [])
     parts += [] if memory is None else [f"{memory:.2f} GiB at most"]
     return [("speed", ", ".join(parts), [])] if parts else []
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from likelier.data.builtin import BUILT_IN
@@ -13,6 +14,7 @@ from likelier.insight.compare.subjects import SWEEP_FILE
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.kl import ALIKE, is_above_zero
 from likelier.insight.pages.charts import number
+from likelier.insight.rewards import reward_parts
 from likelier.runs.card import HeldOut, RunCard
 from likelier.runs.model_card import base_model_id
 from likelier.runs.reader import Row, Run
@@ -34,7 +36,8 @@ _FIGURES = (
     ("logps/rejected", "log-probability of rejected answers, nats", False),
     ("loss", "loss", False),
     ("kl", "KL to the reference, nats an answer", False),
-    ("reward", "reward of own answers, by the judge", False),
+    ("reward", "reward of own answers", False),
+    ("best_of_n", "the best of several answers to each prompt", False),
     ("win_rate", "own answers better than at the start, by the judge", True),
     ("answer_length", "tokens of own answers", False),
     ("repetition", "repetition in own answers", True),
@@ -118,7 +121,9 @@ def start_and_end(run: Run) -> tuple[Row, Row]:
 def figures(run: Run) -> list[Figure]:
     """The held-out metrics before and after, those that were measured."""
     before, after = start_and_end(run)
-    keys = [entry for entry in _FIGURES if entry[0] in before or entry[0] in after]
+    parts = [(f"rewards/{name}/mean", f"reward {name}", False) for name in reward_parts([before, after])]
+    several = parts if len(parts) > 1 else []
+    keys = [entry for entry in (*several, *_FIGURES) if entry[0] in before or entry[0] in after]
     if "pair_accuracy" in (after or before) and unit(run) == "pairs":
         keys = [entry for entry in keys if entry[0] != "rewards/accuracies"]  # the same pairs, the same rewards
     return [Figure(name, _measured(before, key, share), _measured(after, key, share)) for key, name, share in keys]
@@ -236,6 +241,11 @@ def _timing(run: Run) -> Iterator[tuple[str, str | None]]:
     for what, key in ((unit(run), "items"), ("tokens", "num_tokens")):
         rate = float(last.get(key) or 0) / float(spent) if spent else 0.0
         yield f"{what} a second", number(round(rate, 1)) if rate else None
+    for key, words in (("seconds/sampling", "writing answers, a step"), ("seconds/rewards", "rewards, a step")):
+        taken = run.column(key)[1]
+        yield words, duration(fmean(taken)) if taken else None
+    sampled = run.column("sampling/tokens_per_second")[1]
+    yield "tokens sampled a second", number(round(fmean(sampled), 1)) if sampled else None
     for when, words in (
         ("start", "evaluation before"),
         ("interval", "evaluations between"),

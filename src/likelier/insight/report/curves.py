@@ -26,22 +26,24 @@ def curves(run: Run) -> list[Markup]:
         _log_probabilities(run),
         _lengths(run),
         _baseline(run),
-        _gradient(run),
-        _rate(run),
+        gradient(run),
+        rate(run),
     ]
     return [chart for chart in drawn if chart]
 
 
 def _measured(run: Run) -> list[Markup]:
     """What only evaluations know; a single one makes no curve."""
-    return [_kl(run), _own_answers(run), _answer_lengths(run)]
+    return [kl(run), own_answers(run), _answer_lengths(run)]
 
 
-def _trained(run: Run, key: str, name: str = "training", colour: int = TRAIN) -> Series:
+def trained(run: Run, key: str, name: str = "training", colour: int = TRAIN) -> Series:
+    """A metric of the steps."""
     return Series(name, *run.column(key), smooth=True, colour=colour)
 
 
-def _held_out(run: Run, key: str, name: str = "held-out", colour: int = HELD_OUT) -> Series:
+def held_out(run: Run, key: str, name: str = "held-out", colour: int = HELD_OUT) -> Series:
+    """A metric of the evaluations."""
     return Series(name, *run.evaluated(key), dashed=True, colour=colour)
 
 
@@ -49,8 +51,8 @@ def _sides(run: Run, key: str) -> list[Series]:
     """Chosen and rejected apart, training and held-out."""
     found = []
     for side, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
-        found.append(_trained(run, f"{key}/{side}", f"{side}, training", colour))
-        found.append(_held_out(run, f"{key}/{side}", f"{side}, held-out", colour))
+        found.append(trained(run, f"{key}/{side}", f"{side}, training", colour))
+        found.append(held_out(run, f"{key}/{side}", f"{side}, held-out", colour))
     return found
 
 
@@ -60,7 +62,7 @@ def _loss(run: Run) -> Markup:
         (float(expected), f"at the reference: {float(expected):.4g}") if isinstance(expected, (int, float)) else None
     )
     note = "Held-out rising while training falls is overfitting. The loss alone says little of the answers' quality."
-    series = [_trained(run, "loss"), _held_out(run, "loss")]
+    series = [trained(run, "loss"), held_out(run, "loss")]
     return line_chart("Loss", "step", "mean over the items of a step", series, level=level, note=note)
 
 
@@ -88,7 +90,7 @@ def _own_rewards(method: MethodFacts) -> str:
 
 
 def _margins(run: Run) -> Markup:
-    series = [_trained(run, "rewards/margins"), _held_out(run, "rewards/margins")]
+    series = [trained(run, "rewards/margins"), held_out(run, "rewards/margins")]
     note = "How far the chosen answer's reward is above the rejected one's. The held-out line shows what carries over."
     return line_chart(
         "Margin", "step", "reward of chosen minus rejected", series, level=(0.0, "no preference"), note=note
@@ -126,7 +128,8 @@ def _with_interval(run: Run, key: str, name: str, colour: int) -> Series:
     return Series(name, [row.get("step", 0) for row in kept], y, low, high, dashed=True, colour=colour)
 
 
-def _kl(run: Run) -> Markup:
+def kl(run: Run) -> Markup:
+    """KL to the reference, of answers to held-out prompts."""
     rows = [row for row in run.evaluations if isinstance(row.get("kl"), (int, float)) and "kl_per_token" in row]
     values = [float(row["kl"]) for row in rows]
     spread = [Z * float(row.get("kl_standard_error") or 0.0) for row in rows]
@@ -149,7 +152,8 @@ def _log_probabilities(run: Run) -> Markup:
     return line_chart("Log-probabilities", "step", "nats an answer", sides, note=note)
 
 
-def _own_answers(run: Run) -> Markup:
+def own_answers(run: Run) -> Markup:
+    """Repetition, refusals and cut answers on held-out prompts."""
     named = (
         ("repetition", "repeated runs of four tokens"),
         ("refusals", "refusals"),
@@ -169,8 +173,8 @@ def _answer_lengths(run: Run) -> Markup:
 
 def _lengths(run: Run) -> Markup:
     both = [
-        _trained(run, "lengths/chosen", "chosen", CHOSEN),
-        _trained(run, "lengths/rejected", "rejected", REJECTED),
+        trained(run, "lengths/chosen", "chosen", CHOSEN),
+        trained(run, "lengths/rejected", "rejected", REJECTED),
     ]
     note = "Of the data's answers in each step. Where one side is always longer, length can pass for the preference."
     return line_chart("Length of the data's answers", "step", "tokens, mean", both, note=note)
@@ -183,14 +187,16 @@ def _baseline(run: Run) -> Markup:
         f"{run.method.upper()}'s baseline: rewards count from here. Always 0 means that it plays no part; see the "
         "verdicts."
     )
-    return line_chart("Baseline of the step", "step", "nats", [_trained(run, "kl", "training")], note=note)
+    return line_chart("Baseline of the step", "step", "nats", [trained(run, "kl", "training")], note=note)
 
 
-def _gradient(run: Run) -> Markup:
+def gradient(run: Run) -> Markup:
+    """The gradient's norm."""
     note = "Before clipping. Single spikes are usual; a level that climbs announces trouble."
-    return line_chart("Gradient norm", "step", "", [_trained(run, "grad_norm")], note=note)
+    return line_chart("Gradient norm", "step", "", [trained(run, "grad_norm")], note=note)
 
 
-def _rate(run: Run) -> Markup:
+def rate(run: Run) -> Markup:
+    """The learning rate."""
     x, y = run.column("learning_rate")
     return line_chart("Learning rate", "step", "", [Series("training", x, y, colour=TRAIN)])

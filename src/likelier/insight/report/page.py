@@ -22,7 +22,9 @@ from likelier.insight.report.account import (
 )
 from likelier.insight.report.answers import Reply, replies
 from likelier.insight.report.curves import curves
+from likelier.insight.report.curves_of_answers import curves_of_answers
 from likelier.insight.report.distributions import distributions
+from likelier.insight.report.earned import replies_by_reward, shown_rollouts, tiles_by_reward
 from likelier.insight.report.elsewhere import elsewhere_tiles
 from likelier.insight.report.examples import clipped, heat_maps, samples
 from likelier.insight.verdicts import Verdict
@@ -53,18 +55,20 @@ def write_report(folder: str | Path, output: Path | None = None, *, overwrite: b
 
 def report_page(run: Run) -> str:
     """The whole page."""
-    verdicts, elsewhere = _verdicts(run), read_benchmark(run.folder)
+    verdicts, elsewhere, own = _verdicts(run), read_benchmark(run.folder), run.card.facts.writes_answers
     return render(
         "report.html",
         run=run,
         sentence=clipped(sentence(run)),
         state=state(run),
         replies=_replies(run, verdicts),
-        tiles=[*tiles(run), *elsewhere_tiles(elsewhere)],
+        own=own,
+        tiles=[*(tiles_by_reward(run) if own else []), *tiles(run), *elsewhere_tiles(elsewhere)],
         elsewhere=elsewhere,
         verdicts=verdicts,
         figures=figures(run),
-        curves=curves(run),
+        curves=curves_of_answers(run) if own else curves(run),
+        rollouts=shown_rollouts(run) if own else [],
         distributions=distributions(run),
         heat_maps=heat_maps(run),
         samples=samples(run),
@@ -95,7 +99,8 @@ def _verdicts(run: Run) -> list[Verdict]:
 
 def _replies(run: Run, verdicts: list[Verdict]) -> list[Reply]:
     """What is answered first, in words of bounded length."""
-    return [replace(one, because=clipped(one.because, 400)) for one in replies(run, verdicts)]
+    found = replies_by_reward(run, verdicts) if run.card.facts.writes_answers else replies(run, verdicts)
+    return [replace(one, because=clipped(one.because, 400)) for one in found]
 
 
 def why_empty(run: Run, what: str) -> str:
@@ -119,7 +124,8 @@ def why_empty(run: Run, what: str) -> str:
 def _left_out(run: Run) -> list[dict[str, Any]]:
     """Why rows were left out, with a few places each."""
     unused = {"severity": "warning", "summary": "rows that could not be used"}
-    return [_finding(replace(one, **unused)) for one in run.audit.findings[:MOST_FINDINGS]]
+    counted = [Finding(name, count=count) for name, count in run.card.unusable_rows.items()]
+    return [_finding(replace(one, **unused)) for one in (run.audit.findings or counted)[:MOST_FINDINGS]]
 
 
 def _finding(one: Finding) -> dict[str, Any]:
@@ -138,12 +144,12 @@ def _counts(run: Run) -> list[list[str]]:
         ("held out", run.card.data.eval),
     ]
     columns = [
-        ("used", "groups"),
+        ("used", "used"),
         ("left out", "unusable"),
         ("prompts cut", "cut_prompts"),
-        ("answers cut", "cut_answers"),
-        ("answers without an end", "answers_without_eos"),
     ]
+    if not run.card.facts.writes_answers:
+        columns += [("answers cut", "cut_answers"), ("answers without an end", "answers_without_eos")]
     rows = [[name, *(f"{getattr(part, key):,}" for _, key in columns)] for name, part in parts if part]
     return [["", *(name for name, _ in columns)], *rows] if rows else []
 
