@@ -12,7 +12,7 @@ import torch
 from likelier.data.records import Source
 from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
-from likelier.online.sampling import LocalSampler, Sampled, Sampling
+from likelier.online.sampling import GeneratingSampler, LocalSampler, Sampled, Sampling, sampler_for
 from likelier.scoring import attach_scorer, collate, score_plain
 from likelier.utils.errors import ConfigError, ModelError
 from tests.helpers.architectures import IN_FLOAT64, NOT_SHARING, SHARING, WINDOW, random_tokens, tiny
@@ -57,9 +57,30 @@ def test_cuts_stand_in_the_answers_and_not_in_their_log_probabilities() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(NOT_SHARING))
-def test_a_model_that_cannot_share_a_prompt_is_refused_with_the_reason(name: str) -> None:
+def test_a_model_that_cannot_share_a_prompt_is_generated_from(name: str) -> None:
+    model = tiny(name)
     with pytest.raises(ModelError, match="cannot share a prompt between answers"):
-        sampler_of(tiny(name), max_new_tokens=4)
+        sampler_of(model, max_new_tokens=4)
+    policy = Policy(model, tiny_tokenizer(), "tiny", "a tiny model")
+    heard: list[tuple[int, int]] = []
+    sampler = sampler_for(policy, Sampling(max_new_tokens=2 * WINDOW, seed=1))
+    found = sampler.sample(PROMPTS, 3, ["a", "b", "c"], lambda whole, tokens: heard.append((whole, tokens)))
+    for prompt, answers in zip(PROMPTS, found, strict=True):
+        assert len({tuple(answer.ids.tolist()) for answer in answers}) > 1
+        for answer, logps in zip(answers, scored(model, prompt, answers), strict=True):
+            np.testing.assert_allclose(answer.logps, logps, atol=1e-4)
+    tokens = sum(len(answer.ids) for answers in found for answer in answers)
+    assert (sum(whole for whole, _ in heard), sum(count for _, count in heard)) == (9, tokens)
+
+
+def test_both_samplers_write_the_same() -> None:
+    policy = tiny_policy()
+    attach_scorer(policy.model)
+    sampling = Sampling(max_new_tokens=20, seed=3, temperature=0.8, stop=("at",))
+    found = [kind(policy, sampling).sample(PROMPTS, 4, ["a", "b", "c"]) for kind in (LocalSampler, GeneratingSampler)]
+    for left, right in zip(*([answer for own in both for answer in own] for both in found), strict=True):
+        assert (left.ids.tolist(), left.stop) == (right.ids.tolist(), right.stop)
+        np.testing.assert_allclose(left.logps, right.logps, atol=1e-5)  # generate gives logits in fp32
 
 
 @pytest.mark.parametrize("name", ["llama, tied", *[name for name in IN_FLOAT64 if name in ("gpt2", "mistral")]])
@@ -107,7 +128,7 @@ def test_draws_have_the_models_distribution() -> None:
         first = (model(torch.tensor(prompt)[None]).logits[0, -1] / 0.7).softmax(0)
         rows = torch.tensor([[*prompt, token] for token in range(vocabulary)])
         second = (model(rows).logits[:, -1] / 0.7).softmax(1)
-    ends = sampler_of(model).ends
+    ends = sampler_of(model).writer.ends
     expected, seen = np.zeros(vocabulary**2), np.zeros(vocabulary**2)
     for token in range(vocabulary):
         if token in ends:

@@ -102,7 +102,7 @@ def write_answers(
     longest = max(len(prompt) for prompt in prompts)
     padded = [[padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    with frozen(model), _only_ours(causal_model(model)), _seeded(decoding.seed, model.device):
+    with frozen(model), only_ours(causal_model(model)), _seeded(decoding.seed, model.device):
         written = model.generate(
             input_ids=torch.tensor(padded, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
@@ -146,7 +146,7 @@ def _written(tokenizer: Any, ids: list[int], ends: list[int]) -> Written:
 
 
 @contextmanager
-def _only_ours(causal: Any) -> Iterator[None]:
+def only_ours(causal: Any) -> Iterator[None]:
     """The model's own generation config, which would fill in what ours leaves open, put aside."""
     from transformers import GenerationConfig
 

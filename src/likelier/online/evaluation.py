@@ -18,7 +18,7 @@ from likelier.objectives.advantages import combine_rewards
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked, Rollout
 from likelier.online.rollouts import RolloutMaker, answered, sampled
-from likelier.online.sampling import LocalSampler, Sampled, Sampler
+from likelier.online.sampling import Sampled, Sampler, sampler_for
 from likelier.scoring.reference import Reference
 from likelier.training.evaluation import When
 from likelier.training.evaluation.answers import Answer, answer_metrics
@@ -146,7 +146,7 @@ class OnlineEvaluator:
 
     def _greedy(self) -> Sampler:
         sampling = self.maker.sampler.sampling
-        return LocalSampler(self.maker.policy, replace(sampling, temperature=0.0))
+        return sampler_for(self.maker.policy, replace(sampling, temperature=0.0))
 
 
 def _with_interval(name: str, values: Tensor) -> dict[str, float]:

@@ -23,7 +23,7 @@ from likelier.online.prepared import OnlineFacts, OnlineRun, prepare_online_run
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked, Rollout
 from likelier.online.rollouts import RolloutMaker, longest_rows
-from likelier.online.sampling import LocalSampler
+from likelier.online.sampling import sampler_for
 from likelier.online.walker import RolloutWalker
 from likelier.runs.checkpoints import step_of
 from likelier.scoring import attach_scorer
@@ -117,7 +117,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
             temperature=online.temperature,
             max_length=online.max_new_tokens,
         )
-        sampler = LocalSampler(policy, online.sampling(run.options.seed))
+        sampler = sampler_for(policy, online.sampling(run.options.seed))
         self._maker = RolloutMaker(policy, objective, online, sampler, rewards, self._walker, all_prompts=self._asked)
         self._evaluator = OnlineEvaluator(self._maker, run.judge, self._answered())
         self._rollout: Rollout | None = None

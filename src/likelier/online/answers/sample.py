@@ -30,7 +30,7 @@ from likelier.online.answers.file import AnswerFile
 from likelier.online.answers.pairs import PairsFrom, check_pairing, write_pairs
 from likelier.online.answers.rows import Made, answered, row_of, with_rewards
 from likelier.online.rewards.load import RewardSet, load_rewards
-from likelier.online.sampling import LocalSampler, Sampled, Sampling
+from likelier.online.sampling import Sampled, Sampler, Sampling, sampler_for
 from likelier.scoring.reference import ReferenceScoring
 from likelier.scoring.reference.identity import weights_hash
 from likelier.scoring.restore import card_of, final_model, recorded_chat
@@ -105,7 +105,7 @@ def sample_file(
         made = _made(policy, asked, answers, sampling, judges)
         file.require(made)
         with closing(file):
-            _Writing(LocalSampler(policy, sampling), policy, asked, answers, judges, made, file).run()
+            _Writing(sampler_for(policy, sampling), policy, asked, answers, judges, made, file).run()
         summary = _summary(file, sampling)
     finally:
         if judges is not None:
@@ -175,7 +175,7 @@ def _made(policy: Policy, asked: TokenizedPrompts, answers: int, sampling: Sampl
 class _Writing:
     """Answers on their way into the file."""
 
-    sampler: LocalSampler
+    sampler: Sampler
     policy: Policy
     asked: TokenizedPrompts
     answers: int

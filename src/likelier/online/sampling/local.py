@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from likelier.data.vocabulary import embedding_rows, require_rows_for
-from likelier.models.generation import end_tokens
 from likelier.models.layers import backbone_of, causal_model, frozen
 from likelier.models.policy import Policy
-from likelier.online.sampling.drawing import draw
 from likelier.online.sampling.keys import AnswerKeys
-from likelier.online.sampling.protocol import Report, Sampled, Sampling, StopReason, uniforms
+from likelier.online.sampling.protocol import Report, Sampled, Sampling
+from likelier.online.sampling.writing import Writer, begun, require_known_tokens
 from likelier.scoring.attach import scorer_of
 from likelier.scoring.logprobs import HeadTransform
 from likelier.utils.errors import ModelError
@@ -25,16 +22,6 @@ _ROWS = {"cuda": 512}  # answers written at once, at most
 _ROWS_ON_A_CPU = 64
 _KEYS_ON_A_CPU = 4 * 2**30  # bytes of their keys and values, at most; on CUDA half of what is free
 _NO_MASK = (1, 1, 1, 1)
-
-
-@dataclass
-class _Answer:
-    """One that is being written: whose it is, its random numbers, what there is of it."""
-
-    prompt: int
-    uniforms: np.ndarray
-    ids: list[int] = field(default_factory=list)
-    logps: list[float] = field(default_factory=list)
 
 
 class LocalSampler:
@@ -51,7 +38,7 @@ class LocalSampler:
         self._device = policy.model.device
         causal = causal_model(policy.model)
         self._rows = rows or _most_rows(causal, self._device, sampling.max_new_tokens)
-        self.ends = frozenset(end_tokens(causal, policy.tokenizer))
+        self.writer = Writer(policy, sampling)
         self._head = causal.get_output_embeddings()
         self._transform = HeadTransform.of(causal.config.get_text_config())
 
@@ -59,8 +46,7 @@ class LocalSampler:
         self, prompts: Sequence[np.ndarray], answers: int, keys: Sequence[str], report: Report | None = None
     ) -> list[list[Sampled]]:
         """See `Sampler.sample`. The random state of the process is left as it was."""
-        rows, tokens = embedding_rows(causal_model(self.policy.model)), np.concatenate(prompts).tolist()
-        require_rows_for(tokens, rows, "a prompt", self.policy.tokenizer)
+        require_known_tokens(self.policy, prompts)
         found: list[list[Sampled]] = [[] for _ in prompts]
         with frozen(self.policy.model), torch.compiler.set_stance("force_eager"):  # every length would be compiled anew
             for wave in self._waves([len(prompt) for prompt in prompts], answers):
@@ -91,22 +77,6 @@ class LocalSampler:
 
         return self.policy.model(batch=keys, how=passed)  # by the way that scores take: autocast, adapters and all
 
-    def ended(self, ids: Sequence[int]) -> StopReason | None:
-        """Why an answer is over; None while it is not."""
-        if ids[-1] in self.ends:
-            return "eos"
-        if self.sampling.stop and self._stopped(ids):
-            return "stop"
-        return "length" if len(ids) == self.sampling.max_new_tokens else None
-
-    def _stopped(self, ids: Sequence[int]) -> bool:
-        """Whether a stop string stands in the text that the last token ended. A token is one byte long at least, so it
-        lies within as many tokens as the string has bytes, and some more, for a character that began before.
-        """
-        tail = max(len(stop.encode()) for stop in self.sampling.stop) + 4
-        text = self.policy.tokenizer.decode(ids[-tail:])
-        return any(stop in text for stop in self.sampling.stop)
-
 
 def _most_rows(causal: Any, device: torch.device, tokens: int) -> int:
     """How many answers of so many tokens are written at once."""
@@ -126,34 +96,25 @@ class _Wave:
     """Some prompts whose answers are written at once, all in step."""
 
     def __init__(self, sampler: LocalSampler, prompts: Sequence[np.ndarray], keys: Sequence[str], answers: int) -> None:
-        self._sampler, self._device = sampler, sampler.policy.model.device
+        self._sampler, self._device, self._each = sampler, sampler.policy.model.device, answers
         self._prompts = [torch.from_numpy(np.asarray(prompt, dtype=np.int64)) for prompt in prompts]
-        seed, most = sampler.sampling.seed, sampler.sampling.max_new_tokens
-        self._answers = [
-            _Answer(prompt, uniforms(seed, key, number, most))
-            for prompt, key in enumerate(keys)
-            for number in range(answers)
-        ]
-        self._each = answers
+        self._answers = [answer for key in keys for answer in begun(sampler.sampling, key, answers)]
 
     def written(self, report: Report | None) -> list[list[Sampled]]:
         """The answers to each prompt, in order."""
-        reasons: dict[int, StopReason] = {}
-        rows = list(range(len(self._answers)))  # the numbers of the answers that are being written
+        rows = self._answers  # those that are being written
         keys = AnswerKeys(self._prompts, self._each, self._device)
         logits = self._read(keys)[keys.prompt_of]
         while True:
-            tokens = self._draw(logits, rows)
-            over: dict[int, StopReason] = {
-                number: reason for number in rows if (reason := self._sampler.ended(self._answers[number].ids))
-            }
-            reasons |= over
+            tokens = self._sampler.writer.write(rows, logits)
+            stays = [answer.ended is None for answer in rows]
             if report is not None:
-                report(len(over), len(rows))
-            if len(over) == len(rows):
-                return self._sampled(reasons)
-            if over:
-                order = keys.leave(torch.tensor([number not in over for number in rows], device=self._device))
+                report(len(rows) - sum(stays), len(rows))
+            if not any(stays):
+                found = [answer.sampled() for answer in self._answers]
+                return [found[start : start + self._each] for start in range(0, len(found), self._each)]
+            if not all(stays):
+                order = keys.leave(torch.tensor(stays, device=self._device))
                 rows, tokens = [rows[place] for place in order.tolist()], tokens[order]
             logits = self._sampler.logits_after(tokens, keys.step(), keys, None)
 
@@ -163,20 +124,3 @@ class _Wave:
         tokens = torch.cat(self._prompts).to(self._device)
         positions = torch.cat([torch.arange(len(prompt)) for prompt in self._prompts]).to(self._device)
         return self._sampler.logits_after(tokens, positions, keys, sizes.cumsum(0) - 1)
-
-    def _draw(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
-        """(rows,) the tokens drawn, which are written down."""
-        answers = [self._answers[number] for number in rows]
-        numbers = torch.tensor([answer.uniforms[len(answer.ids)] for answer in answers], device=self._device)
-        tokens, logps = draw(logits, numbers, self._sampler.sampling)
-        for answer, token, logp in zip(answers, tokens.tolist(), logps.tolist(), strict=True):
-            answer.ids.append(token)
-            answer.logps.append(logp)
-        return tokens
-
-    def _sampled(self, reasons: dict[int, StopReason]) -> list[list[Sampled]]:
-        answers = [
-            Sampled(np.array(answer.ids, dtype=np.int32), np.array(answer.logps), reasons[number])
-            for number, answer in enumerate(self._answers)
-        ]
-        return [answers[start : start + self._each] for start in range(0, len(answers), self._each)]
