@@ -13,8 +13,11 @@ from likelier.advice.evidence import flip_rate_of, gather
 from likelier.advice.recommend import Recommendation, recommend
 from likelier.cli import main as cli
 from likelier.cli.recommend import add_flags
+from likelier.cli.train import add_flags as add_train_flags
 from likelier.experiments.stages import parse_stages
 from likelier.objectives.advice import Goal, Situation, Subject
+from likelier.objectives.online import ONLINE_METHODS
+from likelier.online.config import parse_run
 from likelier.runs.folder import RunFolder
 from likelier.training.config import parse, read_yaml
 from likelier.utils.errors import ConfigError
@@ -215,13 +218,32 @@ def test_every_goal_can_be_asked_for() -> None:
     assert next(one.choices for one in parser._actions if one.dest == "goal") == list(get_args(Goal))
 
 
+def parser_of_train() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    add_train_flags(parser)
+
+    return parser
+
+
+@pytest.mark.parametrize("method", ONLINE_METHODS)
+def test_a_plan_of_a_run_that_writes_its_answers_is_refused(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["estimate", "--model", "demo", "--method", method]) == 2
+    assert f"no plan is made for {method}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_json_has_stable_names(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_rows(tmp_path / "pairs.jsonl", pair_rows(60))
     asked = [str(path), "--model", str(model), "--memory", "24GB", "--device", "cpu", "--format", "json"]
     assert cli.main(["recommend", *asked, "--goal", "ceiling"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["row"] == "ceiling" and found["online"] and found["online_needs"]
+    assert found["row"] == "ceiling" and found["online"]
+    [command] = [line for line in found["online_needs"] if line.startswith("a command: ")]
+    words = command.removeprefix("a command: likelier train ").split()
+    flags = parser_of_train().parse_args(words)
+    given = {name: value for name, value in vars(flags).items() if name != "config"}
+    assert parse_run(given).run.data == str(path)
+    assert flags.method in ONLINE_METHODS and flags.model == str(model)
     assert found["run"]["method"] == "ipo" and found["memory"]["fits"] is True
     assert {"reasons", "evidence", "doubts", "alternatives", "hyperparameters"} <= set(found)
 

@@ -122,11 +122,3 @@ def test_what_means_something_else_in_trl_is_translated_and_said(
 def test_what_would_be_another_method_is_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         trl(tmp_path, **{"num_generations": 8} | options)
-
-
-def test_dropout_is_refused_where_answers_are_scored_as_they_were_sampled() -> None:
-    from likelier.online.config import parse_online
-
-    values = {"method": "grpo", "model": "m", "data": "d", "output": "o", "reward": "json", "lora_r": 4}
-    with pytest.raises(ConfigError, match=r"lora_dropout=0\.1: answers are scored as they were sampled"):
-        parse_online(values | {"lora_dropout": 0.1})

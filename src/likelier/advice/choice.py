@@ -11,12 +11,12 @@ from likelier.objectives import METHODS
 from likelier.objectives.advice import PAIRS_DOMINATE, Case, Setting, Situation, Subject
 
 _ONLINE = (
-    "the highest that can be reached is an online method (GRPO, PPO): the policy writes, a reward judges, and it "
-    "learns from its own answers. Online training is not built here; the run below is the offline start for it"
+    "the highest that can be reached is an online method (GRPO and its relatives): the policy writes, a reward judges, "
+    "and it learns from its own answers. Its command stands below; the run file is the offline start for it"
 )
 _ONLINE_DOUBT = (
-    "online methods lead most tables, with a good reward and a budget for sampling; with a poor reward they learn "
-    "to please it"
+    "online methods lead most tables where the reward knows more than the pairs (a verifier, new labels) and there is "
+    "a budget for sampling; with a poor reward they learn to please it"
 )
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from likelier.advice.choice import Choice, batch_size, choose, learn_from_labels, lora_rank, settings_of
-from likelier.advice.estimate import models_in_memory, plan_json
+from likelier.advice.estimate import plan_json
 from likelier.advice.evidence import Evidence
 from likelier.advice.fit import Fitted, fit
-from likelier.advice.memory import Device, own_memory, planner_for
+from likelier.advice.memory import Device, own_memory
+from likelier.advice.online import ALTERNATIVE, online_needs
 from likelier.advice.rundata import RowPlan, proposed_length
 from likelier.advice.runfile import StagePlan, run_file, run_options
 from likelier.advice.speed import speed_for
@@ -176,11 +177,15 @@ def recommend(
         stages=tuple(stages),
         shared=tuple(shared),
         remarks=tuple(words for method in methods for words in METHODS[method].advice.remarks),
-        online_needs=tuple(_online_needs(model, fitted, device, memory)) if choice.online else (),
+        online_needs=_online(evidence, model, fitted, device, memory) if choice.online else (),
         rows=tuple(plans),
         times=tuple(times),
         untimed=untimed,
     )
+
+
+def _online(evidence: Evidence, model: str, fitted: Fitted, device: Device, memory: int | None) -> tuple[str, ...]:
+    return tuple(online_needs(model, [file.path for file in evidence.files], fitted, device, memory))
 
 
 def _paths(evidence: Evidence, method: str) -> tuple[str, ...]:
@@ -366,24 +371,4 @@ def _alternatives(known: Situation, methods: tuple[str, ...], fitted: Fitted) ->
         found.append("LoRA (--lora-r 16): far less memory, a small file; learns less from many rows")
     if fitted.way.words.startswith("LoRA") and len(fitted.tried) == 1:
         found.append("all weights (without lora_r): for the real run, where memory allows; likelier estimate tells")
-    return [*found, "online (GRPO, PPO): the highest ceiling, for a reward model and much more time and memory"]
-
-
-def _online_needs(model: str, fitted: Fitted, device: Device, memory: int | None) -> list[str]:
-    planner = planner_for(
-        model,
-        method="dpo",
-        lora=fitted.way.lora,
-        device=device,
-        memory=memory,
-        activation_checkpointing=fitted.way.checkpointing,
-    )
-    held = models_in_memory(planner, None)
-    four, one = list(held.values())[-1], next(iter(held.values()))
-    return [
-        "prompts alone, as many as possible and like those of the later use",
-        "a reward: a model trained on these pairs, or a program that checks answers (better, where there is one)",
-        f"PPO: four models, about {size(four)} by the memory plan where DPO takes {size(one)}, and the cache of "
-        "generation; GRPO drops the value model and samples a group of answers to every prompt instead",
-        "a sampler: most of the time goes into writing answers. TRL and OpenRLHF have both methods",
-    ]
+    return [*found, ALTERNATIVE]

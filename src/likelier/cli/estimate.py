@@ -69,6 +69,9 @@ def take_gpu(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Plan and print."""
+    from likelier.advice.online import refuse_plan
+
+    refuse_plan(flags.method)
     take_gpu(flags)
     estimate = _estimate(flags)
     if flags.format == "json":

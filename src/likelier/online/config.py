@@ -78,10 +78,6 @@ def parse_online(values: Mapping[str, Any]) -> OnlineConfig:
     lora, training, chat, online = (section(kind, named) for kind in _SECTIONS)
     if named:
         _refuse(next(iter(named)), run.method)
-    if lora.lora_dropout:
-        raise ConfigError(
-            f"lora_dropout={lora.lora_dropout}: answers are scored as they were sampled, without; drop it"
-        )
     return OnlineConfig(run, objective, online, lora, training, chat)
 
 
