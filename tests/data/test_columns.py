@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -351,9 +352,19 @@ def test_a_workbook_is_read_by_its_first_row(tmp_path: Path) -> None:
     path = workbook(tmp_path / "pairs.xlsx", sheet=SHEET)
     columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
     data = load_preferences(path, columns=columns)
-    assert [(pair.prompt, pair.chosen) for pair in data.train] == [("ask 你好", "yes")]  # type: ignore[union-attr]
-    told = ["row 4: not-text (chosen is int and the prompt is text)", "row 3: blank-row"]
-    assert [str(row) for row in data.unusable] == [f"{path}, {row}" for row in told]
+    pairs = [(pair.prompt, pair.chosen) for pair in data.train]  # type: ignore[union-attr]
+    assert pairs == [("ask 你好", "yes"), ("more", "3")]
+    assert [str(row) for row in data.unusable] == [f"{path}, row 3: blank-row"]
+
+
+def test_cells_of_a_workbook_are_the_text_that_they_are_as_csv(tmp_path: Path) -> None:
+    cells = [[7, 9.0], [0.5, 1e-7], [True, False], [date(2024, 5, 1), "x"]]
+    path = workbook(
+        tmp_path / "cells.xlsx", sheet=[["prompt", "chosen", "rejected"], *(["ask", *row] for row in cells)]
+    )
+    read = [(pair.chosen, pair.rejected) for pair in load_preferences(path).train]  # type: ignore[union-attr]
+    assert read[:3] == [("7", "9"), ("0.5", "1e-07"), ("TRUE", "FALSE")]
+    assert str(read[3][0]).startswith("2024-05-01")
 
 
 def test_a_workbook_of_several_sheets_is_asked_which(tmp_path: Path) -> None:

@@ -59,6 +59,16 @@ def _lines(path: Path, sheet: Any) -> Iterator[tuple[Any, ...]]:
         raise DataError(f"{path}: the sheet {sheet.title!r} cannot be read: {whole_reason(error)}") from error
 
 
+def _as_in_a_table(value: Any) -> Any:
+    """A cell's number, date or truth as the text that the same sheet has as CSV, where a text may be wanted."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).upper()
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return str(int(value)) if whole else str(value)
+
+
 def _rows(path: Path, sheet: Any) -> Iterator[tuple[Source, Any]]:
     lines = _lines(path, sheet)
     header = [None if name is None else str(name) for name in next(lines, ())]
@@ -67,6 +77,6 @@ def _rows(path: Path, sheet: Any) -> Iterator[tuple[Source, Any]]:
     if twice is not None:
         raise DataError(f"{path}: two columns are called {twice!r}; rename one")
     for number, line in enumerate(lines, 2):
-        row = {name: value for name, value in zip(header, line, strict=False) if name is not None}
+        row = {name: _as_in_a_table(value) for name, value in zip(header, line, strict=False) if name is not None}
         is_blank = all(value is None for value in row.values())
         yield Source(str(path), number, "row"), BLANK if is_blank else row
