@@ -162,3 +162,11 @@ def test_rows_are_dropped_from_each_of_several_files(several: bool, tmp_path: Pa
     main(["audit", *map(str, files), "--drop", "exact-duplicates", "--write", str(clean)])
     prompts = [json.loads(line)["prompt"] for line in clean.read_text(encoding="utf-8").splitlines()]
     assert prompts == [f"ask {one} of {number}" for number in range(len(files)) for one in (1, 2, 3)]
+
+
+def test_ties_are_told_once_and_as_they_are_after_merging(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "first": "x", "second": "y", "winner": won} for won in ("a", "tie", "b")]
+    rows.append({"prompt": "b", "first": "x", "second": "y", "winner": "tie"})
+    data = load_preferences(rows, merge_votes=True)
+    assert str(data).count("are undecided (ties)") == 1 and "2 pairs are undecided (ties)" in str(data)
+    assert str(data).count("kept for who asks") == 1

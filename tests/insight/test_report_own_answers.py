@@ -24,7 +24,9 @@ SECTIONS = ["verdicts", "dropped", "results", "answers", "rollouts", "curves", "
 
 
 def titles(run: Run) -> list[str]:
-    return [match.group(1).strip() for one in curves_of_answers(run) if (match := re.search(r"<figcaption>([^<]*)", one))]
+    return [
+        match.group(1).strip() for one in curves_of_answers(run) if (match := re.search(r"<figcaption>([^<]*)", one))
+    ]
 
 
 def test_a_real_run_has_what_there_is_and_no_more(online_runs: OnlineRuns) -> None:

@@ -103,6 +103,10 @@ class Columns:
         str,
     )
     margin_coding: str | None = _setting("what a `margin` in words is, such as slightly better=1/much better=3", str)
+    no_verdict: str | tuple[str, ...] | None = _setting(
+        "the values of `winner`, `judgements` or `label` that are no verdict, such as ?,unsure: such rows are left out",
+        tuple,
+    )
     label_coding: str | None = _setting("the values that mean good, bad and neither, such as up/down", str)
     role_coding: str | None = _setting(
         "what the file calls the user, the assistant, the system and tools, such as customer/agent|bot", str
@@ -173,6 +177,8 @@ def _checked(item: Field[Any], value: Any) -> Any:
 
 
 def _setting_value(name: str, value: Any, kind: type) -> Any:
+    if kind is tuple:
+        return tuple(map(str, value)) if isinstance(value, (list, tuple)) else tuple(str(value).split(","))
     if kind is bool:
         words = {"true": True, "false": False, "yes": True, "no": False}
         found = words.get(str(value).lower())

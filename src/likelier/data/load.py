@@ -52,9 +52,8 @@ class PreferenceData:
 
     def __str__(self) -> str:
         held = f", {len(self.test)} held out" if self.test else ""
-        left_out = f"; {len(self.unusable)} rows cannot be used:\n{self.unusable.summary()}" if self.unusable else ""
         notes = "".join(f"\n  {note}" for note in self.notes)
-        return f"{len(self.train)} {self.kind} ({self.format}){held}{left_out}{notes}"
+        return f"{len(self.train)} {self.kind} ({self.format}){held}{self.unusable.in_words()}{notes}"
 
 
 def load_preferences(
@@ -76,15 +75,13 @@ def load_preferences(
     file and line. Raises `DataError` for files that cannot be read or rows of no known format.
     """
     sets, held_sets, shared = sides(source, eval_data, eval_fraction, columns)
-    found = _read(sets, source, shared)
-    found = _with_votes(found) if merge_votes else found
+    found = _read(sets, source, shared, merge_votes)
     train, test = found.train, found.test
     if eval_data is not None:
         weighted = next((one for one in held_sets or [] if one.weight != 1), None)
         if weighted:
             raise ConfigError(f"{weighted.path}: a weight has no effect on evaluation data; drop it")
-        held = _read(held_sets, eval_data, shared)
-        held = _with_votes(held) if merge_votes else held
+        held = _read(held_sets, eval_data, shared, merge_votes)
         if held.kind != found.kind:
             raise DataError(f"the training data are {found.kind} and the eval data {held.kind}; use one kind")
         test = held.train
@@ -145,8 +142,18 @@ def _told_apart(sets: list[DataSet]) -> list[DataSet]:
     return [replace(one, name=longer.get(id(one), one.name)) for one in sets]
 
 
-def _read(sets: list[DataSet] | None, source: Source, columns: Columns | None) -> PreferenceData:
-    """All records as training records, those of several data sets marked with its name."""
+def _read(sets: list[DataSet] | None, source: Source, columns: Columns | None, merge_votes: bool) -> PreferenceData:
+    """All records as training records, those that judge the same merged where that is asked for."""
+    found = _joined(sets, source, columns)
+    if merge_votes:
+        merged = merged_votes(found.train)
+        found.unusable.extend(merged.left_out)
+        found = replace(found, train=merged.records, notes=[*found.notes, merged.note])
+    return replace(found, notes=[*found.notes, *_kept_for_asking(found.train)])
+
+
+def _joined(sets: list[DataSet] | None, source: Source, columns: Columns | None) -> PreferenceData:
+    """All records, those of several data sets marked with its name."""
     if sets is None:
         return _converted(stream_rows(source), "", columns)  # type: ignore[arg-type]
     sets = [replace(one, columns=one.columns or columns) for one in sets]
@@ -165,19 +172,11 @@ def _read(sets: list[DataSet] | None, source: Source, columns: Columns | None) -
     return PreferenceData(records, [], unusable, f"{len(sets)} data sets", notes, examples)
 
 
-def _with_votes(data: PreferenceData) -> PreferenceData:
-    """The data with one row for each prompt and answers."""
-    found = merged_votes(data.train)
-    data.unusable.extend(found.left_out)
-    told = [note for note in _kept_for_asking(found.records) if note not in data.notes]
-    return replace(data, train=found.records, notes=[*data.notes, found.note, *told])
-
-
 def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PreferenceData:
     with for_one_of_several() if name else nullcontext():
         found = convert(replace(rows, rows=watched(rows)), columns)
     records: list[Record] = found.records
-    notes = [*found.notes, *_kept_for_asking(records)]
+    notes = [*found.notes]
     if found.unread_columns:
         notes.append(f"columns not used: {', '.join(found.unread_columns)}")
     if name:

@@ -131,12 +131,23 @@ class Unusable:
         return f"{self.source}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
 
 
+UNJUDGED: Final = frozenset({"no-label", "no-judgement"})  # reasons that are no fault
+
+
 class UnusableRows(list[Unusable]):
     """The rows that were left out, in order of discovery: counted, named, never dropped in silence."""
 
     def counts(self) -> dict[str, int]:
         """How many rows were left out for each reason, the most frequent first."""
         return dict(Counter(row.reason for row in self).most_common())
+
+    def in_words(self) -> str:
+        """How many rows cannot be used, and how many hold no verdict, each with its reasons; empty without any."""
+        unjudged = UnusableRows(row for row in self if row.reason in UNJUDGED)
+        faulty = UnusableRows(row for row in self if row.reason not in UNJUDGED)
+        parts = (("rows cannot be used", faulty), ("rows hold no verdict", unjudged))
+        said = [f"{len(rows)} {what}:\n{rows.summary()}" for what, rows in parts if rows]
+        return "; " + "\n".join(said) if said else ""
 
     def summary(self, examples: int = 5) -> str:
         """A few lines: each reason with its count and the first places."""

@@ -116,18 +116,21 @@ def _unusable(name: str, title: str, why: str) -> Entry:
     return Entry(name, title, "rows", why, advice, error_above=0.0 if name in LOSSES else 0.05)
 
 
+def _noted(name: str, title: str, why: str, advice: str) -> Entry:
+    return Entry(name, title, "rows", why, advice, warning_above=NEVER, error_above=NEVER, droppable=False)
+
+
 _ENTRIES = [
     *(_unusable(name, title, why) for name, (title, why) in _UNUSABLE.items()),
-    Entry(
+    _noted(
         "blank-row",
         "Blank rows",
-        "lines or rows of a sheet",
-        "A line of the file, or a row of a sheet, holds nothing and stands before others that do. Something may have "
-        "been there.",
+        "A line of the file, or a row of a sheet, holds nothing. Something may have been there.",
         "Nothing, where the writer of the file put them there.",
-        warning_above=NEVER,
-        error_above=NEVER,
-        droppable=False,
+    ),
+    *(
+        _noted(name, "No verdict", "Nobody has judged these, or for neither side: nothing is learned of them.", "None.")
+        for name in ("no-label", "no-judgement")
     ),
     Entry(
         "exact-duplicates",

@@ -9,7 +9,7 @@ import numpy as np
 
 from likelier.data.audit.findings import EXAMPLES, Finding, places, severity_of
 from likelier.data.audit.material import Material, numbered, plain_prompt
-from likelier.data.records import Source
+from likelier.data.records import UNJUDGED, Source
 from likelier.utils.statistics import histogram, summary
 
 
@@ -23,13 +23,17 @@ def unusable_rows(material: Material) -> list[Finding]:
             reason,
             len(found),
             severity_of(reason, len(found) / material.rows),
-            f"rows that cannot be used ({reason.replace('-', ' ')}): {len(found):,} of {material.rows:,}",
+            f"{_said(reason)} ({reason.replace('-', ' ')}): {len(found):,} of {material.rows:,}",
             places(found),
             quotes=tuple(sorted({detail for detail in found.values() if detail})[:EXAMPLES]) if material.show else (),
             sources=tuple(found),
         )
         for reason, found in reasons.items()
     ]
+
+
+def _said(reason: str) -> str:
+    return "rows without a verdict" if reason in UNJUDGED else "rows that cannot be used"
 
 
 def length_statistics(material: Material) -> tuple[list[Finding], dict[str, Any]]:

@@ -15,6 +15,11 @@ from likelier.data.records import Content, Record, Source, Unusable, UnusableRow
 from likelier.utils.errors import DataError
 
 
+def holds_nothing(row: Row) -> bool:
+    """Whether a row has no value at all."""
+    return all(value is None or value == "" for value in row.values())
+
+
 class Account:
     """What is known of a file while its rows pass by."""
 
@@ -31,7 +36,7 @@ class Account:
         self.prompts: dict[type[Content], Source] = {}  # the first of each kind
 
     def mapped(self, rows: Iterable[tuple[Source, Row]]) -> Iterator[tuple[Source, Row]]:
-        """The rows under the layout's column names; one that misses a column raises `DataError`."""
+        """The rows under the layout's column names. One that misses a column raises `DataError`, unless it is empty."""
         layout, mapping = self.found.layout, self.found.map
         for source, row in rows:
             self.rows += 1
@@ -41,7 +46,14 @@ class Account:
             except Unfit as unfit:
                 self.unusable.append(Unusable(source, unfit.reason, unfit.detail))
                 continue
+            except DataError:
+                if not holds_nothing(row):
+                    raise
+                named = {}
             missing = layout.columns - named.keys()
+            if missing and holds_nothing(row):
+                self.unusable.append(Unusable(source, "blank-row"))
+                continue
             if missing:
                 raise DataError(
                     f"{source}: the column {', '.join(sorted(missing))} is missing; row 1 was read as "

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from likelier.data.columns import Columns
 from likelier.data.records import Source
 from likelier.utils.errors import ConfigError, DataError
+from likelier.utils.shell import quoted
 
 Key: TypeAlias = "int | float | str"
 
@@ -63,7 +64,8 @@ class Coding:
             option = self.setting or ("label_coding" if column in ("label", "acceptable") else "winner_coding")
             raise DataError(
                 f"{source}: {column} is {value!r}, which has no meaning where {self.words}. Mend the row, or say what "
-                f"the values mean with {option} under columns (as a flag: --columns {option}=...)"
+                f"the values mean with {option} under columns (as a flag: --columns {option}=...), or that it is no "
+                f"verdict with no_verdict (--columns {quoted(f'no_verdict={value}')})"
             )
         return found
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 from likelier.data.columns import Columns
-from likelier.data.formats.account import Account
+from likelier.data.formats.account import Account, holds_nothing
 from likelier.data.formats.annotations import with_extras
 from likelier.data.formats.codings import (
     Coding,
@@ -125,22 +125,27 @@ def _converted(
     named: NamedRows, columns: Columns | None, layouts: Sequence[Format], check: Callable[[Record], None]
 ) -> Converted:
     rows = iter(named.rows)
-    first = next(rows, None)
-    if first is None:
+    begin = _begin(rows)
+    if not begin:
         raise DataError(f"{named.name} holds no rows; give a file with at least one")
+    first = begin[-1]
     try:
         found = recognise(*first, columns, layouts)
     except UnknownLayout:
-        tried = _first_rows(first, rows)
-        guesses = guessed(tried, columns or Columns(), layouts, _Trial(named.name, tried, layouts, check))
+        with suppress(DataError):  # of a broken row; what is to be told is another thing
+            begin.extend(islice(rows, TRIED_ON - 1))
+        guesses = guessed(begin, columns or Columns(), layouts, _Trial(named.name, first, begin, layouts, check))
         raise DataError(unknown_layout(*first, columns or Columns(), layouts, guesses)) from None
-    return _read(found, replace(named, rows=chain([first], rows)), columns, check)
+    return _read(found, replace(named, rows=chain(begin, rows)), columns, check)
 
 
-def _first_rows(first: tuple[Source, Row], rows: Iterator[tuple[Source, Row]]) -> list[tuple[Source, Row]]:
-    found = [first]
-    with suppress(DataError):  # of a broken row; what is to be told is another thing
-        found.extend(islice(rows, TRIED_ON - 1))
+def _begin(rows: Iterator[tuple[Source, Row]]) -> list[tuple[Source, Row]]:
+    """The rows up to the first that has a value, by which the file is recognised."""
+    found: list[tuple[Source, Row]] = []
+    for source, row in rows:
+        found.append((source, row))
+        if not holds_nothing(row):
+            break
     return found
 
 
@@ -149,13 +154,14 @@ class _Trial:
     """The first rows of a file, on which column maps are tried."""
 
     name: str
+    first: tuple[Source, Row]
     rows: Sequence[tuple[Source, Row]]
     layouts: Sequence[Format]
     check: Callable[[Record], None]
 
     def __call__(self, columns: Columns) -> str:
         """What the rows become by a map, in words. Raises `DataError` where less than half of them become anything."""
-        found = recognise(*self.rows[0], columns, self.layouts)
+        found = recognise(*self.first, columns, self.layouts)
         made = _read(found, NamedRows(self.name, self.rows), columns, self.check)
         left_out = len({row.source for row in made.unusable})
         if 2 * left_out > len(self.rows):

@@ -36,7 +36,7 @@ OF_ALL = OF_CHATS | {"weight", "judge"}
 _REFS = frozenset({"ref_chosen_logps", "ref_rejected_logps"})
 _NODE = frozenset({"id", "parent", "text", "role"})
 _CHAT = frozenset({"chat", "prompt_is"})
-_LABELS = frozenset({"label_coding", "threshold"})
+_LABELS = frozenset({"label_coding", "threshold", "no_verdict"})
 _RANKS = frozenset({"pairs_from", "ranks_best"})
 _SCORES = frozenset({"pairs_from", "scores_best"})
 
@@ -135,7 +135,7 @@ FORMATS = (
         winner_pair,
         recognises=lambda row: "prompt" in row or is_hh(row["first"]) or is_messages(row["first"]),
         optional=_OF_WINNERS,
-        settings=_CHAT | _MARGINS | {"winner_coding", "scale", "label_coding"},
+        settings=_CHAT | _MARGINS | {"winner_coding", "scale", "label_coding", "no_verdict"},
         coded="winner",
     ),
     Format(
@@ -166,7 +166,7 @@ FORMATS = (
         _columns("prompt", "answers", "judgements"),
         '{"prompt": "...", "answers": ["...", "...", "..."], "judgements": ["a", "b", "tie"]}, of 1 v 2, 1 v 3, 2 v 3',
         judged_pairs,
-        settings=_CHAT | {"winner_coding"},
+        settings=_CHAT | {"winner_coding", "no_verdict"},
         coded="judgements",
     ),
     _labels(

@@ -9,7 +9,7 @@ from typing import Any
 
 from likelier.data.columns import TEXT_ROLES, Columns, constant
 from likelier.data.ends import begins_with_mark
-from likelier.data.formats.codings import margin_of
+from likelier.data.formats.codings import key_of, margin_of
 from likelier.data.formats.messages import Row, Unfit, as_json, as_number, is_conversation, is_messages
 from likelier.data.formats.structured import shape_of, structure, structured
 from likelier.data.formats.turn_names import TALKS, label_inside, label_of_turn, turn_names, without_label
@@ -17,6 +17,7 @@ from likelier.data.records import Source
 from likelier.utils.errors import DataError, nearest
 
 ALIASES = {"share": "winner"}  # roles that are read as another, and how they are coded tells them apart
+_VERDICTS = ("winner", "judgements", "label")
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -167,6 +168,7 @@ class ColumnMap:
         self.turns, columns = turn_names(columns)
         self.columns = columns = _with_sentences(columns, first)
         self._label = label_inside(columns)
+        self._silent = {key_of(value) for value in columns.no_verdict or ()}
         kept = {self._label[0]} & TALKS if self._label and columns.messages is None else set()
         self.used = frozenset(_named_columns(columns)) - kept
         self.without_system = columns.chat is False and columns.system is None  # texts are to stay texts
@@ -204,13 +206,14 @@ class ColumnMap:
         return self._as_chat(shape_of(named))
 
     def _named(self, row: Row, source: Source) -> Row:
-        if not self.columns.roles and self.columns.margin_coding is None:
+        if not self.columns.roles and self.columns.margin_coding is None and not self._silent:
             return self.turns.row(row)
         found = {name: value for name, value in row.items() if name not in self.used}
         for role, name in self.columns.roles.items():
             found[ALIASES.get(role, role)] = _cell(row, role, name, source)
         if self._label is not None:
             found |= {name: without_label(found[name], self._label[1]) for name in TALKS if name in found}
+        found |= {name: self._without_silent(found[name]) for name in _VERDICTS if self._silent and name in found}
         if self.columns.margin is not None and self.columns.margin == self.columns.winner:
             found["margin"] = abs(as_number(found["margin"]))  # its sign says who won
         elif found.get("margin") is not None and {"margin", "margin_coding"} & self.columns.given.keys():
@@ -219,6 +222,12 @@ class ColumnMap:
         if self.columns.prompt is not None and (prompt is None or (isinstance(prompt, str) and not prompt.strip())):
             raise Unfit("no-prompt")
         return self.turns.row(found)
+
+    def _without_silent(self, value: Any) -> Any:
+        """A verdict, or each of several, with nothing in place of what the map calls none."""
+        if isinstance(value, (list, tuple)):
+            return [self._without_silent(one) for one in value]
+        return None if key_of(value) in self._silent else value
 
     def _makes_turns(self, row: Row) -> bool:
         """Whether the map makes a user's turn of the row's prompt."""

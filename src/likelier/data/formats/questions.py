@@ -13,7 +13,15 @@ from typing import Any, TypeAlias
 from likelier.data.columns import Columns
 from likelier.data.formats.codings import Coding, Key, Reading, key_of
 from likelier.data.formats.layouts import Format
-from likelier.data.formats.meanings import Choice, choices, is_plain_label, proposed_shares, scale_choices
+from likelier.data.formats.meanings import (
+    Choice,
+    Coded,
+    choices,
+    is_plain_label,
+    proposed_shares,
+    scale_choices,
+    understood,
+)
 from likelier.data.formats.messages import Row, Unfit, as_list
 from likelier.data.formats.words import both_quoted, called, place, quoted, ranked_names, share_of, verdict, with_name
 from likelier.data.records import Pair, Record, Source, Unusable
@@ -68,10 +76,29 @@ def question(layout: Format, rows: Sequence[Placed], values: Counter[Key], colum
     found = scale_choices(values) if columns.share else choices(coded, values)
     odd = _odd_label(rows) if coded == "label" and not column else ""
     head = f"{odd or name}: the {coded.removesuffix('s')}{column} is {_counted(values)}, which can mean several things"
+    silent = _silent(coded, values, columns)
+    how = f"{silent and _NO_VERDICT.format(flag=shlex.quote(silent))}{_how(coded, values, columns)}"
     return OpenQuestion(
-        f"{head}.{_by_example(_example(layout, rows, found, columns), found)}\n{_how(coded, values, columns)}",
-        [choice.setting for choice in found],
+        f"{head}.{_by_example(_example(layout, rows, found, columns), found)}\n{how}",
+        [*([silent] if silent else []), *(choice.setting for choice in found)],
     )
+
+
+_NO_VERDICT = "Where the others are all that judge, leave the rows of these out: --columns {flag}\n"
+
+
+def _silent(coded: Coded, values: Iterable[Key], columns: Columns) -> str:
+    """The setting that takes out the values that mean nothing by themselves, where the others mean one thing."""
+    odd = [value for value in values if understood(coded, [value], columns) is None]
+    others = set(values) - set(odd)
+    is_mend = (
+        odd
+        and all(isinstance(one, str) for one in odd)
+        and not columns.share
+        and understood(coded, others, columns) is not None
+    )
+    texts = [str(value) for value in odd]
+    return f"no_verdict={','.join(texts)}" if is_mend and not any("," in text for text in texts) else ""
 
 
 def _how(coded: str, values: Counter[Key], columns: Columns) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from likelier.data.records import UNJUDGED
 from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.words import percent
@@ -29,9 +30,10 @@ def left_out(facts: Facts) -> Iterator[Verdict]:
 
 
 def _of_training(facts: Facts) -> tuple[int, int]:
-    """How many rows fell out, of how many: those that could not be read, and those that do not fit as tokens."""
+    """How many rows with a verdict fell out, of how many: unreadable ones, and those that do not fit as tokens."""
     train = facts.card.data.train
-    out = sum(facts.card.unusable_rows.values()) + (train.unusable if train else 0)
+    unread = sum(count for reason, count in facts.card.unusable_rows.items() if reason not in UNJUDGED)
+    out = unread + (train.unusable if train else 0)
     return out, out + (train.used if train else 0)
 
 
