@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -203,8 +204,10 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         step = self.state.global_step
         if self._rollout is None or step % self.online.updates_per_rollout == 0:
             self._rollout = self._make_rollout(inputs, step)
-        model.train()
+        self._ready_to_learn(model)
+        begun = time.monotonic()
         done = self._walker.walk(model, self._rollout, self.accelerator.backward)
+        self._log_speed(sum(group.tokens for group in done.groups), time.monotonic() - begun)
         if step % self.online.updates_per_rollout == 0:
             self._compare_sampler(done.differences, first=step == 0)
         self.state.num_input_tokens_seen += sum(group.tokens for group in done.groups)
@@ -213,6 +216,13 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
             model.zero_grad(set_to_none=True)
             return torch.zeros((), device=self.args.device)
         return done.losses.double().sum().float()
+
+    def _log_speed(self, tokens: int, seconds: float) -> None:
+        """What the forward and backward passes took, beside what sampling and rewards did."""
+        speed = MetricSums()
+        speed.add_sum("seconds/training", seconds, 1)
+        speed.add_sum("training/tokens_per_second", tokens, seconds)
+        self._window.add_sums(speed)
 
     def _make_rollout(self, asked: Sequence[Asked], step: int) -> Rollout:
         rollout, metrics = self._maker.make(asked, step)

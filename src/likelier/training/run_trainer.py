@@ -253,6 +253,12 @@ class RunTrainer(CheckpointingTrainer, Generic[Run]):
         if self.checkpointer.saved_step != self.state.global_step:
             self._save_checkpoint(self.model_wrapped, None)  # type: ignore[arg-type]
 
+    def _ready_to_learn(self, model: nn.Module) -> None:
+        """Model and optimizer as they are in a step: some optimizers keep other weights for it."""
+        model.train()
+        if hasattr(self.optimizer, "train") and callable(self.optimizer.train):  # type: ignore[union-attr]
+            self.optimizer.train()  # type: ignore[union-attr]
+
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm: Any = whole(super()._get_grad_norm(model, grad_norm))  # type: ignore[arg-type]
         if self._guard.accepts_gradient(self.state.global_step + 1, float(norm)):

@@ -171,9 +171,7 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One optimizer step (see `training.step`); the loss is the sum over items divided by their number."""
-        model.train()
-        if hasattr(self.optimizer, "train") and callable(self.optimizer.train):  # type: ignore[union-attr]
-            self.optimizer.train()  # type: ignore[union-attr]
+        self._ready_to_learn(model)
         groups: list[Group] = self._with_live_reference(inputs)
         done = self._walker.walk(model, groups, self.accelerator.backward, self._check_start)
         self.state.num_input_tokens_seen += sum(group.tokens for group in groups)
