@@ -8,6 +8,7 @@ from typing import Any
 
 from likelier.insight.compare.measures import final, summaries
 from likelier.insight.compare.paired import differ_in_rows
+from likelier.insight.compare.paired_rewards import judge_of
 from likelier.insight.compare.subjects import Comparison, Subject, option_words
 from likelier.runs.reader import Run
 
@@ -74,9 +75,12 @@ def _of_other_rows(comparison: Comparison) -> str:
 
 
 def sources(run: Run) -> frozenset[str] | None:
-    """The places in the data of the rows that a run was held to; None where they are not recorded."""
-    items = run.detail("end").items or run.detail("start").items
-    return frozenset(items["source"]) if items else None
+    """The places in the data of the rows that a run was held to, or which prompts it was asked; None where they are not
+    recorded.
+    """
+    ends = [run.detail(when) for when in ("end", "start")]
+    items, asked = ends[0].items or ends[1].items, ends[0].prompts or ends[1].prompts
+    return frozenset(items["source"]) if items else frozenset(asked) if asked else None
 
 
 def _references(comparison: Comparison) -> Iterable[str]:
@@ -117,7 +121,8 @@ def _option(run: Run, name: str, default: str) -> str:
 
 
 def _judges(comparison: Comparison) -> Iterable[str]:
-    judged = {subject.name: _option(subject.runs[0], "eval_reward", "") for subject in comparison.subjects}
+    runs = {subject.name: subject.runs[0] for subject in comparison.subjects}
+    judged = {name: judge_of(run) or _option(run, "eval_reward", "") for name, run in runs.items()}
     named = {name: judge for name, judge in judged.items() if judge}
     if len(set(named.values())) > 1:
         words = ", ".join(f"{name}: {judge}" for name, judge in named.items())
@@ -144,7 +149,9 @@ def _answers_seen(subject: Subject) -> float:
     items = summaries(subject).get("items")
     rows = subject.runs[0].steps
     in_pairs = bool(rows) and "rewards/margins" in rows[-1] and "kl" not in rows[-1]
-    return 0.0 if items is None else items.mean * (2 if in_pairs else 1)
+    own = subject.runs[0].card
+    each = own.hyperparameters.get("answers_per_prompt", 1) if own.facts.writes_answers else 2 if in_pairs else 1
+    return 0.0 if items is None else items.mean * each
 
 
 def _unfinished(comparison: Comparison) -> Iterable[str]:

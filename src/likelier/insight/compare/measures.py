@@ -149,6 +149,9 @@ MEASURES = (
     Measure("repetition", "repetition", "share of repeated runs of four tokens in the policy's answers", "share"),
     Measure("refusals", "refusals", "share of the policy's answers that refuse", "share"),
     Measure("reward", "judge's reward", "mean reward that the judge gives the answers", "number"),
+    Measure(
+        "reward_gain", "gain", "by how much held-out answers earn more than the start's to the same prompts", "number"
+    ),
     Measure("win_rate", "win rate", "how often the judge prefers the answer to the one before training", "share"),
     Measure("items", "items seen", "pairs or labelled rows trained on", "count", _items),
     Measure("steps", "steps", "optimizer steps", "count", _of_card("steps")),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from likelier.insight.compare.frontier import BEFORE, Frontier, gain_words
 from likelier.insight.compare.subjects import Comparison, Subject
-from likelier.insight.compare.text import Findings, paired_table
+from likelier.insight.compare.text import REWARDS, Findings, paired_table
 from likelier.insight.kl import ALIKE, is_above_zero
 from likelier.insight.pages.charts import Point, Series, line_chart, scatter_chart
 from likelier.insight.pages.render import render
@@ -32,6 +32,7 @@ def as_html(found: Findings) -> str:
         folders={one.name: [base_names(str(run.folder)) for run in one.runs] for one in comparison.subjects},
         tables=by_theme(found),
         paired=in_parts(paired_table(found.paired), 1) if found.paired else [],
+        rewards=(REWARDS, [one.words() for one in found.rewards]),
         frontiers=[(_picture(one, len(comparison.subjects)), one) for one in found.frontiers],
         charts=charts(comparison),
     )
@@ -40,7 +41,7 @@ def as_html(found: Findings) -> str:
 _THEMES = (
     ("What was learned", ("ranking_accuracy", "ranking_accuracy_per_token", "pair_accuracy", "label_accuracy")),
     ("What it writes, and how far it went", ("kl", "margin", "answer_length_ratio", "repetition", "refusals")),
-    ("What a judge says", ("reward", "win_rate")),
+    ("What a judge says", ("reward", "reward_gain", "win_rate")),
     ("What it cost", ("items", "steps", "training_seconds")),
 )
 MOST_COLUMNS = 7  # that stand side by side on a page without scrolling, the name among them

@@ -101,8 +101,8 @@ def differ_in_rows(one: Run, other: Run) -> bool:
 
     Of runs of sweeps the rows' own text is known; of others their tokens, with the weights and margins in use.
     """
-    if _kind(one) != _kind(other):
-        return False
+    if _kind(one) != _kind(other) or (one.detail("end").prompts and other.detail("end").prompts):
+        return False  # prompts without answers tell by themselves which they are
     for name, part in (("sweep", "held_out"), ("fingerprint", "eval_hash")):
         found = [run.card.block(name).get(part) for run in (one, other)]
         hashes = [entry.get("hash") if isinstance(entry, dict) else entry for entry in found]

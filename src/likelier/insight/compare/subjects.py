@@ -149,6 +149,7 @@ def options_of(card: RunCard) -> dict[str, Any]:
         for name, value in card.block("options").items()
         if name not in (*_NOT_OF_THE_METHOD, "learning_rate") and not name.startswith("eval_")
     }
+    found |= {name: value for name, value in card.block("online").items() if name != "rollout_steps"}
     return found | {**card.options.trainer, **card.lora} | {name: run[name] for name in _OF_THE_RUN if name in run}
 
 

@@ -20,10 +20,12 @@ from likelier.insight.compare.measures import (
     table,
 )
 from likelier.insight.compare.paired import Paired, compare_pairs
+from likelier.insight.compare.paired_rewards import PairedReward, compare_rewards
 from likelier.insight.compare.subjects import Comparison, Subject
 from likelier.utils.console import printable
 
 _GAP = "  "
+REWARDS = "held-out reward, on the prompts that both were asked, with its 95 % interval"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Findings:
     cautions: list[str]
     against: Subject
     paired: list[Paired]
+    rewards: list[PairedReward]
     frontiers: list[Frontier]
 
     @staticmethod
@@ -50,6 +53,7 @@ class Findings:
             cautions(comparison),
             against,
             compare_pairs(comparison.subjects, against),
+            compare_rewards(comparison.subjects, against),
             frontiers(comparison),
         )
 
@@ -112,7 +116,8 @@ def _lines(found: Findings, width: int) -> Iterator[str]:
         yield from ("", *wrap(found.paired_words, width))
         yield from blocks(paired_table(found.paired), width)
         yield from wrap(found.clear_words, width)
-    told = {one.title: one.words() for one in found.frontiers}
+    told = {REWARDS: [one.words() for one in found.rewards]} if found.rewards else {}
+    told |= {one.title: one.words() for one in found.frontiers}
     told |= {"before comparing": found.cautions} if found.cautions else {}
     for title, sentences in told.items():
         yield from ("", title)
@@ -166,6 +171,7 @@ def as_json(found: Findings) -> dict[str, Any]:
         "not_compared": [vars(one) for one in comparison.lost],
         "uncertainty": found.uncertainty,
         "paired": [{**vars(one), "words": one.words} for one in found.paired],
+        "paired_rewards": [one.as_json() for one in found.rewards],
         "frontiers": [one.as_json() for one in found.frontiers],
         "cautions": found.cautions,
     }
