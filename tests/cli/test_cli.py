@@ -354,6 +354,15 @@ def test_conversations_need_a_chat_template(
     assert message.startswith(f"{pairs}:1: the row is a conversation") and "has no chat template" in message
 
 
+@pytest.mark.parametrize("more", [(), ("--method", "grpo", "--reward", "exact")])
+def test_a_missing_chat_template_is_told_before_the_weights_are_loaded(
+    refused: Callable[..., str], tmp_path: Path, model: Path, pairs: Path, more: tuple[str, ...]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("chat_template*", "*.safetensors"))
+    assert "has no chat template" in refused("train", "--model", bare, "--data", pairs, "--output", tmp_path, *more)
+
+
 @pytest.mark.slow
 def test_an_adapter_that_names_no_known_base_is_refused(
     refused: Callable[..., str], tmp_path: Path, trained: dict[str, Path], pairs: Path

@@ -115,3 +115,18 @@ def test_it_is_an_error_where_every_prompt_is_a_conversation(tmp_path: Path) -> 
         load_preferences(file, columns={"chat": True})
     write_rows(file, [*talk, ROWS[0]])
     assert len(load_preferences(file, columns={"chat": True}).train) == 7
+
+
+def test_of_several_files_one_on_which_it_has_an_effect_is_enough(tmp_path: Path) -> None:
+    talk = [row | {"prompt": [{"role": "user", "content": row["prompt"]}]} for row in ROWS]
+    whole = [{"messages": [*row["prompt"], {"role": "assistant", "content": "yes"}], "label": True} for row in talk]  # type: ignore[misc]
+    text, messages = write_rows(tmp_path / "a.jsonl", ROWS), write_rows(tmp_path / "b.jsonl", talk)
+    labelled = write_rows(tmp_path / "c.jsonl", whole)
+    chat = {"columns": {"chat": True}}
+    data = load_preferences([str(messages), str(text)], **chat)  # type: ignore[arg-type]
+    assert len(data.train) == 12 and all(isinstance(record.prompt, tuple) for record in data.train)
+    assert len(load_preferences(text, eval_data=str(messages), **chat).test) == 6  # type: ignore[arg-type]
+    assert len(load_preferences([str(text), str(labelled)], **chat).train) == 12  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"chat=true has no effect on .*b\.jsonl, .*c\.jsonl: no text becomes a turn"):
+        load_preferences([str(messages), str(labelled)], **chat)  # type: ignore[arg-type]
+    assert main(["convert", str(messages), str(text), str(tmp_path / "out.jsonl"), "--columns", "chat=true"]) == 0

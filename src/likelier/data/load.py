@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from likelier.data.columns import Columns, columns_of
-from likelier.data.formats import convert
+from likelier.data.formats import Converted, convert
 from likelier.data.names import Named, distinct_names, short_name
 from likelier.data.options import DataSet
 from likelier.data.records import Demonstration, Pair, Record, UnusableRows
@@ -75,13 +75,14 @@ def load_preferences(
     file and line. Raises `DataError` for files that cannot be read or rows of no known format.
     """
     sets, held_sets, shared = sides(source, eval_data, eval_fraction, columns)
-    found = _read(sets, source, shared, merge_votes)
+    maps = ChatMaps()
+    found = _read(sets, source, shared, merge_votes, maps)
     train, test = found.train, found.test
     if eval_data is not None:
         weighted = next((one for one in held_sets or [] if one.weight != 1), None)
         if weighted:
             raise ConfigError(f"{weighted.path}: a weight has no effect on evaluation data; drop it")
-        held = _read(held_sets, eval_data, shared, merge_votes)
+        held = _read(held_sets, eval_data, shared, merge_votes, maps)
         if held.kind != found.kind:
             raise DataError(f"the training data are {found.kind} and the eval data {held.kind}; use one kind")
         test = held.train
@@ -89,6 +90,7 @@ def load_preferences(
         found.examples.extend(f"held out, {example}" for example in held.examples)
     elif eval_fraction is not None:
         train, test = split_by_prompt(train, eval_fraction, seed)
+    maps.check()
     train = _weighted(train, sets or [], seed, found.notes)
     data = replace(found, train=train, test=test)
     for example in data.examples:
@@ -142,9 +144,30 @@ def _told_apart(sets: list[DataSet]) -> list[DataSet]:
     return [replace(one, name=longer.get(id(one), one.name)) for one in sets]
 
 
-def _read(sets: list[DataSet] | None, source: Source, columns: Columns | None, merge_votes: bool) -> PreferenceData:
+class ChatMaps:
+    """Whether `chat=true` of a column map made a turn of a text in any of the files that are read by that map."""
+
+    def __init__(self) -> None:
+        self._made: dict[Columns, dict[str, bool]] = {}
+
+    def note(self, name: str, columns: Columns | None, found: Converted) -> None:
+        """A file that was read."""
+        if columns is not None and columns.chat:
+            self._made.setdefault(columns, {})[name] = found.made_turns
+
+    def check(self) -> None:
+        """Raise `ConfigError` for a map whose `chat=true` had no effect on any of its files."""
+        for made in self._made.values():
+            if not any(made.values()):
+                names = ", ".join(made)
+                raise ConfigError(f"columns: chat=true has no effect on {names}: no text becomes a turn; drop it")
+
+
+def _read(
+    sets: list[DataSet] | None, source: Source, columns: Columns | None, merge_votes: bool, maps: ChatMaps
+) -> PreferenceData:
     """All records as training records, those that judge the same merged where that is asked for."""
-    found = _joined(sets, source, columns)
+    found = _joined(sets, source, columns, maps)
     if merge_votes:
         merged = merged_votes(found.train)
         found.unusable.extend(merged.left_out)
@@ -152,12 +175,12 @@ def _read(sets: list[DataSet] | None, source: Source, columns: Columns | None, m
     return replace(found, notes=[*found.notes, *_kept_for_asking(found.train)])
 
 
-def _joined(sets: list[DataSet] | None, source: Source, columns: Columns | None) -> PreferenceData:
+def _joined(sets: list[DataSet] | None, source: Source, columns: Columns | None, maps: ChatMaps) -> PreferenceData:
     """All records, those of several data sets marked with its name."""
     if sets is None:
-        return _converted(stream_rows(source), "", columns)  # type: ignore[arg-type]
+        return _converted(stream_rows(source), "", columns, maps)  # type: ignore[arg-type]
     sets = [replace(one, columns=one.columns or columns) for one in sets]
-    parts = [_converted(stream_rows(one), one.name if len(sets) > 1 else "", one.columns) for one in sets]
+    parts = [_converted(stream_rows(one), one.name if len(sets) > 1 else "", one.columns, maps) for one in sets]
     if len(parts) == 1:
         return parts[0]
     unusable = UnusableRows([row for part in parts for row in part.unusable])
@@ -172,9 +195,10 @@ def _joined(sets: list[DataSet] | None, source: Source, columns: Columns | None)
     return PreferenceData(records, [], unusable, f"{len(sets)} data sets", notes, examples)
 
 
-def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PreferenceData:
+def _converted(rows: NamedRows, name: str, columns: Columns | None, maps: ChatMaps) -> PreferenceData:
     with for_one_of_several() if name else nullcontext():
         found = convert(replace(rows, rows=watched(rows)), columns)
+    maps.note(rows.name, columns, found)
     records: list[Record] = found.records
     notes = [*found.notes]
     if found.unread_columns:

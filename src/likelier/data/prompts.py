@@ -19,8 +19,8 @@ from likelier.data.fidelity import Fidelity
 from likelier.data.formats import convert
 from likelier.data.formats.asking import PROMPT_FORMATS, check_asked, unanswered
 from likelier.data.formats.messages import as_written
+from likelier.data.load import ChatMaps, sides, watched
 from likelier.data.load import Source as Named
-from likelier.data.load import sides, watched
 from likelier.data.options import ChatOptions, DataSet
 from likelier.data.plain_text import TextKind
 from likelier.data.prepare import say_what_is_not_printed, say_what_texts_are
@@ -87,9 +87,10 @@ def load_prompts(
     cannot be read or rows of no known format, `ConfigError` for options that contradict each other.
     """
     sets, held_sets, shared = sides(source, eval_data, eval_fraction, columns)
-    data = _read(sets, source, shared)
+    maps = ChatMaps()
+    data = _read(sets, source, shared, maps)
     if eval_data is not None:
-        held = _read(held_sets, eval_data, shared)
+        held = _read(held_sets, eval_data, shared, maps)
         data.test = held.train
         data.unusable.extend(held.unusable)
         data.notes += [f"held out, {note}" for note in held.notes]
@@ -98,18 +99,19 @@ def load_prompts(
             warn(f"{len(both)} held-out prompts are trained on as well; take them out of one side")
     elif eval_fraction is not None:
         data.train, data.test = split_by_prompt(data.train, eval_fraction, seed)
+    maps.check()
     say(f"data: {data}")
     return data
 
 
-def _read(sets: list[DataSet] | None, source: Named, columns: Columns | None) -> PromptData:
+def _read(sets: list[DataSet] | None, source: Named, columns: Columns | None, maps: ChatMaps) -> PromptData:
     if sets is None:
-        return _distinct(_converted(stream_rows(source), "", columns))  # type: ignore[arg-type]
+        return _distinct(_converted(stream_rows(source), "", columns, maps))  # type: ignore[arg-type]
     weighted = next((one for one in sets if one.weight != 1), None)
     if weighted is not None:
         raise ConfigError(f"{weighted.path}: a weight has no effect on prompts, of which each comes once; drop it")
     several = len(sets) > 1
-    parts = [_converted(stream_rows(one), one.name if several else "", one.columns or columns) for one in sets]
+    parts = [_converted(stream_rows(one), one.name if several else "", one.columns or columns, maps) for one in sets]
     if not several:
         return _distinct(parts[0])
     named = list(zip(sets, parts, strict=True))
@@ -120,7 +122,7 @@ def _read(sets: list[DataSet] | None, source: Named, columns: Columns | None) ->
     return _distinct(PromptData(prompts, [], unusable, f"{len(sets)} data sets", notes))
 
 
-def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PromptData:
+def _converted(rows: NamedRows, name: str, columns: Columns | None, maps: ChatMaps) -> PromptData:
     """The prompt of every row, several of a row that gives several."""
     cells: dict[Source, Mapping[str, Any]] = {}
 
@@ -131,6 +133,7 @@ def _converted(rows: NamedRows, name: str, columns: Columns | None) -> PromptDat
 
     with for_one_of_several() if name else nullcontext():
         found = convert(replace(rows, rows=kept()), columns, PROMPT_FORMATS, check_asked)
+    maps.note(rows.name, columns, found)
     asked_in = _columns_asked_in(columns or Columns())
     prompts: list[Prompt] = []
     seen: set[tuple[Source, str]] = set()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from likelier.data.ends import know_ends
+from likelier.data.options import ChatOptions
+from likelier.data.records import Record
 from likelier.data.vocabulary import require_rows
 from likelier.models.safe_loading import (
     read_config,
@@ -38,6 +41,14 @@ def tokenizer_of(name: str) -> tuple[Any, int]:
     if own is None:  # an adapter may bring rows for tokens of its own
         require_rows(tokenizer, getattr(config, "vocab_size", None) or len(tokenizer), name)
     return tokenizer, default_max_length(getattr(config, "max_position_embeddings", None))
+
+
+def check_template_of(model: str, records: Sequence[Record], chat: ChatOptions) -> None:
+    """Raises `ModelError` for conversations without a template, before weights are loaded."""
+    from likelier.data.rendering import check_template
+
+    if chat.chat_template is None and any(isinstance(record.prompt, tuple) for record in records):
+        check_template(records, tokenizer_of(model)[0], chat)
 
 
 def base_of(name: str) -> tuple[str, str | None]:

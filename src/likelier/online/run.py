@@ -8,9 +8,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from likelier.data.formats.asking import unanswered
 from likelier.data.prompts import PromptData, load_prompts
 from likelier.models.loading import check_name
 from likelier.models.policy import load_policy
+from likelier.models.tokenizer import check_template_of
 from likelier.online.config import OnlineConfig
 from likelier.online.prepared import refuse_several
 from likelier.online.rewards.load import RewardSet, load_rewards
@@ -53,6 +55,8 @@ def _train(
     data = load_prompts(run.data, **held_out, seed=seed, columns=run.columns)
     rewards = load_rewards(online.reward, online.reward_weights, timeout=online.reward_timeout)
     judge = None if config.training.eval_reward is None else load_rewards([config.training.eval_reward])
+    asked = [unanswered(one.prompt, one.source, one.tools) for one in (*data.train, *data.test)]
+    check_template_of(run.model, asked, config.chat)
     policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, chat=config.chat)
     say(f"policy: {policy.words}")
     trainer = OnlineTrainer(

@@ -13,6 +13,7 @@ from likelier.data.prepare import fitting_records
 from likelier.models.loading import check_name
 from likelier.models.options import Dtype
 from likelier.models.policy import load_policy
+from likelier.models.tokenizer import check_template_of
 from likelier.runs.folder import RunFolder
 from likelier.runs.hub import check_repository, push_run
 from likelier.runs.model_card import write_model_card
@@ -65,6 +66,7 @@ def _train(
     data = data or load_preferences(run.data, **held_out, seed=seed, columns=run.columns, merge_votes=run.merge_votes)
     if config.objective.data != "answers":  # fails before a model is loaded
         fitting_records([*data.train, *data.test], config.objective.method, config.objective.data)
+    check_template_of(run.model, [*data.train, *data.test], config.chat)
     empty = config.training.shard and not speaks()  # the first rank's weights are split between all
     policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, chat=config.chat, empty=empty)
     say(f"policy: {policy.words}")

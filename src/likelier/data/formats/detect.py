@@ -44,14 +44,15 @@ from likelier.data.records import (
     spoken_key,
 )
 from likelier.data.sources import NamedRows
-from likelier.utils.errors import ConfigError, DataError
+from likelier.utils.errors import DataError
 
 
 @dataclass
 class Converted:
     """Records of one file, the rows left out, the layout's name, columns that were present but not read, and notes.
 
-    `example` is the first row in words where values or a known data set's columns say who won; else empty.
+    `example` is the first row in words where values or a known data set's columns say who won; else empty. `made_turns`
+    says whether `chat=true` made a turn of any text (see `load.ChatMaps`).
     """
 
     records: list[Record]
@@ -60,6 +61,7 @@ class Converted:
     unread_columns: list[str]
     notes: list[str] = field(default_factory=list)
     example: str = ""
+    made_turns: bool = False
 
 
 # --- the meaning of coded values -----------------------------------------------------------------------------------
@@ -179,8 +181,6 @@ def _read(found: Recognised, named: NamedRows, columns: Columns | None, check: C
     if found.layout.settings & {"ranks_best", "scores_best"}:
         places = directed(places, found.layout, reading.columns, named.name)
     records = list(_records(found.layout, places, reading, account, check))
-    if columns is not None and columns.chat and records and not found.map.made_turns:
-        raise ConfigError(f"columns: chat=true has no effect on {named.name}: every prompt is a conversation; drop it")
     account.unusable.extend(Unusable(place, "blank-row") for place in named.blank)
     if not records:
         raise DataError(_nothing(named.name, account))
@@ -190,7 +190,13 @@ def _read(found: Recognised, named: NamedRows, columns: Columns | None, check: C
             "rows in one way, or keep all texts as they are with chat=false (as a flag: --columns chat=false)"
         )
     return Converted(
-        records, account.unusable, found.name, account.unread(), _notes(found, reading, account), account.example or ""
+        records,
+        account.unusable,
+        found.name,
+        account.unread(),
+        _notes(found, reading, account),
+        account.example or "",
+        found.map.made_turns,
     )
 
 

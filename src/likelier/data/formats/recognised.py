@@ -42,7 +42,7 @@ def recognise(
         found = _recognise_as(source, row, full, layouts, preset)
     if found is None:
         raise UnknownLayout(f"{source}: the columns {sorted(map(str, row))} are of no known layout")
-    inert = own.settings - found.layout.settings
+    inert = own.settings - found.layout.settings - ({"chat"} if own.chat else set())  # see `load.ChatMaps`
     if own.role_coding is not None and not found.map.turns.concern(found.map.shape(row, source)):
         inert |= {"role_coding"}
     if own.chat is False and own.system is not None:
