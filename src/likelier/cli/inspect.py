@@ -70,6 +70,9 @@ _time.__name__ = "time (start, step-N or end)"
 
 def run(flags: argparse.Namespace) -> None:
     """Inspect one row and show it; without one, say which are worth a look."""
+    if _writes_answers(flags.run):
+        _own_answers(flags)
+        return
     if flags.row is None and flags.prompt is None:
         _propose(flags)
         return
@@ -93,6 +96,41 @@ def run(flags: argparse.Namespace) -> None:
         from likelier.utils.terminal import SafeConsole
 
         show(found, SafeConsole(), flags.top)
+
+
+def _writes_answers(name: str) -> bool:
+    """Whether it is a run that learns from its own answers."""
+    from likelier.scoring.restore import card_of, final_model
+
+    return card_of(final_model(name)).facts.writes_answers
+
+
+def _own_answers(flags: argparse.Namespace) -> None:
+    """The answers that a run wrote to one prompt. Raises `ConfigError` for flags that ask for other ones."""
+    from likelier.insight.inspect.look import Place
+    from likelier.insight.inspect.own_answers import look_at_own
+    from likelier.insight.inspect.text import show_own
+    from likelier.scoring.restore import card_of, final_model
+    from likelier.utils.console import put
+    from likelier.utils.terminal import SafeConsole
+
+    if flags.row is None:
+        raise ConfigError(
+            "this run learns from answers that it writes: --row N shows those that it kept to the prompt of row N; "
+            "likelier score --per-token scores answers of a file"
+        )
+    for name in (*_FROM_FILE, *_TYPED, "prompt", "html"):
+        if getattr(flags, name):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} has no effect on a run that learns from its own answers; drop it"
+            )
+    _refuse(["top"] if flags.top and flags.json else [], "on --json, which holds every token")
+    place = Place(flags.run, flags.at, flags.reference, flags.dtype)
+    found = look_at_own(place, card_of(final_model(flags.run)), flags.row)
+    if flags.json:
+        put(json.dumps(found.as_json(), indent=2, ensure_ascii=False), exact=True)
+    else:
+        show_own(found, SafeConsole(), flags.top)
 
 
 def _propose(flags: argparse.Namespace) -> None:

@@ -138,8 +138,9 @@ class OnlineEvaluator:
                 {
                     "source": str(one.prompt.source),
                     "prompt": words,
-                    "greedy": greedy.as_json(),
-                    "sampled": sampled.as_json(),
+                    "prompt_ids": one.ids.tolist(),
+                    "greedy": greedy.as_json() | {"ids": list(greedy.written.ids)},
+                    "sampled": sampled.as_json() | {"ids": list(sampled.written.ids)},
                 }
             )
         return rows

@@ -151,9 +151,11 @@ class Rollout:
         return {
             "source": str(asked.prompt.source),
             "prompt": decode(asked.ids),
+            "prompt_ids": asked.ids.tolist(),
             "answers": [
                 {
                     "text": decode(self.answers[number].ids),
+                    "ids": self.answers[number].ids.tolist(),
                     "tokens": len(self.answers[number].ids),
                     "stop_reason": self.answers[number].stop,
                     "reward": _number(self.rewards[number]),

@@ -38,6 +38,7 @@ class Answer:
     refusal: bool = False
     logratio: float | None = None
     reward: float | None = None
+    ids: Annotated[Sequence[int], [WHOLE]] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Sample:
     greedy: Answer | None = None
     source: str = ""
     prompt: str = ""
+    prompt_ids: Annotated[Sequence[int], [WHOLE]] = ()
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from likelier.runs.checkpoints import step_of
-from likelier.runs.shapes import checked, made, shape_of
+from likelier.runs.shapes import WHOLE, checked, made, shape_of
 from likelier.utils.errors import RunFolderError
 from likelier.utils.redaction import without_secrets
 from likelier.utils.strict_json import BrokenJson, parse_json
@@ -20,6 +21,7 @@ class RolledOut:
     """
 
     text: str
+    ids: Annotated[Sequence[int], [WHOLE]] = ()
     tokens: int = 0
     stop_reason: str = ""
     reward: float | None = None
@@ -40,6 +42,7 @@ class Group:
     prompt: str
     answers: tuple[RolledOut, ...]
     source: str = ""
+    prompt_ids: Annotated[Sequence[int], [WHOLE]] = ()
 
     @property
     def judged(self) -> list[RolledOut]:

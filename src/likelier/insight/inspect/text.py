@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from likelier.insight.inspect.figures import TOKEN_NUMBERS, decimals, notes_of, table_of
 from likelier.insight.inspect.look import Inspection
+from likelier.insight.inspect.own_answers import OwnAnswer, OwnAnswers
 from likelier.insight.pages.heatmap import (
     LEVELS,
     Piece,
@@ -44,10 +46,49 @@ def show(found: Inspection, console: Any, top: int | None = None) -> None:
         console.print(Text(note, style="dim"))
 
 
+def show_own(found: OwnAnswers, console: Any, top: int | None = None) -> None:
+    """As `show`, of answers that the run wrote itself."""
+    from rich.text import Text
+
+    scored = [dict(one.scored) for one in found.answers]
+    scale = scale_of(*scored)
+    when = _when(found.at)
+    lines = [f"{found.run} {when}, {found.method}", f"row: {found.source}", f"policy: {found.policy}"]
+    for line in [*lines, f"reference: {found.reference}"]:
+        console.print(Text(printable(line)), soft_wrap=True)
+    console.print(Text("\nprompt", style="bold"))
+    console.print(Text(_shortened(found.prompt), style="dim"))
+    for one, answer in zip(found.answers, scored, strict=True):
+        console.print(Text(f"\n{one.which}", style="bold"))
+        console.print(Text(", ".join(_earned(one)), style="dim"))
+        console.print(token_text(answer, scale))
+        console.print(_token_table(answer, scale, top))
+        if left_out := _left_out(answer, top):
+            console.print(Text(left_out, style="dim"))
+    console.print()
+    console.print(legend_text(*scored))
+
+
+def _earned(one: OwnAnswer) -> Iterator[str]:
+    """What an answer earned, and what the policy makes of it."""
+    if one.reward is not None:
+        parts = ", ".join(f"{name} {value:g}" for name, value in one.rewards.items() if value is not None)
+        yield f"reward {one.reward:g}" + (f" ({parts})" if len(one.rewards) > 1 else "")
+    if one.advantage is not None:
+        yield f"advantage {one.advantage:+.3g}"
+    yield f"{one.scored['length']} tokens"
+    yield f"log-prob {decimals(one.scored['logp'])}"
+    yield f"log-ratio {decimals(one.scored['logratio'])} nats"
+
+
+def _when(at: str) -> str:
+    return {"start": "at the start", "end": "at the end"}.get(at, f"at {at}")
+
+
 def _head(found: Inspection) -> list[Any]:
     from rich.text import Text
 
-    when = {"start": "at the start", "end": "at the end"}.get(found.at, f"at {found.at}")
+    when = _when(found.at)
     place = f"{found.source}, {found.part}" if found.part else found.source
     lines = [f"{found.run} {when}, {found.objective.method}: {found.explained}", f"row: {place}"]
     lines += [f"policy: {found.policy}", f"reference: {found.reference or 'none: this method needs no reference'}"]
