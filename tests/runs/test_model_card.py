@@ -125,3 +125,18 @@ def test_paths_are_cut_down_wherever_they_stand() -> None:
         "list": [1, None, "b", "c.json", "e.jsonl:3"],
         "kept": before["kept"],
     }
+
+
+def test_a_run_that_writes_its_own_answers_tells_what_they_earn() -> None:
+    before = {"eval_reward": 0.25, "eval_reward_low": 0.125, "eval_reward_high": 0.375, "eval_best_of_n": 0.75}
+    content = {
+        "status": "done",
+        "method": "grpo",
+        "data": {"hash": "ab", "train": {"prompts": 18}, "eval": {"prompts": 6}},
+        "evaluation_start": before,
+        "evaluation_end": before | {"eval_reward": 0.5},
+    }
+    text = model_card(checked_card(content, "run.json"), "run")
+    assert "training rows used: 18" in text and "On 6 held-out rows" in text and "None" not in text
+    assert "| reward of its own answers | 0.2500 [0.1250, 0.3750] | 0.5000 [0.1250, 0.3750] |" in text
+    assert "| the best of several answers to each prompt | 0.7500 | 0.7500 |" in text

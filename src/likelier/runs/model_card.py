@@ -28,6 +28,8 @@ _SHOWN = {
     "eval_rewards/chosen": "reward of the chosen answer",
     "eval_rewards/rejected": "reward of the rejected answer",
     "eval_loss": "loss",
+    "eval_reward": "reward of its own answers",
+    "eval_best_of_n": "the best of several answers to each prompt",
 }
 _SHARES = ("eval_rewards/accuracies", "eval_ranking_accuracy")
 _PLACE = "path/to/this/folder"
@@ -177,9 +179,10 @@ def _data(known: RunCard) -> Iterator[str]:
             yield f"{title} rows used: {escaped(counts.used)}; left out after tokenization: {left_out}"
     if known.unusable_rows:
         yield f"left out before: {escaped(_pairs(known.unusable_rows))}"
-    if data.hash:
+    if data.max_length:
         median = data.median_answer_length or 0
         yield f"at most {escaped(data.max_length)} tokens a row; the median answer has {median:g}"
+    if data.hash:
         yield f"hash of the training rows as tokens: {escaped(data.hash)}"
 
 
@@ -219,11 +222,10 @@ def _evaluation(known: RunCard) -> str:
 def _value(metrics: Mapping[str, Any], name: str) -> str:
     if name not in metrics:
         return ""
-    if name not in _SHARES:
-        return f"{metrics[name]:.4f}"
+    form = ".1%" if name in _SHARES else ".4f"
     low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-    interval = f" [{low:.1%}, {high:.1%}]" if low is not None and high is not None else ""
-    return f"{metrics[name]:.1%}{interval}"
+    interval = f" [{low:{form}}, {high:{form}}]" if low is not None and high is not None else ""
+    return f"{metrics[name]:{form}}{interval}"
 
 
 def _stages(known: RunCard) -> str:
