@@ -27,7 +27,7 @@ from likelier.objectives import METHODS, Scored
 from likelier.online.config import parse_run
 from likelier.training.config import parse, read_yaml
 from likelier.utils.errors import ConfigError
-from tests.helpers.import_cases import DIFFERENCES, NOTES
+from tests.helpers.import_cases import DIFFERENCES, NOTES, OPENRLHF, VERL
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy
 
 with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +73,15 @@ def factory(tmp_path: Path, **options: Any) -> Draft:
     return draft_of(tmp_path, needed | options, "llama-factory")
 
 
-TOOL_OF = {"trl": trl, "axolotl": axolotl, "llama-factory": factory}
+def verl(tmp_path: Path, **options: Any) -> Draft:
+    return draft_of(tmp_path, importing.verl.flattened(VERL) | options, "verl")
+
+
+def openrlhf(tmp_path: Path, **options: Any) -> Draft:
+    return draft_of(tmp_path, OPENRLHF | options, "openrlhf")
+
+
+TOOL_OF = {"trl": trl, "axolotl": axolotl, "llama-factory": factory, "verl": verl, "openrlhf": openrlhf}
 
 
 def refused(tool: str, tmp_path: Path, **options: Any) -> str:
@@ -295,12 +303,23 @@ _JUNK = st.one_of(
         st.sampled_from(["path", "beta", "weight", "a/b", "data_files"]), st.sampled_from(["x", 0.5, 2]), max_size=2
     ),
 )
+_ACTOR = "actor_rollout_ref.actor."
+VERL_KEYS = {
+    *importing.verl.flattened(VERL),
+    *(_ACTOR + name for name in ("clip_ratio", "clip_ratio_c", "loss_agg_mode", "use_kl_loss", "kl_loss_coef")),
+    *(_ACTOR + name for name in ("ppo_epochs", "grad_clip", "entropy_coeff", "policy_loss.loss_mode")),
+    *("algorithm.use_kl_in_reward", "algorithm.kl_ctrl.kl_coef", "data.truncation", "data.prompt_key"),
+    *("reward_model.enable", "reward_model.overlong_buffer.len", "custom_reward_function.path", "ray_init.num_cpus"),
+    *("actor_rollout_ref.model.lora_rank", "trainer.total_training_steps", "actor_rollout_ref.rollout.top_p"),
+}
 _KEYS = {
     tool: sorted({*rules, *(key for file in FILES if file.parent.name == folder for key in read_source(str(file)))})
     for tool, folder, rules in (
         ("trl", "trl", importing.trl.RULES),
         ("axolotl", "axolotl", importing.axolotl.RULES),
         ("llama-factory", "llamafactory", importing.llamafactory.RULES),
+        ("verl", "", VERL_KEYS),
+        ("openrlhf", "", {**importing.openrlhf.RULES, **OPENRLHF, "kl_estimator": 0, "use_kl_loss": 0, "lora_rank": 0}),
     )
 }
 
@@ -317,7 +336,8 @@ def test_whatever_stands_in_a_file_is_accounted_for_or_bad_input(
         draft = TOOL_OF[tool](tmp_path, **options)
     except ConfigError:
         return
-    assert draft.accounted >= options.keys()
+    named = importing.verl.flattened(options) if tool == "verl" else options  # a block there is names with dots
+    assert draft.accounted >= named.keys()
     written(draft, tmp_path)
 
 

@@ -380,3 +380,24 @@ DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("llama-factory", {"enable_thinking": False}, {"chat_template_kwargs": {"enable_thinking": False}}, ""),
     ("llama-factory", {"mix_strategy": "interleave_under"}, {}, "weight says how often"),
 ]
+
+# Whole files of the tools that learn from own answers.
+VERL: dict[str, Any] = {
+    "data": {"train_files": "train.parquet", "train_batch_size": 64, "max_response_length": 256},
+    "actor_rollout_ref": {
+        "model": {"path": "m"},
+        "actor": {"ppo_mini_batch_size": 16, "optim": {"lr": "2e-6"}},
+        "rollout": {"name": "vllm", "n": 5, "response_length": "${data.max_response_length}"},
+    },
+    "algorithm": {"adv_estimator": "grpo"},
+    "trainer": {"total_epochs": 3, "logger": ["console", "wandb"], "n_gpus_per_node": 8, "save_freq": 5},
+}
+OPENRLHF: dict[str, Any] = {
+    "pretrain": "m",
+    "prompt_data": "p.jsonl",
+    "advantage_estimator": "group_norm",
+    "n_samples_per_prompt": 8,
+    "train_batch_size": 128,
+    "rollout_batch_size": 16,
+    "init_kl_coef": 0,
+}

@@ -13,7 +13,7 @@ from likelier.utils.outputs import check_output
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier import-config`."""
     parser.add_argument("file", metavar="FILE", help="the YAML or JSON file of the other tool")
-    tools = ["trl", "axolotl", "llama-factory"]
+    tools = ["trl", "axolotl", "llama-factory", "verl", "openrlhf"]
     parser.add_argument("--from", dest="tool", choices=tools, help="whose file it is (default: found from its options)")
     parser.add_argument(
         "--trainer",

@@ -73,7 +73,7 @@ COMMANDS = {
     "benchmark": Command("the model before and after a run on tasks that it was not trained on", "RUN [options]"),
     "merge": Command("write an adapter and its base as one ordinary model folder, checked", "RUN OUT [options]"),
     "import-config": Command(
-        "a run file of TRL, Axolotl or LLaMA-Factory as one of ours, with notes", "FILE [options]"
+        "a run file of TRL, Axolotl, LLaMA-Factory, verl or OpenRLHF as one of ours", "FILE [options]"
     ),
 }
 

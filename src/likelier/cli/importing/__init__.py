@@ -1,4 +1,4 @@
-"""A run of TRL, Axolotl or LLaMA-Factory as a run file of ours.
+"""A run of TRL, Axolotl, LLaMA-Factory, verl or OpenRLHF as a run file of ours.
 
 Nothing is dropped in silence: every option of the source is translated, or named in a note that says what differs,
 what needs no option here, or what has no counterpart. What would make another method of it is refused.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from likelier.cli.importing import axolotl, llamafactory, trl, trl_online
+from likelier.cli.importing import axolotl, llamafactory, openrlhf, trl, trl_online, verl
 from likelier.cli.importing.common import Draft
 from likelier.cli.importing.text import read_source, recognise
 from likelier.online.config import parse_run
@@ -37,6 +37,8 @@ TOOLS = {
     "trl": Tool("TRL", trl.MARKS | trl_online.MARKS, _of_trl),
     "axolotl": Tool("Axolotl", axolotl.MARKS, axolotl.translate),
     "llama-factory": Tool("LLaMA-Factory", llamafactory.MARKS, llamafactory.translate),
+    "verl": Tool("verl", verl.MARKS, verl.translate),
+    "openrlhf": Tool("OpenRLHF", openrlhf.MARKS, openrlhf.translate),
 }
 
 
@@ -46,7 +48,10 @@ def import_config(path: str, tool: str | None = None, trainer: str | None = None
     Raises `ConfigError` for a file that cannot be read or recognised, and for a method that is not here.
     """
     values = read_source(path)
-    tool = tool or recognise(path, values, {name: one.marks for name, one in TOOLS.items()})
+    blocks = dict.fromkeys([key.partition(".")[0] for key in values])
+    tool = tool or recognise(path, {**blocks, **values}, {name: one.marks for name, one in TOOLS.items()})
+    if tool == "verl":
+        values = verl.flattened(values)
     if trainer is not None and tool != "trl":
         raise ConfigError(f"--trainer is about TRL's files, and {path} is one of {TOOLS[tool].name}; drop it")
     draft = Draft(TOOLS[tool].name, path, values)

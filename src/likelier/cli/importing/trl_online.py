@@ -20,9 +20,9 @@ from likelier.cli.importing.common import (
     pick,
     refused,
 )
+from likelier.cli.importing.rollouts import NO_REWARD, count
 from likelier.objectives.online import WIDEST_GEOMETRIC_CLIP
 
-NO_REWARD = "./name-your-rewards.py:reward"
 # Options that these trainers alone have.
 _OF_RLOO = frozenset({"normalize_advantages", "reward_clip_range", "rloo_k"})
 _OF_EITHER = frozenset(
@@ -263,9 +263,13 @@ _AHEAD = ("steps_per_generation", "generation_batch_size")
 def _steps(draft: Draft, answers: int) -> None:
     """Prompts of one optimizer step, and how often a rollout is learnt from, from five numbers that count answers."""
     each_device, accumulated, processes = (
-        draft.whole(key, default) for key, default in zip(_STEP_KEYS[:3], (8, 1, 1), strict=True)
+        count(draft, key, default) for key, default in zip(_STEP_KEYS[:3], (8, 1, 1), strict=True)
     )
-    answers = draft.put_or_default("answers_per_prompt", draft.whole("num_generations"), answers)
+    if draft.given("num_generations"):
+        answers = count(draft, "num_generations", answers)
+        draft.put("answers_per_prompt", answers)
+    else:
+        draft.put_default("answers_per_prompt", answers)
     rows = each_device * accumulated * processes
     prompts = max(1, rows // answers)
     draft.put("batch_size", prompts)
