@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples import follow_one_pair, kto_from_a_log, plain_loop, score_answers
+from examples import follow_one_pair, kto_from_a_log, one_sentence, plain_loop, score_answers
 from likelier import DPO, load_preferences
 from likelier.cli.main import main
+from likelier.data.prompts import load_prompts
 from likelier.data.tokenize import tokenize_records
 from likelier.experiments.stages import parse_stages
 from likelier.models.policy import load_policy
+from likelier.online.config import parse_online
+from likelier.online.rewards.load import load_rewards
 from likelier.scoring import collate, score_plain
 from likelier.scoring.engine import as_scored
 from likelier.training.config import parse, read_yaml
@@ -143,7 +146,33 @@ def test_run_files_parse(name: str) -> None:
 
 
 def test_every_run_file_is_tested() -> None:
-    assert {file.stem for file in (ROOT / "examples").glob("*.yaml")} == {"dpo", "kto", "mix", "stages"}
+    recipes = {"70b-qlora", "8b-eight-gpus", "8b-one-gpu", "laptop"}  # in test_recipes.py
+    known = {"dpo", "kto", "mix", "stages", "grpo", *recipes}
+    assert {file.stem for file in (ROOT / "examples").glob("*.yaml")} == known
+
+
+def test_the_online_run_file_parses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = parse_online(read_yaml("examples/grpo.yaml"))
+    assert config.run.method == "grpo" and isinstance(config.run.data, str)
+    questions = load_prompts(config.run.data).train
+    assert len(questions) == len({str(one.prompt) for one in questions}) == 96
+    load_rewards(config.online.reward).close()
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "earned", "kept"),
+    [
+        ("The sky scatters blue light more than red light.", "eos", 1.0, 1.0),
+        ("The sky scatters blue light more than red light.", "length", 0.0, 0.0),
+        ("Light scatters. Blue light scatters most.", "eos", 0.5, 0.0),
+        ("Because.", "eos", 0.0, 0.0),
+        ("word " * 24 + "end.", "eos", 0.24, 0.0),
+    ],
+)
+def test_the_reward_of_one_sentence(text: str, stop: str, earned: float, kept: float) -> None:
+    assert one_sentence.reward([text], [stop]) == [pytest.approx(earned)]
+    assert one_sentence.success([[{"role": "assistant", "content": text}]], [stop]) == [kept]
 
 
 @pytest.mark.slow

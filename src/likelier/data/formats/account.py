@@ -17,7 +17,7 @@ from likelier.utils.errors import DataError
 
 def holds_nothing(row: Row) -> bool:
     """Whether a row has no value at all."""
-    return all(value is None or value == "" for value in row.values())
+    return all(value is None or (isinstance(value, str) and not value) for value in row.values())
 
 
 class Account:
