@@ -34,6 +34,7 @@ from likelier.runs.card import RunCard
 from likelier.runs.folder import RunFolder
 from likelier.runs.reader import read_run
 from likelier.scoring.restore import recorded_data
+from likelier.training.evaluation import Evaluator
 from likelier.utils.errors import ConfigError, DataError, RunFolderError
 from tests.helpers.small_runs import pair_rows, save_tiny, write_rows
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_tokenizer
@@ -485,11 +486,18 @@ def test_a_run_that_fails_does_not_end_the_sweep(
 
 @pytest.mark.slow
 def test_a_fault_of_a_run_s_own_does_not_end_the_sweep_either(
-    given: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A judge that raises: the place is told, the held-out rows stand on the card, and the next run begins."""
+    """A fault of ours: its place is told, the held-out rows stand on the card, and the next run begins."""
     judge = tmp_path / "judge.py"
-    judge.write_text("def score(prompts, answers):\n    raise KeyError('spelling')\n", encoding="utf-8")
+    judge.write_text("def score(prompts, answers):\n    return [1.0 for _ in answers]\n", encoding="utf-8")
+
+    def faulty(evaluator: Evaluator, answers: list[Any], when: str) -> list[Any]:
+        if evaluator.judge is None:
+            return answers
+        raise KeyError("spelling")
+
+    monkeypatch.setattr(Evaluator, "_judged", faulty)
     words = (f"dpo.eval_reward='{judge}:score',null",)
     record = run_sweep(plan(given, *words, output=tmp_path / "out", max_steps=1, warmup=0))
     failed, done = record.content["runs"]

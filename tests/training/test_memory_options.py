@@ -79,7 +79,7 @@ def test_weights_in_bfloat16_follow_those_in_float32(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_nearest_rounding_would_lose_those_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("likelier.training.trainer.optimizer_for", lambda *_: None)
+    monkeypatch.setattr("likelier.training.run_trainer.optimizer_for", lambda *_: None)
     steps = {"max_steps": 40, "batch_size": 8, "learning_rate": 2e-5}
     exact = _trained(tmp_path / "exact", tiny_policy(dtype=torch.float32), **steps)
     lost = _trained(tmp_path / "lost", _pure_policy(), **steps)

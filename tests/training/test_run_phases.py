@@ -14,6 +14,7 @@ NEW_TOKENS, PROMPTS = 6, 4
 
 @pytest.fixture(scope="module")
 def phases(tmp_path_factory: pytest.TempPathFactory) -> RecordedPhases:
+    folder = tmp_path_factory.mktemp("phases")
     with pytest.MonkeyPatch.context() as patch:
         found = recorded_phases(patch)
         PreferenceTrainer(
@@ -21,7 +22,8 @@ def phases(tmp_path_factory: pytest.TempPathFactory) -> RecordedPhases:
             DPO(),
             chat_pairs(24),
             eval_data=chat_pairs(10, seed=1),
-            output_dir=tmp_path_factory.mktemp("phases") / "run",
+            output_dir=folder / "run",
+            reference_store=str(folder / "store"),  # one that knows no score yet
             batch_size=8,
             eval_steps=2,
             eval_new_tokens=NEW_TOKENS,
