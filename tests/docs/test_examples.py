@@ -38,7 +38,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def as_demo(model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`demo` is the tiny model, and commands run from the root of the repository."""
-    monkeypatch.setattr("likelier.models.policy.demo_model_folder", lambda: model)
+    for module in ("policy", "loading"):
+        monkeypatch.setattr(f"likelier.models.{module}.demo_model_folder", lambda: model)
     monkeypatch.chdir(ROOT)
     return model
 
