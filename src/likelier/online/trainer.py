@@ -197,7 +197,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
     def get_train_dataloader(self) -> StepLoader:
         """One item is one optimizer step: the prompts of its rollout, which comes as often as it is learnt from."""
         steps = RepeatedSteps(self.run.sampler(), self.online.updates_per_rollout)
-        return StepLoader(self._asked, batch_sampler=steps, collate_fn=list)  # type: ignore[arg-type]
+        return StepLoader(self._asked, steps)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One optimizer step; a rollout is made first, unless the last one is to be learnt from again."""

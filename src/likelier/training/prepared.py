@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ Planned = TypeVar("Planned", bound="PlannedRun")
 
 
 @dataclass(frozen=True)
-class PlannedRun:
+class PlannedRun(ABC):
     """A run that can begin, whatever it learns from: its folder is locked, and holds nothing of it yet.
 
     `objective` is an `Objective` or a `PolicyGradient`. `eval_interval` are the steps between evaluations, None for
@@ -64,9 +65,9 @@ class PlannedRun:
         """The run once the account of its rows is written."""
         return self
 
+    @abstractmethod
     def planned_steps(self) -> int:
         """Steps of the whole run."""
-        raise NotImplementedError
 
     def arguments(self) -> TrainingArguments:
         """The options in transformers' words."""

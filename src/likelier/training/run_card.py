@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
@@ -90,7 +91,7 @@ def _recorded(kind: type[_Options], block: Mapping[str, Any]) -> _Options:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(ABC):
     """Everything that decides what a run computes. `reference` is the reference's identity, once it is known, `origin`
     what the run begins with (see `origin.origin_of`).
     """
@@ -103,22 +104,22 @@ class Facts:
     origin: Mapping[str, str]
 
     @property
+    @abstractmethod
     def explained(self) -> str:
         """The method in words."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def a_step(self) -> str:
         """What one optimizer step takes up."""
-        raise NotImplementedError
 
+    @abstractmethod
     def data_card(self) -> dict[str, object]:
         """What the card says of the data."""
-        raise NotImplementedError
 
+    @abstractmethod
     def more_facts(self) -> dict[str, Any]:
         """What else a resumed run must have in common with this one."""
-        raise NotImplementedError
 
     def words(self) -> list[str]:
         """The lines for the person at the terminal."""

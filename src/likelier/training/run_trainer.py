@@ -7,7 +7,7 @@ It hands transformers' calls to its parts: `Checkpointer` writes and reads, `Ste
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -42,7 +42,7 @@ _KEPT_LOGS = 100  # in transformers' log_history, for callbacks; metrics.jsonl h
 Run = TypeVar("Run", bound=PlannedRun)
 
 
-class RunTrainer(CheckpointingTrainer, Generic[Run]):
+class RunTrainer(CheckpointingTrainer, ABC, Generic[Run]):
     """Trains one policy in one run folder.
 
     Args:

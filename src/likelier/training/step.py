@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,10 @@ from likelier.utils.distributed import ALONE, Ranks
 
 
 class StepLoader(DataLoader):  # type: ignore[type-arg]
-    """A loader whose `set_epoch` reaches the step sampler (Trainer does not call it there by itself)."""
+    """A loader of whole steps whose `set_epoch` reaches their sampler (Trainer does not call it there by itself)."""
+
+    def __init__(self, rows: Any, steps: Any) -> None:
+        super().__init__(rows, batch_sampler=steps, collate_fn=list)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's shuffle."""

@@ -167,7 +167,7 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
 
     def get_train_dataloader(self) -> StepLoader:
         """One item is one optimizer step. Not prepared by accelerate, which would shard it again."""
-        return StepLoader(self.train_groups, batch_sampler=self.run.sampler(), collate_fn=list)  # type: ignore[arg-type]
+        return StepLoader(self.train_groups, self.run.sampler())
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One optimizer step (see `training.step`); the loss is the sum over items divided by their number."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from likelier.scoring.attention import attention_weights, require_known, shared_prefix_attention
@@ -51,7 +51,7 @@ class AnswerKeys:
 
     def __call__(
         self,
-        module: nn.Module,
+        module: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -66,7 +66,7 @@ class AnswerKeys:
         """Arguments and result as `shared_prefix_attention`, `query` (1, heads, tokens, head_dim): the prompts' tokens
         at first, afterwards one of each row.
         """
-        number: int = module.layer_idx  # type: ignore[assignment]
+        number = int(module.layer_idx)
         if number not in self._layers:
             self._layers[number] = self._of_prompts(key, value)
             return shared_prefix_attention(
