@@ -21,9 +21,9 @@ from likelier.runs.folder import RunFolder
 from likelier.training.guards import RunGuard
 from likelier.training.launcher import take_over_precision, with_launcher
 from likelier.training.options import TrainingOptions, refuse_process_options
-from likelier.training.prepared import PlannedRun, step_sampler, steps_of, take_date
+from likelier.training.prepared import ReadyRun, step_sampler, steps_of, take_date
 from likelier.training.reference import Named
-from likelier.training.run_card import Facts
+from likelier.training.run_card import CardFacts
 from likelier.training.trackers import check_trackers
 from likelier.utils.console import warn
 from likelier.utils.distributed import Ranks, join_ranks
@@ -39,7 +39,7 @@ _EVALUATIONS = 5  # between start and end, where the interval is not given
 
 
 @dataclass(frozen=True)
-class OnlineRun(PlannedRun):
+class OnlineRun(ReadyRun):
     """A run that learns from answers that it writes to `train`; `held_out` are prompts that it is evaluated on.
 
     `rewards` judge while it learns, `judge` judges held-out answers.
@@ -220,7 +220,7 @@ def _with_interval(run: OnlineRun) -> OnlineRun:
 
 
 @dataclass(frozen=True)
-class OnlineFacts(Facts):
+class OnlineFacts(CardFacts):
     """What an online run says of itself."""
 
     run: OnlineRun

@@ -40,11 +40,11 @@ from likelier.utils.distributed import Ranks, join_ranks
 from likelier.utils.errors import ConfigError
 from likelier.utils.terminal import busy
 
-Planned = TypeVar("Planned", bound="PlannedRun")
+Ready = TypeVar("Ready", bound="ReadyRun")
 
 
 @dataclass(frozen=True)
-class PlannedRun(ABC):
+class ReadyRun(ABC):
     """A run that can begin, whatever it learns from: its folder is locked, and holds nothing of it yet.
 
     `objective` is an `Objective` or a `PolicyGradient`. `eval_interval` are the steps between evaluations, None for
@@ -61,7 +61,7 @@ class PlannedRun(ABC):
     eval_interval: int | None
     card: Mapping[str, Any]
 
-    def audited(self: Planned) -> Planned:
+    def audited(self: Ready) -> Ready:
         """The run once the account of its rows is written."""
         return self
 
@@ -95,7 +95,7 @@ class PlannedRun(ABC):
 
 
 @dataclass(frozen=True)
-class PreparedRun(PlannedRun):
+class PreparedRun(ReadyRun):
     """A run that learns from preferences.
 
     `objective` has its hyperparameters that depend on the data filled in; `records` are what was given, for the audit,

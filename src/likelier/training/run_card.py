@@ -20,7 +20,7 @@ from likelier.scoring import ScorerChoice
 from likelier.training.arguments import learning_rate
 from likelier.training.config import RunOptions
 from likelier.training.options import TrainingOptions
-from likelier.training.prepared import PlannedRun, PreparedRun
+from likelier.training.prepared import PreparedRun, ReadyRun
 from likelier.training.trainer_block import DDP_ARGUMENTS
 from likelier.utils.versions import versions
 
@@ -91,12 +91,12 @@ def _recorded(kind: type[_Options], block: Mapping[str, Any]) -> _Options:
 
 
 @dataclass(frozen=True)
-class Facts(ABC):
+class CardFacts(ABC):
     """Everything that decides what a run computes. `reference` is the reference's identity, once it is known, `origin`
     what the run begins with (see `origin.origin_of`).
     """
 
-    run: PlannedRun
+    run: ReadyRun
     reference: str | None
     scorer: ScorerChoice
     token_budget: int
@@ -182,7 +182,7 @@ class Facts(ABC):
 
 
 @dataclass(frozen=True)
-class RunFacts(Facts):
+class RunFacts(CardFacts):
     """Those of a run that learns from preferences."""
 
     run: PreparedRun

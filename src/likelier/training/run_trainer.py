@@ -30,8 +30,8 @@ from likelier.training.log_window import MetricWindow
 from likelier.training.movement import Movement, check_schedule
 from likelier.training.nonfinite import StepJudge
 from likelier.training.origin import origin_of, warn_of_other_versions
-from likelier.training.prepared import PlannedRun
-from likelier.training.run_card import Facts
+from likelier.training.prepared import ReadyRun
+from likelier.training.run_card import CardFacts
 from likelier.training.stop_signals import EndWhenAsked, Interruption
 from likelier.training.timer import TrainingClock, peak_memory
 from likelier.training.within_memory import advice_when_memory_runs_out, can_retry
@@ -39,7 +39,7 @@ from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, TrainingError, whole_reason
 
 _KEPT_LOGS = 100  # in transformers' log_history, for callbacks; metrics.jsonl has them all
-Run = TypeVar("Run", bound=PlannedRun)
+Run = TypeVar("Run", bound=ReadyRun)
 
 
 class RunTrainer(CheckpointingTrainer, ABC, Generic[Run]):
@@ -91,7 +91,7 @@ class RunTrainer(CheckpointingTrainer, ABC, Generic[Run]):
         """Make and prove the reference. Returns what the run card says of it."""
 
     @abstractmethod
-    def _facts(self) -> Facts:
+    def _facts(self) -> CardFacts:
         """What the run says of itself."""
 
     @abstractmethod
