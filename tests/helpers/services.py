@@ -29,9 +29,12 @@ def allow_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def serving(answer: Callable[[BaseHTTPRequestHandler, Any], None]) -> Iterator[str]:
-    """The address of a server that hands each request with its JSON to `answer`."""
+    """The address of a server that hands each request with its JSON to `answer`; None where one only asks (GET)."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self, None)
+
         def do_POST(self) -> None:
             answer(self, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 

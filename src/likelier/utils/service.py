@@ -22,7 +22,11 @@ _LARGEST = 64 * 1024 * 1024  # bytes of an answer
 
 
 class ServiceError(LikelierError):
-    """A server that the user named is not there, too slow, or answers with an error."""
+    """A server that the user named is not there, too slow, or answers with an error, whose `status` it then has."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def check_url(url: str) -> SplitResult:
@@ -40,33 +44,45 @@ def check_url(url: str) -> SplitResult:
 
 
 def post_json(url: str, content: Any, *, timeout: float, tries: int = 3, pause: float = 0.5) -> Any:
-    """What the server answers to `content`, both JSON.
+    """What the server answers to `content`, both JSON. For the rest see `asked`."""
+    return _parsed(asked(url, content, timeout=timeout, tries=tries, pause=pause), url)
+
+
+def get_json(url: str, *, timeout: float, tries: int = 3, pause: float = 0.5) -> Any:
+    """What the server tells as JSON. For the rest see `asked`."""
+    return _parsed(asked(url, timeout=timeout, tries=tries, pause=pause), url)
+
+
+def asked(url: str, content: Any = None, *, timeout: float, tries: int = 3, pause: float = 0.5) -> bytes:
+    """What the server answers to `content` as JSON (POST), or to nothing (GET).
 
     Each try takes at most `timeout` seconds as a whole. A server that is not there, too slow or busy (429, 502, 503,
     504) is asked up to `tries` times, after `pause` seconds, and after twice as many each time.
 
     Raises `ServiceError`, which names the server and what it did.
     """
-    parts, body = check_url(url), json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    reason = ""
+    parts, body = check_url(url), None
+    if content is not None:
+        body = json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    reason, status = "", None
     for number in range(tries):
         if number:
             time.sleep(pause * 2 ** (number - 1))
         try:
-            status, found = _posted(parts, body, timeout)
+            status, found = _answer(parts, body, timeout)
         except TimeoutError:
-            reason = f"no answer within {timeout:g} seconds"
+            reason, status = f"no answer within {timeout:g} seconds", None
             continue
         except (OSError, HTTPException) as error:
-            reason = f"{type(error).__name__}: {whole_reason(error)}"
+            reason, status = f"{type(error).__name__}: {whole_reason(error)}", None
             continue
         if status == 200:
-            return _parsed(found, url)
+            return found
         head = " ".join(found[:300].decode("utf-8", "replace").split())
         reason = f"it answered {status}: {head}"
         if status not in _BUSY:
-            raise ServiceError(f"{without_secrets(url)}: {reason}")
-    raise ServiceError(f"{without_secrets(url)}: {reason} (tried {tries} times)")
+            raise ServiceError(f"{without_secrets(url)}: {reason}", status)
+    raise ServiceError(f"{without_secrets(url)}: {reason} (tried {tries} times)", status)
 
 
 def _parsed(found: bytes, url: str) -> Any:
@@ -76,7 +92,7 @@ def _parsed(found: bytes, url: str) -> Any:
         raise ServiceError(f"{without_secrets(url)} answered with something else than JSON: {error}") from error
 
 
-def _posted(parts: SplitResult, body: bytes, timeout: float) -> tuple[int, bytes]:
+def _answer(parts: SplitResult, body: bytes | None, timeout: float) -> tuple[int, bytes]:
     assert parts.hostname is not None
     kind: Any = HTTPConnection if parts.scheme == "http" else HTTPSConnection
     secure = {} if parts.scheme == "http" else {"context": ssl.create_default_context()}
@@ -86,7 +102,10 @@ def _posted(parts: SplitResult, body: bytes, timeout: float) -> tuple[int, bytes
         began = time.monotonic()
         server.connect()
         with _cut_off(server.sock, timeout - (time.monotonic() - began)):
-            server.request("POST", path, body, {"Content-Type": "application/json"})
+            if body is None:
+                server.request("GET", path)
+            else:
+                server.request("POST", path, body, {"Content-Type": "application/json"})
             answer = server.getresponse()
             found = answer.read(_LARGEST + 1)
         if len(found) > _LARGEST:
