@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast soak fuzz mutants check lint types format docs bench bench-quick audit-dependencies clean
+.PHONY: demo test test-fast test-vllm soak fuzz mutants check lint types format docs bench bench-quick audit-dependencies clean
 .DEFAULT_GOAL := check
 
 # torch first and pinned: on a machine without CUDA an unpinned torch brings gigabytes of CUDA packages.
@@ -30,6 +30,15 @@ test: $(VENV)/.installed-dev
 # While one works: what neither trains nor starts a process or a browser; two minutes at most.
 test-fast: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+$(VENV)-vllm/.installed:
+	PYTHON=$(PYTHON) sh tests/vllm/install.sh $(VENV)-vllm
+	touch $@
+
+# The sampler against a real vLLM server, which is installed for it (3.5 GB): a quarter of an hour. VLLM=... names another one.
+VLLM ?= $(VENV)-vllm/bin/vllm
+test-vllm: $(VENV)/.installed-dev $(if $(filter $(VENV)-vllm/bin/vllm,$(VLLM)),$(VENV)-vllm/.installed)
+	LIKELIER_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest -v tests/vllm
 
 # Twenty runs killed at random moments, and one of 5,000 steps whose memory and files are watched: half an hour.
 soak: $(VENV)/.installed-dev

@@ -26,6 +26,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     policies = ["drop", "cut-prompt-left", "error"]
     text = "what becomes of longer prompts (default: drop, counted)"
     parser.add_argument("--prompt-truncation", choices=policies, default="drop", help=text)
+    text = "what draws: this process, or a vLLM server that has the model (default: local)"
+    parser.add_argument("--sampler", choices=["local", "vllm"], default="local", help=text)
+    parser.add_argument("--sampler-url", help="the server of --sampler vllm, such as http://127.0.0.1:8000")
+    text = "seconds that it has for the answers to one prompt (default: 600)"
+    parser.add_argument("--sampler-timeout", type=positive(float), help=text)
     _add_sampling(parser.add_argument_group("how answers are drawn"))
     _add_rewards(parser.add_argument_group("rewards and pairs"))
     chat = parser.add_argument_group("conversations (default: as the run)")
@@ -62,7 +67,7 @@ def _add_rewards(group: argparse._ArgumentGroup) -> None:
 def run(flags: argparse.Namespace) -> None:
     """Sample, reward, write, and say what was found."""
     from likelier.online.answers.sample import Asking, Pairing, sample_file
-    from likelier.online.sampling import Sampling
+    from likelier.online.sampling import Sampling, server_of
     from likelier.utils.console import put
 
     drawn = ("max_new_tokens", "temperature", "seed", "top_p", "top_k", "min_p")
@@ -82,5 +87,6 @@ def run(flags: argparse.Namespace) -> None:
             pairing=Pairing(flags.pairs, flags.pairs_output, flags.threshold, flags.keep_cut),
             dtype=flags.dtype,
             overwrite=flags.overwrite,
+            server=server_of(flags.sampler, flags.sampler_url, flags.sampler_timeout),
         )
     )

@@ -60,11 +60,16 @@ def save_whole(model: Any, tokenizer: Any, folder: Path, **how: Any) -> None:
     """Write an ordinary Hugging Face folder, of an adapter its own: config, safetensors, tokenizer with its chat
     template, and what a model of several parts reads pictures with. `how` is for transformers or peft.
     """
-    with quiet():
-        model.save_pretrained(folder, **how)
+    save_weights(model, folder, **how)
     if not has_adapter(model):
         copy_processors(model, folder)
     tokenizer.save_pretrained(folder)
+
+
+def save_weights(model: Any, folder: Path, **how: Any) -> None:
+    """As `save_whole`, without what a tokenizer needs."""
+    with quiet():
+        model.save_pretrained(folder, **how)
     for weights in folder.glob("*.safetensors"):
         weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask
 

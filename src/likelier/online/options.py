@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from likelier.data.options import option
 from likelier.data.prompts import PromptTruncation
-from likelier.online.sampling import Sampling
+from likelier.online.sampling import SamplerName, Sampling, check_sampler
 from likelier.utils.errors import ConfigError
 
 Truncated = Literal["keep", "mask", "penalty"]
@@ -44,6 +44,11 @@ class OnlineOptions:
         None, "tokens of a prompt (default: what the model's context leaves, at most 2048)"
     )
     prompt_truncation: PromptTruncation = option("drop", "what to do with prompts over --max-prompt-length")
+    sampler: SamplerName = option(
+        "local", "what draws answers: this process, or a vLLM server that the adapter is loaded on as it learns"
+    )
+    sampler_url: str | None = option(None, "the server of --sampler vllm, such as http://127.0.0.1:8000")
+    sampler_timeout: float | None = option(None, "seconds that it has for the answers to one prompt (default: 600)")
     rollout_steps: int = option(10, "write the answers of every so many steps into rollouts/; 0: none")
 
     def __post_init__(self) -> None:
@@ -63,12 +68,14 @@ class OnlineOptions:
             raise ConfigError("truncated=penalty and missing_eos_penalty go together; give both, or neither")
         if self.missing_eos_penalty is not None and not 0 < self.missing_eos_penalty < float("inf"):
             raise ConfigError(f"missing_eos_penalty={self.missing_eos_penalty} is out of range; it must be above 0")
+        check_sampler(self.sampler, self.sampler_url, self.sampler_timeout)
         self.sampling(0)
 
     @property
     def kept(self) -> dict[str, Any]:
         """What a run that goes on must have in common with the one that it goes on from."""
-        return {name: value for name, value in vars(self).items() if name != "rollout_steps"}
+        own = ("rollout_steps", "sampler_url", "sampler_timeout")
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def sampling(self, seed: int) -> Sampling:
         """How answers are drawn: from the policy's whole distribution, or the ratio would be one of other numbers."""

@@ -11,12 +11,15 @@ from likelier.data.packing import StepSampler
 from likelier.data.prompts import Prompt, TokenizedPrompts, prepare_prompts
 from likelier.data.records import UnusableRows
 from likelier.data.tokenize import default_max_length
+from likelier.models.adapter_parts import has_adapter
 from likelier.models.generation import end_tokens
 from likelier.models.policy import Policy
 from likelier.objectives.online import PolicyGradient
 from likelier.online.options import OnlineOptions
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked
+from likelier.online.sampling import VllmServer, server_of
+from likelier.online.sampling.vllm import most_tokens
 from likelier.runs.folder import RunFolder
 from likelier.training.guards import RunGuard
 from likelier.training.launcher import take_over_precision, with_launcher
@@ -53,6 +56,7 @@ class OnlineRun(ReadyRun):
     judge: RewardSet
     reference: Named
     unusable: UnusableRows
+    server: VllmServer | None
 
     def asked(self, held_out: bool = False) -> list[Asked]:
         """The prompts, numbered as they stand in the data."""
@@ -102,6 +106,8 @@ def prepare_online_run(
     refuse_several(objective, ranks)
     refuse_process_options(options, ranks)
     refuse_options_of_files(objective, options, has_reference=reference != "start", held_out=bool(eval_data))
+    server = server_of(online.sampler, online.sampler_url, online.sampler_timeout)
+    refuse_unfollowed(policy, server)
     refuse_endless(policy, online)
     refuse_dropout(policy, objective)
     if judge is not None and not eval_data:
@@ -113,8 +119,9 @@ def prepare_online_run(
         folder.open(resume=resume)
         take_date(policy, [*train, *eval_data], folder if resume else None, ranks)
         with busy("preparing the prompts"):
-            tokens = _tokenized(policy, train, online)
-            held_out = _tokenized(policy, eval_data, online) if eval_data else TokenizedPrompts()
+            context = most_tokens(policy, server)
+            tokens = _tokenized(policy, train, online, context)
+            held_out = _tokenized(policy, eval_data, online, context) if eval_data else TokenizedPrompts()
         run = OnlineRun(
             policy,
             objective,
@@ -132,6 +139,7 @@ def prepare_online_run(
             judge=judge or rewards,
             reference=reference,
             unusable=UnusableRows([*(unusable or []), *tokens.unusable, *held_out.unusable]),
+            server=server,
         )
         return _with_interval(run)
 
@@ -186,8 +194,18 @@ def refuse_dropout(policy: Policy, objective: PolicyGradient) -> None:
         )
 
 
-def _tokenized(policy: Policy, prompts: Sequence[Prompt], online: OnlineOptions) -> TokenizedPrompts:
-    context = policy.context
+def refuse_unfollowed(policy: Policy, server: VllmServer | None) -> None:
+    """Raises `ConfigError` for a policy whose steps a server cannot follow."""
+    if server is not None and not has_adapter(policy.model):
+        raise ConfigError(
+            f"{server.url} follows the policy by its adapter, and here the whole model is trained: give lora_r=16, or "
+            "sampler=local"
+        )
+
+
+def _tokenized(
+    policy: Policy, prompts: Sequence[Prompt], online: OnlineOptions, context: int | None
+) -> TokenizedPrompts:
     room = None if context is None else context - online.max_new_tokens
     if room is not None and room < 1:
         raise ConfigError(

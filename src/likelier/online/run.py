@@ -16,6 +16,7 @@ from likelier.models.tokenizer import check_template_of
 from likelier.online.config import OnlineConfig
 from likelier.online.prepared import refuse_several
 from likelier.online.rewards.load import RewardSet, load_rewards
+from likelier.online.sampling import server_of
 from likelier.online.trainer import OnlineTrainer
 from likelier.runs.folder import RunFolder
 from likelier.runs.hub import check_repository
@@ -54,6 +55,7 @@ def _train(
     held_out: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}
     data = load_prompts(run.data, **held_out, seed=seed, columns=run.columns)
     rewards = load_rewards(online.reward, online.reward_weights, timeout=online.reward_timeout)
+    server_of(online.sampler, online.sampler_url, online.sampler_timeout)  # before anything slow
     judge = None if config.training.eval_reward is None else load_rewards([config.training.eval_reward])
     asked = [unanswered(one.prompt, one.source, one.tools) for one in (*data.train, *data.test)]
     check_template_of(run.model, asked, config.chat)

@@ -25,8 +25,10 @@ from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked, Rollout
 from likelier.online.rollouts import RolloutMaker, longest_rows
 from likelier.online.sampling import sampler_for
+from likelier.online.sampling.proof import TOLERANCE
 from likelier.online.walker import RolloutWalker
 from likelier.runs.checkpoints import step_of
+from likelier.runs.ownership import SERVED
 from likelier.scoring import attach_scorer
 from likelier.scoring.reference.identity import Reference, base_reference, other_reference, start_reference
 from likelier.training.checkpointing import read_progress
@@ -41,7 +43,6 @@ from likelier.utils.console import say, warn
 from likelier.utils.errors import TrainingError
 
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4}  # nats a token, sampler against scorer, in the mean
-_TOLERANCE = 0.1  # in 16 bits
 _ROLLOUT_PROMPTS = 32  # at most, in a file of rollouts/
 
 
@@ -118,7 +119,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
             temperature=online.temperature,
             max_length=online.max_new_tokens,
         )
-        sampler = sampler_for(policy, online.sampling(run.options.seed))
+        sampler = sampler_for(policy, online.sampling(run.options.seed), run.server, self.folder.path / SERVED)
         self._maker = RolloutMaker(policy, objective, online, sampler, rewards, self._walker, all_prompts=self._asked)
         self._evaluator = OnlineEvaluator(self._maker, run.judge, self._answered())
         self._rollout: Rollout | None = None
@@ -138,6 +139,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
             return super().train(*args, **kwargs)
         finally:
             self.run.close()
+            self._maker.sampler.close()
 
     # --- before the first step -------------------------------------------------------------------------------------
 
@@ -235,22 +237,25 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
 
     def _compare_sampler(self, differences: Tensor, *, first: bool) -> None:
         """Log how far the scorer is from the sampler's log-probabilities, and hold the first rollout's to them, before
-        anything has moved. Raises `TrainingError`.
+        anything has moved; those of a server, which must follow every step, each time. Raises `TrainingError`.
         """
         mean, worst = float(differences.mean()), float(differences.max())
         drift = MetricSums()
         drift.add_sum("sampler/max_diff", worst, 1)
         self._window.add_sums(drift)
-        if not first:
+        server = self.run.server
+        if not first and server is None:
             return
         dtype = torch.bfloat16 if self.policy.autocast else self.policy.model.dtype
-        allowed = _TOLERANCES.get(dtype, _TOLERANCE)
+        allowed = TOLERANCE if server is not None else _TOLERANCES.get(dtype, TOLERANCE)
         if not mean <= allowed:
             raise TrainingError(
                 f"sampler and scorer differ by {mean:.2g} nats a token in the mean (worst {worst:.2g}; {allowed:g} is "
                 "allowed): the answers were drawn from other weights or by other rules than those that are trained"
+                f"{'' if server is None else server.mend}"
             )
-        say(f"sampler: its log-probabilities are the scorer's within {mean:.1e} nats a token (worst {worst:.1e})")
+        if first:
+            say(f"sampler: its log-probabilities are the scorer's within {mean:.1e} nats a token (worst {worst:.1e})")
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ from likelier.utils.files import NEW_FILES, read_object, refuse_link, refuse_lin
 
 _BEFORE_RESULTS = ("run.json", "audit.json")
 OF_STEPS = ("evaluations", "skipped", "rollouts")  # folders with a file a step
-_FOLDERS = (*OF_STEPS, "checkpoints", NEW_FILES)
+SERVED = "sampler"  # where a sampler's server finds the policy as it is now
+_FOLDERS = (*OF_STEPS, "checkpoints", NEW_FILES, SERVED)
 _PAPERS = (*_BEFORE_RESULTS, "metrics.jsonl", "README.md")
 _MODEL_FILES = (
     *("config.json", "adapter_config.json", "generation_config.json", "*.safetensors*", "*.bin", "*.index.json"),
@@ -63,7 +64,7 @@ def take_away_begun(folder: Path) -> None:
         return
     refuse_links(folder)
     for entry in (*_made_by_runs(folder), folder / LOCK):
-        _remove(entry, own_only=entry.name != NEW_FILES)
+        _remove(entry, own_only=entry.name not in (NEW_FILES, SERVED))
 
 
 def _remove(entry: Path, *, own_only: bool) -> None:
@@ -82,7 +83,7 @@ def _remove(entry: Path, *, own_only: bool) -> None:
 
 def take_away_temporary(folder: Path) -> None:
     """Take away what a killed run of this folder left half written."""
-    for name in (NEW_FILES, "checkpoints/.staging"):
+    for name in (NEW_FILES, SERVED, "checkpoints/.staging"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for place in (folder, *(folder / name for name in OF_STEPS)):
         for file in place.glob(".*.tmp"):

@@ -75,12 +75,16 @@ def row_of(prompt: Prompt, number: int, answer: Answered, sampled: Sampled, made
         "source": str(prompt.source),
         "stop_reason": sampled.stop,
         "tokens": len(sampled.ids),
-        "logp": round(float(sampled.logps.sum()), _DIGITS),
+        "logp": _rounded(sampled.logps.sum()),
         "completion_ids": sampled.ids.tolist(),
-        "logps": [round(float(one), _DIGITS) for one in sampled.logps],
+        "logps": [_rounded(one) for one in sampled.logps],
         "columns": dict(prompt.columns),
         "sampled": made,
     }
+
+
+def _rounded(logp: Any) -> float | None:
+    return round(float(logp), _DIGITS) if isfinite(logp) else None
 
 
 def with_rewards(row: Mapping[str, Any], names: Sequence[str], parts: Sequence[float], total: float) -> dict[str, Any]:

@@ -30,7 +30,9 @@ from likelier.online.answers.file import AnswerFile
 from likelier.online.answers.pairs import PairsFrom, check_pairing, write_pairs
 from likelier.online.answers.rows import Made, answered, row_of, with_rewards
 from likelier.online.rewards.load import RewardSet, load_rewards
-from likelier.online.sampling import Sampled, Sampler, Sampling, sampler_for
+from likelier.online.sampling import Sampled, Sampler, Sampling, VllmSampler, VllmServer, sampler_for
+from likelier.online.sampling.proof import prove
+from likelier.online.sampling.vllm import most_tokens
 from likelier.scoring.reference import ReferenceScoring
 from likelier.scoring.reference.identity import weights_hash
 from likelier.scoring.restore import card_of, final_model, recorded_chat
@@ -78,12 +80,13 @@ def sample_file(
     pairing: Pairing | None = None,
     dtype: Dtype = "auto",
     overwrite: bool = False,
+    server: VllmServer | None = None,
 ) -> str:
     """Write `answers` answers of the policy `model` to each prompt to `output`, with their rewards where some are
     named, and go on where an interrupted call ended; returns a summary.
 
-    Raises `LikelierError`: the file is there and was made otherwise, or what `load_policy`, `load_prompts`,
-    `load_rewards` and `write_pairs` raise.
+    With a `server` it writes them, which is first held to the model. Raises `LikelierError`: the file is there and was
+    made otherwise, or what `load_policy`, `load_prompts`, `load_rewards` and `write_pairs` raise.
     """
     pairing = pairing or Pairing()
     _check(answers, sampling, rewards, reward_weights, reward_timeout, pairing)
@@ -101,11 +104,13 @@ def sample_file(
         if judges is not None:
             judges.require({name for prompt in prompts.train for name in prompt.columns})
         policy = _policy(model, asking, prompts.train, dtype)
-        asked = _prepared(policy, asking, prompts.train, sampling)
-        made = _made(policy, asked, answers, sampling, judges)
+        asked = _prepared(policy, asking, prompts.train, sampling, server)
+        made = _made(policy, asked, answers, sampling, judges, "local" if server is None else "vllm")
         file.require(made)
-        with closing(file):
-            _Writing(sampler_for(policy, sampling), policy, asked, answers, judges, made, file).run()
+        with closing(file), closing(_sampler(policy, sampling, server, file)) as sampler:
+            if isinstance(sampler, VllmSampler):
+                prove(sampler, asked.ids[0])
+            _Writing(sampler, policy, asked, answers, judges, made, file).run()
         summary = _summary(file, sampling)
     finally:
         if judges is not None:
@@ -146,29 +151,39 @@ def _policy(model: str, asking: Asking, prompts: Sequence[Prompt], dtype: Dtype)
     return policy
 
 
-def _prepared(policy: Policy, asking: Asking, prompts: Sequence[Prompt], sampling: Sampling) -> TokenizedPrompts:
+def _sampler(policy: Policy, sampling: Sampling, server: VllmServer | None, file: AnswerFile) -> Sampler:
+    """What writes; a server finds the adapter beside the answers."""
+    return sampler_for(policy, sampling, server, file.path.parent / f".{file.path.name}.sampler")
+
+
+def _prepared(
+    policy: Policy, asking: Asking, prompts: Sequence[Prompt], sampling: Sampling, server: VllmServer | None
+) -> TokenizedPrompts:
     """Prompts that leave room for an answer."""
-    room = (policy.context or _FAR) - sampling.max_new_tokens
+    context = most_tokens(policy, server)
+    room = (context or _FAR) - sampling.max_new_tokens
     if room < 1:
         raise ConfigError(
             f"max_new_tokens={sampling.max_new_tokens} leaves no room for a prompt in the model's context of "
-            f"{policy.context} tokens; lower it"
+            f"{context} tokens; lower it"
         )
     limit = asking.max_prompt_length or room
     if limit > room:
         raise ConfigError(
             f"max_prompt_length={limit} and max_new_tokens={sampling.max_new_tokens} are more than the model's context "
-            f"of {policy.context} tokens; lower one of them"
+            f"of {context} tokens; lower one of them"
         )
     settings: dict[str, Any] = {"max_prompt_length": limit, "truncation": asking.truncation}
     return prepare_prompts(prompts, policy.tokenizer, chat=policy.chat, checks_options=False, **settings)
 
 
-def _made(policy: Policy, asked: TokenizedPrompts, answers: int, sampling: Sampling, judges: RewardSet | None) -> Made:
+def _made(
+    policy: Policy, asked: TokenizedPrompts, answers: int, sampling: Sampling, judges: RewardSet | None, sampler: str
+) -> Made:
     weights = weights_hash(policy.model, adapter=has_adapter(policy.model))
     pairs = [] if judges is None else zip(judges.rewards, judges.weights, strict=True)
     rewards = {reward.name: {"reward": reward.spec, "weight": weight} for reward, weight in pairs}
-    return Made(policy.name, weights, policy.precision, "local", asked.hash, answers, sampling, rewards)
+    return Made(policy.name, weights, policy.precision, sampler, asked.hash, answers, sampling, rewards)
 
 
 @dataclass

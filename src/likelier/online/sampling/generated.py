@@ -27,6 +27,13 @@ class GeneratingSampler:
         self.policy, self.sampling = policy, sampling
         self.writer = Writer(policy, sampling)
 
+    def at(self, sampling: Sampling) -> GeneratingSampler:
+        """See `Sampler.at`."""
+        return GeneratingSampler(self.policy, sampling)
+
+    def close(self) -> None:
+        """See `Sampler.close`: it holds nothing."""
+
     def sample(
         self, prompts: Sequence[np.ndarray], answers: int, keys: Sequence[str], report: Report | None = None
     ) -> list[list[Sampled]]:

@@ -42,6 +42,13 @@ class LocalSampler:
         self._head = causal.get_output_embeddings()
         self._transform = HeadTransform.of(causal.config.get_text_config())
 
+    def at(self, sampling: Sampling) -> LocalSampler:
+        """See `Sampler.at`."""
+        return LocalSampler(self.policy, sampling)
+
+    def close(self) -> None:
+        """See `Sampler.close`: it holds nothing."""
+
     def sample(
         self, prompts: Sequence[np.ndarray], answers: int, keys: Sequence[str], report: Report | None = None
     ) -> list[list[Sampled]]:

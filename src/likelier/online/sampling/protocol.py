@@ -57,7 +57,7 @@ def _require(condition: bool, name: str, value: object, wanted: str) -> None:
 class Sampled:
     """An answer: `ids` (tokens,) int32, the one that ended it included; `logps` (tokens,) in nats, each token's
     log-probability under the policy at the temperature it was drawn at (at temperature 0: at temperature 1), before
-    `top_p` and the like.
+    `top_p` and the like; NaN where a sampler cannot tell it.
     """
 
     ids: np.ndarray
@@ -85,8 +85,21 @@ class Sampler(Protocol):
         """
         ...
 
+    def at(self, sampling: Sampling) -> Sampler:
+        """One that draws from the same policy otherwise."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds elsewhere. Those that `at` gave share it."""
+        ...
+
 
 def uniforms(seed: int, key: str, answer: int, count: int) -> np.ndarray:
     """(count,) numbers in [0, 1), the same for the same arguments, whatever else is drawn: a draw a token."""
     digest = blake2b(f"{seed}\0{answer}\0{key}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"))).random(count)
+
+
+def seed_of(seed: int, key: str) -> int:
+    """A seed of its own for the answers to one prompt, below 2**62, for who draws elsewhere and counts on from it."""
+    return int.from_bytes(blake2b(f"{seed}\0{key}".encode(), digest_size=8).digest(), "little") >> 2
