@@ -49,9 +49,7 @@ _REWARDS = {
     "think_format_reward": "trl.rewards:think_format_reward",
 }
 
-_SERVER = left_out(
-    "the policy itself writes, in this process; with LoRA, sampler: vllm has a server write"
-)
+_SERVER = left_out("the policy itself writes, in this process; with LoRA, sampler: vllm has a server write")
 _WHOLE = "answers are drawn from the policy's whole distribution, which is the one that the loss is about"
 _ENTROPY = refused("no entropy is added to the loss here; take the line out", off=(False, 0, 0.0))
 _SHOWN = decided("answers are written to rollouts/ every rollout_steps, and shown in the report")
