@@ -120,13 +120,16 @@ class Rollout:
 
     def metrics(self) -> MetricSums:
         """Rewards and lengths, under TRL's names where it has them. `entropy` is the mean of -log pi over the tokens
-        that were drawn, an unbiased estimate, in nats a token.
+        that were drawn, an unbiased estimate, in nats a token. The least and the greatest length and `rewards/NAME/std`
+        are of this rollout; over several their mean is taken, as TRL does.
         """
         sums, said, lengths = MetricSums(), ~self.rewards.isnan(), self.lengths
         sums.add("reward", self.rewards, said)
         for number, name in enumerate(self.names):
             part = self.parts[:, number]
             sums.add(f"rewards/{name}/mean", part, ~part.isnan())
+            if len(verdicts := part[~part.isnan()]) > 1:
+                sums.add_sum(f"rewards/{name}/std", float(verdicts.std()), 1)
         sums.add("rewards/no_verdict", (~said).double())
         for own in self._by_group(self.rewards):
             if len(verdicts := own[~own.isnan()]) > 1:
@@ -135,6 +138,10 @@ class Rollout:
         whole = torch.tensor([answer.is_whole for answer in self.answers])
         sums.add("completions/mean_length", lengths)
         sums.add("completions/mean_terminated_length", lengths, whole)
+        for kind, own in (("", lengths), ("terminated_", lengths[whole])):
+            if len(own):
+                sums.add_sum(f"completions/min_{kind}length", float(own.min()), 1)
+                sums.add_sum(f"completions/max_{kind}length", float(own.max()), 1)
         sums.add("completions/clipped_ratio", (~whole).double())
         sums.add_sum("entropy", -sum(float(answer.logps.sum()) for answer in self.answers), self.tokens)
         return sums
