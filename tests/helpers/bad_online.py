@@ -21,6 +21,11 @@ def _case(title: str, more: str = "", *, method: str = "grpo", reward: str = "--
     return Case(title, typed, {"prompts.jsonl": ASK, **named})
 
 
+def _asked(title: str, data: str, *, method: str = "grpo", reward: str = "") -> Case:
+    judged = f" --reward {reward or data}" if method == "grpo" else ""
+    return Case(title, f"train --model %model --data {data} --output @out --method {method}{judged}")
+
+
 def _judge(title: str, does: str, more: str = SHORT) -> Case:
     code = f"import time\n\n\ndef judge(completions, **others):\n    {does}\n"
     return _case(title, more, reward="--reward @judge.py:judge", judge_py=code)
@@ -61,6 +66,13 @@ ONLINE = [
     _case("no reward", reward=""),
     _case("a reward that is not known", reward="--reward lenght:5"),
     _case("a reward whose column is not there", reward="--reward exact:solution"),
+    _asked("a made-up task that is not known", "gym:leg_count"),
+    _asked("a setting that a made-up task has not", "gym:leg_counting,animals=3"),
+    _asked("a value that a made-up task does not take", "gym:leg_counting,max_animals=many"),
+    _asked("no made-up questions", "gym:leg_counting,size=0"),
+    _asked("made-up questions for a method that learns from pairs", "gym:leg_counting", method="dpo"),
+    _asked("made-up questions with a verifier of so many", "gym:leg_counting", reward="gym:leg_counting,size=5"),
+    Case("an audit of made-up questions", "audit gym:leg_counting"),
     _case("two weights for one reward", "--reward-weights 1 2"),
     _case("prompts over the limit", "--max-prompt-length 3"),
     _case("a prompt over the limit where there must be none", "--max-prompt-length 3 --prompt-truncation error"),

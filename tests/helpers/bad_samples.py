@@ -23,6 +23,7 @@ def _reward(title: str, returns: str) -> Case:
 
 SAMPLES = [
     _case("prompts under another name", prompts='{"question": "Ask", "answer": "Yes"}\n'),
+    Case("a made-up task that is not known", SAMPLE.replace("@prompts.jsonl", "gym:leg_count")),
     _case("empty prompts", prompts='{"prompt": " "}\n'),
     _case("prompts over the limit", "--max-prompt-length 3"),
     _case("a prompt over the limit where there must be none", "--max-prompt-length 3 --prompt-truncation error"),

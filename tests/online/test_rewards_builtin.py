@@ -59,7 +59,8 @@ def test_an_empty_text_that_every_answer_holds_is_an_error_of_its_row() -> None:
 
 
 def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("likelier.online.rewards.verifiers.find_spec", lambda name: None)
+    for module in ("likelier.online.rewards.verifiers", "likelier.data.gym"):
+        monkeypatch.setattr(f"{module}.find_spec", lambda name: None)
     for spec, extra in (("math", "math"), ("gym:leg_counting", "gym")):
         with pytest.raises(ConfigError, match=rf"reward='{spec}' needs a package .* pip install 'likelier\[{extra}\]'"):
             load_reward(spec)

@@ -14,7 +14,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help="the policy: a run folder, a model or adapter folder, a hub id, demo"
     )
-    text = "prompts: rows of `prompt` with any further columns, or preferences in any known format"
+    text = "prompts: rows of `prompt` with any further columns, preferences in any known format, or gym:TASK"
     parser.add_argument("--data", required=True, nargs="+", help=text)
     add_columns_flag(parser)
     text = "JSON lines, an answer a row; a file that an interrupted call left is gone on with"

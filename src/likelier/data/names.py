@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+GYM = "gym:"  # before the task of reasoning-gym whose questions are asked
+
 
 class Named(NamedTuple):
     """A data set's path, and the part of it that is taken (a subset or a split), if one is."""

@@ -19,8 +19,10 @@ from likelier.data.fidelity import Fidelity
 from likelier.data.formats import convert
 from likelier.data.formats.asking import PROMPT_FORMATS, check_asked, unanswered
 from likelier.data.formats.messages import as_written
+from likelier.data.gym import gym_rows
 from likelier.data.load import ChatMaps, sides, watched
 from likelier.data.load import Source as Named
+from likelier.data.names import GYM
 from likelier.data.options import ChatOptions, DataSet
 from likelier.data.plain_text import TextKind
 from likelier.data.prepare import say_what_is_not_printed, say_what_texts_are
@@ -80,8 +82,9 @@ def load_prompts(
     seed: int = 42,
     columns: Columns | Mapping[str, Any] | None = None,
 ) -> PromptData:
-    """Load prompts from whatever `load_preferences` reads, whose answers are not looked at, and from rows that only
-    ask: `prompt` (text or messages), or a conversation that the user ends. Further columns are kept for rewards.
+    """Load prompts from whatever `load_preferences` reads, whose answers are not looked at, from rows that only ask:
+    `prompt` (text or messages), or a conversation that the user ends, and from `gym:TASK` (`data.gym`). Further columns
+    are kept for rewards.
 
     A prompt that comes again is taken once. Held-out prompts as for preferences. Raises `DataError` for files that
     cannot be read or rows of no known format, `ConfigError` for options that contradict each other.
@@ -111,7 +114,7 @@ def _read(sets: list[DataSet] | None, source: Named, columns: Columns | None, ma
     if weighted is not None:
         raise ConfigError(f"{weighted.path}: a weight has no effect on prompts, of which each comes once; drop it")
     several = len(sets) > 1
-    parts = [_converted(stream_rows(one), one.name if several else "", one.columns or columns, maps) for one in sets]
+    parts = [_converted(_rows_of(one), one.name if several else "", one.columns or columns, maps) for one in sets]
     if not several:
         return _distinct(parts[0])
     named = list(zip(sets, parts, strict=True))
@@ -120,6 +123,11 @@ def _read(sets: list[DataSet] | None, source: Named, columns: Columns | None, ma
     unusable = UnusableRows([row for part in parts for row in part.unusable])
     prompts = [prompt for part in parts for prompt in part.train]
     return _distinct(PromptData(prompts, [], unusable, f"{len(sets)} data sets", notes))
+
+
+def _rows_of(source: DataSet) -> NamedRows:
+    """The rows of a file and the like, or questions that are made up."""
+    return gym_rows(source) if source.path.startswith(GYM) else stream_rows(source)
 
 
 def _converted(rows: NamedRows, name: str, columns: Columns | None, maps: ChatMaps) -> PromptData:

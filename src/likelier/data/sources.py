@@ -23,6 +23,7 @@ from typing import IO, Any
 from likelier.data.archives import open_gzip
 from likelier.data.excel import read_workbook
 from likelier.data.json_paths import rows_at
+from likelier.data.names import GYM
 from likelier.data.options import DataSet
 from likelier.data.records import BLANK, Source
 from likelier.data.slices import is_slice, split_rows
@@ -101,6 +102,11 @@ def _short(value: object, limit: int = 80) -> str:
 
 def _read_named(source: DataSet) -> Rows:
     name = source.path
+    if name.startswith(GYM):
+        raise ConfigError(
+            f"{name} asks questions and has no answers to learn from: it is for methods that write their own (likelier "
+            "train --method grpo, rloo, ...) and for likelier sample"
+        )
     path = _place(name)
     on_hub = not path.exists() and _HUB_ID.fullmatch(name) is not None and path.suffix not in _SUFFIXES
     _refuse_inert_choices(source, path, on_hub=on_hub)

@@ -44,8 +44,8 @@ class RunOptions:
     model: str = option("", "a hub id, a model folder, an adapter folder, a .gguf file, or demo")
     data: str | tuple[DataSet, ...] = option(
         "",
-        "a preference file, a datasets folder or a hub id; several are given one by one (--data a --data b), in YAML "
-        "as a list, with names and weights",
+        "a preference file, a datasets folder or a hub id (gym:TASK where answers are written); several are given one "
+        "by one (--data a --data b), in YAML as a list, with names and weights",
         repeats=True,
     )
     output: str = option("", "the run folder")
