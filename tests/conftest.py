@@ -1,5 +1,6 @@
 """What holds for every test: an own cache, no network, few threads, signals that arrive, examples without a clock."""
 
+import gc
 import os
 import signal
 import socket
@@ -49,6 +50,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         GUARD.test = None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_collections() -> None:
+    """What was imported for all tests is not looked through when a training run asks for a collection, as each does
+    twice.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

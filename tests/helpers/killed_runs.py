@@ -6,6 +6,7 @@ As a program: `python -m tests.helpers.killed_runs POINTS WORD...`, with POINTS 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -102,6 +103,7 @@ def run_command(words: Sequence[str], die_at: tuple[str, int] | None = None, log
 
     from likelier.cli import main as cli
 
+    gc.freeze()  # what is imported: a run's collections need not look through it
     torch.set_num_threads(1)
     if log is not None:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
