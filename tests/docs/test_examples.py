@@ -168,12 +168,14 @@ def test_the_online_run_file_parses(monkeypatch: pytest.MonkeyPatch) -> None:
         ("The sky scatters blue light more than red light.", "length", 0.0, 0.0),
         ("Light scatters. Blue light scatters most.", "eos", 0.5, 0.0),
         ("Because.", "eos", 0.0, 0.0),
-        ("word " * 24 + "end.", "eos", 0.24, 0.0),
+        ("You are a friend of mine.", "eos", 0.1, 0.0),
+        ("blue " * 24 + "end.", "eos", 0.24, 0.0),
     ],
 )
 def test_the_reward_of_one_sentence(text: str, stop: str, earned: float, kept: float) -> None:
-    assert one_sentence.reward([text], [stop]) == [pytest.approx(earned)]
-    assert one_sentence.success([[{"role": "assistant", "content": text}]], [stop]) == [kept]
+    asked = ["Why is the sky blue?"]
+    assert one_sentence.reward([text], [stop], asked) == [pytest.approx(earned)]
+    assert one_sentence.success([[{"role": "assistant", "content": text}]], [stop], asked) == [kept]
 
 
 @pytest.mark.slow
