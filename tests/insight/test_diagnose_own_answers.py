@@ -99,6 +99,30 @@ def test_what_held_out_answers_earn_more_is_learned(tmp_path: Path) -> None:
     assert "+0.5 (+0.3 to +0.7) of 40 prompts" in numbers(the(made(tmp_path / "row", [*steps(), row]), "learned"))
 
 
+def answers(*texts: str) -> list[dict[str, Any]]:
+    whole = {"tokens": 5, "is_whole": True, "repetition": 0.0, "refusal": False}
+    return [{"source": "q.jsonl:1", "prompt": "?", "sampled": {"text": text, **whole}} for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("now", "is_named"),
+    [
+        (["You're an alien number one.", "You're an ideal guest."] * 5 + ["Bees collect nectar."] * 2, True),
+        (["You're an alien."] * 5 + [f"word{number} is new." for number in range(7)], False),  # fewer than half
+        (["The sky is blue."] * 6 + [f"word{number} is new." for number in range(6)], False),  # as at the start
+    ],
+)
+def test_one_sentence_for_every_prompt_is_named(now: list[str], is_named: bool, tmp_path: Path) -> None:
+    first = ["The sky", "The sky", "The sky", "The sky", *(f"word{number} begins" for number in range(8))]
+    ends = better(share(30), samples=answers(*first))
+    ends[1][1]["samples"] = answers(*now)
+    run = made(tmp_path / "run", evaluations=ends)
+    assert ("same-opening" in names(run)) == is_named
+    if is_named:
+        told = numbers(the(run, "same-opening"))
+        assert 'answers that begin with "You\'re an": 83.3 %' in told and "of 12" in told and "4 of 12 answers" in told
+
+
 @pytest.mark.parametrize(
     ("now", "words"), [(38, "beaten"), (21, "neither beaten nor missed beyond chance"), (2, "not reached")]
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from likelier.insight.diagnose.catalogue import verdict
+from likelier.insight.diagnose.earned import holds_closer
 from likelier.insight.diagnose.facts import Facts, change_of
 from likelier.insight.diagnose.statistics import BELIEVABLE, mean_of
-from likelier.insight.diagnose.words import from_to, number, rate
+from likelier.insight.diagnose.words import from_to, interval, number, rate
 from likelier.insight.verdicts import Verdict
+from likelier.utils.statistics import wilson
 
 FAR = 10.0  # nats of KL an answer, or
 FAR_PER_TOKEN = 0.25  # nats a token: each token 1.3 times likelier than under the reference, all along
@@ -20,6 +23,7 @@ MORE = 0.3  # of the answers: with 16 of them less is chance
 LONGER, SHORTER = 1.5, 0.5  # times the length at the start
 ONE_ANSWER = 1 / 3  # of the distinct answers at the start that are left
 VARIED = 0.5  # distinct answers among those drawn at the start, below which collapse cannot be seen
+SAME = 0.5  # of the answers begin alike: the commonest beginning is the rule
 FEWEST = 6  # answers
 
 
@@ -142,6 +146,36 @@ def _all_alike(facts: Facts) -> tuple[str, str] | None:
     if len(set(now)) / len(now) > ONE_ANSWER * len(set(before)) / len(before):
         return None
     return "distinct answers drawn", f"{len(set(before))} of {len(before)} at first, {len(set(now))} of {len(now)} now"
+
+
+def same_opening(facts: Facts) -> Iterator[Verdict]:
+    """Answers to different prompts that begin alike, and did not at the start: a sentence that fits every prompt is how
+    a rule is kept without an answer.
+    """
+    before, now = (_texts(facts, when) for when in ("start", "end"))
+    if not facts.method.writes_answers or min(len(before), len(now)) < FEWEST:
+        return
+    (_, earlier), (opening, count) = map(_commonest_opening, (before, now))
+    low, high = wilson(count, len(now))
+    if count < SAME * len(now) or low <= wilson(earlier, len(before))[1]:
+        return
+    evidence = [
+        (f'answers that begin with "{opening}"', interval(count / len(now), low, high, len(now))),
+        ("the commonest beginning at first", f"{earlier} of {len(before)} answers"),
+        facts.distance,
+    ]
+    advice = [
+        "read the answers in the report: do they answer their prompts?",
+        "a reward that also asks for something of the prompt (a word of the question, a column of the row)",
+        holds_closer(facts),
+    ]
+    yield verdict("same-opening", "warning", evidence, advice)
+
+
+def _commonest_opening(texts: Sequence[str]) -> tuple[str, int]:
+    """The two words that most texts begin with, and how many do."""
+    openings = Counter(" ".join(text.split()[:2]) for text in texts)
+    return openings.most_common(1)[0]
 
 
 def _texts(facts: Facts, when: str) -> list[str]:

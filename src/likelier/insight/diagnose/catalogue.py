@@ -126,6 +126,12 @@ _ENTRIES = [
         "The policy has lost the variety of language: it goes round in circles, or gives one answer to everything.",
     ),
     Entry(
+        "same-opening",
+        "Answers to different prompts begin alike",
+        "Half of them or more begin with the same two words, which they did not at the start: right where a form was "
+        "asked for, else the policy has found a sentence that the reward likes whatever was asked.",
+    ),
+    Entry(
         "length-exploitation",
         "The reward follows length",
         "Whether an answer is long says more about its reward than whether it was preferred, so the policy learns to "

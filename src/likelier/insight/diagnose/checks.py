@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from likelier.insight.diagnose.advice import fitting
-from likelier.insight.diagnose.answers import over_optimization, repetition
+from likelier.insight.diagnose.answers import over_optimization, repetition, same_opening
 from likelier.insight.diagnose.baseline import kto_baseline
 from likelier.insight.diagnose.earned import constant_reward, dead_groups, gained, hacking
 from likelier.insight.diagnose.ending import ending
@@ -50,6 +50,7 @@ CHECKS = (
     Check(leakage),
     Check(not_learning),
     Check(repetition),
+    Check(same_opening),
     Check(drift),
     Check(over_optimization),
     Check(displacement),
