@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,11 +20,11 @@ from likelier.objectives.advantages import combine_rewards
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked, Rollout
 from likelier.online.rollouts import RolloutMaker, answered, sampled
-from likelier.online.sampling import Sampled, Sampler, sampler_for
+from likelier.online.sampling import Sampled, Sampler
 from likelier.scoring.reference import Reference
 from likelier.training.evaluation import When
 from likelier.training.evaluation.answers import Answer, answer_metrics
-from likelier.utils.statistics import mean_of
+from likelier.utils.statistics import Mean, Share, difference_of, mean_of, share_of
 from likelier.utils.terminal import busy
 
 MOST_SHOWN = 16  # prompts whose answers an evaluation's file holds
@@ -82,7 +84,7 @@ class OnlineEvaluator:
         said = rewards[~rewards.isnan()]
         found = {"no_verdict": 1 - len(said) / len(rewards)} if len(said) < len(rewards) else {}
         if len(said):
-            found |= _with_interval("reward", said)
+            found |= earned(said)
         for name, part in zip(self.judge.names, parts.unbind(1), strict=True):
             if len(own := part[~part.isnan()]):
                 found[f"rewards/{name}/mean"] = float(own.mean())
@@ -116,9 +118,7 @@ class OnlineEvaluator:
         assert self.at_start is not None
         before = torch.tensor([torch.nan if one is None else one for one in self.at_start["rewards"]])
         both = ~(rewards.isnan() | before.isnan())
-        if not bool(both.any()):
-            return {}
-        return _with_interval("reward_gain", (rewards - before)[both])
+        return gained(rewards[both], before[both]) if bool(both.any()) else {}
 
     def _as_written(self, answer: Sampled) -> Written:
         decode = self.maker.policy.tokenizer.decode
@@ -146,15 +146,34 @@ class OnlineEvaluator:
         return rows
 
     def _greedy(self) -> Sampler:
-        sampling = self.maker.sampler.sampling
-        return sampler_for(self.maker.policy, replace(sampling, temperature=0.0))
+        sampler = self.maker.sampler
+        return sampler.at(replace(sampler.sampling, temperature=0.0))
 
 
-def _with_interval(name: str, values: Tensor) -> dict[str, float]:
-    """A mean, with its 95 % interval where there are values enough for one."""
-    mean = mean_of(values.numpy())
-    found = {name: mean.value}
-    return found | ({f"{name}_low": mean.low, f"{name}_high": mean.high} if len(values) > 1 else {})
+def earned(rewards: Tensor) -> dict[str, float]:
+    """The mean of some rewards, with its 95 % interval: that of a share where all are verdicts, 1 or 0, else Student's,
+    where there are rewards enough for one.
+    """
+    if _are_verdicts(rewards):
+        return _told("reward", share_of(rewards.numpy(), np.arange(len(rewards))))
+    return _told("reward", mean_of(rewards.numpy()))
+
+
+def gained(now: Tensor, before: Tensor) -> dict[str, float]:
+    """How much more is earned than before for the same prompts, with an interval of the same kind as `earned` has."""
+    if not (_are_verdicts(now) and _are_verdicts(before)):
+        return _told("reward_gain", mean_of((now - before).numpy()))
+    sides = (side.numpy()[None] for side in (now, before))
+    return _told("reward_gain", difference_of(*sides, np.arange(len(now))))
+
+
+def _are_verdicts(values: Tensor) -> bool:
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def _told(name: str, found: Mean | Share) -> dict[str, float]:
+    limits = {f"{name}_low": found.low, f"{name}_high": found.high} if isfinite(found.low) else {}
+    return {name: found.value} | limits
 
 
 def _given(reward: Tensor) -> float | None:
