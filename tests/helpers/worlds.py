@@ -33,6 +33,7 @@ from likelier.training.stop_signals import Interrupted
 from likelier.training.trainer import PreferenceTrainer
 from likelier.utils.console import say_error
 from likelier.utils.errors import OtherRankEndedError
+from tests.helpers.online_trainers import online_trainer
 from tests.helpers.support import chat_pairs, labelled_rows, lora_policy, tiny_policy
 
 
@@ -154,7 +155,38 @@ def in_stages(folder: Path, more: dict[str, Any]) -> None:
     train_stages(parse_stages({**shared, "stages": [{"method": "sft"}, {"method": "dpo"}]}))
 
 
-WORKS = {work.__name__: work for work in (run_cases, cut_short, go_on, whole, lose_rank, in_stages)}
+def learn_online(folder: Path, more: dict[str, Any]) -> None:
+    """Runs that write their answers: with two updates a rollout and a reference, with refill, with few prompts."""
+    written = {"reward": "length:20 characters", "held_out": 3, "max_steps": 3, **more}
+    two = {"online": {"updates_per_rollout": 2}, "changed": {"kl_coefficient": 0.1}}
+    online_trainer(folder / "grpo", lora_policy(), **written, **two).train()
+    online_trainer(folder / "rloo", tiny_policy(), "rloo", **written, token_budget=64).train()
+    online_trainer(folder / "dapo", tiny_policy(), "dapo", **written).train()
+    online_trainer(folder / "one", tiny_policy(), **written, batch_size=1).train()
+
+
+def online_cut_short(folder: Path, more: dict[str, Any]) -> None:
+    """One rank gets a SIGTERM in the second step, between two updates on one rollout."""
+    last = int(os.environ.get("WORLD_SIZE", "1")) - 1
+    trainer = online_trainer(folder, lora_policy(), online={"updates_per_rollout": 3}, max_steps=4, **more)
+    trainer.add_callback(At(1, last, to_itself(signal.SIGTERM)))
+    with pytest.raises(Interrupted, match="ended after step 2, with a checkpoint"):
+        trainer.train()
+
+
+def online_go_on(folder: Path, more: dict[str, Any]) -> None:
+    more = {"resume": folder.exists(), "online": {"updates_per_rollout": 3}, "max_steps": 4, **more}
+    online_trainer(folder, lora_policy(), **more).train()
+
+
+def served_online(folder: Path, more: dict[str, Any]) -> None:
+    served = {"sampler": "vllm", "sampler_url": os.environ["SERVER_OF_THE_TEST"]}
+    reward = "length:20 characters"
+    online_trainer(folder, lora_policy(), online=served, reward=reward, held_out=3, max_steps=3, **more).train()
+
+
+_ONLINE = (served_online, learn_online, online_cut_short, online_go_on)
+WORKS = {work.__name__: work for work in (run_cases, cut_short, go_on, whole, lose_rank, in_stages, *_ONLINE)}
 
 
 def run_world(folder: Path, name: str, work: Callable[[Path, dict[str, Any]], None]) -> list[int]:

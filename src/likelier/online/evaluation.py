@@ -19,13 +19,12 @@ from likelier.models.generation import Written
 from likelier.objectives.advantages import combine_rewards
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked, Rollout
-from likelier.online.rollouts import RolloutMaker, answered, sampled
+from likelier.online.rollouts import RolloutMaker, judged, sampled
 from likelier.online.sampling import Sampled, Sampler
 from likelier.scoring.reference import Reference
 from likelier.training.evaluation import When
 from likelier.training.evaluation.answers import Answer, answer_metrics
 from likelier.utils.statistics import Mean, Share, difference_of, mean_of, share_of
-from likelier.utils.terminal import busy
 
 MOST_SHOWN = 16  # prompts whose answers an evaluation's file holds
 
@@ -67,15 +66,10 @@ class OnlineEvaluator:
         return metrics | {"items": float(len(self.asked)), "seconds": round(took, 3)}, detail
 
     def _written(self, sampler: Sampler, each: int) -> Rollout:
-        return sampled(sampler, self.asked, each, "held out", "held-out answers")
+        return sampled(sampler, self.asked, each, "held out", "held-out answers", self.maker.ranks)
 
     def _judged(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        told = [
-            answered(self.maker.policy, rollout.asked[group], answer, number + 1)
-            for number, (answer, group) in enumerate(zip(rollout.answers, rollout.group_of.tolist(), strict=True))
-        ]
-        with busy(f"the rewards judge {len(told)} held-out answers"):
-            parts = self.judge(told)
+        parts = judged(self.maker.policy, self.judge, rollout, "held-out answers", self.maker.ranks)
         weights = torch.tensor(self.judge.weights, dtype=parts.dtype)
         return parts, combine_rewards(parts, weights, rollout.group_of, how="sum")
 

@@ -20,7 +20,7 @@ from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked
 from likelier.online.sampling import VllmServer, server_of
 from likelier.online.sampling.vllm import most_tokens
-from likelier.runs.folder import RunFolder
+from likelier.runs.folder import OtherRanksFolder, RunFolder
 from likelier.training.guards import RunGuard
 from likelier.training.launcher import take_over_precision, with_launcher
 from likelier.training.options import TrainingOptions, refuse_process_options
@@ -29,7 +29,7 @@ from likelier.training.reference import Named
 from likelier.training.run_card import CardFacts
 from likelier.training.trackers import check_trackers
 from likelier.utils.console import warn
-from likelier.utils.distributed import Ranks, join_ranks
+from likelier.utils.distributed import join_ranks
 from likelier.utils.errors import ConfigError, ModelError
 from likelier.utils.terminal import busy
 
@@ -103,8 +103,8 @@ def prepare_online_run(
     check_trackers(options.report_to)
     take_over_precision(policy.autocast)
     ranks = join_ranks(options.trainer.get("ddp_timeout"))
-    refuse_several(objective, ranks)
     refuse_process_options(options, ranks)
+    refuse_gathering(objective, options, online)
     refuse_options_of_files(objective, options, has_reference=reference != "start", held_out=bool(eval_data))
     server = server_of(online.sampler, online.sampler_url, online.sampler_timeout)
     refuse_unfollowed(policy, server)
@@ -113,7 +113,7 @@ def prepare_online_run(
     if judge is not None and not eval_data:
         raise ConfigError("eval_reward has no effect without evaluation data; give eval_data or eval_fraction")
     _require_columns((rewards, train), (judge or rewards, eval_data))
-    folder = RunFolder(output_dir)
+    folder = RunFolder(output_dir) if ranks.is_first else OtherRanksFolder(output_dir)
     guard = RunGuard(folder, ranks, options.rank_timeout)
     with guard.watching():
         folder.open(resume=resume)
@@ -122,6 +122,7 @@ def prepare_online_run(
             context = most_tokens(policy, server)
             tokens = _tokenized(policy, train, online, context)
             held_out = _tokenized(policy, eval_data, online, context) if eval_data else TokenizedPrompts()
+        ranks.require_same("data", tokens.hash + held_out.hash)
         run = OnlineRun(
             policy,
             objective,
@@ -144,10 +145,15 @@ def prepare_online_run(
         return _with_interval(run)
 
 
-def refuse_several(objective: PolicyGradient, ranks: Ranks) -> None:
-    """Raises `ConfigError` for a run in several processes."""
-    if ranks.several:
-        raise ConfigError(f"{objective.method} runs in one process; start it without torchrun or accelerate launch")
+def refuse_gathering(objective: PolicyGradient, options: TrainingOptions, online: OnlineOptions) -> None:
+    """Raises `ConfigError` for weights that would be gathered from all processes for every token that is written."""
+    if options.shard and online.sampler == "local":
+        raise ConfigError(
+            f"shard splits the policy, and {objective.method} would gather it anew for every token that it writes: let "
+            "a server write (sampler=vllm), or drop shard"
+        )
+    if options.shard and objective.needs_reference:
+        raise ConfigError("a kl_coefficient asks a reference beside a sharded policy, which is not built; drop one")
 
 
 def refuse_endless(policy: Policy, online: OnlineOptions) -> None:

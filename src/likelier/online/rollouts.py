@@ -23,6 +23,7 @@ from likelier.online.sampling import Sampled, Sampler
 from likelier.online.sampling.protocol import uniforms
 from likelier.online.walker import RolloutWalker
 from likelier.scoring.reference import Reference
+from likelier.utils.distributed import ALONE, Ranks
 from likelier.utils.errors import TrainingError
 from likelier.utils.terminal import busy, counting
 
@@ -43,17 +44,38 @@ def answered(policy: Policy, asked: Asked, answer: Sampled, number: int) -> Answ
     )
 
 
-def sampled(sampler: Sampler, asked: Sequence[Asked], each: int, key: str, what: str) -> Rollout:
-    """`each` answers to every prompt, told of in tokens while they are written."""
-    answers, most = len(asked) * each, sampler.sampling.max_new_tokens
-    with counting(f"writing {answers} {what}, in tokens at most", answers * most) as report:
+def sampled(sampler: Sampler, asked: Sequence[Asked], each: int, key: str, what: str, ranks: Ranks = ALONE) -> Rollout:
+    """`each` answers to every prompt, told of in tokens while they are written; each rank has those to some prompts
+    written, and all get all of them.
+    """
+    own = ranks.share(asked)
+    answers, most = len(own) * each, sampler.sampling.max_new_tokens
+    words = f"writing {len(asked) * each} {what}, in tokens at most"
+    with counting(f"{words} (here {answers})" if ranks.several else words, answers * most) as report:
         found = sampler.sample(
-            [one.ids for one in asked],
+            [one.ids for one in own],
             each,
-            [f"{key}, prompt {one.number}" for one in asked],
+            [f"{key}, prompt {one.number}" for one in own],
             lambda whole, tokens: report(tokens),
         )
-    return Rollout.of(asked, found)
+    return Rollout.of(asked, ranks.joined(found))
+
+
+def judged(policy: Policy, rewards: RewardSet, rollout: Rollout, what: str, ranks: Ranks = ALONE) -> Tensor:
+    """(answers, rewards) what each answer earned; each rank has the answers to some prompts judged, and all get all."""
+    groups, seen = rollout.group_of.tolist(), dict[int, int]()
+    own: list[list[Answered]] = [[] for _ in rollout.asked]
+    for answer, group in zip(rollout.answers, groups, strict=True):
+        seen[group] = seen.get(group, 0) + 1
+        own[group].append(answered(policy, rollout.asked[group], answer, seen[group]))
+    told = ranks.share(own)
+    flat = [one for answers in told for one in answers]
+    with busy(f"the rewards judge {len(rollout.answers)} {what}"):
+        parts = rewards(flat) if flat else torch.empty(0, len(rewards.names), dtype=torch.float64)
+    of_prompts = ranks.joined(parts.split([len(answers) for answers in told]) if told else [])
+    order = torch.tensor(groups).argsort(stable=True)  # answers prompt by prompt
+    found = torch.cat(of_prompts)
+    return torch.empty_like(found).index_copy(0, order, found)
 
 
 @dataclass
@@ -70,6 +92,11 @@ class RolloutMaker:
     walker: RolloutWalker
     reference: Reference | None = None
     all_prompts: Sequence[Asked] = ()
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who makes it together."""
+        return self.walker.ranks
 
     def make(self, asked: Sequence[Asked], step: int) -> tuple[Rollout, MetricSums]:
         """The rollout of a step that begins with these prompts, with its metrics. Its random numbers depend on seed,
@@ -118,16 +145,12 @@ class RolloutMaker:
         return [rest[place] for place in order[:count].tolist()]
 
     def _written(self, asked: Sequence[Asked], step: int) -> Rollout:
-        return sampled(self.sampler, asked, self.objective.answers_per_prompt, f"step {step}", "answers")
+        each = self.objective.answers_per_prompt
+        return sampled(self.sampler, asked, each, f"step {step}", "answers", self.ranks)
 
     def _rewarded(self, rollout: Rollout) -> Rollout:
         """With what the answers earned: every reward, and their sum."""
-        told, seen = [], dict[int, int]()
-        for answer, group in zip(rollout.answers, rollout.group_of.tolist(), strict=True):
-            seen[group] = seen.get(group, 0) + 1
-            told.append(answered(self.policy, rollout.asked[group], answer, seen[group]))
-        with busy(f"the rewards judge {len(told)} answers"):
-            parts = self.rewards(told)
+        parts = judged(self.policy, self.rewards, rollout, "answers", self.ranks)
         weights = torch.tensor(self.rewards.weights, dtype=parts.dtype)
         rewards = combine_rewards(parts, weights, rollout.group_of, how=self.options.combine)
         if self.options.missing_eos_penalty is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from transformers import TrainerCallback
@@ -14,17 +14,18 @@ from likelier.models.loading import check_name
 from likelier.models.policy import load_policy
 from likelier.models.tokenizer import check_template_of
 from likelier.online.config import OnlineConfig
-from likelier.online.prepared import refuse_several
+from likelier.online.prepared import refuse_gathering
 from likelier.online.rewards.load import RewardSet, load_rewards
 from likelier.online.sampling import server_of
 from likelier.online.trainer import OnlineTrainer
 from likelier.runs.folder import RunFolder
 from likelier.runs.hub import check_repository
 from likelier.runs.ownership import nothing_left
+from likelier.training.launcher import with_launcher
 from likelier.training.run import absolute_options, finish, named_reference
 from likelier.training.run_card import refuse_other_options
 from likelier.training.trackers import check_trackers
-from likelier.utils.console import say
+from likelier.utils.console import say, speaks
 from likelier.utils.distributed import join_ranks
 
 
@@ -44,11 +45,13 @@ def train_online(
 def _train(
     config: OnlineConfig, folder: RunFolder, card: Mapping[str, Any] | None, callbacks: Sequence[TrainerCallback]
 ) -> OnlineTrainer:
+    config = replace(config, training=with_launcher(config.training))
     run, online, seed = config.run, config.online, config.training.seed
-    refuse_several(config.objective, join_ranks(config.training.trainer.get("ddp_timeout")))
+    join_ranks(config.training.trainer.get("ddp_timeout"))
+    refuse_gathering(config.objective, config.training, online)
     if run.push_to_hub is not None:
         check_repository(run.push_to_hub)
-    if run.resume:
+    if run.resume and speaks():
         refuse_other_options(folder, config, online.kept)
     for name in {run.model, run.reference} - {"start", "base"}:
         check_name(name)
@@ -59,7 +62,8 @@ def _train(
     judge = None if config.training.eval_reward is None else load_rewards([config.training.eval_reward])
     asked = [unanswered(one.prompt, one.source, one.tools) for one in (*data.train, *data.test)]
     check_template_of(run.model, asked, config.chat)
-    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, chat=config.chat)
+    empty = config.training.shard and not speaks()  # the first rank's weights are split between all
+    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, chat=config.chat, empty=empty)
     say(f"policy: {policy.words}")
     trainer = OnlineTrainer(
         policy,
@@ -78,7 +82,8 @@ def _train(
         callbacks=list(callbacks),
     )
     trainer.train()
-    finish(folder, run, trainer.state.global_step)
+    if speaks():  # of several processes the first one does the rest
+        finish(folder, run, trainer.state.global_step)
     return trainer
 
 

@@ -118,8 +118,11 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
             self.args.device,
             temperature=online.temperature,
             max_length=online.max_new_tokens,
+            ranks=self.ranks,
         )
-        sampler = sampler_for(policy, online.sampling(run.options.seed), run.server, self.folder.path / SERVED)
+        sampler = sampler_for(
+            policy, online.sampling(run.options.seed), run.server, self.folder.path / SERVED, self.ranks
+        )
         self._maker = RolloutMaker(policy, objective, online, sampler, rewards, self._walker, all_prompts=self._asked)
         self._evaluator = OnlineEvaluator(self._maker, run.judge, self._answered())
         self._rollout: Rollout | None = None
@@ -209,28 +212,33 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         self._ready_to_learn(model)
         begun = time.monotonic()
         done = self._walker.walk(model, self._rollout, self.accelerator.backward)
-        self._log_speed(sum(group.tokens for group in done.groups), time.monotonic() - begun)
+        tokens = int(self.ranks.total(torch.tensor(sum(group.tokens for group in done.groups))))
+        self._log_speed(tokens, time.monotonic() - begun)
         if step % self.online.updates_per_rollout == 0:
             self._compare_sampler(done.differences, first=step == 0)
-        self.state.num_input_tokens_seen += sum(group.tokens for group in done.groups)
+        self.state.num_input_tokens_seen += tokens
         self._clock.items += len(inputs)
         if not self._guard.accepts(step + 1, done, len(done.groups)):
             model.zero_grad(set_to_none=True)
             return torch.zeros((), device=self.args.device)
-        return done.losses.double().sum().float()
+        return (done.losses.double().sum() * self.ranks.size).float()  # of which Trainer takes the mean over ranks
 
     def _log_speed(self, tokens: int, seconds: float) -> None:
         """What the forward and backward passes took, beside what sampling and rewards did."""
         speed = MetricSums()
         speed.add_sum("seconds/training", seconds, 1)
         speed.add_sum("training/tokens_per_second", tokens, seconds)
-        self._window.add_sums(speed)
+        self._add_sums(speed)
+
+    def _add_sums(self, sums: MetricSums) -> None:
+        """To the window, by one rank: they are of the whole step."""
+        self._window.add_sums(sums if self.ranks.is_first else sums.zeros())
 
     def _make_rollout(self, asked: Sequence[Asked], step: int) -> Rollout:
         rollout, metrics = self._maker.make(asked, step)
-        self._window.add_sums(metrics)
+        self._add_sums(metrics)
         every = self.online.rollout_steps
-        if every and (step % every == 0 or step + 1 == self.state.max_steps):
+        if self.ranks.is_first and every and (step % every == 0 or step + 1 == self.state.max_steps):
             rows = rollout.as_rows(self.policy.tokenizer.decode, _ROLLOUT_PROMPTS)
             self.folder.write_rollout(step + 1, rows)
         return rollout
@@ -239,10 +247,15 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         """Log how far the scorer is from the sampler's log-probabilities, and hold the first rollout's to them, before
         anything has moved; those of a server, which must follow every step, each time. Raises `TrainingError`.
         """
-        mean, worst = float(differences.mean()), float(differences.max())
+        told = torch.zeros(self.ranks.size, dtype=torch.float64)
+        told[self.ranks.rank] = float(differences.max()) if len(differences) else 0.0
+        worst = float(self.ranks.total(told).max())
+        own = torch.tensor([float(differences.double().sum()), len(differences)], dtype=torch.float64)
+        total, count = self.ranks.total(own).tolist()
+        mean = total / count
         drift = MetricSums()
         drift.add_sum("sampler/max_diff", worst, 1)
-        self._window.add_sums(drift)
+        self._add_sums(drift)
         server = self.run.server
         if not first and server is None:
             return

@@ -26,7 +26,7 @@ from likelier.utils.distributed import ALONE, Ranks
 @dataclass(frozen=True)
 class RolloutResult(StepResult):
     """`differences` (tokens,) are those between the sampler's log-probabilities and those before the update, without
-    sign, in nats.
+    sign, in nats; of this rank's tokens.
     """
 
     differences: Tensor
@@ -69,9 +69,8 @@ class RolloutWalker(WithinMemory):
                 numbers = [groups[group] for group in part.groups]
                 made, apart = self._part(wrapped, rollout, part, numbers, step, backward)
             parts.append(made)
-            differences.append(apart)
-        counted = [part for part in parts if part.counts]
-        losses = torch.cat([part.losses for part in counted])
+            differences.append(apart if part.counts else apart[:0])
+        losses = torch.cat([part.losses if part.counts else part.losses[:0] for part in parts])
         own = [group for part in cut if part.counts for group in part.groups]
         return RolloutResult(own, losses, parts, None, torch.cat(differences))
 
@@ -100,16 +99,20 @@ class RolloutWalker(WithinMemory):
         return StepPart(scored, losses.detach(), part.counts, metrics), apart
 
     def token_logps(self, model: nn.Module, rollout: Rollout) -> TokenLogps:
-        """Each answer's token log-probabilities under a model, without gradients, cut as a step is."""
+        """Each answer's token log-probabilities under a model, without gradients, cut as a step is; each rank computes
+        its share, and all get all.
+        """
         groups = {rollout.group(number): number for number in range(len(rollout.answers))}
         found: dict[int, np.ndarray] = {}
         with frozen(model):
-            for part in own_micro_batches(self.model, list(groups), self.token_budget, ALONE):
+            for part in own_micro_batches(self.model, list(groups), self.token_budget, self.ranks):
                 batch = replace(collate(part.groups, device=self.device), temperature=self.temperature)
                 assert batch.items.rows is not None
                 own = model(batch=batch).of_answers(batch.items.rows)
                 pieces = own.token_logps.double().cpu().split(own.lengths.tolist())
                 found |= {groups[group]: piece.numpy() for group, piece in zip(part.groups, pieces, strict=True)}
+        for theirs in self.ranks.joined([found]):
+            found |= theirs
         return [found[number] for number in range(len(rollout.answers))]
 
     def _groups(self, rollout: Rollout) -> dict[Group, int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -41,6 +41,14 @@ class Ranks:
     def share(self, parts: Sequence[Part]) -> list[Part]:
         """Every `size`-th of the parts, from `rank` on."""
         return list(parts[self.rank :: self.size])
+
+    def joined(self, own: Sequence[Part]) -> list[Part]:
+        """What the ranks made of the parts that `share` gave each of them, in the parts' order, on every rank."""
+        if not self.several:
+            return list(own)
+        found: list[Any] = [None] * self.size
+        distributed.all_gather_object(found, list(own))
+        return [found[number % self.size][number // self.size] for number in range(sum(map(len, found)))]
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all ranks; `values` has the same shape on each of them and is left alone."""

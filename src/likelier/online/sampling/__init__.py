@@ -10,6 +10,7 @@ from likelier.online.sampling.protocol import Sampled, Sampler, Sampling, StopRe
 from likelier.online.sampling.server import VllmServer, check_seconds
 from likelier.online.sampling.vllm import ServedPolicy, VllmSampler
 from likelier.scoring.attach import scorer_of
+from likelier.utils.distributed import ALONE, Ranks
 from likelier.utils.errors import ConfigError
 from likelier.utils.service import check_url
 
@@ -55,13 +56,17 @@ def server_of(sampler: str, url: str | None, seconds: float | None) -> VllmServe
 
 
 def sampler_for(
-    policy: Policy, sampling: Sampling, server: VllmServer | None = None, folder: Path | None = None
+    policy: Policy,
+    sampling: Sampling,
+    server: VllmServer | None = None,
+    folder: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Sampler:
     """The sampler that serves a policy, whose scorer has been attached: in this process, or on a server, which reads
-    its adapter below `folder`.
+    its adapter below `folder`. Of several `ranks` all must sample at the same time.
     """
     if server is not None:
         assert folder is not None
-        return VllmSampler(ServedPolicy(policy, server, folder), sampling)
+        return VllmSampler(ServedPolicy(policy, server, folder, ranks), sampling)
     shares = scorer_of(policy.model).name == "shared-prefix"
     return LocalSampler(policy, sampling) if shares else GeneratingSampler(policy, sampling)

@@ -38,6 +38,8 @@ class GeneratingSampler:
         self, prompts: Sequence[np.ndarray], answers: int, keys: Sequence[str], report: Report | None = None
     ) -> list[list[Sampled]]:
         """See `Sampler.sample`."""
+        if not prompts:
+            return []
         require_known_tokens(self.policy, prompts)
         pairs = zip(prompts, keys, strict=True)
         return [self._to(prompt, begun(self.sampling, key, answers), report) for prompt, key in pairs]

@@ -53,6 +53,8 @@ class LocalSampler:
         self, prompts: Sequence[np.ndarray], answers: int, keys: Sequence[str], report: Report | None = None
     ) -> list[list[Sampled]]:
         """See `Sampler.sample`. The random state of the process is left as it was."""
+        if not prompts:
+            return []
         require_known_tokens(self.policy, prompts)
         found: list[list[Sampled]] = [[] for _ in prompts]
         with frozen(self.policy.model), torch.compiler.set_stance("force_eager"):  # every length would be compiled anew

@@ -10,14 +10,17 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from likelier.models.adapter_parts import has_adapter, how_to_save
 from likelier.models.generation import end_tokens
 from likelier.models.loading import save_weights
 from likelier.models.policy import Policy
+from likelier.models.sharding import gathered_state, is_sharded
 from likelier.online.sampling.protocol import Report, Sampled, Sampling, seed_of
 from likelier.online.sampling.server import VllmServer
 from likelier.online.sampling.writing import require_known_tokens
+from likelier.utils.distributed import ALONE, Ranks
 from likelier.utils.errors import ConfigError, writing
 from likelier.utils.service import ServiceError
 from likelier.utils.threads import in_threads
@@ -42,14 +45,21 @@ class ServedPolicy:
     policy: Policy
     server: VllmServer
     folder: Path
+    ranks: Ranks = ALONE
     version: str | None = field(default=None, init=False)
 
     def name(self) -> str:
-        """What the policy as it is now is called on the server."""
+        """What the policy as it is now is called on the server. Of several ranks the first has it loaded."""
         if not has_adapter(self.policy.model):
             return self.server.base.name
+        is_first = self.ranks.is_first
+        state = gathered_state(self.policy.model, keep=is_first) if is_sharded(self.policy.model) else None
+        return self.ranks.text_of_first(self._loaded(state) if is_first else "")
+
+    def _loaded(self, state: dict[str, Tensor] | None) -> str:
+        """The name of the adapter as it is now, once the server has it; its weights are `state` where it is split."""
         with writing(str(self.folder)):
-            written, version = self._written()
+            written, version = self._written(state)
         if version == self.version:
             shutil.rmtree(written)
             return version
@@ -62,13 +72,13 @@ class ServedPolicy:
         self.version = version
         return version
 
-    def _written(self) -> tuple[Path, str]:
+    def _written(self, state: dict[str, Tensor] | None) -> tuple[Path, str]:
         """The adapter in a folder, and the name of this version."""
         place = self.folder / "next"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         model = self.policy.model
-        save_weights(model, place, **how_to_save(model))
+        save_weights(model, place, state_dict=state, **how_to_save(model))
         digest = blake2b(str(self.folder.resolve()).encode(), digest_size=12)
         for file in sorted(place.glob("adapter_*")):
             digest.update(file.read_bytes())
@@ -84,8 +94,9 @@ class ServedPolicy:
 
     def close(self) -> None:
         """Leave nothing on the server, nor in the folder."""
-        self._take_away()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.ranks.is_first:
+            self._take_away()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class VllmSampler:
@@ -114,8 +125,9 @@ class VllmSampler:
         self, prompts: Sequence[np.ndarray], answers: int, keys: Sequence[str], report: Report | None = None
     ) -> list[list[Sampled]]:
         """See `Sampler.sample`. Raises `ServiceError`."""
-        require_known_tokens(self.served.policy, prompts)
-        self._require_room(prompts)
+        if prompts:
+            require_known_tokens(self.served.policy, prompts)
+            self._require_room(prompts)
         name, asked = self.served.name(), list(zip(prompts, keys, strict=True))
 
         def written(number: int) -> list[Sampled]:
