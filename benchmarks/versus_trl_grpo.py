@@ -224,9 +224,8 @@ def _write(found: list[dict[str, Any]], flags: argparse.Namespace) -> None:
         "|---|---|---|---|---|---|---|---|",
     ]
     for length in flags.lengths:
-        own = {
-            rival: [run for run in found if (run["rival"], run["length"]) == (rival, length)] for rival in flags.rivals
-        }
+        runs = {rival: [run for run in found if (run["rival"], run["length"]) == (rival, length)] for rival in RIVALS}
+        own = {rival: those for rival, those in runs.items() if those}
         best = min((_middle(runs, "seconds") for rival, runs in own.items() if rival != "likelier"), default=0.0)
         for rival, runs in own.items():
             figures = [
