@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -192,12 +193,13 @@ def clustered_error(sizes: Sequence[int], sums: Sequence[float]) -> float:
     return sum((own - mean * size) ** 2 for own, size in zip(sums, sizes, strict=True)) ** 0.5 / sum(sizes)
 
 
-MEASURED = ("seconds", "memory_gib", "eval_seconds")  # what a clock says differs from run to run
+# What a clock says differs from run to run.
+MEASURED = re.compile(r"(eval_)?seconds(/.*)?|memory_gib|.*tokens_per_second")
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Logged metrics without what was measured on the machine."""
-    return {name: value for name, value in metrics.items() if name not in MEASURED}
+    return {name: value for name, value in metrics.items() if not MEASURED.fullmatch(name)}
 
 
 def logged(trainer: Any) -> list[dict[str, Any]]:

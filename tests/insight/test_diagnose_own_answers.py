@@ -113,14 +113,14 @@ def answers(*texts: str) -> list[dict[str, Any]]:
     ],
 )
 def test_one_sentence_for_every_prompt_is_named(now: list[str], is_named: bool, tmp_path: Path) -> None:
-    first = ["The sky", "The sky", "The sky", "The sky", *(f"word{number} begins" for number in range(8))]
+    first = ["The sky is blue.", "The sky is high.", *(f"word{number} begins here." for number in range(10))]
     ends = better(share(30), samples=answers(*first))
     ends[1][1]["samples"] = answers(*now)
     run = made(tmp_path / "run", evaluations=ends)
     assert ("same-opening" in names(run)) == is_named
     if is_named:
         told = numbers(the(run, "same-opening"))
-        assert 'answers that begin with "You\'re an": 83.3 %' in told and "of 12" in told and "4 of 12 answers" in told
+        assert 'answers that begin with "You\'re an": 83.3 %' in told and "of 12" in told and "2 of 12 answers" in told
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,8 @@ def gained(now: Tensor, before: Tensor) -> dict[str, float]:
     """How much more is earned than before for the same prompts, with an interval of the same kind as `earned` has."""
     if not (_are_verdicts(now) and _are_verdicts(before)):
         return _told("reward_gain", mean_of((now - before).numpy()))
-    sides = (side.numpy()[None] for side in (now, before))
-    return _told("reward_gain", difference_of(*sides, np.arange(len(now))))
+    ours, theirs = now.numpy()[None], before.numpy()[None]
+    return _told("reward_gain", difference_of(ours, theirs, np.arange(len(now))))
 
 
 def _are_verdicts(values: Tensor) -> bool:

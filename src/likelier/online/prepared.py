@@ -106,13 +106,10 @@ def prepare_online_run(
     refuse_process_options(options, ranks)
     refuse_gathering(objective, options, online)
     refuse_options_of_files(objective, options, has_reference=reference != "start", held_out=bool(eval_data))
-    server = server_of(online.sampler, online.sampler_url, online.sampler_timeout)
-    refuse_unfollowed(policy, server)
+    server = _server(policy, online)
     refuse_endless(policy, online)
     refuse_dropout(policy, objective)
-    if judge is not None and not eval_data:
-        raise ConfigError("eval_reward has no effect without evaluation data; give eval_data or eval_fraction")
-    _require_columns((rewards, train), (judge or rewards, eval_data))
+    _require_columns(rewards, train, judge, eval_data)
     folder = RunFolder(output_dir) if ranks.is_first else OtherRanksFolder(output_dir)
     guard = RunGuard(folder, ranks, options.rank_timeout)
     with guard.watching():
@@ -184,11 +181,15 @@ def refuse_options_of_files(
             raise ConfigError(f"{name} has no effect without evaluation data; give eval_data or eval_fraction")
 
 
-def _require_columns(*judged: tuple[RewardSet, Sequence[Prompt]]) -> None:
-    """Raises `ConfigError` where a reward needs a column that no prompt has."""
-    for rewards, prompts in judged:
+def _require_columns(
+    rewards: RewardSet, train: Sequence[Prompt], judge: RewardSet | None, held_out: Sequence[Prompt]
+) -> None:
+    """Raises `ConfigError` where a reward needs a column that no prompt has, or a judge has nothing to judge."""
+    if judge is not None and not held_out:
+        raise ConfigError("eval_reward has no effect without evaluation data; give eval_data or eval_fraction")
+    for asked, prompts in ((rewards, train), (judge or rewards, held_out)):
         if prompts:
-            rewards.require({name for prompt in prompts for name in prompt.columns})
+            asked.require({name for prompt in prompts for name in prompt.columns})
 
 
 def refuse_dropout(policy: Policy, objective: PolicyGradient) -> None:
@@ -200,13 +201,15 @@ def refuse_dropout(policy: Policy, objective: PolicyGradient) -> None:
         )
 
 
-def refuse_unfollowed(policy: Policy, server: VllmServer | None) -> None:
-    """Raises `ConfigError` for a policy whose steps a server cannot follow."""
+def _server(policy: Policy, online: OnlineOptions) -> VllmServer | None:
+    """Who writes the answers, if it is a server. Raises `ConfigError` for a policy whose steps it cannot follow."""
+    server = server_of(online.sampler, online.sampler_url, online.sampler_timeout)
     if server is not None and not has_adapter(policy.model):
         raise ConfigError(
             f"{server.url} follows the policy by its adapter, and here the whole model is trained: give lora_r=16, or "
             "sampler=local"
         )
+    return server
 
 
 def _tokenized(
