@@ -244,6 +244,18 @@ def test_what_cannot_be_is_told(
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["in.jsonl"]
 
 
+@pytest.mark.parametrize(("to", "said"), [("pairs", True), ("labels", False)])
+def test_ties_that_are_left_out_are_told_with_what_keeps_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str, said: bool
+) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [VOTES | {"winner": winner} for winner in ("a", "tie")]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert cli.main(["convert", str(source), str(out), "--to", to]) == 0
+    told = capsys.readouterr().out
+    assert "1 x undecided-pair" in told and ("--keep-undecided writes them too" in told) == said
+
+
 def test_nothing_left_to_write_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no row is left to write:\n  1 x undecided-pair"):
         convert(tmp_path, [VOTES | {"winner": "tie"}])

@@ -62,13 +62,21 @@ def convert_file(
     records, left_out = converted(data.train, to or data.kind, keep_undecided=keep_undecided)
     if not records:
         names = ", ".join(one.path for one in sources)
-        raise DataError(f"{names}: no row is left to write:\n{UnusableRows(left_out).summary()}")
+        raise DataError(f"{names}: no row is left to write:\n{_left_out(left_out, to or data.kind)}")
     write_records(records, path)
     said = f"{len(records)} {_WORDS[type(records[0])]} written to {output}"
-    return said + (f"; {len(left_out)} left out:\n{UnusableRows(left_out).summary()}" if left_out else "")
+    return said + (f"; {len(left_out)} left out:\n{_left_out(left_out, to or data.kind)}" if left_out else "")
 
 
 _WORDS = {Pair: "pairs", Labelled: "labelled answers", Demonstration: "answers"}
+
+
+def _left_out(rows: list[Unusable], to: Kind) -> str:
+    """What was left out and why, and how ties stay where they can."""
+    said = UnusableRows(rows).summary()
+    if to == "pairs" and any(row.reason == "undecided-pair" for row in rows):
+        said += "\nTies are pairs for --use-votes soft, which trains on them: --keep-undecided writes them too."
+    return said
 
 
 # --- from one kind to another --------------------------------------------------------------------------------------
