@@ -93,6 +93,23 @@ def test_ties_lead_to_soft_labels(ties: int, model: Path, tmp_path: Path) -> Non
     parse(found.options)
 
 
+def test_ties_that_convert_keeps_lead_to_soft_labels(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "measured", lambda planner, work: SPEED)
+    judged = [
+        {"prompt": f"say {one}", "first": f"yes {one}", "second": "no", "winner": "tie" if one % 4 == 0 else "first"}
+        for one in range(80)
+    ]
+    file, kept = write_rows(tmp_path / "judged.jsonl", judged), tmp_path / "kept.jsonl"
+    assert main(["convert", str(file), str(kept), "--keep-undecided"]) == 0
+    capsys.readouterr()
+    for data in (file, kept):
+        asked = ["recommend", str(data), "--model", str(model), "--memory", "24GB", "--device", "cpu"]
+        assert main([*asked, "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["run"]["use_votes"] == "soft", data.name
+
+
 def test_a_plan_within_a_tenth_of_the_memory_is_not_taken(model: Path) -> None:
     more: dict[str, Any] = {"device": "cpu", "rows": [Row(8, (40, 40))] * 64, "batch_size": 8, "adapter_first": False}
     full = fit(str(model), "dpo", memory=64 * 10**9, **more)

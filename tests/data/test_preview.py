@@ -15,7 +15,7 @@ from likelier.data.records import Demonstration, Labelled, Message, Pair, Source
 from likelier.data.tokenize import tokenize_records
 from likelier.runs.card import RunCard
 from likelier.runs.hub import _without_a_row
-from tests.helpers.chat_templates import DEEPSEEK, PHI
+from tests.helpers.chat_templates import DEEPSEEK, PHI, QWEN3
 from tests.helpers.small_runs import write_rows
 from tests.helpers.support import CHATML, chat_pairs, labelled_rows, tiny_model, tiny_tokenizer
 
@@ -168,6 +168,32 @@ def test_chat_options_are_taken(capsys: pytest.CaptureFixture[str], model: str, 
     out = shown(capsys, str(data), "--model", model, "--rows", "1", "--chat-template", str(template))
     assert "[yes 1<|end|>\u21b5]" in out
     assert "Be brief." in shown(capsys, str(data), "--model", model, "--rows", "1", "--system-prompt", "Be brief.")
+
+
+def test_tools_and_their_calls_stand_in_the_prompt_as_they_stand_in_the_file(
+    capsys: pytest.CaptureFixture[str], model: str, tmp_path: Path
+) -> None:
+    """Keys in no alphabetical order, in the file itself, as JSON text, and in what `convert` made of it."""
+    (template := tmp_path / "qwen.jinja").write_text(QWEN3, encoding="utf-8")
+    properties = {"zone": {"type": "string"}, "city": {"type": "string", "enum": ["b", "a"]}}
+    function = {"name": "look", "description": "looks", "parameters": {"type": "object", "properties": properties}}
+    tool, call = {"type": "function", "function": function}, {"name": "look", "arguments": {"zone": "b", "city": "a"}}
+    asked, called = (
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": call}]},
+    )
+    prompt = [asked, called, {"role": "tool", "content": "red"}, asked]
+    row = {"tools": [tool], "rejected": "no", "prompt": prompt, "chosen": "yes"}
+    given = write_rows(tmp_path / "given.jsonl", [row])
+    spelled = write_rows(tmp_path / "spelled.jsonl", [row | {"tools": json.dumps([tool])}])
+    assert main(["convert", str(given), str(tmp_path / "written.jsonl")]) == 0
+    capsys.readouterr()
+    for file in (given, spelled, tmp_path / "written.jsonl"):
+        words = ("--model", model, "--chat-template", str(template), "--format", "json")
+        (found,) = json.loads(shown(capsys, str(file), *words))
+        text = "".join(token["text"] for token in found["prompt"])
+        assert f"<tools>{json.dumps(tool)}</tools>" in text, file.name
+        assert f"<tool_call>\n{json.dumps(call)}\n</tool_call>" in text, file.name
 
 
 @pytest.mark.parametrize(

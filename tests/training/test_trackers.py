@@ -50,6 +50,15 @@ def test_it_is_told_before_data_and_model_are_looked_for(monkeypatch: pytest.Mon
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio", "mlflow"])
+def test_the_page_of_trackers_has_a_line_for_each(tracker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "trackers.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if f"`--report-to {tracker}`" in line]
+    assert len(lines) == 1 and f"`pip install {tracker}`" in lines[0]
+    monkeypatch.setattr(trackers, "find_spec", lambda _: object())
+    check_trackers(tracker)
+
+
 @pytest.mark.slow
 def test_tensorboard_holds_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed (extra dev)")
