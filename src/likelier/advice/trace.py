@@ -34,8 +34,10 @@ from likelier.scoring.logprobs import default_chunk
 from likelier.utils.errors import whole_reason
 
 Kind = Literal["activations", "head"]
-Phase = Literal["forward", "layers", "end"]
-_MOST_ROWS = 24  # beyond, memory goes with the rows: traced twice and drawn on as a straight line
+Phase = Literal["forward", "layers", "end", "reading", "writing"]
+# Beyond so many rows, or prompts and answers, memory goes with the rows: traced twice, drawn on as a straight line.
+_MOST_ROWS = 24
+_MOST_SEGMENTS = 72
 _LONGEST_PATTERN = 8  # layers after which an architecture repeats itself; beyond, every layer is traced
 
 
@@ -117,9 +119,10 @@ class StepTracer:
         return self._known[key]
 
     def _many(self, rows: tuple[Row, ...], gradients: bool) -> Trace:
-        if len(rows) <= _MOST_ROWS:
+        most = min(_MOST_ROWS, max(2, _MOST_SEGMENTS // (1 + max(len(row.answers) for row in rows))))
+        if len(rows) <= most:
             return self._at_full_depth(rows, gradients)
-        few, more = rows[: _MOST_ROWS // 2], rows[:_MOST_ROWS]
+        few, more = rows[: most // 2], rows[:most]
         steps = (tokens_of(rows) - tokens_of(few)) / (tokens_of(more) - tokens_of(few))
         return self.trace(few, gradients=gradients).along(self.trace(more, gradients=gradients), steps)
 
@@ -192,14 +195,14 @@ def trace_step(config: Any, rows: Sequence[Row], training: Training, *, layers: 
     layout = shared_prefix_layout(collate([made_up_group(row, number) for number, row in enumerate(rows)]))
     with torch.device("meta"):
         model = build(config, training, layers)
-    with FakeTensorMode() as fake, _as_if_real(training):
-        _pretend(model)
+    with FakeTensorMode() as fake, as_if_real(training):
+        pretend(model)
         install_attention(causal_model(model))
         if training.checkpointing:
             checkpoint_activations(model)
         model.train(gradients)
-        ledger = _Ledger(_standing(model, gradients))
-        _mark_phases(causal_model(model), ledger)
+        ledger = Ledger(standing(model, gradients))
+        mark_phases(causal_model(model), ledger)
         row = _pretended(layout, fake)
         with ledger, torch.set_grad_enabled(gradients):
             with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast, cache_enabled=False):
@@ -210,7 +213,7 @@ def trace_step(config: Any, rows: Sequence[Row], training: Training, *, layers: 
 
 
 @contextmanager
-def _as_if_real(training: Training) -> Iterator[None]:
+def as_if_real(training: Training) -> Iterator[None]:
     """Take the ways that real tensors would: fake weights are a type of their own, and say that they are on a CPU."""
     kernel: Any = attention.has_varlen_kernel
     plain: Any = shared_prefix.is_plain_linear
@@ -233,7 +236,7 @@ def made_up_group(row: Row, number: int) -> Group:
     return Group(ids(number, row.prompt), answers, Source("plan", number))
 
 
-def _pretend(model: nn.Module) -> None:
+def pretend(model: nn.Module) -> None:
     """Replace meta weights and buffers by fake ones on a CPU; what was shared stays shared."""
     known: dict[int, Any] = {}
     for module in model.modules():
@@ -257,7 +260,7 @@ def _pretended(layout: Layout, fake: Any) -> Layout:
     return replace(layout, segments=Segments(layout.segments.segments, torch.device("cpu")), **pretended)
 
 
-def _standing(model: nn.Module, gradients: bool) -> list[Tensor]:
+def standing(model: nn.Module, gradients: bool) -> list[Tensor]:
     """Weights, buffers and gradients: what the plan counts by itself."""
     if gradients:
         for weight in model.parameters():
@@ -267,7 +270,7 @@ def _standing(model: nn.Module, gradients: bool) -> list[Tensor]:
     return [*model.parameters(), *model.buffers(), *made]
 
 
-def _mark_phases(causal: Any, ledger: _Ledger) -> None:
+def mark_phases(causal: Any, ledger: Ledger) -> None:
     """Tell the ledger when the hidden states are there, when their gradient is, and when the embeddings' is.
 
     What is made between the first two is counted as the head's.
@@ -292,7 +295,7 @@ def _mark_phases(causal: Any, ledger: _Ledger) -> None:
     causal.get_input_embeddings().register_forward_hook(after_embedding)
 
 
-class _Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):
     """Adds up the bytes of storages that are alive, and remembers the fullest moment."""
 
     def __init__(self, standing: Iterable[Tensor]) -> None:

@@ -91,6 +91,12 @@ class AnswerKeys:
         attended = self._attend(layer, queries, self._mask(sliding_window), softcap, sinks)
         return attended.flatten(1, 2)[None]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values, with the room that is made for more."""
+        held = ((one.prompt_keys, one.prompt_values, one.keys, one.values) for one in self._layers.values())
+        return sum(tensor.nbytes for layer in held for tensor in layer)
+
     def step(self) -> Tensor:
         """Count one more token of each row; (rows,) the positions at which these stand."""
         self._masks.clear()
@@ -200,7 +206,20 @@ class AnswerKeys:
         return seen[:, None, None]
 
 
+def rooms(tokens: int) -> list[int]:
+    """Room an answer, in tokens, each time that more was made, until so many tokens of it were fed."""
+    found = [_ROOM] if tokens else []
+    while found and found[-1] < tokens:
+        found.append(found[-1] + _more(found[-1]))
+    return found
+
+
+def _more(room: int) -> int:
+    """As many tokens again, at least some."""
+    return max(_ROOM, room)
+
+
 def _with_more_room(held: Tensor, rows: int) -> Tensor:
-    """Room for as many tokens again, at least some, for the rows that there still are."""
-    more = max(_ROOM, held.shape[2])
+    """With more room, for the rows that there still are."""
+    more = _more(held.shape[2])
     return torch.cat([held[:rows], held.new_empty(rows, held.shape[1], more, held.shape[3])], dim=2)

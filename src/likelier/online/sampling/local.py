@@ -18,14 +18,15 @@ from likelier.scoring.attach import scorer_of
 from likelier.scoring.logprobs import HeadTransform
 from likelier.utils.errors import ModelError
 
-_ROWS = {"cuda": 512}  # answers written at once, at most
+_ROWS_ON_CUDA = 512  # answers written at once, at most
 _ROWS_ON_A_CPU = 64
 _KEYS_ON_A_CPU = 4 * 2**30  # bytes of their keys and values, at most; on CUDA half of what is free
 _NO_MASK = (1, 1, 1, 1)
 
 
 class LocalSampler:
-    """Draws from `policy` as it is at that moment, adapter and all; its scorer must have been attached.
+    """Draws from `policy` as it is at that moment, adapter and all; its scorer must have been attached. At most `rows`
+    answers are written at once.
 
     Raises `ModelError` for a model that cannot share a prompt between answers (see `attach_scorer`).
     """
@@ -37,10 +38,8 @@ class LocalSampler:
         self.policy, self.sampling = policy, sampling
         self._device = policy.model.device
         causal = causal_model(policy.model)
-        self._rows = rows or _most_rows(causal, self._device, sampling.max_new_tokens)
+        self.rows = rows or _most_rows(causal, self._device, sampling.max_new_tokens)
         self.writer = Writer(policy, sampling)
-        self._head = causal.get_output_embeddings()
-        self._transform = HeadTransform.of(causal.config.get_text_config())
 
     def at(self, sampling: Sampling) -> LocalSampler:
         """See `Sampler.at`."""
@@ -67,31 +66,41 @@ class LocalSampler:
     def _waves(self, lengths: Sequence[int], answers: int) -> list[list[int]]:
         """Numbers of the prompts that are written to at once: those of like length together."""
         order = sorted(range(len(lengths)), key=lambda number: lengths[number])
-        size = max(1, self._rows // answers)
+        size = max(1, self.rows // answers)
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def logits_after(self, tokens: Tensor, positions: Tensor, keys: AnswerKeys, wanted: Tensor | None) -> Tensor:
         """(wanted, vocabulary) logits behind the tokens, (tokens,) each, at the places `wanted` (None: all)."""
 
         def passed(model: Any, keys: AnswerKeys) -> Tensor:
-            hidden = backbone_of(causal_model(model))(
-                input_ids=tokens[None],
-                attention_mask=torch.ones(_NO_MASK, device=keys.device, dtype=torch.bool),
-                position_ids=positions[None],
-                use_cache=False,
-                attends=keys,
-            ).last_hidden_state[0]
-            logits = self._transform(self._head(hidden if wanted is None else hidden[wanted]))
-            return logits if logits.dtype == torch.float64 else logits.float()
+            return logits_behind(causal_model(model), tokens, positions, keys, wanted)
 
         return self.policy.model(batch=keys, how=passed)  # by the way that scores take: autocast, adapters and all
 
 
+def logits_behind(causal: Any, tokens: Tensor, positions: Tensor, keys: AnswerKeys, wanted: Tensor | None) -> Tensor:
+    """(wanted, vocabulary) logits of a causal model that was given our attention, as `LocalSampler.logits_after`."""
+    hidden = backbone_of(causal)(
+        input_ids=tokens[None],
+        attention_mask=torch.ones(_NO_MASK, device=keys.device, dtype=torch.bool),
+        position_ids=positions[None],
+        use_cache=False,
+        attends=keys,
+    ).last_hidden_state[0]
+    transform = HeadTransform.of(causal.config.get_text_config())
+    logits = transform(causal.get_output_embeddings()(hidden if wanted is None else hidden[wanted]))
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def _most_rows(causal: Any, device: torch.device, tokens: int) -> int:
-    """How many answers of so many tokens are written at once."""
-    most = _ROWS.get(device.type, _ROWS_ON_A_CPU)
-    room = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _KEYS_ON_A_CPU
-    return max(1, min(most, room // (tokens * key_bytes(causal.config.get_text_config(), causal.dtype))))
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    return most_rows(causal.config.get_text_config(), causal.dtype, tokens, free)
+
+
+def most_rows(config: Any, dtype: torch.dtype, tokens: int, free: int | None) -> int:
+    """How many answers of so many tokens are written at once; `free` are CUDA's free bytes, None on a CPU."""
+    most, room = (_ROWS_ON_A_CPU, _KEYS_ON_A_CPU) if free is None else (_ROWS_ON_CUDA, free // 2)
+    return max(1, min(most, room // (tokens * key_bytes(config, dtype))))
 
 
 def key_bytes(config: Any, dtype: torch.dtype) -> int:
