@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +48,7 @@ _CPU_WORKSPACE = 60 * 10**6
 # Beside the plan: CUDA's context and kernels, which no allocator counts (0.5 to 0.9 GB); on a CPU the interpreter with
 # torch and transformers before a model is loaded. And blocks that the allocator holds and cannot use, as a share of
 # what comes and goes: glibc's before 2.38 seldom uses a freed aligned block again (0.4 to 1.4 was measured).
-_CONTEXT = {"cuda": 700 * 10**6, "cpu": 500 * 10**6}
+CONTEXT = {"cuda": 700 * 10**6, "cpu": 500 * 10**6}
 _UNUSED_BLOCKS = {"cuda": 0.1, "cpu": 1.0}
 _DEVICE_NOTES = {
     "cuda": "planned for CUDA; these figures were compared with no GPU yet",
@@ -56,7 +56,7 @@ _DEVICE_NOTES = {
     "takes that into account; with MALLOC_MMAP_THRESHOLD_=131072 in the environment it does not, but steps take up to "
     "twice the time",
 }
-_COME_AND_GO = ("activations", "head")
+_COME_AND_GO = ("activations", "head", "keys")
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ class MemoryPlan:
     """Bytes of a run at its fullest moment.
 
     `parts` sum up to the peak of training; `scoring` is the peak before it, when the reference is scored, `evaluating`
-    the one at its end, when held-out answers are compared with the reference. `tokens` are those of the longest
-    micro-batch. `fitting_budget` is the largest token budget that fits into `memory` (None where
+    the one at its end, when held-out answers are compared with the reference. `sampling` sum up to the peak while
+    `together` answers are written at once, where a run writes them. `tokens` are those of the longest micro-batch.
+    `fitting_budget` is the largest token budget that fits into `memory` (None where
     no memory is named, 0 where not even the longest row does, alone).
     """
 
@@ -84,16 +85,19 @@ class MemoryPlan:
     fitting_budget: int | None
     notes: tuple[str, ...] = ()
     spread: Spread = Spread()
+    sampling: Mapping[str, int] = field(default_factory=dict)
+    together: int = 0
 
     @property
     def peak(self) -> int:
         """The most that is held at once."""
-        return max(sum(self.parts.values()), self.scoring, self.evaluating)
+        return max(sum(self.parts.values()), sum(self.sampling.values()), self.scoring, self.evaluating)
 
     @property
     def needed(self) -> int:
         """The peak with what surrounds it: libraries, CUDA's context, blocks that cannot be used."""
-        return needed(self.parts, max(self.scoring, self.evaluating), self.device)
+        besides = max(self.scoring, self.evaluating)
+        return max(needed(parts, besides, self.device) for parts in (self.parts, self.sampling))
 
     @property
     def fits(self) -> bool | None:
@@ -103,8 +107,8 @@ class MemoryPlan:
 
 def needed(parts: Mapping[str, int], besides: int, device: Device) -> int:
     """A peak with what surrounds it: that of training, or the one before or after it (`besides`)."""
-    unused = round(_UNUSED_BLOCKS[device] * sum(parts[name] for name in _COME_AND_GO))
-    return max(sum(parts.values()) + unused, besides) + _CONTEXT[device]
+    unused = round(_UNUSED_BLOCKS[device] * sum(parts.get(name, 0) for name in _COME_AND_GO))
+    return max(sum(parts.values()) + unused, besides) + CONTEXT[device]
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def planner_for(
     if reference_scores != "stored" and not METHODS[method].needs_reference:
         raise ConfigError(f"{method} uses no reference; drop reference_scores")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    known = _known(model, lora or LoraOptions())
+    known = known_model(model, lora or LoraOptions())
     training = training_of(known.lora, dtype, device, activation_checkpointing)
     context = getattr(known.config.get_text_config(), "max_position_embeddings", None)
     if max_length and context and max_length > context:
@@ -187,7 +191,8 @@ def planner_for(
     return Planner(known, asked)
 
 
-def _known(model: Any, lora: LoraOptions) -> Known:
+def known_model(model: str | Path | Any, lora: LoraOptions) -> Known:
+    """A model by name, or of a configuration."""
     if isinstance(model, (str, Path)):
         return find_model(model, lora)
     return Known(model, lora, adapter_loaded=False)

@@ -44,6 +44,20 @@ def filled(row: Row, budget: int, batch_size: int, *, partners: bool = False) ->
     return MicroBatch(rows, tuple(own_of(one) for one in rows) if partners else rows, several=True)
 
 
+def filled_written(row: Row, budget: int, batch_size: int) -> MicroBatch:
+    """The fullest that answers up to those of this row can make: the budget, since shorter ones are packed together; or
+    the whole step. The answers to a prompt are rows of their own, so that a row over the budget is cut, each part with
+    the prompt.
+    """
+    limit, most = max(budget, 2 * row.prompt), row.answers[0]
+    if row.tokens <= limit:
+        return filled(row, budget, batch_size)
+    count = max(1, (limit - row.prompt) // (most - 1))
+    rest = limit - row.prompt - count * (most - 1)
+    part = Row(row.prompt, (most,) * count + ((rest + 1,) if rest > 0 else ()))
+    return MicroBatch((part,), (part,), several=True)
+
+
 def own_of(row: Row) -> Row:
     """A labelled row without its mismatched answer."""
     return Row(row.prompt, row.answers[:1])

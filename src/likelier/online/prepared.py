@@ -20,11 +20,12 @@ from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked
 from likelier.online.sampling import VllmServer, server_of
 from likelier.online.sampling.vllm import most_tokens
+from likelier.online.work import evaluation_interval, online_steps
 from likelier.runs.folder import OtherRanksFolder, RunFolder
 from likelier.training.guards import RunGuard
 from likelier.training.launcher import take_over_precision, with_launcher
 from likelier.training.options import TrainingOptions, refuse_process_options
-from likelier.training.prepared import ReadyRun, step_sampler, steps_of, take_date
+from likelier.training.prepared import ReadyRun, step_sampler, take_date
 from likelier.training.reference import Named
 from likelier.training.run_card import CardFacts
 from likelier.training.trackers import check_trackers
@@ -38,7 +39,6 @@ _OF_FILES = (
     *("max_length", "truncation", "use_votes", "use_weights", "use_margins", "min_score_gap", "group_by"),
     *("reference_scores", "reference_store", "eval_items", "eval_new_tokens"),
 )
-_EVALUATIONS = 5  # between start and end, where the interval is not given
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,7 @@ class OnlineRun(ReadyRun):
 
     def planned_steps(self) -> int:
         """Optimizer steps of the whole run: each rollout is learnt from `updates_per_rollout` times."""
-        if self.options.max_steps:
-            return self.options.max_steps
-        return steps_of(self.sampler(), self.options) * self.online.updates_per_rollout
+        return online_steps(len(self.train.ids), self.options, self.online)
 
     def close(self) -> None:
         """Let go of what the rewards hold."""
@@ -215,6 +213,17 @@ def _server(policy: Policy, online: OnlineOptions) -> VllmServer | None:
 def _tokenized(
     policy: Policy, prompts: Sequence[Prompt], online: OnlineOptions, context: int | None
 ) -> TokenizedPrompts:
+    return prepare_prompts(
+        prompts,
+        policy.tokenizer,
+        max_prompt_length=prompt_limit(online, context),
+        truncation=online.prompt_truncation,
+        chat=policy.chat,
+    )
+
+
+def prompt_limit(online: OnlineOptions, context: int | None) -> int:
+    """The most tokens of a prompt, in a model of this context. Raises `ConfigError` where no room is left for one."""
     room = None if context is None else context - online.max_new_tokens
     if room is not None and room < 1:
         raise ConfigError(
@@ -227,23 +236,15 @@ def _tokenized(
             f"max_prompt_length={limit} and max_new_tokens={online.max_new_tokens} are together beyond the model's "
             f"context of {context} tokens; lower one of them"
         )
-    return prepare_prompts(
-        prompts,
-        policy.tokenizer,
-        max_prompt_length=limit,
-        truncation=online.prompt_truncation,
-        chat=policy.chat,
-    )
+    return limit
 
 
 def _with_interval(run: OnlineRun) -> OnlineRun:
-    steps, given = run.planned_steps(), run.options.eval_steps
     if not run.held_out.ids:
         return run
-    interval = given if given is not None else -(-steps // (_EVALUATIONS + 1))
     if run.options.batch_size > len(run.train.ids):
         warn(f"batch_size={run.options.batch_size} is more than the {len(run.train.ids)} prompts: a step has them all")
-    return replace(run, eval_interval=interval if interval and interval < steps else None)
+    return replace(run, eval_interval=evaluation_interval(run.planned_steps(), run.options.eval_steps))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ _SAVED = 200e6  # bytes a second
 PARTS = {
     "starting": "starting: libraries, model, trial of the scorer",
     "reference": "scoring the reference",
+    "sampling": "writing answers",
     "training": "training",
     "evaluating": "evaluating",
     "saving": "saving",
@@ -96,12 +97,16 @@ def duration(work: Work, speed: Speed, *, weights: int, trained: int, waits: Wai
     def scoring(tokens: int) -> float:
         return max(tokens * forward, tokens / larger * waits.forward)
 
+    def written(tokens: int) -> float:
+        return tokens * (speed.written + waits.forward)
+
     return Duration(
         {
             "starting": _START + weights / _READ + work.trial * forward,
             "reference": scoring(work.reference),
+            "sampling": scoring(work.sampling.scored) + written(work.sampling.written),
             "training": training + scoring(work.statistics) + work.steps * (speed.update + waits.step),
-            "evaluating": scoring(work.evaluating) + work.written * (speed.written + waits.forward),
+            "evaluating": scoring(work.evaluating) + written(work.written),
             "saving": trained / _SAVED,
         },
         work.steps,

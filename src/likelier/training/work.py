@@ -18,7 +18,7 @@ from likelier.training.evaluation import planned_interval
 from likelier.training.options import TrainingOptions
 
 _LOOKED_AT = 8  # steps that are cut into micro-batches to find the usual one
-_TRIAL = 5  # passes over the longest row, padded, in which scorers are held against each other
+TRIAL = 5  # passes over the longest row, padded, in which scorers are held against each other
 _CLOSER = 6  # pairs that are looked at token by token at the end
 
 
@@ -39,9 +39,10 @@ class Work:
     """What a run computes, in tokens as the scorer holds them (a prompt once for all its answers).
 
     `training` tokens go forward and backward; `statistics` forward alone within steps (KTO's baseline); `reference`
-    and `trial` forward alone. Evaluations are at the `start`, `between` (each the same, so many times), and at the
-    `end`; written are batches of `together` answers after prompts of `prompt` tokens. `micro_batch` is the usual one,
-    of which there are `micro_batches`. All is of one GPU, where there are several.
+    and `trial` forward alone; `sampling` is what the policy writes to learn from, `answers` to each prompt, which share
+    its keys (0: no run of that kind). Evaluations are at the `start`, `between` (each the same, so many times), and at
+    the `end`; written are batches of `together` answers after prompts of `prompt` tokens. `micro_batch` is the usual
+    one, of which there are `micro_batches`. All is of one GPU, where there are several.
     """
 
     steps: int
@@ -57,6 +58,8 @@ class Work:
     prompt: int
     micro_batch: tuple[Row, ...]
     micro_batches: int = 1
+    sampling: Looking = Looking()
+    answers: int = 0
 
     @property
     def looking(self) -> Looking:
@@ -71,7 +74,7 @@ class Work:
 
     @property
     def written(self) -> int:
-        """Tokens in a row that are written."""
+        """Tokens in a row that are written for evaluations."""
         return self.looking.written
 
     @property
@@ -116,7 +119,7 @@ def work_of(
         training=training,
         statistics=round(partners * passes / gpus) + (training if live else 0),
         reference=0 if live else round(scored / gpus),
-        trial=_TRIAL * len(longest.answers) * (longest.prompt + max(longest.answers)),
+        trial=TRIAL * len(longest.answers) * (longest.prompt + max(longest.answers)),
         **_evaluations(held_out, held_count, options, token_budget, adapter, gpus),
         intervals=0 if every is None else (steps - 1) // every,
         micro_batch=usual,
