@@ -225,12 +225,6 @@ def parser_of_train() -> argparse.ArgumentParser:
     return parser
 
 
-@pytest.mark.parametrize("method", ONLINE_METHODS)
-def test_a_plan_of_a_run_that_writes_its_answers_is_refused(method: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["estimate", "--model", "demo", "--method", method]) == 2
-    assert f"no plan is made for {method}" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_json_has_stable_names(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_rows(tmp_path / "pairs.jsonl", pair_rows(60))

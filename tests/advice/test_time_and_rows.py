@@ -159,7 +159,8 @@ def test_estimate_says_rows_steps_and_time(
     assert main([*asked, "--max-steps", "4", "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["data"]["kept"] == 40 and found["time"]["LoRA r=4"]["steps"] == 4
-    assert {"training", "reference", "evaluating", "saving", "starting"} == set(found["time"]["LoRA r=4"]["parts"])
+    parts = {"training", "reference", "evaluating", "saving", "starting", "sampling"}
+    assert parts == set(found["time"]["LoRA r=4"]["parts"])
     assert {"plans", "peak_by_method", "models_in_memory"} <= set(found)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from likelier.utils.errors import ConfigError
 
 if TYPE_CHECKING:
+    from likelier.advice.prompts import PromptPlan
     from likelier.advice.rundata import RowPlan
     from likelier.training.duration import Duration
 
@@ -33,8 +34,9 @@ def bytes_of(text: str) -> int:
 class Estimate:
     """Plans of one model: `plans` by the way it is trained (`full`, `LoRA r=16`, `QLoRA r=16`) for the method asked
     for; `methods` the peaks in bytes of one method of each kind, by way; `models` whole runs with other models beside.
-    `rows` are the data's, where a file was named. `times` say how long each way takes, where a file or a number of
-    rows was named; `untimed` says why that is not known, and `timed` is False where nobody asked.
+    `rows` are the data's, where a file was named; `rows_from` says which, and `what` they are. `times` say how long
+    each way takes, where a file or a number of rows was named; `untimed` says why that is not known, and `timed` is
+    False where nobody asked.
     """
 
     model: str
@@ -43,10 +45,11 @@ class Estimate:
     methods: dict[str, dict[str, int]]
     models: dict[str, dict[str, int]]
     rows_from: str
-    rows: RowPlan | None = None
+    rows: RowPlan | PromptPlan | None = None
     times: dict[str, Duration] = field(default_factory=dict)
     untimed: str = ""
     timed: bool = True
+    what: str = "rows"
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in bytes, tokens and seconds."""
@@ -68,6 +71,9 @@ def plan_json(plan: Any) -> dict[str, Any]:
     """A `MemoryPlan` with stable names, sizes in bytes."""
     return {
         "parts": plan.parts,
+        "sampling": dict(plan.sampling),
+        "answers_at_once": plan.together,
+        "peak_sampling": sum(plan.sampling.values()),
         "peak_training": sum(plan.parts.values()),
         "peak_scoring": plan.scoring,
         "peak_evaluating": plan.evaluating,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from likelier.advice.estimate import models_in_memory
 from likelier.advice.fit import Fitted
 from likelier.advice.memory import Device, planner_for
 from likelier.advice.tables import size
 from likelier.objectives.online import ONLINE_METHODS
-from likelier.utils.errors import ConfigError
 from likelier.utils.shell import quoted
 
 FAMILY = next(iter(ONLINE_METHODS))  # the one whose name the family has
@@ -54,13 +52,3 @@ def online_needs(model: str, files: Sequence[str], fitted: Fitted, device: Devic
         f"would hold four models, about {size(four)}, and is not built here",
         "time: most of it goes into writing answers",
     ]
-
-
-def refuse_plan(method: Any) -> None:
-    """Raises `ConfigError` for a method that writes its answers, whose memory is not planned."""
-    if method in ONLINE_METHODS:
-        raise ConfigError(
-            f"no plan is made for {method}: what a run holds while it writes (the keys and values of all answers at "
-            "once, and the rollout) is not planned. Weights, gradients and optimizer are those of a run on pairs "
-            "without a reference: --method simpo"
-        )

@@ -161,8 +161,8 @@ def row_plan(
         "chat": chat,
         "signals": signals,
     }
-    train, share = _some(data.train)
-    held, _ = _some(data.test, share)
+    train, share = some_of(data.train)
+    held, _ = some_of(data.test, share)
     longest = max(context, max_length)
     whole: dict[str, Any] = settings | {"max_length": longest, "truncation": "drop"}
     found = prepare_groups(train, tokenizer, **whole)
@@ -189,7 +189,7 @@ def row_plan(
     )
 
 
-def _some(records: Sequence[Any], share: float | None = None) -> tuple[Sequence[Any], float]:
+def some_of(records: Sequence[Any], share: float | None = None) -> tuple[Sequence[Any], float]:
     """So many records, evenly spaced, and the share that they are."""
     most = _MOST_TOKENIZED if share is None else max(1, round(share * len(records)))
     if len(records) <= most:

@@ -18,6 +18,10 @@ from likelier.advice.memory import Planner, own_memory
 from likelier.advice.trace import Training, build, layer_pattern, made_up_group
 from likelier.data.lengths import Row
 from likelier.models.layers import backbone_of, causal_model, checkpoint_activations
+from likelier.online.sampling import Sampling
+from likelier.online.sampling.drawing import draw
+from likelier.online.sampling.keys import AnswerKeys
+from likelier.online.sampling.local import logits_behind
 from likelier.scoring import collate
 from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
 from likelier.scoring.plain import score_plain
@@ -67,7 +71,8 @@ def reckoned(planner: Planner, work: Work, gpu: str) -> Speed:
     slow = _QUANTIZED if training.lora.load_in_4bit else 1.0
     forward = slow * product / (_EFFICIENCY * known.products)
     passes = (2 if training.lora.lora_r is not None else 3) + (1 if training.checkpointing else 0)
-    written = max(weights.bytes / (_TRAFFIC * known.traffic), _LAUNCHES * text.num_hidden_layers)
+    reading = weights.bytes / (_TRAFFIC * known.traffic)
+    written = max(reading, _LAUNCHES * text.num_hidden_layers, work.together * forward)
     return Speed(
         passes * forward,
         forward,
@@ -188,7 +193,8 @@ def _timed(config: Any, training: Training, layers: int | None, work: Work, time
 
         with autocast:
             with torch.no_grad():
-                scored, written = timer(forward), _written(model, work, timer)
+                shared = score is score_shared_prefix and bool(work.sampling.written)
+                scored, written = timer(forward), (_sampled if shared else _written)(model, work, timer)
             if training.checkpointing:
                 checkpoint_activations(model)
             model.train()
@@ -210,7 +216,7 @@ def _scorer(model: nn.Module) -> Callable[..., Any]:
 
 def _written(model: Any, work: Work, timer: _Timer) -> float:
     """Seconds of one token more for a batch of answers."""
-    if not work.written:
+    if not (work.written or work.sampling.written):
         return 0.0
     causal = causal_model(model)
     restore_attention(causal)
@@ -225,6 +231,27 @@ def _written(model: Any, work: Work, timer: _Timer) -> float:
     seconds = timer(write, 2) / _WRITTEN
     install_attention(causal)
     return seconds
+
+
+def _sampled(model: Any, work: Work, timer: _Timer) -> float:
+    """The same where answers share the keys of their prompt: behind prompts that are cut to what is soon read."""
+    causal, count = causal_model(model), max(1, work.together // work.answers)
+    length = max(1, min(work.prompt, _TOKENS[timer.device.type] // count))
+    keys = AnswerKeys([torch.zeros(length)] * count, work.answers, timer.device)
+    sampling = Sampling(1)
+
+    def passed(tokens: int, positions: Tensor, wanted: Tensor | None) -> Tensor:
+        ids = torch.ones(tokens, dtype=torch.long, device=timer.device)
+        return logits_behind(causal, ids, positions, keys, wanted)
+
+    numbers = torch.full((count * work.answers,), 0.5, dtype=torch.float64, device=timer.device)
+    passed(count * length, torch.arange(length, device=timer.device).repeat(count), torch.zeros(1, dtype=torch.long))
+
+    def write() -> None:
+        for _ in range(_WRITTEN):
+            draw(passed(len(numbers), keys.step(), None), numbers, sampling)
+
+    return timer(write, 2) / _WRITTEN
 
 
 def _made_up(config: Any, training: Training, layers: int | None, device: torch.device) -> Any:

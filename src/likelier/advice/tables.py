@@ -19,10 +19,19 @@ PARTS = {
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "reference": "reference model",
+    "rewards": "reward models",
+    "rollout": "rollout (ids, log-probabilities)",
     "together": "put together or sent (several GPUs)",
     "activations": "activations",
     "head": "head (logits of one tile)",
     "workspace": "workspace",
+}
+
+_SOMETIMES = ("together", "rewards", "rollout")  # shown where they take anything
+_WRITING = {
+    "keys": "keys and values",
+    "activations": "activations while writing",
+    "head": "logits and draws",
 }
 
 
@@ -43,9 +52,10 @@ def _parts(estimate: Estimate) -> Iterator[RenderableType]:
     one = next(iter(estimate.plans.values()))
     kept = ", activation checkpointing" if one.training.checkpointing else ""
     spread = f", {one.spread.words}" if one.spread.words else ""
+    lengths = f" of {one.max_length} tokens" if "at the maximum length" in estimate.rows_from else ""
     yield Text(
-        f"{estimate.model}: {one.weights.count:,} weights; {estimate.method} on {one.device}{kept}{spread}; rows: "
-        f"{estimate.rows_from}{f' of {one.max_length} tokens' if 'made up' in estimate.rows_from else ''}\n"
+        f"{estimate.model}: {one.weights.count:,} weights; {estimate.method} on {one.device}{kept}{spread}; "
+        f"{estimate.what}: {estimate.rows_from}{lengths}\n"
     )
     if estimate.rows is not None:
         yield from (Text(line) for line in estimate.rows.words())
@@ -59,8 +69,9 @@ def _parts(estimate: Estimate) -> Iterator[RenderableType]:
     if estimate.methods:
         yield Text("\npeak by method\n")
         yield _by_way(estimate.methods)
-    yield Text("\nmodels in memory, for pairs\n")
-    yield _by_way(estimate.models)
+    if estimate.models:
+        yield Text("\nmodels in memory, for pairs\n")
+        yield _by_way(estimate.models)
     for note in dict.fromkeys(note for plan in estimate.plans.values() for note in plan.notes):
         yield Text(f"\nnote: {note}")
 
@@ -68,18 +79,29 @@ def _parts(estimate: Estimate) -> Iterator[RenderableType]:
 def plan_table(plans: Mapping[str, MemoryPlan]) -> Table:
     """Parts by way of training, the peak, and what fits."""
     table = _table(list(plans))
+    writes = any(plan.sampling for plan in plans.values())
     for name, words in PARTS.items():
-        if name != "together" or any(plan.spread.gpus > 1 for plan in plans.values()):
+        if name not in _SOMETIMES or any(plan.parts.get(name) for plan in plans.values()):
             table.add_row(words, *(size(plan.parts[name]) for plan in plans.values()))
+    if writes:
+        table.add_section()
+        for name, words in _WRITING.items():
+            table.add_row(words, *(size(plan.sampling[name]) for plan in plans.values()))
+        table.add_row("answers written at once", *(f"{plan.together:,}" for plan in plans.values()))
+        table.add_section()
+        table.add_row("peak while writing", *(size(sum(plan.sampling.values())) for plan in plans.values()))
     lines = {
         "peak while training": [size(sum(plan.parts.values())) for plan in plans.values()],
         "peak before it, scoring": [size(plan.scoring) for plan in plans.values()],
         "peak after it, evaluating": [size(plan.evaluating) for plan in plans.values()],
         "with libraries and what cannot be used": [size(plan.needed) for plan in plans.values()],
         "token budget": [f"{plan.token_budget:,}" for plan in plans.values()],
-        "fullest micro-batch": [f"{plan.rows} rows, {plan.tokens:,} tokens" for plan in plans.values()],
+        "fullest micro-batch": [
+            f"{plan.rows} {'prompts' if writes else 'rows'}, {plan.tokens:,} tokens" for plan in plans.values()
+        ],
     }
-    table.add_section()
+    if not writes:
+        table.add_section()
     for words, cells in lines.items():
         table.add_row(words, *cells)
     if any(plan.memory is not None for plan in plans.values()):
@@ -116,7 +138,7 @@ def _savings(plan: MemoryPlan) -> list[tuple[str, float | None]]:
         (f"--gpus {gpus} --shard" if alone else "--shard", split),
         ("--lora-r 16", _FROZEN[plan.device] * weights.count if full else None),
         ("--lora-r 16 --load-in-4bit", _IN_4_BITS * weights.count if quantized else None),
-        ("a shorter --max-length", here),
+        (_SHORTER[bool(plan.sampling)], here),
     ]
 
 
@@ -126,7 +148,7 @@ def _split(plan: MemoryPlan, here: int) -> tuple[int, float | None]:
     """
     training, weights = plan.training, plan.weights
     pure = not training.adapter and training.weights == torch.bfloat16
-    if plan.device == "cpu" or plan.spread.shard or training.lora.load_in_4bit or pure:
+    if plan.device == "cpu" or plan.spread.shard or training.lora.load_in_4bit or pure or plan.sampling:
         return 0, None
     spreads = [Spread(gpus, shard=True) for gpus in (_NODE if plan.spread.gpus == 1 else (plan.spread.gpus,))]
     sizes = {one.gpus: one.own(here) + one.together(weights, training, gradients=True) for one in spreads}
@@ -137,6 +159,7 @@ def _roomy(plan: MemoryPlan) -> float:
     return (1 - TO_SPARE) * (plan.memory or 0)
 
 
+_SHORTER = {False: "a shorter --max-length", True: "a smaller --max-new-tokens or --answers-per-prompt"}
 _NODE = (2, 4, 8)  # GPUs of one machine
 _PURE = 2 + 2 + 6  # bytes a weight: itself, its gradient, moments with Kahan's third value
 _FROZEN = {"cuda": 2, "cpu": 4}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from likelier.advice.memory import Planner
+from likelier.advice.prompts import PromptPlan
+from likelier.advice.rollout_memory import OnlinePlanner
 from likelier.advice.rows import longest_row
 from likelier.advice.rundata import RowPlan, row_plan
 from likelier.advice.trace import made_up_group
@@ -16,6 +19,7 @@ from likelier.models.options import LoraOptions
 from likelier.models.policy import set_template
 from likelier.models.tokenizer import tokenizer_of
 from likelier.objectives import METHODS
+from likelier.online.work import UNTIMED, online_work
 from likelier.training.duration import Duration, Speed, duration
 from likelier.training.options import TrainingOptions
 from likelier.training.work import Work, work_of
@@ -42,7 +46,7 @@ def rows_of_run(
         tokenizer,
         METHODS[method],
         max_length=options.max_length or default,
-        context=_context(model) or default,
+        context=context_of(model) or default,
         truncation=options.truncation,
         chat=chat,
         signals=options.signals,
@@ -76,7 +80,10 @@ _MADE_UP = 2048  # rows that are made; more are like them
 
 
 def times_of(
-    runs: Mapping[str, tuple[Planner, RowPlan]], options: TrainingOptions, budget: int | None, speed_of: SpeedOf
+    runs: Mapping[str, tuple[Planner, RowPlan | PromptPlan]],
+    options: TrainingOptions,
+    budget: int | None,
+    speed_of: SpeedOf,
 ) -> tuple[dict[str, Duration], str]:
     """How long each of several runs takes on its rows, or why that is not known."""
     found: dict[str, Duration] = {}
@@ -90,32 +97,43 @@ def times_of(
 
 def time_of(
     planner: Planner,
-    rows: RowPlan,
+    rows: RowPlan | PromptPlan,
     options: TrainingOptions,
     budget: int | None,
     speed_of: SpeedOf,
 ) -> Duration:
     """How long a run on these rows takes, by its work and what `speed_of` says of the device."""
-    adapter, spread = planner.asked.training.adapter, planner.asked.spread
-    work = work_of(
-        rows.train,
-        rows.held_out,
-        planner.asked.objective,
-        options,
-        token_budget=budget or planner.default_budget(),
-        device=planner.asked.device,
-        adapter=adapter,
-        share=rows.share,
-        gpus=spread.gpus,
-    )
-    weights = planner.weights
+    spread, weights = planner.asked.spread, planner.weights
+    work = _work(planner, rows, options, budget or planner.default_budget())
     with busy("timing a few rows of this run, to tell how long all will take"):
         speed = speed_of(planner, work)
     speed = replace(speed, update=speed.update / (spread.gpus if spread.shard else 1))
     waits = spread.waits(weights, planner.asked.training, speed.link)
-    return duration(work, speed, weights=weights.bytes, trained=weights.trained_bytes, waits=waits)
+    found = duration(work, speed, weights=weights.bytes, trained=weights.trained_bytes, waits=waits)
+    return replace(found, words=f"{found.words}{UNTIMED}") if work.answers else found
 
 
-def _context(model: str) -> int | None:
+def _work(planner: Planner, rows: RowPlan | PromptPlan, options: TrainingOptions, budget: int) -> Work:
+    if isinstance(planner, OnlinePlanner):
+        assert isinstance(rows, PromptPlan)
+        found, at_once = planner.rollouts, 0 if planner.rollouts.served else planner.at_once
+        how: dict[str, Any] = {"at_once": at_once, "token_budget": budget, "share": rows.share}
+        return online_work(rows.train, rows.held_out, found.objective, found.online, options, **how)
+    assert isinstance(rows, RowPlan)
+    return work_of(
+        rows.train,
+        rows.held_out,
+        planner.asked.objective,
+        options,
+        token_budget=budget,
+        device=planner.asked.device,
+        adapter=planner.asked.training.adapter,
+        share=rows.share,
+        gpus=planner.asked.spread.gpus,
+    )
+
+
+def context_of(model: str) -> int | None:
+    """The most tokens that a model takes, where its configuration says so."""
     config = find_model(model, LoraOptions()).config
     return getattr(config.get_text_config(), "max_position_embeddings", None)

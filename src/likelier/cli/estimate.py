@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from likelier.cli.flags import add_section_flags, given_options
+from likelier.cli.planned_run import WRITING, online_estimate_of, take_run_file, writes_answers
 from likelier.cli.run_rows import add_data_flags, given_chat, given_loading, refuse_without_data
 from likelier.models.options import LoraOptions
 from likelier.training.options import TrainingOptions, refuse_evaluation_options
@@ -16,6 +17,7 @@ from likelier.utils.errors import ConfigError
 if TYPE_CHECKING:
     from likelier.advice.estimate import Estimate
     from likelier.advice.rundata import RowPlan
+    from likelier.data.options import DataSet
 
 _ADAPTER = ("lora_r", "lora_targets", "load_in_4bit")
 _MEMORY = ("max_length", "token_budget", "batch_size", "activation_checkpointing", "shard", "reference_scores")
@@ -23,10 +25,12 @@ _MEMORY = ("max_length", "token_budget", "batch_size", "activation_checkpointing
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier estimate`: those of a run that change its memory, with the run's names."""
-    parser.add_argument("--model", required=True, help="a hub id, a folder, an adapter folder, a .gguf file, or demo")
-    parser.add_argument("--method", default="dpo", help="the objective (default: dpo)")
+    from likelier.cli.flags import add_online_flags
+    from likelier.training.config import RunOptions
+
+    parser.add_argument("config", nargs="?", help="a run file, as for train; flags win over it")
+    add_section_flags(parser, RunOptions, ("method", "model", "dtype"))
     add_machine_flags(parser)
-    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "pure-bfloat16"], default="auto")
     adapter = parser.add_argument_group("adapter (without one all weights, LoRA and QLoRA are planned)")
     add_section_flags(adapter, LoraOptions, _ADAPTER)
     add_section_flags(parser.add_argument_group("memory, as for train"), TrainingOptions, _MEMORY)
@@ -35,6 +39,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", metavar="FILE", help="plan for the lengths of its rows, not for rows of --max-length")
     add_data_flags(parser)
+    add_online_flags(parser, WRITING)
+    add_section_flags(parser, RunOptions, ("reference",))
     parser.add_argument(
         "--format", choices=["text", "json"], default="text", help="how the plan is printed (default: text)"
     )
@@ -69,11 +75,9 @@ def take_gpu(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Plan and print."""
-    from likelier.advice.online import refuse_plan
-
-    refuse_plan(flags.method)
+    take_run_file(flags)
     take_gpu(flags)
-    estimate = _estimate(flags)
+    estimate = online_estimate_of(flags) if writes_answers(flags) else _estimate(flags)
     if flags.format == "json":
         sys.stdout.write(json.dumps(estimate.as_json(), indent=2) + "\n")
         return
@@ -121,7 +125,7 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
     methods = {} if rows else {words: peaks(planner, budget) for words, planner in planners.items()}
     models = {words: models_in_memory(planner, budget) for words, planner in planners.items()}
     many = f"{flags.rows:,} " if flags.rows else ""
-    rows_from = flags.data or f"{many}made up, at the maximum length"
+    rows_from = _named(flags.data) if flags.data else f"{many}made up, at the maximum length"
     timed = rows or _made_up(flags, next(iter(planners.values())).asked.max_length)
     times, untimed = {}, "no --data and no --rows"
     if timed is not None:
@@ -129,6 +133,10 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
         times, untimed = times_of(runs, options, budget, speed_for(flags.gpu))
     known = (rows, times, untimed, timed is not None)
     return Estimate(flags.model, flags.method, plans, methods, models, rows_from, *known)
+
+
+def _named(data: str | tuple[DataSet, ...]) -> str:
+    return data if isinstance(data, str) else ", ".join(one.path for one in data)
 
 
 def _made_up(flags: argparse.Namespace, max_length: int) -> RowPlan | None:

@@ -39,7 +39,8 @@ COMMANDS = {
     ),
     "convert": Command("write a preference file as the JSON lines that every tool reads", "IN OUT [options]"),
     "estimate": Command(
-        "how much memory a run takes, part by part, and the token budget that fits", "--model M [options]"
+        "how much memory a run takes, part by part, and the token budget that fits",
+        "[run.yaml] --model M [options]",
     ),
     "recommend": Command(
         "which method and settings suit the data and the memory, with reasons and a run.yaml",
