@@ -20,6 +20,7 @@ from likelier.objectives.online import PolicyGradient
 from likelier.objectives.online_metrics import readable_policy
 from likelier.online.evaluation import OnlineEvaluator
 from likelier.online.options import OnlineOptions
+from likelier.online.outlook import OnlineOutlook
 from likelier.online.prepared import OnlineFacts, OnlineRun, prepare_online_run
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked, Rollout
@@ -27,7 +28,6 @@ from likelier.online.rollouts import RolloutMaker, longest_rows
 from likelier.online.sampling import sampler_for
 from likelier.online.sampling.proof import TOLERANCE
 from likelier.online.walker import RolloutWalker
-from likelier.runs.checkpoints import step_of
 from likelier.runs.ownership import SERVED
 from likelier.scoring import attach_scorer
 from likelier.scoring.reference.identity import Reference, base_reference, other_reference, start_reference
@@ -125,6 +125,8 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         )
         self._maker = RolloutMaker(policy, objective, online, sampler, rewards, self._walker, all_prompts=self._asked)
         self._evaluator = OnlineEvaluator(self._maker, run.judge, self._answered())
+        self._outlook = OnlineOutlook(run, sampler, self.token_budget, self.args.device)
+        self.add_callback(self._outlook)
         self._rollout: Rollout | None = None
         for warning in objective.warnings():
             warn(warning)
@@ -182,16 +184,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         return {"eval_steps": self.run.eval_interval, "seconds": seconds} if self._held_out else None
 
     def _say_plan(self, checkpoint: Path | None) -> None:
-        steps, each = self.run.planned_steps(), self.objective.answers_per_prompt
-        done = "" if checkpoint is None else f", {step_of(checkpoint):,} of them done"
-        say(
-            f"plan: {steps:,} steps{done}; {len(self._asked):,} prompts, {self.options.batch_size} to a step with "
-            f"{each} answers each"
-        )
-        if self._held_out:
-            every = f", every {self.run.eval_interval:,} steps" if self.run.eval_interval else ""
-            asked = len(self._evaluator.asked)
-            say(f"plan: {asked:,} held-out prompts are answered before the first step{every} and at the end")
+        self._outlook.say_plan(self.policy.model, checkpoint)
 
     def _prove_it_fits(self) -> None:
         moments = moments_of(self.policy.model, self.args.optim)

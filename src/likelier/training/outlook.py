@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +19,14 @@ from likelier.runs.checkpoints import step_of
 from likelier.scoring.engine import score_groups
 from likelier.training.duration import Duration, Speed, clock_words, duration
 from likelier.training.evaluation.schedule import DECODING
-from likelier.training.prepared import PreparedRun
+from likelier.training.prepared import PreparedRun, ReadyRun
 from likelier.training.work import Looking, Work, work_of
 from likelier.utils.console import say
 from likelier.utils.terminal import busy
 
 Clock = Callable[[], float]
 _COUNTED = 20_000  # rows whose tokens are counted; of more so many, evenly spaced
-_TIMED = {"cpu": 256, "cuda": 16_384}  # tokens of the pass that is timed: a small part of what follows
+TIMED = {"cpu": 256, "cuda": 16_384}  # tokens of the pass that is timed: a small part of what follows
 _SHORT = 0.5  # seconds; a shorter pass is made a second time, warm
 _OFF = 0.5  # how far the first guess may be off, from one forward pass alone
 _PACED = 3  # steps after which their own pace is told, or
@@ -33,36 +34,54 @@ _LONG = 20.0  # seconds of steps
 _NEARLY_OVER = 10.0  # seconds that are not worth a line
 
 
-class Outlook(TrainerCallback):
+class RunOutlook(TrainerCallback, ABC):
     """Tells the plan of a run with its time, and after a few steps what is left.
 
     Args:
         run: that will be trained.
+        work: of the whole run.
+        timed: rows whose forward pass is the measure.
         token_budget: of a micro-batch.
         device: where it is trained.
         clock: seconds.
     """
 
     def __init__(
-        self, run: PreparedRun, token_budget: int, device: torch.device, *, clock: Clock = time.perf_counter
+        self,
+        run: ReadyRun,
+        work: Work,
+        timed: Sequence[Group],
+        token_budget: int,
+        device: torch.device,
+        clock: Clock = time.perf_counter,
     ) -> None:
         self._clock, self._device, self._budget = clock, device, token_budget
-        self._ranks, self._interval = run.ranks.size, run.eval_interval
-        self._rows = f"{len(run.data.train.groups):,} {'pairs' if run.objective.data == 'pairs' else 'rows'}"
-        self._held, self._options = len(run.data.held_out.groups), run.options
-        self._timed = _typical(run.data.train.groups, min(token_budget, _TIMED.get(device.type, 256)))
+        self._ranks, self._interval, self._options = run.ranks.size, run.eval_interval, run.options
+        self._work, self._timed = work, timed
         self._passes = 2 if run.policy.adapter_settings else 3
-        self._work = _work(run, token_budget, device)
-        self._forward = 0.0  # seconds a token
+        self._forward = self._written = 0.0  # seconds a token, and those of one token more of a batch of answers
         self._looked = self._took = self._begun = 0.0
         self._steps = 0
+
+    @abstractmethod
+    def _what(self, done: int | None) -> str:
+        """Steps, rows and evaluations, of which so many steps are done."""
+
+    @abstractmethod
+    def _words(self) -> str:
+        """Where the time is from, and what it leaves out."""
+
+    def _measure(self, model: nn.Module) -> None:
+        """Time a forward pass of this model; writing is reckoned from it."""
+        self._forward = self._pass_seconds(model)
+        self._written = self._forward * DECODING.get(self._device.type, DECODING["cpu"])
 
     # --- before the first step -------------------------------------------------------------------------------------
 
     def say_plan(self, model: nn.Module, checkpoint: Path | None) -> None:
-        """Time a forward pass of this model, and tell what will be done from this checkpoint, or from the beginning."""
+        """Time this model, and tell what will be done from this checkpoint, or from the beginning."""
         done = None if checkpoint is None else step_of(checkpoint)
-        self._forward = self._pass_seconds(model)
+        self._measure(model)
         say(f"plan: {self._what(done)}")
         say(f"plan: {self.foreseen(done).line()}")
 
@@ -70,10 +89,7 @@ class Outlook(TrainerCallback):
         """The time of what is left after `done` steps (None: before the evaluation at the start)."""
         forward, ranks = self._forward, self._ranks
         passes = self._passes + (1 if self._options.activation_checkpointing else 0)
-        written = forward * DECODING.get(self._device.type, DECODING["cpu"])
-        stored = "; reference scores that are in the store take no time" if self._work.reference else ""
-        words = f"from one forward pass here{stored}"
-        speed = Speed(passes * forward / ranks, forward / ranks, written, 0.0, _OFF, words)
+        speed = Speed(passes * forward / ranks, forward / ranks, self._written, 0.0, _OFF, self._words())
         whole = duration(self._left(done), speed, weights=0, trained=0)
         return replace(whole, seconds={**whole.seconds, "starting": 0.0})
 
@@ -87,25 +103,13 @@ class Outlook(TrainerCallback):
             steps=work.steps - done,
             training=round(share * work.training),
             statistics=round(share * work.statistics),
+            sampling=Looking(round(share * work.sampling.scored), round(share * work.sampling.written)),
             start=Looking(),
             intervals=work.intervals - self._intervals_until(done),
         )
 
     def _intervals_until(self, step: int) -> int:
         return 0 if self._interval is None else min(step // self._interval, self._work.intervals)
-
-    def _what(self, done: int | None) -> str:
-        """Steps, rows and evaluations."""
-        steps = f"{self._work.steps:,} steps of {self._options.batch_size} from {self._rows}"
-        if done is not None:
-            steps += f", {done:,} of them done"
-        if not self._held:
-            return f"{steps}; nothing is held out, so nothing is evaluated"
-        every = "" if self._interval is None else f", every {self._interval:,} steps"
-        answers = min(self._options.answered_prompts, self._held)
-        writing = f" with up to {answers} answers of {self._options.answer_tokens} tokens" if answers else ""
-        when = f"before the first step{every} and at the end"
-        return f"{steps}; {self._held:,} held-out rows are evaluated {when}{writing}"
 
     def _pass_seconds(self, model: nn.Module) -> float:
         """Seconds a token forward; the random state and the weights are left as they are."""
@@ -162,11 +166,40 @@ class Outlook(TrainerCallback):
         return speed * self._looked / at_start if self._looked and at_start else speed
 
 
+class Outlook(RunOutlook):
+    """That of a run which learns from preferences."""
+
+    def __init__(
+        self, run: PreparedRun, token_budget: int, device: torch.device, *, clock: Clock = time.perf_counter
+    ) -> None:
+        timed = typical_rows(run.data.train.groups, min(token_budget, TIMED.get(device.type, TIMED["cpu"])))
+        super().__init__(run, _work(run, token_budget, device), timed, token_budget, device, clock)
+        self._rows = f"{len(run.data.train.groups):,} {'pairs' if run.objective.data == 'pairs' else 'rows'}"
+        self._held = len(run.data.held_out.groups)
+
+    def _what(self, done: int | None) -> str:
+        """Steps, rows and evaluations."""
+        steps = f"{self._work.steps:,} steps of {self._options.batch_size} from {self._rows}"
+        if done is not None:
+            steps += f", {done:,} of them done"
+        if not self._held:
+            return f"{steps}; nothing is held out, so nothing is evaluated"
+        every = "" if self._interval is None else f", every {self._interval:,} steps"
+        answers = min(self._options.answered_prompts, self._held)
+        writing = f" with up to {answers} answers of {self._options.answer_tokens} tokens" if answers else ""
+        when = f"before the first step{every} and at the end"
+        return f"{steps}; {self._held:,} held-out rows are evaluated {when}{writing}"
+
+    def _words(self) -> str:
+        stored = "; reference scores that are in the store take no time" if self._work.reference else ""
+        return f"from one forward pass here{stored}"
+
+
 def _pace_words(seconds: float) -> str:
     return clock_words(seconds) if seconds >= 10 else f"{seconds:.2g} s"
 
 
-def _typical(groups: Sequence[Group], tokens: int) -> list[Group]:
+def typical_rows(groups: Sequence[Group], tokens: int) -> list[Group]:
     """Rows of middling length, evenly spaced, up to so many tokens; one at least."""
     some = groups[:: max(1, len(groups) // 64)]
     ordered = sorted(some, key=lambda group: row_of(group).tokens)
