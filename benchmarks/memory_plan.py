@@ -45,6 +45,19 @@ SETTINGS: list[dict[str, Any]] = [
     {"method": "kto", "token_budget": 768, "prompt": 100, "answer": 90, "batch_size": 6},
     {"method": "sft", "token_budget": 1024, "prompt": 64, "answer": 400, "batch_size": 4, "lora_r": 16},
     {"method": "dpo", "token_budget": 512, "prompt": 96, "answer": 80, "batch_size": 4, "live": True},
+    {"method": "grpo", "token_budget": 568, "prompt": 64, "answer": 64, "answers": 8, "batch_size": 8},
+    {"method": "grpo", "token_budget": 1136, "prompt": 64, "answer": 64, "answers": 8, "batch_size": 8, "lora_r": 16},
+    {
+        "method": "grpo",
+        "token_budget": 568,
+        "prompt": 64,
+        "answer": 64,
+        "answers": 8,
+        "batch_size": 8,
+        "lora_r": 16,
+        "checkpointing": True,
+    },
+    {"method": "grpo", "token_budget": 568, "prompt": 64, "answer": 64, "answers": 8, "batch_size": 8, "kl": 0.05},
 ]
 
 
@@ -85,18 +98,80 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
     """Plan, train two steps, and give both peaks in megabytes."""
     import torch
 
-    from likelier import PreferenceTrainer, load_policy
-    from likelier.advice.memory import planner_for
-    from likelier.data.lengths import Row
+    from likelier import load_policy
     from likelier.models.options import LoraOptions
-    from likelier.objectives import METHODS
-    from likelier.training.options import TrainingOptions
 
     warnings.simplefilter("ignore")
     torch.nn.Linear(8, 8)(torch.zeros(2, 8)).sum().backward()
     lora = LoraOptions(lora_r=setting.get("lora_r"))
     before = in_kilobytes("VmRSS")
     policy = load_policy(model, dtype="float32", lora=lora)
+    planner = (trained_on_rollouts if "answers" in setting else trained_on_rows)(model, policy, setting, lora)
+    measured = in_kilobytes("VmHWM") - before
+    plan = planner.plan(setting["token_budget"])
+    parts = {name: round(size / 1e6) for name, size in plan.parts.items()}
+    writing = {f"writing, {name}": round(size / 1e6) for name, size in plan.sampling.items()}
+    return (
+        {"planned": plan.peak / 1e6, "measured": measured * 1024 / 1e6, "before": before * 1024 / 1e6} | parts | writing
+    )
+
+
+def trained_on_rollouts(model: str, policy: Any, setting: dict[str, Any], lora: Any) -> Any:
+    """Two steps on answers that the policy writes, none of which ends before it is as long as it may be."""
+    from likelier.advice.rollout_memory import online_planner_for
+    from likelier.data.prompts import Prompt
+    from likelier.objectives.online import online_method
+    from likelier.online.options import OnlineOptions
+    from likelier.online.rewards.load import load_rewards
+    from likelier.online.trainer import OnlineTrainer
+    from likelier.training.options import TrainingOptions
+
+    rewards = ("length:10",)
+    online = OnlineOptions(reward=rewards, max_new_tokens=setting["answer"])
+    options = TrainingOptions(
+        batch_size=setting["batch_size"],
+        max_steps=2,
+        token_budget=setting["token_budget"],
+        activation_checkpointing=setting.get("checkpointing", False),
+    )
+    objective = online_method(
+        setting["method"], answers_per_prompt=setting["answers"], kl_coefficient=setting.get("kl", 0.0)
+    )
+    rows = rows_of(setting | {"method": "sft"}, len(policy.tokenizer))
+    prompts = [Prompt(row.prompt, row.source) for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = OnlineTrainer(
+            policy,
+            objective,
+            prompts,
+            rewards=load_rewards(rewards),
+            online=online,
+            output_dir=Path(folder) / "run",
+            options=options,
+        )
+        trainer._maker.sampler.writer.ends = frozenset()  # type: ignore[attr-defined]
+        trainer.train()
+    return online_planner_for(
+        model,
+        objective,
+        online,
+        prompts=[setting["prompt"]] * len(prompts),
+        lora=lora,
+        dtype="float32",
+        device="cpu",
+        activation_checkpointing=setting.get("checkpointing", False),
+        batch_size=setting["batch_size"],
+    )
+
+
+def trained_on_rows(model: str, policy: Any, setting: dict[str, Any], lora: Any) -> Any:
+    """Two steps on pairs, labels or demonstrations."""
+    from likelier import PreferenceTrainer
+    from likelier.advice.memory import planner_for
+    from likelier.data.lengths import Row
+    from likelier.objectives import METHODS
+    from likelier.training.options import TrainingOptions
+
     objective = METHODS[setting["method"]]
     scores: Any = "live" if setting.get("live") else "stored"
     options = TrainingOptions(
@@ -112,8 +187,7 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
         trainer = PreferenceTrainer(policy, objective(), data, output_dir=Path(folder) / "run", options=options)
         lengths = [Row(len(group.prompt), tuple(map(len, group.answers))) for group in trainer.train_groups]
         trainer.train()
-    measured = in_kilobytes("VmHWM") - before
-    plan = planner_for(
+    return planner_for(
         model,
         method=setting["method"],
         lora=lora,
@@ -123,17 +197,16 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
         reference_scores=scores,
         batch_size=setting["batch_size"],
         rows=lengths,
-    ).plan(setting["token_budget"])
-    parts = {name: round(size / 1e6) for name, size in plan.parts.items()}
-    return {"planned": plan.peak / 1e6, "measured": measured * 1024 / 1e6, "before": before * 1024 / 1e6, **parts}
+    )
 
 
 def words_of(setting: dict[str, Any]) -> str:
     """A setting in a few words."""
     how = [f"LoRA rank {setting['lora_r']}" if "lora_r" in setting else "full"]
     how += ["activation checkpointing"] if setting.get("checkpointing") else []
-    how += ["live reference"] if setting.get("live") else []
-    rows = f"{setting['batch_size']} x {setting['prompt']} + {setting['answer']}"
+    how += ["live reference"] if setting.get("live") or setting.get("kl") else []
+    each = f"{setting['answers']} x " if "answers" in setting else ""
+    rows = f"{setting['batch_size']} x {setting['prompt']} + {each}{setting['answer']}"
     return f"{setting['method']} | {', '.join(how)} | {rows} | {setting['token_budget']}"
 
 
