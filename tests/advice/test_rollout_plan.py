@@ -193,7 +193,7 @@ def test_flags_and_a_run_file_give_one_plan(model: str, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--method", "grpo", "--gpus", "2", "--device", "cuda", "--memory", "24GB"], "runs in one process"),
+        (["--method", "grpo", "--gpus", "2", "--device", "cuda", "--memory", "24GB"], "that of one process"),
         (["--method", "grpo", "--max-length", "64"], "max_length has no effect on grpo"),
         (["--method", "grpo", "--reference", "base"], "reference has no effect with kl_coefficient=0"),
         (["--method", "grpo", "--answers-per-prompt", "1"], "must be at least 2"),

@@ -78,7 +78,7 @@ def online_estimate_of(flags: argparse.Namespace) -> Estimate:
 
     config = parse_online(_OPEN | _run_values(flags))
     if flags.gpus != 1 or config.training.shard:
-        raise ConfigError(f"{flags.method} runs in one process; drop gpus and shard")
+        raise ConfigError(f"the plan of {flags.method} is that of one process; drop gpus and shard")
     if flags.rows is not None and flags.data:
         raise ConfigError("rows has no effect with --data, whose prompts are counted; drop one of them")
     if flags.rows is not None and flags.rows < 1:

@@ -35,8 +35,8 @@ class OnlineOutlook(RunOutlook):
         clock: Clock = time.perf_counter,
     ) -> None:
         asked, held_out = run.asked(), run.asked(held_out=True)
-        each = run.objective.answers_per_prompt
-        at_once = sampler.rows if isinstance(sampler, LocalSampler) else 0 if run.server is not None else each
+        each, ranks = run.objective.answers_per_prompt, run.ranks.size  # each rank writes to its share of the prompts
+        at_once = ranks * (sampler.rows if isinstance(sampler, LocalSampler) else 0 if run.server is not None else each)
         work = online_work(
             [len(one.ids) for one in asked],
             [len(one.ids) for one in held_out],
@@ -49,7 +49,7 @@ class OnlineOutlook(RunOutlook):
         tokens = min(token_budget, TIMED.get(device.type, TIMED["cpu"]))
         super().__init__(run, work, _timed(asked, each, run.online.max_new_tokens, tokens), token_budget, device, clock)
         self._run, self._sampler = run, sampler
-        self._prompts = asked[: max(1, work.together // each)]
+        self._prompts = asked[: max(1, work.together // each // ranks)]
         self._asked, self._held, self._served = len(asked), len(held_out), run.server is not None
 
     def _what(self, done: int | None) -> str:
