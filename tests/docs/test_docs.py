@@ -1,7 +1,8 @@
 """Every example in README.md and docs/ runs as it stands, and every relative link leads somewhere.
 
-What is other than for a reader, and nothing else: `demo` is a tiny random model, the file of built-in pairs holds every
-eighth of them, `likelier demo` stops after two steps, times follow from made-up speeds, and standard input is empty.
+What is other than for a reader, and nothing else: `demo` is a tiny random model of one layer, the file of built-in
+pairs holds every fourth of them, `likelier demo` stops after two steps, times follow from made-up speeds, and standard
+input is empty.
 
 - ```python blocks of a page run in order and share their names.
 - ```sh blocks may hold `likelier ...` and `python SCRIPT ...`, which run; `make`, `pip`, `git` and `cd`, of which only
@@ -87,7 +88,7 @@ def page_name(page: Path) -> str:
 @pytest.fixture(scope="module")
 def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo-model")
-    policy = tiny_policy(dtype=torch.float32)
+    policy = tiny_policy(dtype=torch.float32, num_hidden_layers=1)
     policy.model.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
     return folder
