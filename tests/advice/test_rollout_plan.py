@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from likelier.advice.fit import ways_of
+from likelier.advice.online import fit_online
 from likelier.advice.rollout_memory import OnlinePlanner, online_planner_for, reward_bytes
 from likelier.advice.trace import made_up_group
 from likelier.cli import main as cli
@@ -96,6 +98,15 @@ def test_a_budget_that_fits_is_found_or_there_is_none() -> None:
     budget = found.fitting_budget(middle)
     assert budget > 0 and found.needed(budget) <= middle < whole.needed
     assert found.fitting_budget(10**6) == 0
+
+
+@pytest.mark.slow
+def test_the_way_that_fits_is_found_and_fewer_answers_where_none_does(model: str) -> None:
+    ways = ways_of(model, "cpu", adapter_first=False)
+    roomy = fit_online(model, [10] * 8, ways, "cpu", 24 * 10**9)
+    assert roomy.fits and roomy.way.words == "full" and roomy.options == {}
+    none = fit_online(model, [10] * 8, ways[-1:], "cpu", 10**8)
+    assert not none.fits and none.options["answers_per_prompt"] == 2 and none.plan.needed < roomy.plan.needed
 
 
 def work(method: str = "grpo", held: int = 0, **more: Any) -> Any:

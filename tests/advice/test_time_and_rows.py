@@ -33,7 +33,7 @@ def rows(count: int, long: int = 0) -> list[dict[str, str]]:
     return short + [{"prompt": "word " * 70, "chosen": f"yes {number}", "rejected": "no"} for number in range(long)]
 
 
-def plan_of(model: Path, folder: Path, found: list[dict[str, str]], method: str = "dpo", **more: Any) -> RowPlan:
+def plan_of(model: Path, folder: Path, found: list[dict[str, Any]], method: str = "dpo", **more: Any) -> RowPlan:
     held = {"eval_fraction": more.pop("eval_fraction")} if "eval_fraction" in more else {}
     data = load_preferences(write_rows(folder / "pairs.jsonl", found), **held)
     return rows_of_run(data, str(model), method, options=TrainingOptions(**more))

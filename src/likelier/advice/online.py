@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from likelier.advice.estimate import models_in_memory
-from likelier.advice.fit import Fitted
-from likelier.advice.memory import Device, planner_for
+from likelier.advice.fit import Way
+from likelier.advice.memory import Device, MemoryPlan
+from likelier.advice.rollout_memory import OnlinePlanner, online_planner_for
 from likelier.advice.tables import size
-from likelier.objectives.online import ONLINE_METHODS
+from likelier.objectives.online import ONLINE_METHODS, online_method
+from likelier.online.options import OnlineOptions
 from likelier.utils.shell import quoted
 
 FAMILY = next(iter(ONLINE_METHODS))  # the one whose name the family has
@@ -17,38 +20,92 @@ ALTERNATIVE = (
 )
 _REWARD = "my_rewards.py:score"
 _HELD_OUT = 0.1
+_BATCH = 8  # prompts to a step, a run's own
+_AT_ONCE = 512  # prompts of an evaluation that are read at once, at most
+_ANSWERS = "answers_per_prompt"
+_SMALLER = (
+    {_ANSWERS: 4},
+    {_ANSWERS: 4, "batch_size": 4},
+    {_ANSWERS: 2, "batch_size": 4},
+)
 
 
-def online_command(model: str, files: Sequence[str], fitted: Fitted) -> str:
-    """A run of the family on the prompts of these files, trained in the way that fits; the reward is to be written."""
+def online_command(model: str, files: Sequence[str], fitted: OnlineFitted) -> str:
+    """A run of the family on the prompts of these files, as it fits; the reward is to be written."""
     words = ["likelier train --method", FAMILY, "--model", quoted(model)]
     for file in files:
         words += ["--data", quoted(file)]
     words += ["--eval-fraction", str(_HELD_OUT), "--reward", _REWARD]
-    for name, value in fitted.way.options().items():
+    for name, value in (fitted.way.options() | fitted.options).items():
         flag = f"--{name.replace('_', '-')}"
         words += [flag] if value is True else [flag, str(value)]
     return " ".join([*words, "--output", f"runs/{FAMILY}"])
 
 
-def online_needs(model: str, files: Sequence[str], fitted: Fitted, device: Device, memory: int | None) -> list[str]:
+@dataclass(frozen=True)
+class OnlineFitted:
+    """The first way of training, number of answers and batch that fit with a tenth of the memory to spare, with their
+    plan; else those that take least. `options` are those that differ from a run's own.
+    """
+
+    way: Way
+    planner: OnlinePlanner
+    plan: MemoryPlan
+    options: dict[str, Any]
+
+    @property
+    def fits(self) -> bool:
+        """Whether a tenth is to spare."""
+        return self.plan.needed <= self.planner.roomy
+
+
+def fit_online(
+    model: str, prompts: Sequence[int], ways: Sequence[Way], device: Device, memory: int | None
+) -> OnlineFitted:
+    """Plan a run of the family on prompts of these lengths in one way after the other; in the last one also with fewer
+    answers and prompts to a step.
+    """
+    tried = [(way, dict[str, Any]()) for way in ways] + [(ways[-1], options) for options in _SMALLER]
+    found: list[OnlineFitted] = []
+    for way, options in tried:
+        own = dict(options)
+        batch = own.get("batch_size", _BATCH)
+        changed = {name: value for name, value in own.items() if name == _ANSWERS}
+        planner = online_planner_for(
+            model,
+            online_method(FAMILY, **changed),
+            OnlineOptions(reward=(_REWARD,)),
+            prompts=prompts,
+            held_out=sorted(prompts)[-_AT_ONCE:],
+            lora=way.lora,
+            dtype=way.dtype,
+            device=device,
+            memory=memory,
+            activation_checkpointing=way.checkpointing,
+            batch_size=batch,
+        )
+        budget = planner.default_budget()
+        if planner.needed(budget) > planner.roomy and (smaller := planner.fitting_budget(planner.roomy)):
+            own["token_budget"] = budget = smaller
+        found.append(OnlineFitted(way, planner, planner.plan(budget), own))
+        if found[-1].fits:
+            return found[-1]
+    return min(found, key=lambda one: one.plan.needed)
+
+
+def online_needs(
+    model: str, files: Sequence[str], prompts: Sequence[int], ways: Sequence[Way], device: Device, memory: int | None
+) -> list[str]:
     """What such a run takes, line by line."""
-    planner = planner_for(
-        model,
-        method="dpo",
-        lora=fitted.way.lora,
-        device=device,
-        memory=memory,
-        activation_checkpointing=fitted.way.checkpointing,
-    )
-    held = models_in_memory(planner, None)
-    four, one = list(held.values())[-1], next(iter(held.values()))
+    fitted = fit_online(model, prompts, ways, device, memory)
+    writing, learning = sum(fitted.plan.sampling.values()), sum(fitted.plan.parts.values())
+    fits = "" if fitted.fits else f", more than nine tenths of {size(fitted.planner.memory)}: take a smaller model"
     return [
         "prompts alone, as many as possible and like those of the later use; those of these files will do to begin",
         "a reward that knows what the rows do not: a program that checks answers, or labels on the policy's own "
         "answers. A reward model of the policy's size that learnt from these pairs finds about what DPO finds in them",
         f"a command: {online_command(model, files, fitted)}",
-        f"memory for one model and the answers that it is writing ({size(one)} by the plan of a run on pairs); PPO "
-        f"would hold four models, about {size(four)}, and is not built here",
+        f"memory: {size(fitted.plan.needed)} with libraries ({size(writing)} while it writes, {size(learning)} while "
+        f"it learns){fits}; likelier estimate takes the command's options. PPO is not built here",
         "time: most of it goes into writing answers",
     ]

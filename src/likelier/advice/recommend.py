@@ -12,7 +12,7 @@ import torch
 from likelier.advice.choice import Choice, batch_size, choose, learn_from_labels, lora_rank, settings_of
 from likelier.advice.estimate import plan_json
 from likelier.advice.evidence import Evidence
-from likelier.advice.fit import Fitted, fit
+from likelier.advice.fit import Fitted, fit, ways_of
 from likelier.advice.memory import Device, own_memory
 from likelier.advice.online import ALTERNATIVE, online_needs
 from likelier.advice.rundata import RowPlan, proposed_length
@@ -177,15 +177,19 @@ def recommend(
         stages=tuple(stages),
         shared=tuple(shared),
         remarks=tuple(words for method in methods for words in METHODS[method].advice.remarks),
-        online_needs=_online(evidence, model, fitted, device, memory) if choice.online else (),
+        online_needs=_online(evidence, model, plans, device, memory, goal) if choice.online else (),
         rows=tuple(plans),
         times=tuple(times),
         untimed=untimed,
     )
 
 
-def _online(evidence: Evidence, model: str, fitted: Fitted, device: Device, memory: int | None) -> tuple[str, ...]:
-    return tuple(online_needs(model, [file.path for file in evidence.files], fitted, device, memory))
+def _online(
+    evidence: Evidence, model: str, plans: Sequence[RowPlan], device: Device, memory: int | None, goal: Goal | None
+) -> tuple[str, ...]:
+    prompts = [row.prompt for plan in plans for row in plan.rows]
+    ways = [way for way in ways_of(model, device, adapter_first=goal == "quick") if not way.shard]
+    return tuple(online_needs(model, [file.path for file in evidence.files], prompts, ways, device, memory))
 
 
 def _paths(evidence: Evidence, method: str) -> tuple[str, ...]:
