@@ -175,7 +175,7 @@ def test_a_gpu_is_reckoned_from_its_figures(model: Path, tmp_path: Path, capsys:
     assert "known: rtx-3090" in capsys.readouterr().err
     assert main([*asked, "--gpu", "l4", "--device", "cpu"]) == 2
     planner = planner_for(str(model), method="dpo", device="cuda", memory=10**9, max_length=32)
-    work: Any = SimpleNamespace(micro_batch=(Row(8, (8, 8)),))
+    work: Any = SimpleNamespace(micro_batch=(Row(8, (8, 8)),), together=0)
     slow, fast = (speed.reckoned(planner, work, gpu) for gpu in ("l4", "h100-80gb"))
     assert slow.trained_token / fast.trained_token == pytest.approx(989 / 121)
     assert slow.trained_token == 3 * slow.scored_token
