@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from likelier.models.options import LoraOptions
 from likelier.models.policy import add_lora
-from likelier.scoring import attach_scorer, collate, score_plain, score_shared_prefix, scorer_of
+from likelier.scoring import attach, attach_scorer, collate, score_plain, score_shared_prefix, scorer_of
 from likelier.scoring.attention import (
     UnknownAttentionError,
     install_attention,
@@ -175,7 +175,7 @@ def test_out_of_memory_in_the_trial_is_no_reason_against_the_scorer(monkeypatch:
     def full(*arguments: object) -> None:
         raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr("likelier.scoring.attach.score_shared_prefix", full)
+    monkeypatch.setitem(attach._SCORERS, "shared-prefix", full)
     with pytest.raises(torch.OutOfMemoryError):
         attach_scorer(tiny("llama, tied"))
 

@@ -49,6 +49,12 @@ def backbone_of(causal: Any) -> Any:
     return getattr(causal, "model", None) if found is causal else found
 
 
+def value_head(model: nn.Module) -> nn.Module | None:
+    """The head of a sequence classifier, which gives numbers and no words; None for a language model."""
+    head = getattr(causal_model(model), "score", None)
+    return head if isinstance(head, nn.Module) else None
+
+
 def checkpoint_activations(model: nn.Module) -> None:
     """Keep each decoder layer's input only, and compute the layer again in backward."""
     causal = causal_model(model)

@@ -7,11 +7,12 @@ transformers' attention interface, or that carry a state along the row, give oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from types import MethodType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -20,21 +21,21 @@ from torch import Tensor, nn
 from likelier.data.records import Source
 from likelier.data.tokenize import Group
 from likelier.data.vocabulary import embedding_rows, require_rows_for
-from likelier.models.layers import backbone_of, causal_model, frozen
+from likelier.models.layers import backbone_of, causal_model, frozen, value_head
 from likelier.objectives.scored import SequenceScores
 from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
 from likelier.scoring.batch import Batch, collate
 from likelier.scoring.logprobs import HeadTransform
 from likelier.scoring.plain import score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
+from likelier.scoring.values import score_values_plain, score_values_shared
 from likelier.utils.errors import LikelierError, ModelError, whole_reason
 from likelier.utils.terminal import busy
 
 ScorerName = Literal["auto", "shared-prefix", "plain"]
-_SCORERS: dict[str, Callable[[nn.Module, Batch], SequenceScores]] = {
-    "plain": score_plain,
-    "shared-prefix": score_shared_prefix,
-}
+_Scorers: TypeAlias = dict[str, Callable[[nn.Module, Batch], SequenceScores]]
+_SCORERS: _Scorers = {"plain": score_plain, "shared-prefix": score_shared_prefix}
+_OF_VALUES: _Scorers = {"plain": score_values_plain, "shared-prefix": score_values_shared}
 _VERSIONS = {"plain": "plain-2", "shared-prefix": "shared-prefix-1"}  # raise one when its numbers change
 _TOLERANCES = {  # the scorers' mean difference: nats a token, and as a share of what the prompt does
     torch.float64: (1e-8, 3e-5),
@@ -110,7 +111,7 @@ def _patch(model: Any) -> None:
     def forward(self: Any, *args: Any, batch: Any = None, how: Any = None, **kwargs: Any) -> Any:
         if batch is None:
             return self._likelier_forward(*args, **kwargs)
-        score = _SCORERS[self._likelier_scorer.name] if how is None else how
+        score = _scorers(self)[self._likelier_scorer.name] if how is None else how
         # No cache: every weight is used once a pass, and the cache would hold a copy of all weights until its end.
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self._likelier_autocast, cache_enabled=False):
             return score(self, batch)
@@ -121,6 +122,11 @@ def _patch(model: Any) -> None:
     patched.__signature__ = known.replace(parameters=[own, *known.parameters.values()])
     model._likelier_forward = original
     model.forward = MethodType(forward, model)
+
+
+def _scorers(model: nn.Module) -> _Scorers:
+    """Those that a model's head is for: words, or values."""
+    return _SCORERS if value_head(model) is None else _OF_VALUES
 
 
 def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[Group]) -> ScorerChoice:
@@ -161,14 +167,15 @@ def _try(model: Any, groups: Sequence[Group]) -> tuple[float, float]:
     device = next(model.parameters()).device
     batches = [collate([group], device=device) for group in (made_up, real) if group is not None]
     without_prompt = collate([replace(made_up, prompt=made_up.prompt[-1:])], device=device)
+    plain, shared = (_scorers(model)[name] for name in ("plain", "shared-prefix"))
     with frozen(model):
         restore_attention(causal_model(model))
-        expected = [model(batch=batch, how=score_plain).token_logps for batch in batches]
-        effect = _apart(expected[0], model(batch=without_prompt, how=score_plain).token_logps)
+        expected = [model(batch=batch, how=plain).token_logps for batch in batches]
+        effect = _apart(expected[0], model(batch=without_prompt, how=plain).token_logps)
         install_attention(causal_model(model))
-        found = [model(batch=batch, how=score_shared_prefix).token_logps for batch in batches]
+        found = [model(batch=batch, how=shared).token_logps for batch in batches]
         gaps = [_apart(new, old) for new, old in zip(found, expected, strict=True)]
-        gaps.append(_apart(model(batch=batches[0], how=score_plain).token_logps, expected[0]))
+        gaps.append(_apart(model(batch=batches[0], how=plain).token_logps, expected[0]))
     dtype = torch.bfloat16 if model._likelier_autocast else next(model.parameters()).dtype
     tolerance, share = _TOLERANCES[dtype]
     return max(gaps), min(tolerance, share * effect)
@@ -193,7 +200,7 @@ def verify_head(model: Any, *, autocast: bool = False) -> None:
     if "_likelier_forward" not in vars(model):
         _patch(model)
     causal = causal_model(model)
-    if backbone_of(causal) is None or causal.get_output_embeddings() is None:
+    if backbone_of(causal) is None or (causal.get_output_embeddings() is None and value_head(model) is None):
         raise ModelError(
             f"{type(causal).__name__} is not a causal language model with a separate head; it cannot be scored"
         )
@@ -218,9 +225,23 @@ def verify_head(model: Any, *, autocast: bool = False) -> None:
         )
 
 
+@contextmanager
+def _without_padding(config: Any) -> Iterator[None]:
+    """A classifier then reads the last token, whichever it is."""
+    own, config.pad_token_id = config.pad_token_id, None
+    try:
+        yield
+    finally:
+        config.pad_token_id = own
+
+
 def _both_logits(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """The model's own logits, and those of its backbone's hidden states by our head."""
     causal = causal_model(model)
-    theirs = model._likelier_forward(input_ids=tokens, use_cache=False).logits.float()
+    head = value_head(model)
+    with nullcontext() if head is None else _without_padding(causal.config):
+        theirs = model._likelier_forward(input_ids=tokens, use_cache=False).logits.float()
     hidden = backbone_of(causal)(input_ids=tokens, use_cache=False).last_hidden_state
+    if head is not None:
+        return theirs, head(hidden[:, -1]).float()
     return theirs, HeadTransform.of(causal.config.get_text_config())(causal.get_output_embeddings()(hidden).float())

@@ -17,7 +17,7 @@ from likelier.scoring.logprobs import (
     token_logprobs,
 )
 
-_NO_MASK = (1, 1, 1, 1)  # transformers leaves a mask of four dimensions as it is; ours is never looked at
+NO_MASK = (1, 1, 1, 1)  # transformers leaves a mask of four dimensions as it is; ours is never looked at
 
 
 def score_shared_prefix(model: nn.Module, batch: Batch, chunk: int | None = None) -> SequenceScores:
@@ -36,7 +36,7 @@ def layout_logprobs(model: nn.Module, layout: Layout, chunk: int | None = None, 
     causal = causal_model(model)
     hidden = backbone_of(causal)(
         input_ids=layout.tokens,
-        attention_mask=torch.ones(_NO_MASK, device=layout.tokens.device, dtype=torch.bool),
+        attention_mask=torch.ones(NO_MASK, device=layout.tokens.device, dtype=torch.bool),
         position_ids=layout.positions,
         use_cache=False,
         shared_prefix=layout.segments,

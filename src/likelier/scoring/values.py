@@ -1,0 +1,66 @@
+"""What a value head says of answers: a number a token, read from the hidden state of that very token.
+
+The other scorers never feed an answer's last token, because it predicts nothing. Here it is the one that counts: a
+reward model's score of an answer is what its head says there. So each answer gets one more token, which is not fed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from likelier.models.layers import backbone_of, causal_model, value_head
+from likelier.objectives.scored import SequenceScores
+from likelier.scoring.batch import Batch
+from likelier.scoring.layout import shared_prefix_layout
+from likelier.scoring.shared_prefix import NO_MASK
+
+
+def score_values_shared(model: nn.Module, batch: Batch, chunk: int | None = None) -> SequenceScores:
+    """The values of every answer token, each prompt read once; equal to `score_values_plain` but for rounding. In the
+    place of an answer's log-probability stands the value of its last token.
+    """
+    longer = [torch.cat([answer, answer.new_zeros(1)]) for answer in batch.answers]
+    layout = shared_prefix_layout(replace(batch, answers=longer, masks=None))
+    hidden = backbone_of(causal_model(model))(
+        input_ids=layout.tokens,
+        attention_mask=torch.ones(NO_MASK, device=layout.tokens.device, dtype=torch.bool),
+        position_ids=layout.positions,
+        use_cache=False,
+        shared_prefix=layout.segments,
+    ).last_hidden_state[0]
+    predicts = layout.sources.index_select(0, layout.token_of).split([len(answer) for answer in longer])
+    places = torch.cat([own[1:] for own in predicts])  # where a token is predicted, the one before it stands
+    return _scores(model, hidden.index_select(0, places), batch)
+
+
+def score_values_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> SequenceScores:
+    """The same with one padded row an answer."""
+    pairs = zip(batch.prompt_of, batch.answers, strict=True)
+    rows = [torch.cat([batch.prompts[prompt], answer]) for prompt, answer in pairs]
+    sizes, tokens = torch.tensor([len(row) for row in rows]), pad_sequence(rows, batch_first=True)
+    lengths = torch.tensor([len(answer) for answer in batch.answers])
+    positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+    mask = positions < sizes[:, None]
+    hidden = backbone_of(causal_model(model))(
+        input_ids=tokens.to(batch.device),
+        attention_mask=None if bool(mask.all()) else mask.long().to(batch.device),
+        position_ids=positions.to(batch.device),
+        use_cache=False,
+    ).last_hidden_state
+    of_answers = mask & (positions >= (sizes - lengths)[:, None])
+    return _scores(model, hidden[of_answers.to(batch.device)], batch)
+
+
+def _scores(model: nn.Module, hidden: Tensor, batch: Batch) -> SequenceScores:
+    """From the hidden states of all answer tokens, one answer after the other."""
+    head = value_head(model)
+    assert head is not None
+    values = head(hidden)[:, 0]
+    values = values if values.dtype == torch.float64 else values.float()
+    lengths = torch.tensor([len(answer) for answer in batch.answers], device=values.device)
+    answer_of = torch.arange(len(lengths), device=values.device).repeat_interleave(lengths)
+    return SequenceScores(values[lengths.cumsum(0) - 1], lengths, values, answer_of)
