@@ -215,8 +215,8 @@ def test_what_would_have_no_effect_is_refused(signals: dict[str, Any], message: 
 
 # --- which method takes what ---------------------------------------------------------------------------------------
 
-TAKES_MARGINS = {"dpo", "ipo", "simpo"}
-TAKES_SOFT = {"dpo", "ipo", "simpo", "sigmoid_norm"}
+TAKES_MARGINS = {"dpo", "ipo", "simpo", "reward"}
+TAKES_SOFT = {"dpo", "ipo", "simpo", "sigmoid_norm", "reward"}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from likelier import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
+from likelier import DPO, DPOP, IPO, APODown, APOZero, Hinge, RewardModel, RobustDPO, SigmoidNorm, SimPO
 from likelier.objectives import Objective, Scored
 
 Ndarray = Any
@@ -76,6 +76,14 @@ class World:
         return chosen - rejected
 
     @property
+    def logp_gap(self) -> Ndarray:
+        return self.logps[self.pairs[:, 0]] - self.logps[self.pairs[:, 1]]
+
+    @property
+    def logp_sum(self) -> Ndarray:
+        return self.logps[self.pairs].sum(1)
+
+    @property
     def mean_logp_gap(self) -> Ndarray:
         chosen, rejected = self.per_token(self.logps)
         return chosen - rejected
@@ -94,6 +102,8 @@ PAIRED: list[tuple[Objective, Callable[[World], Ndarray]]] = [
         RobustDPO(beta=0.3, flip_probability=0.2),
         lambda w: (0.8 * softplus(-0.3 * w.gap) - 0.2 * softplus(0.3 * w.gap)) / 0.6,
     ),
+    (RewardModel(center_weight=0.01), lambda w: softplus(-w.logp_gap) + 0.01 * w.logp_sum**2),
+    (RewardModel(label_smoothing=0.1), lambda w: smoothed(w.logp_gap, 0.1)),
     (IPO(tau=0.4), lambda w: (w.mean_gap - 1.25) ** 2),
     (IPO(tau=0.4, length_normalize=False), lambda w: (w.gap - 1.25) ** 2),
     (SimPO(beta=2.5, gamma_beta_ratio=0.3), lambda w: softplus(-2.5 * (w.mean_logp_gap - 0.3))),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
+from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RewardModel, RobustDPO, SigmoidNorm, SimPO
 from likelier.data.mismatched import data_hash, derangement, token_hash
 from likelier.data.records import Source
 from likelier.data.tokenize import Group
@@ -36,11 +36,12 @@ OWN: dict[type[Objective], dict[str, Any]] = {
     },
     KTO: {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
     SFT: {},
+    RewardModel: {"center_weight": 0.0, "label_smoothing": 0.0},
 }
-RATES = {SimPO: 6e-7, SigmoidNorm: 5e-7, KTO: 2e-6, SFT: 1e-5}  # the others as DPO, 1e-6
-SOFT = {DPO, SigmoidNorm, IPO, SimPO}
-MARGINS = {DPO, IPO, SimPO}
-NAMES = "dpo robust hinge sigmoid_norm apo_zero apo_down dpop ipo simpo kto sft"
+RATES = {SimPO: 6e-7, SigmoidNorm: 5e-7, KTO: 2e-6, SFT: 1e-5, RewardModel: 1e-5}  # the others as DPO, 1e-6
+SOFT = {DPO, SigmoidNorm, IPO, SimPO, RewardModel}
+MARGINS = {DPO, IPO, SimPO, RewardModel}
+NAMES = "dpo robust hinge sigmoid_norm apo_zero apo_down dpop ipo simpo kto sft reward"
 
 
 @pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.method)
@@ -48,7 +49,7 @@ def test_a_method_brings_its_own_papers_values_along(kind: type[Objective]) -> N
     assert {field.name: getattr(kind(), field.name) for field in fields(kind)} == OWN[kind]
     assert kind.learning_rate == RATES.get(kind, 1e-6)
     assert kind.takes_soft_labels is (kind in SOFT) and kind.takes_margins is (kind in MARGINS)
-    assert kind.needs_reference is (kind not in (SimPO, SFT)) and kind.needs_partner is (kind is KTO)
+    assert kind.needs_reference is (kind not in (SimPO, SFT, RewardModel)) and kind.needs_partner is (kind is KTO)
     assert kind.data == {KTO: "labels", SFT: "answers"}.get(kind, "pairs")
 
 

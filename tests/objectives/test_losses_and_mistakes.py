@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from likelier import DPO, IPO, KTO, METHODS, SFT, SigmoidNorm, SimPO
+from likelier import DPO, IPO, KTO, METHODS, SFT, RewardModel, SigmoidNorm, SimPO
 from likelier.objectives import Objective, Scored, losses
 from tests.helpers.loss_oracle import PAIRED, Ndarray, World, sigmoid, smoothed, softplus
 
@@ -21,6 +21,7 @@ SOFT: dict[str, Callable[..., Objective]] = {
     "ipo": lambda **more: IPO(tau=0.4, **more),
     "simpo": lambda **more: SimPO(beta=2.5, gamma_beta_ratio=0.0, **more),
     "sigmoid_norm": lambda **more: SigmoidNorm(beta=3.0, **more),
+    "reward": lambda **more: RewardModel(**more),
 }
 
 
@@ -48,6 +49,7 @@ def test_margins_are_each_pairs_own() -> None:
         DPO(beta=0.3): softplus(-(0.3 * world.gap - world.margins)),
         IPO(tau=0.4): (world.mean_gap - 1.25 * world.margins) ** 2,
         SimPO(beta=2.5, gamma_beta_ratio=0.3): softplus(-2.5 * (world.mean_logp_gap - 0.3 * world.margins)),
+        RewardModel(): softplus(-(world.logp_gap - world.margins)),
     }
     assert {one.method for one in expected} == {name for name, one in METHODS.items() if one.takes_margins}
     for objective, values in expected.items():
@@ -105,7 +107,7 @@ def test_a_pairs_own_soft_label_stands_above_the_smoothing_of_all(method: str) -
 def test_a_soft_label_with_a_margin_mixes_the_logit_and_its_opposite() -> None:
     world = World()
     scored = world.of_pairs(margins=world.margins, flip_chances=world.chances)
-    for objective in (DPO(beta=0.3), SimPO(beta=2.5, gamma_beta_ratio=0.3)):
+    for objective in (DPO(beta=0.3), SimPO(beta=2.5, gamma_beta_ratio=0.3), RewardModel()):
         logits = objective.logits(scored)
         assert logits is not None
         expected = smoothed(logits.numpy(), world.chances)

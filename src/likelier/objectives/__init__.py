@@ -9,13 +9,14 @@ from typing import TypeVar
 from likelier.objectives.base import DataKind, Objective
 from likelier.objectives.pairwise import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
 from likelier.objectives.pointwise import KTO, SFT
+from likelier.objectives.reward_model import RewardModel
 from likelier.objectives.scored import Items, Scored, SequenceScores
 
 Kind = TypeVar("Kind", bound=type[Objective])
 
 METHODS: dict[str, type[Objective]] = {
     objective.method: objective
-    for objective in (DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP, SFT)
+    for objective in (DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP, SFT, RewardModel)
 }
 
 
@@ -47,6 +48,7 @@ __all__ = [
     "Hinge",
     "Items",
     "Objective",
+    "RewardModel",
     "RobustDPO",
     "Scored",
     "SequenceScores",

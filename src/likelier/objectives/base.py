@@ -44,6 +44,7 @@ class Objective:
     lowers_both: ClassVar[bool] = False  # both answers of a pair, by design
     advice: ClassVar[Advice] = Advice()
     needs_reference: ClassVar[bool] = True
+    reads_values: ClassVar[bool] = False  # of a value head: its number stands where an answer's log-probability does
     needs_partner: ClassVar[bool] = False
     takes_margins: ClassVar[bool] = False
     takes_soft_labels: ClassVar[bool] = False
@@ -85,6 +86,7 @@ class Objective:
             "satisfied_at": self.satisfied_at(),
             "per_token": self.per_token(),
             "writes_answers": False,
+            "reads_values": self.reads_values,
         }
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:

@@ -45,6 +45,24 @@ def dpo_loss(
     return _smoothed(dpo_logits(chosen_logratios, rejected_logratios, beta=beta, margin=margin), label_smoothing)
 
 
+def reward_model_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    *,
+    label_smoothing: float | Tensor = 0.0,
+    margin: float | Tensor = 0.0,
+    center_weight: float = 0.0,
+) -> Tensor:
+    """Bradley and Terry's likelihood of a choice between two scores: `-log s(rw - rl - m) + c (rw + rl)^2`.
+
+    Source: arXiv 2203.02155, equation 1; the margin m of arXiv 2307.09288, section 3.2.2; c, `center_weight`, that of
+    arXiv 2312.09244, which keeps the scores, of which only differences count, around 0.
+
+    Shapes: (n,), (n,) -> (n,). At equal scores of 0 the value is ln 2 without a margin.
+    """
+    return _smoothed(chosen - rejected - margin, label_smoothing) + center_weight * (chosen + rejected).square()
+
+
 def robust_dpo_loss(
     chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, flip_probability: float
 ) -> Tensor:

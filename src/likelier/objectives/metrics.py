@@ -43,6 +43,11 @@ class MetricSums:
                 self.add_sum(name, total, other.counts[name])
         return self
 
+    def without(self, prefix: str) -> MetricSums:
+        """Those whose name begins otherwise."""
+        kept = [name for name in self.sums if not name.startswith(prefix)]
+        return MetricSums({name: self.sums[name] for name in kept}, {name: self.counts[name] for name in kept})
+
     def zeros(self) -> MetricSums:
         """The same names with nothing added to them."""
         return MetricSums(dict.fromkeys(self.sums, 0.0), dict.fromkeys(self.counts, 0.0))

@@ -127,6 +127,7 @@ class PolicyGradient:
             "satisfied_at": None,
             "per_token": self.aggregation == "sequence-mean",
             "writes_answers": True,
+            "reads_values": False,
         }
 
     def warnings(self) -> list[str]:

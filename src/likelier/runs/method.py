@@ -23,6 +23,7 @@ class MethodFacts:
     satisfied_at: float | None = None
     per_token: bool = False
     writes_answers: bool = False
+    reads_values: bool = False
 
 
 def facts_by_name(method: str | None, scale: float | None, hyperparameters: Mapping[str, Any]) -> MethodFacts:
