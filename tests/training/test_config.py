@@ -279,11 +279,7 @@ def test_a_hyperparameter_of_another_method_shows_the_methods_own() -> None:
 def test_every_hyperparameter_goes_only_to_methods_that_have_it(method: str) -> None:
     for name, owners in hyperparameter_fields().items():
         value = {"beta": 3.0, "label_smoothing": 0.2, "flip_probability": 0.2}.get(name, True)
-        value = (
-            3.0
-            if name in ("nll_weight", "penalty", "tau", "gamma_beta_ratio", "desirable_weight", "undesirable_weight")
-            else value
-        )
+        value = 3.0 if name.endswith("_weight") or name in ("penalty", "tau", "gamma_beta_ratio") else value
         if method in owners:
             assert getattr(parsed(method=method, **{name: value}).objective, name) == value
         else:
@@ -326,6 +322,7 @@ DEFAULTS: dict[str, tuple[dict[str, object], float]] = {
     "apo_down": ({"nll_weight": 0.0, "beta": 0.1}, 1e-6),
     "dpop": ({"nll_weight": 0.0, "beta": 0.1, "penalty": 5.0}, 1e-6),
     "sft": ({}, 1e-5),
+    "reward": ({"center_weight": 0.0, "label_smoothing": 0.0}, 1e-5),
 }
 
 
@@ -337,7 +334,8 @@ def test_what_each_method_learns_from_and_which_need_no_reference() -> None:
     assert [name for name, kind in METHODS.items() if kind.data == "answers"] == ["sft"]
     assert [name for name, kind in METHODS.items() if kind.data == "labels"] == ["kto"]
     assert [name for name, kind in METHODS.items() if kind.needs_partner] == ["kto"]
-    assert [name for name, kind in METHODS.items() if not kind.needs_reference] == ["simpo", "sft"]
+    assert [name for name, kind in METHODS.items() if not kind.needs_reference] == ["simpo", "sft", "reward"]
+    assert [name for name, kind in METHODS.items() if kind.reads_values] == ["reward"]
 
 
 @pytest.mark.parametrize("method", METHODS)

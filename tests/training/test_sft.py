@@ -15,6 +15,7 @@ from likelier.data.records import Demonstration, Labelled, Message, Record, to_d
 from likelier.data.sources import read_rows
 from likelier.data.tokenize import tokenize_records
 from likelier.objectives import METHODS
+from likelier.objectives.pairwise import Paired
 from likelier.scoring import attach_scorer, collate
 from likelier.scoring.engine import as_scored
 from likelier.utils.errors import DataError
@@ -44,7 +45,7 @@ def test_the_loss_and_its_gradient_are_transformers_own() -> None:
     assert float((grads[0] - grads[1]).norm() / grads[1].norm()) < 1e-6
 
 
-@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.data == "pairs"])
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if issubclass(kind, Paired)])
 def test_nll_weight_adds_the_chosen_answers_nll_to_every_paired_method(method: str) -> None:
     objective = METHODS[method]().resolved(8.0)
     with torch.no_grad():

@@ -28,8 +28,9 @@ ROWS_MEND = (
 )
 
 
-def load_adapter(folder: Path, autocast: bool, empty: bool) -> tuple[Any, Any]:
-    """An adapter on its base model, to be trained on, and the tokenizer. Raises `ModelError`.
+def load_adapter(folder: Path, autocast: bool, empty: bool, head_seed: int | None = None) -> tuple[Any, Any]:
+    """An adapter on its base model, to be trained on, and the tokenizer. `head_seed` as `load_whole`. Raises
+    `ModelError`.
 
     Where the adapter brings rows of a vocabulary of another size, the base is resized to it first.
     """
@@ -38,7 +39,8 @@ def load_adapter(folder: Path, autocast: bool, empty: bool) -> tuple[Any, Any]:
     check_adapter_folder(folder)
     say_what_a_file_names(base, f"{folder}/adapter_config.json")
     try:
-        model, tokenizer = load_whole(base, torch.bfloat16 if autocast else torch.float32, empty=empty)
+        dtype = torch.bfloat16 if autocast else torch.float32
+        model, tokenizer = load_whole(base, dtype, empty=empty, head_seed=head_seed)
     except ModelError as error:
         raise ModelError(f"the base model of {folder}, which its adapter_config.json names: {error}") from error
     with _fitting(folder, base):

@@ -7,9 +7,11 @@ trained here, and the other parts are frozen.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from likelier.models.layers import backbone_of, causal_model
@@ -23,6 +25,7 @@ _OTHER_TASKS = {
     "MODEL_FOR_MASKED_LM_MAPPING_NAMES": "a masked language model",
     "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES": "an image classifier",
 }
+_HEAD = "score.weight"  # of a decoder that classifies, as transformers calls it
 _WANTED = "likelier takes causal language models, also those with parts for pictures or sounds"
 
 
@@ -46,6 +49,31 @@ def auto_class(config: Any, name: str) -> Any:
     return transformers.AutoModelForCausalLM
 
 
+def classifier_class(config: Any, name: str) -> Any:
+    """The class that loads a decoder with one number in the place of words. Raises `ModelError` for other models."""
+    import transformers
+
+    if not _known_as(config, "CAUSAL_LM") or not _known_as(config, "SEQUENCE_CLASSIFICATION"):
+        raise ModelError(
+            f"{name} is a model of the kind {config.model_type}, which transformers has no sequence classifier of that "
+            "reads from left to right; take another model for rewards"
+        )
+    return transformers.AutoModelForSequenceClassification
+
+
+def with_head(model: Any, found: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What a loaded classifier lacks besides its head, which is drawn where the files have none: normal, with a
+    standard deviation of 1 / sqrt(width + 1), so that first scores are around 0 (arXiv 2403.17031).
+    """
+    missing = set(map(str, found.get("missing_keys") or ()))
+    if _HEAD in missing:
+        weight = model.score.weight
+        drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        with torch.no_grad():
+            weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
+    return {"missing_keys": missing - {_HEAD}}
+
+
 def _known_as(config: Any, what: str) -> set[str]:
     """transformers' classes of one kind for this type of model."""
     from transformers.models.auto import modeling_auto
@@ -59,7 +87,8 @@ def _refuse_other_tasks(config: Any, named: str | None, name: str) -> None:
 
     for mapping, words in _OTHER_TASKS.items():
         if named is not None and named in getattr(modeling_auto, mapping).values():
-            raise ModelError(f"{name} is {words} (architectures in its config.json: {named}); {_WANTED}")
+            mend = f" (as a reward: --reward model:{name})" if "SEQUENCE" in mapping else ""
+            raise ModelError(f"{name} is {words} (architectures in its config.json: {named}){mend}; {_WANTED}")
 
 
 def other_parts(model: nn.Module) -> list[str]:

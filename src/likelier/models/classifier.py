@@ -19,6 +19,7 @@ from likelier.data.records import Message
 from likelier.data.rendering import render
 from likelier.data.vocabulary import embedding_rows, require_rows_for
 from likelier.models.loading import quiet
+from likelier.models.policy import load_policy
 from likelier.models.safe_loading import check_model_folder, loading_failed, read_config, read_tokenizer
 from likelier.models.token_budget import default_token_budget
 from likelier.utils.errors import ConfigError, ModelError
@@ -30,11 +31,14 @@ Row: TypeAlias = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True)
 class Classifier:
-    """A loaded classifier; `where` begins what is told of a failure."""
+    """A loaded classifier; `where` begins what is told of a failure. `offset` is taken off its scores: a reward model's
+    mean over the answers that it learnt from, whose own zero means nothing.
+    """
 
     model: Any
     tokenizer: Any
     where: str
+    offset: float = 0.0
 
     @property
     def reads_every_token(self) -> bool:
@@ -65,7 +69,7 @@ class Classifier:
         found = torch.empty(len(rows))
         for part in _parts([len(ids) for ids in every], budget):
             found[part] = self._score([rows[number] for number in part])
-        return found
+        return found - self.offset
 
     @torch.no_grad()
     def _score(self, rows: Sequence[Row]) -> Tensor:
@@ -129,6 +133,10 @@ def load_classifier(name: str, where: str) -> Classifier:
     """
     from transformers import AutoModelForSequenceClassification
 
+    if (local(name) / "adapter_config.json").is_file():
+        policy = load_policy(name, values=True)
+        policy.model.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+        return Classifier(policy.model, policy.tokenizer, where)
     try:
         if local(name).is_dir():
             check_model_folder(local(name), name)

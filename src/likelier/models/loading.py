@@ -7,14 +7,14 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from likelier.models.adapter_parts import has_adapter
-from likelier.models.architectures import auto_class, copy_processors
+from likelier.models.architectures import auto_class, classifier_class, copy_processors, with_head
 from likelier.models.safe_loading import (
     check_model_folder,
     read_config,
@@ -56,6 +56,19 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Loading without transformers' table of missing weights, where these are known and seen to."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def save_whole(model: Any, tokenizer: Any, folder: Path, **how: Any) -> None:
     """Write an ordinary Hugging Face folder, of an adapter its own: config, safetensors, tokenizer with its chat
     template, and what a model of several parts reads pictures with. `how` is for transformers or peft.
@@ -74,22 +87,29 @@ def save_weights(model: Any, folder: Path, **how: Any) -> None:
         weights.chmod(0o644)  # safetensors writes for the owner alone; the other files follow the umask
 
 
-def load_whole(name: str, dtype: torch.dtype, in_4bit: bool = False, empty: bool = False) -> tuple[Any, Any]:
-    """A model and its tokenizer; without weights if `empty`. Raises `ModelError`."""
+def load_whole(
+    name: str, dtype: torch.dtype, in_4bit: bool = False, empty: bool = False, head_seed: int | None = None
+) -> tuple[Any, Any]:
+    """A model and its tokenizer; without weights if `empty`. With `head_seed` a sequence classifier of one output,
+    whose head is drawn where the files have none. Raises `ModelError`.
+    """
     where, more = locate(name)
     quantization = _four_bits(dtype) if in_4bit else _dequantized(more)
     safe: dict[str, Any] = {"trust_remote_code": False, **more}
     with reading(name, "a causal language model"):
         config = read_config(where, name, more)
         generation = read_generation(where, config)  # a damaged one ends the loading
-        kind = auto_class(config, name)
+        kind = auto_class(config, name) if head_seed is None else classifier_class(config, name)
         tokenizer = read_tokenizer(where, more)
         if empty:
             model = _without_weights(kind, config, generation, dtype)
         else:
             how = {"dtype": dtype, "output_loading_info": True, **quantization}
-            model, found = kind.from_pretrained(where, use_safetensors=True, **safe, **how)
-            require_every_weight(found)
+            if head_seed is not None:
+                how["num_labels"] = 1
+            with nullcontext() if head_seed is None else _without_report():
+                model, found = kind.from_pretrained(where, use_safetensors=True, **safe, **how)
+            require_every_weight(found if head_seed is None else with_head(model, found, head_seed))
         try_out(tokenizer, model.config)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

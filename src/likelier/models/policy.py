@@ -18,7 +18,7 @@ from likelier.data.vocabulary import embedding_rows, require_rows
 from likelier.models.adapter_loading import ROWS_MEND, load_adapter
 from likelier.models.adapter_parts import adapters_own_modules, base_named, has_adapter, settings_of
 from likelier.models.architectures import freeze_other_parts, outside_language
-from likelier.models.layers import causal_model
+from likelier.models.layers import causal_model, value_head
 from likelier.models.loading import DEMO_MODEL, converted, demo_model_folder, load_whole, quiet
 from likelier.models.options import Dtype, LoraOptions
 from likelier.utils.console import warn
@@ -41,7 +41,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         causal = causal_model(self.model)
-        know_ends(self.tokenizer, causal.generation_config, causal.config)
+        know_ends(self.tokenizer, getattr(causal, "generation_config", None), causal.config)
 
     @property
     def context(self) -> int | None:
@@ -79,6 +79,7 @@ def load_policy(
     seed: int = 42,
     chat: ChatOptions | None = None,
     empty: bool = False,
+    values: bool = False,
 ) -> Policy:
     """Load a model to be trained or scored with.
 
@@ -88,10 +89,11 @@ def load_policy(
         dtype: `auto` takes bfloat16 arithmetic on CUDA and float32 elsewhere. All weights that are trained stay in
             float32, but with `pure-bfloat16`.
         lora: a new adapter's options; the base is then frozen.
-        seed: of the new adapter's weights.
+        seed: of a new adapter's weights, and of a new head's.
         chat: how conversations become text; a template given here is saved with the policy.
         empty: leave the weights out. They come from the first rank when the model is sharded, so that a machine holds
             them once (see `sharding.shard_policy`).
+        values: load a sequence classifier with one output, as a reward model is; a head that the files lack is drawn.
 
     Raises:
         ModelError: the model cannot be found or read.
@@ -102,20 +104,20 @@ def load_policy(
     autocast, pure = use_bfloat16(dtype), dtype == "pure-bfloat16"
     _check_dtype(autocast, pure, lora)
     folder = str(demo_model_folder()) if name == DEMO_MODEL else name
-    is_adapter = (Path(folder) / "adapter_config.json").is_file()
+    is_adapter, head_seed = (Path(folder) / "adapter_config.json").is_file(), seed if values else None
     with busy(f"loading {name}"), quiet():
         if is_adapter:
             if pure:
                 raise ConfigError(f"{name} is an adapter, and dtype=pure-bfloat16 is for all weights; take bfloat16")
             if lora.lora_r is not None:
                 raise ConfigError(f"{name} is an adapter and training goes on from it: drop lora_r, or merge it first")
-            model, tokenizer = load_adapter(Path(folder), autocast, empty)
+            model, tokenizer = load_adapter(Path(folder), autocast, empty, head_seed)
             words = f"{name} (an adapter on {base_named(model)})"
         else:
             if folder.endswith(".gguf") and lora.lora_r is not None:
                 folder = str(converted(Path(folder)))  # an adapter must name a base that others can load
             weights = torch.bfloat16 if pure or (autocast and lora.lora_r is not None) else torch.float32
-            model, tokenizer = load_whole(folder, weights, lora.load_in_4bit, empty)
+            model, tokenizer = load_whole(folder, weights, lora.load_in_4bit, empty, head_seed)
             words = name
             if lora.lora_r is not None:
                 model = add_lora(model, lora, seed)
@@ -124,12 +126,11 @@ def load_policy(
     parts = freeze_other_parts(model)
     if parts:
         words += f", its language part; {', '.join(parts)} stay as they are"
-    chat = chat or ChatOptions()
-    set_template(tokenizer, chat)
+    set_template(tokenizer, chat := chat or ChatOptions())
     mend = {"mend": ROWS_MEND} if is_adapter else {}
     require_rows(tokenizer, embedding_rows(causal_model(model)), name, chat, **mend)
-    again = partial(load_policy, name, dtype=dtype, chat=chat, empty=empty) if lora.lora_r is None else None
-    return Policy(model, tokenizer, name, words, autocast, chat, again)
+    again = partial(load_policy, name, dtype=dtype, seed=seed, chat=chat, empty=empty, values=values)
+    return Policy(model, tokenizer, name, words, autocast, chat, None if lora.lora_r is not None else again)
 
 
 def _check_dtype(autocast: bool, pure: bool, lora: LoraOptions) -> None:
@@ -197,7 +198,7 @@ def add_lora(model: Any, lora: LoraOptions, seed: int) -> Any:
         lora_dropout=filled["lora_dropout"],
         target_modules=targets if targets == "all-linear" else targets.split(","),
         exclude_modules=outside_language(model),
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if value_head(model) is not None else "CAUSAL_LM",
     )
     try:
         return get_peft_model(model, config)

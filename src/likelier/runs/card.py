@@ -198,6 +198,7 @@ class RunCard:
     hyperparameters: Annotated[Mapping[str, Any], Every(_PLAIN)] = field(default_factory=dict)
     objective: MethodFacts | None = None
     reward_scale: float | None = None
+    reward_offset: float | None = None  # the mean score that a reward model gives to training answers
     explained: str | None = None
     policy: str | None = None
     parameters: Parameters | None = None

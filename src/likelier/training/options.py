@@ -184,6 +184,18 @@ def refuse_evaluation_options(options: TrainingOptions) -> None:
             raise ConfigError(f"{name} has no effect without evaluation data; give eval_data or eval_fraction")
 
 
+def for_model_of(objective: Any, options: TrainingOptions, *, held_out: bool) -> TrainingOptions:
+    """The options of a run of this method (an `Objective`): a model that gives values writes no answers to held-out
+    prompts. Raises `ConfigError` where answers are asked of it.
+    """
+    if not objective.reads_values:
+        return options
+    for name in ("eval_prompts", "eval_new_tokens", "eval_reward"):
+        if getattr(options, name):
+            raise ConfigError(f"{name} has no effect on {objective.method}, whose model writes no answers; drop it")
+    return replace(options, eval_prompts=0) if held_out else options
+
+
 def refuse_process_options(options: TrainingOptions, ranks: Ranks) -> None:
     """In one process every option about several is inert, hence an error; so are those that do not go together."""
     if not ranks.several:

@@ -18,6 +18,7 @@ from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.records import Record, UnusableRows, last_turn
 from likelier.data.tokenize import Group, default_max_length
+from likelier.models.layers import value_head
 from likelier.models.policy import Policy
 from likelier.models.token_budget import default_token_budget
 from likelier.objectives import Objective
@@ -28,6 +29,7 @@ from likelier.training.guards import RunGuard
 from likelier.training.launcher import take_over_precision, with_launcher
 from likelier.training.options import (
     TrainingOptions,
+    for_model_of,
     refuse_evaluation_options,
     refuse_inert_options,
     refuse_process_options,
@@ -37,7 +39,7 @@ from likelier.training.reference import Named
 from likelier.training.trackers import check_trackers
 from likelier.utils.console import say, warn
 from likelier.utils.distributed import Ranks, join_ranks
-from likelier.utils.errors import ConfigError
+from likelier.utils.errors import ConfigError, ModelError
 from likelier.utils.terminal import busy
 
 Ready = TypeVar("Ready", bound="ReadyRun")
@@ -139,6 +141,14 @@ class PreparedRun(ReadyRun):
         return {str(record.source): words for record in self.records[1] if (words := last_turn(record.prompt))}
 
 
+def _require_head(policy: Policy, objective: Objective) -> None:
+    """Raises `ModelError` where the method asks the model for what its head does not give."""
+    if objective.reads_values and value_head(policy.model) is None:
+        raise ModelError(f"{objective.method} trains a model that gives values; take load_policy(..., values=True)")
+    if not objective.reads_values and value_head(policy.model) is not None:
+        raise ModelError(f"{policy.name} gives values and writes nothing, and {objective.method} needs words")
+
+
 def prepare_run(
     policy: Policy,
     objective: Objective,
@@ -164,6 +174,8 @@ def prepare_run(
     ranks = join_ranks(options.trainer.get("ddp_timeout"))
     refuse_process_options(options, ranks)
     refuse_inert_options(objective, options, named_reference=reference != "start")
+    options = for_model_of(objective, options, held_out=bool(eval_data))
+    _require_head(policy, objective)
     if not eval_data:
         refuse_evaluation_options(options)
     judged_by = judge_of(options, judge, held_out=bool(eval_data))

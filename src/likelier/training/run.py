@@ -68,7 +68,8 @@ def _train(
         fitting_records([*data.train, *data.test], config.objective.method, config.objective.data)
     check_template_of(run.model, [*data.train, *data.test], config.chat)
     empty = config.training.shard and not speaks()  # the first rank's weights are split between all
-    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, chat=config.chat, empty=empty)
+    how = {"chat": config.chat, "empty": empty, "values": config.objective.reads_values}
+    policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, **how)
     say(f"policy: {policy.words}")
     trainer = PreferenceTrainer(
         policy,

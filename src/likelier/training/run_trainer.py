@@ -114,6 +114,10 @@ class RunTrainer(CheckpointingTrainer, ABC, Generic[Run]):
     def _prove_it_fits(self) -> None:
         """Try the fullest micro-batch."""
 
+    def _found_at_end(self) -> dict[str, Any]:
+        """What is found out about the trained model for the run card; every rank is asked."""
+        return {}
+
     def _start(
         self,
         rows: Sequence[Any],
@@ -199,6 +203,7 @@ class RunTrainer(CheckpointingTrainer, ABC, Generic[Run]):
                 "steps": result.global_step,
                 "peak_memory_gib": round(peak_memory(self.args.device), 4),
                 "evaluation": self._evaluations_took(),
+                **self._found_at_end(),
             }
         )
         self.ranks.wait()  # the folder is whole before any rank goes on

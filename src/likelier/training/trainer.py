@@ -21,7 +21,9 @@ from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.scoring.engine import ScoredGroups
 from likelier.scoring.reference import Reference, ReferenceScoring
-from likelier.training.evaluation import Evaluator, Judge, When
+from likelier.training.evaluation import Evaluator, Judge, When, evaluate_groups
+from likelier.training.evaluation.evaluator import MOST_ITEMS
+from likelier.training.evaluation.schedule import some_of
 from likelier.training.log_window import MetricWindow
 from likelier.training.options import TrainingOptions
 from likelier.training.outlook import Outlook
@@ -32,6 +34,7 @@ from likelier.training.run_trainer import RunTrainer
 from likelier.training.step import StepLoader, StepWalker
 from likelier.training.within_memory import moments_of
 from likelier.utils.files import cache_folder
+from likelier.utils.terminal import busy
 
 
 class PreferenceTrainer(RunTrainer[PreparedRun]):
@@ -158,6 +161,17 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
     def _evaluations_took(self) -> dict[str, Any] | None:
         assert self._evaluator is not None
         return self._evaluator.account(self.run.eval_interval, self._clock.seconds)
+
+    def _found_at_end(self) -> dict[str, Any]:
+        """Of a reward model its mean score of training answers, of which as many are scored as an evaluation holds:
+        only differences of scores were trained, and what is 0 is anybody's guess without it.
+        """
+        if not self.objective.reads_values:
+            return {}
+        with busy("the mean score of training answers"):
+            groups = some_of(self.train_groups, MOST_ITEMS)
+            found = evaluate_groups(self.policy.model, self.objective, groups, **self._scoring().settings)
+        return {"reward_offset": float(found.scored.logps.double().mean())}
 
     def _prove_it_fits(self) -> None:
         moments = moments_of(self.policy.model, self.args.optim)

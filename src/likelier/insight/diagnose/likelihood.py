@@ -114,7 +114,7 @@ def _likely(facts: Facts, weight: float) -> str | None:
 
 def drift(facts: Facts) -> Iterator[Verdict]:
     """A method without a reference whose chosen answers became unlikely, or whose answers went far from the start's."""
-    if facts.method.needs_reference or not facts.compares:
+    if facts.method.needs_reference or facts.method.reads_values or not facts.compares:
         return
     fell = _per_token(facts)
     has_fallen = fell is not None and fell.surely_below(-DRIFTED)

@@ -102,7 +102,8 @@ def _without_end(group: Group, ends: Ends) -> Group:
 
 def model_reward(name: str, spec: str, folder: str) -> ModelReward:
     """The classifier in a folder or of a hub id. Raises `ModelError`."""
-    return ModelReward(name, spec, load_classifier(folder, f"reward={spec!r}"))
+    classifier = load_classifier(folder, f"reward={spec!r}")
+    return ModelReward(name, spec, replace(classifier, offset=card_of(folder).reward_offset or 0.0))
 
 
 def implicit_reward(name: str, spec: str, run: str) -> ImplicitReward:

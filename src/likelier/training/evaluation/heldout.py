@@ -80,7 +80,8 @@ SIDES = ("chosen", "rejected")
 
 def step_sums(objective: Objective, scored: Scored, statistics: Tensor | None, losses: Tensor) -> MetricSums:
     """The metrics of some items as sums and counts (the objective's statistics aside)."""
-    return item_metrics(scored, losses, objective.rewards(scored), objective.reward_baseline(statistics))
+    found = item_metrics(scored, losses, objective.rewards(scored), objective.reward_baseline(statistics))
+    return found.without("logps/") if objective.reads_values else found
 
 
 def pairs_of_rows(scored: Scored, groups: Sequence[Group]) -> Tensor | None:
@@ -114,11 +115,9 @@ def accuracies(
     if pairs is None:
         return found
     own = groups if scored.items.pairs is not None else _groups_of(pairs[:, 0], scored, groups)
-    values = {
-        "pair_accuracy": rewards,
-        "ranking_accuracy": scored.logps,
-        "ranking_accuracy_per_token": scored.logps / scored.lengths,
-    }
+    values = {"pair_accuracy": rewards}
+    if not objective.reads_values:
+        values |= {"ranking_accuracy": scored.logps, "ranking_accuracy_per_token": scored.logps / scored.lengths}
     if scored.items.pairs is not None:
         values["rewards/accuracies"] = rewards
     return found + [(name, one[pairs[:, 0]] > one[pairs[:, 1]], own) for name, one in values.items()]

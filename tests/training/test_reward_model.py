@@ -1,0 +1,111 @@
+"""A reward model from a preference file: an ordinary classifier that gives preferred answers more."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from likelier.cli import main as cli
+from likelier.data.records import Message, Source
+from likelier.models.policy import load_policy
+from likelier.objectives import DPO, RewardModel
+from likelier.online.rewards.load import load_reward
+from likelier.online.rewards.reward import Answered
+from likelier.training.options import TrainingOptions
+from likelier.training.trainer import PreferenceTrainer
+from likelier.utils.errors import ConfigError, ModelError
+from tests.helpers.small_runs import pair_rows, save_tiny, write_rows
+
+pytestmark = pytest.mark.slow
+OPTIONS = ("--batch-size", "4", "--max-steps", "6", "--learning-rate", "1e-3", "--eval-fraction", "0.25")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reward")
+    save_tiny(folder / "model")
+    write_rows(folder / "pairs.jsonl", pair_rows())
+    for name, more in {"whole": (), "adapter": ("--lora-r", "4")}.items():
+        train(folder, name, *more)
+    return folder
+
+
+def train(folder: Path, name: str, *more: str) -> None:
+    words = ["--model", str(folder / "model"), "--data", str(folder / "pairs.jsonl"), "--output", str(folder / name)]
+    assert cli.main(["train", "--method", "reward", *words, *OPTIONS, *more]) == 0
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("name", ["whole", "adapter"])
+def test_it_learns_and_is_evaluated(world: Path, name: str) -> None:
+    found = lines(world / name)
+    ends = [line for line in found if "eval_loss" in line]
+    assert ends[-1]["eval_loss"] < ends[0]["eval_loss"] and ends[0]["eval_loss"] == pytest.approx(math.log(2), abs=0.3)
+    assert {"eval_pair_accuracy", "eval_pair_accuracy_low", "eval_rewards/margins"} <= ends[-1].keys()
+    assert not [key for line in found for key in line if "logps" in key or "ranking" in key or "kl" in key.split("_")]
+    card = json.loads((world / name / "run.json").read_text(encoding="utf-8"))
+    assert card["method"] == "reward" and math.isfinite(card["reward_offset"])
+
+
+def test_plain_transformers_reads_it(world: Path) -> None:
+    model, found = AutoModelForSequenceClassification.from_pretrained(world / "whole", output_loading_info=True)
+    assert model.config.num_labels == 1 and not found["missing_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(world / "whole")
+    detail = json.loads((world / "whole" / "evaluations" / "step-6.json").read_text(encoding="utf-8"))["items"]
+    rows = {f"{world / 'pairs.jsonl'}:{number}": row for number, row in enumerate(pair_rows(), 1)}
+    row = rows[detail["source"][0]]
+    for side in ("chosen", "rejected"):
+        text = tokenizer.apply_chat_template([*row["prompt"], *row[side]], tokenize=False)
+        with torch.no_grad():
+            logits = model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits
+        assert float(logits) == pytest.approx(detail[side]["logps"][0], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["whole", "adapter"])
+def test_it_rewards_answers_and_its_mean_is_taken_off(world: Path, name: str) -> None:
+    detail = json.loads((world / name / "evaluations" / "step-6.json").read_text(encoding="utf-8"))["items"]
+    offset = json.loads((world / name / "run.json").read_text(encoding="utf-8"))["reward_offset"]
+    rows = {f"{world / 'pairs.jsonl'}:{number}": row for number, row in enumerate(pair_rows(), 1)}
+    reward, asked, expected = load_reward(f"model:{world / name}"), [], []
+    for place, source in enumerate(detail["source"]):
+        for side in ("chosen", "rejected"):
+            row = rows[source]
+            prompt = tuple(Message(**turn) for turn in row["prompt"])
+            asked.append(Answered(prompt, row[side][0]["content"], (), Source("here", place), 1, "eos", {}))
+            expected.append(detail[side]["logps"][place] - offset)
+    assert reward(asked).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_run_that_goes_on_ends_where_one_without_a_break_ends(world: Path) -> None:
+    train(world, "cut", "--save-steps", "3", "--max-steps", "6")
+    for file in (world / "cut").glob("*.safetensors"):
+        file.unlink()
+    card = world / "cut" / "run.json"
+    card.write_text(card.read_text(encoding="utf-8").replace('"status": "done"', '"status": "interrupted"'))
+    train(world, "cut", "--save-steps", "3", "--max-steps", "6", "--resume")
+    losses = [[line["loss"] for line in lines(world / name) if "loss" in line] for name in ("whole", "cut")]
+    assert losses[0] == losses[1]
+
+
+def test_what_does_not_fit_is_refused(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", str(world / "model"), "--data", str(world / "pairs.jsonl"), "--output", str(tmp_path / "run")]
+    for more, told in {
+        ("--eval-prompts", "4"): "eval_prompts has no effect on reward, whose model writes no answers",
+        ("--reference", "base"): "reward uses no reference; drop reference",
+        ("--beta", "0.1"): "beta has no effect on reward",
+    }.items():
+        assert cli.main(["train", "--method", "reward", *words, "--eval-fraction", "0.25", *more]) == 2
+        assert told in capsys.readouterr().err
+    for objective, values in ((RewardModel(), False), (DPO(), True)):
+        policy = load_policy(world / "model", values=values)
+        with pytest.raises((ModelError, ConfigError), match=r"gives values|give values"):
+            PreferenceTrainer(policy, objective, [], output_dir=tmp_path / "other", options=TrainingOptions())
