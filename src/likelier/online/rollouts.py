@@ -19,7 +19,7 @@ from likelier.online.options import OnlineOptions
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rewards.reward import Answered
 from likelier.online.rollout import Asked, Rollout
-from likelier.online.sampling import Sampled, Sampler
+from likelier.online.sampling import Sampled, Sampler, StopReason
 from likelier.online.sampling.protocol import uniforms
 from likelier.online.walker import RolloutWalker
 from likelier.scoring.reference import Reference
@@ -58,7 +58,14 @@ def sampled(sampler: Sampler, asked: Sequence[Asked], each: int, key: str, what:
             [f"{key}, prompt {one.number}" for one in own],
             lambda whole, tokens: report(tokens),
         )
-    return Rollout.of(asked, ranks.joined(found))
+    if ranks.several:
+        told = [[[one.ids.tolist(), one.logps.tolist(), one.stop] for one in answers] for answers in found]
+        found = [[_answer(*one) for one in answers] for answers in ranks.joined(told)]
+    return Rollout.of(asked, found)
+
+
+def _answer(ids: list[int], logps: list[float], stop: StopReason) -> Sampled:
+    return Sampled(np.array(ids, dtype=np.int32), np.array(logps), stop)
 
 
 def judged(policy: Policy, rewards: RewardSet, rollout: Rollout, what: str, ranks: Ranks = ALONE) -> Tensor:
@@ -72,9 +79,10 @@ def judged(policy: Policy, rewards: RewardSet, rollout: Rollout, what: str, rank
     flat = [one for answers in told for one in answers]
     with busy(f"the rewards judge {len(rollout.answers)} {what}"):
         parts = rewards(flat) if flat else torch.empty(0, len(rewards.names), dtype=torch.float64)
-    of_prompts = ranks.joined(parts.split([len(answers) for answers in told]) if told else [])
+    of_prompts = parts.split([len(answers) for answers in told]) if told else ()
+    every = ranks.joined([own.tolist() for own in of_prompts])
     order = torch.tensor(groups).argsort(stable=True)  # answers prompt by prompt
-    found = torch.cat(of_prompts)
+    found = torch.tensor([part for own in every for part in own], dtype=parts.dtype).reshape(len(groups), -1)
     return torch.empty_like(found).index_copy(0, order, found)
 
 

@@ -111,8 +111,10 @@ class RolloutWalker(WithinMemory):
                 own = model(batch=batch).of_answers(batch.items.rows)
                 pieces = own.token_logps.double().cpu().split(own.lengths.tolist())
                 found |= {groups[group]: piece.numpy() for group, piece in zip(part.groups, pieces, strict=True)}
-        for theirs in self.ranks.joined([found]):
-            found |= theirs
+        if self.ranks.several:
+            own_numbers = {str(number): values.tolist() for number, values in found.items()}
+            for theirs in self.ranks.joined([own_numbers]):
+                found |= {int(number): np.array(values) for number, values in theirs.items()}
         return [found[number] for number in range(len(rollout.answers))]
 
     def _groups(self, rollout: Rollout) -> dict[Group, int]:

@@ -6,6 +6,7 @@ collectives have the same shape on every rank, and every rank calls the same one
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,13 +43,27 @@ class Ranks:
         """Every `size`-th of the parts, from `rank` on."""
         return list(parts[self.rank :: self.size])
 
-    def joined(self, own: Sequence[Part]) -> list[Part]:
-        """What the ranks made of the parts that `share` gave each of them, in the parts' order, on every rank."""
+    def joined(self, own: Sequence[Any]) -> list[Any]:
+        """What the ranks made of the parts that `share` gave each of them, in the parts' order, on every rank. It is
+        what JSON holds, NaN included: numbers come back bit for bit.
+        """
         if not self.several:
             return list(own)
-        found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, list(own))
+        found = [json.loads(text) for text in self._texts(json.dumps(list(own)))]
         return [found[number % self.size][number // self.size] for number in range(sum(map(len, found)))]
+
+    def _texts(self, text: str) -> list[str]:
+        """What each rank says, in their order."""
+        data = text.encode()
+        lengths = torch.zeros(self.size, dtype=torch.long)
+        lengths[self.rank] = len(data)
+        lengths = self.total(lengths)
+        own = torch.zeros(int(lengths.max()), dtype=torch.uint8)
+        own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        all_of_them = [torch.empty_like(own) for _ in range(self.size)]
+        distributed.all_gather(all_of_them, own)
+        pairs = zip(all_of_them, lengths.tolist(), strict=True)
+        return [bytes(one[:length].numpy()).decode() for one, length in pairs]
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all ranks; `values` has the same shape on each of them and is left alone."""
