@@ -98,6 +98,9 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
     """Plan, train two steps, and give both peaks in megabytes."""
     import torch
 
+    import likelier.advice.rollout_memory
+    import likelier.online.trainer
+    import likelier.training.trainer  # noqa: F401  what is imported is there before anything is measured
     from likelier import load_policy
     from likelier.models.options import LoraOptions
 

@@ -18,7 +18,7 @@ from likelier.cli import estimate
 from likelier.cli.flags import given_options
 from likelier.cli.main import main
 from likelier.models.options import LoraOptions
-from likelier.training.config import RunConfig, parse, read_yaml
+from likelier.training.config import RunConfig, RunOptions, parse, read_yaml
 from likelier.training.options import TrainingOptions, refuse_process_options
 from likelier.utils.distributed import Ranks
 from tests.helpers.shapes import llama, llama_70b, save_shape
@@ -78,7 +78,8 @@ def test_the_first_plan_of_a_page_is_that_of_its_file(name: str) -> None:
     flags = parser.parse_args(next(plan for plan in PLANS if plan.name == name).words[1:])
     config = config_of(name)
     training, lora = config.training, config.lora
-    assert (flags.model, flags.method, flags.gpus) == (config.run.model, config.run.method, PLANNED[name])
+    method = vars(flags).get("method", RunOptions.method)
+    assert (flags.model, method, flags.gpus) == (config.run.model, config.run.method, PLANNED[name])
     asked, planned = LoraOptions(**given_options(flags, LoraOptions)), given_options(flags, TrainingOptions)
     assert (asked.lora_r, asked.load_in_4bit) == (lora.lora_r, lora.load_in_4bit)
     for option in ("max_length", "batch_size", "activation_checkpointing", "shard", "eval_prompts"):
