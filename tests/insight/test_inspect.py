@@ -179,7 +179,7 @@ def test_a_pair_agrees_with_hand_computation(runs: SmallRuns, inspect: Callable[
     assert item["gradient"] == pytest.approx({"chosen": -weight, "rejected": weight}, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if not kind.reads_values])
 def test_every_method_agrees_with_its_formula(
     runs: SmallRuns, method: str, tmp_path: Path, inspect: Callable[..., str]
 ) -> None:

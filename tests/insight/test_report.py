@@ -88,10 +88,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A short run of each method on data full of markup, in folders whose names are."""
     root = tmp_path_factory.mktemp("trained")
     model, data = save_tiny(root / "tiny"), hostile_data(root)
-    more = ("--eval-fraction", "0.25", "--eval-new-tokens", "8", "--learning-rate", "1e-2")
+    more = ("--eval-fraction", "0.25", "--learning-rate", "1e-2")
+    short = {name: () if kind.reads_values else ("--eval-new-tokens", "8") for name, kind in METHODS.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIKELIER_CACHE", str(root / "cache"))
-        return {name: train(model, data, root / f"{name}<i>&", "--method", name, *more) for name in METHODS}
+        return {
+            name: train(model, data, root / f"{name}<i>&", "--method", name, *more, *short[name]) for name in METHODS
+        }
 
 
 # --- every method, every state -------------------------------------------------------------------------------------
@@ -102,9 +105,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_every_method_has_a_whole_report_in_which_markup_stays_text(trained: dict[str, Path], method: str) -> None:
     page = report_of(trained[method])
     assert f"{method}<i>&" in page.text
-    assert "<script>document.title" in page.text
+    assert METHODS[method].reads_values or "<script>document.title" in page.text  # in answers, which it writes none of
     charts = [attrs for name, attrs in page.elements if name == "svg"]
-    assert len(charts) >= 7
+    assert len(charts) >= (5 if METHODS[method].reads_values else 7)  # nothing of answers that it wrote
     assert "Nothing yet" not in page.text
     assert "does not hold it" not in page.text
     rows = "rows" if method in ("kto", "sft") else "pairs"

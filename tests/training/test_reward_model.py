@@ -85,6 +85,36 @@ def test_it_rewards_answers_and_its_mean_is_taken_off(world: Path, name: str) ->
     assert reward(asked).tolist() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["whole", "adapter"])
+def test_answers_in_a_file_are_scored(
+    world: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", str(world / "pairs.jsonl"), "--output", str(tmp_path / "scores.jsonl"), "--per-token"]
+    assert cli.main(["score", "--reward-model", str(world / name), *words]) == 0
+    told = capsys.readouterr().out
+    assert "reward accuracy" in told and "its own guess" in told and "rank correlation" in told
+    rows = {row["source"]: row for row in map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())}
+    card = json.loads((world / name / "run.json").read_text(encoding="utf-8"))
+    detail = json.loads((world / name / "evaluations" / "step-6.json").read_text(encoding="utf-8"))["items"]
+    for place, source in enumerate(detail["source"]):
+        for side in ("chosen", "rejected"):
+            found = rows[source][side]
+            assert found["score"] == pytest.approx(detail[side]["logps"][place], abs=1e-4)
+            assert found["reward"] == pytest.approx(found["score"] - card["reward_offset"])
+            assert (
+                found["tokens"][-1]["value"] == pytest.approx(found["score"])
+                and len(found["tokens"]) == found["length"]
+            )
+
+
+def test_only_a_trained_head_scores(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data", str(world / "pairs.jsonl"), "--output", str(tmp_path / "scores.jsonl")]
+    assert cli.main(["score", "--reward-model", str(world / "model"), *words]) == 2
+    assert "has no trained head for rewards" in capsys.readouterr().err
+    assert cli.main(["score", "--reward-model", str(world / "whole"), *words, "--beta", "0.1"]) == 2
+    assert "beta has no effect with --reward-model" in capsys.readouterr().err
+
+
 def test_a_run_that_goes_on_ends_where_one_without_a_break_ends(world: Path) -> None:
     train(world, "cut", "--save-steps", "3", "--max-steps", "6")
     for file in (world / "cut").glob("*.safetensors"):

@@ -1,8 +1,9 @@
-"""`likelier score`: the implicit reward of every answer in a file."""
+"""`likelier score`: the implicit reward of every answer in a file, or what a reward model gives it."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from likelier.cli.flags import add_section_flags, given_chat_options
 from likelier.cli.shared import add_columns_flag, add_dtype_flag, add_overwrite_flag, positive
@@ -11,9 +12,10 @@ from likelier.data.options import ChatOptions
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier score`; of conversations' options those that messages about rows name."""
-    parser.add_argument(
-        "--model", required=True, help="the policy: a run folder, a model or adapter folder, a hub id, demo"
-    )
+    scored_by = parser.add_mutually_exclusive_group(required=True)
+    scored_by.add_argument("--model", help="the policy: a run folder, a model or adapter folder, a hub id, demo")
+    text = "a reward model in its place: a run of --method reward, or a sequence classifier with one output"
+    scored_by.add_argument("--reward-model", help=text)
     parser.add_argument("--reference", help="the reference model (default: a run's own; an adapter's base)")
     parser.add_argument("--data", required=True, help="pairs or labelled answers, in any known format")
     add_columns_flag(parser)
@@ -34,22 +36,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Score, write, and say what was found."""
+    from likelier.scoring.reward_file import score_rewards
     from likelier.scoring.score_file import score_file
     from likelier.utils.console import put
+    from likelier.utils.errors import ConfigError
 
-    put(
-        score_file(
-            flags.model,
-            flags.reference,
-            flags.data,
-            flags.output,
-            beta=flags.beta,
-            per_token=flags.per_token,
-            max_length=flags.max_length,
-            dtype=flags.dtype,
-            token_budget=flags.token_budget,
-            columns=flags.columns,
-            overwrite=flags.overwrite,
-            chat=given_chat_options(flags),
-        )
-    )
+    names = ("per_token", "max_length", "dtype", "token_budget", "columns", "overwrite")
+    how: dict[str, Any] = {name: getattr(flags, name) for name in names} | {"chat": given_chat_options(flags)}
+    if flags.reward_model is None:
+        put(score_file(flags.model, flags.reference, flags.data, flags.output, beta=flags.beta, **how))
+        return
+    for name in ("reference", "beta"):
+        if getattr(flags, name) is not None:
+            raise ConfigError(f"{name} has no effect with --reward-model, which is no policy; drop it")
+    put(score_rewards(flags.reward_model, flags.data, flags.output, **how))

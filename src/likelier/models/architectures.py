@@ -71,7 +71,17 @@ def with_head(model: Any, found: Mapping[str, Any], seed: int) -> dict[str, Any]
         drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         with torch.no_grad():
             weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
+        model._likelier_drawn_head = True
     return {"missing_keys": missing - {_HEAD}}
+
+
+def require_trained_head(model: Any, name: str) -> None:
+    """Raises `ModelError` for a loaded classifier whose head was drawn, and not brought by an adapter."""
+    if getattr(causal_model(model), "_likelier_drawn_head", False) and not hasattr(model, "peft_config"):
+        raise ModelError(
+            f"{name} has no trained head for rewards ({_HEAD} is not in its files); name a run of --method reward, or "
+            "another sequence classifier with one output"
+        )
 
 
 def _known_as(config: Any, what: str) -> set[str]:
