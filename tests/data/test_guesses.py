@@ -186,3 +186,15 @@ def test_for_prompts_nothing_but_the_prompt_is_proposed(tmp_path: Path) -> None:
 def test_many_columns_are_not_all_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"and 11 more: not a format known here"):
         load_preferences([{f"column {number}": "x" for number in range(31)}])
+
+
+def test_a_column_of_the_map_is_proposed_for_nothing_else(tmp_path: Path) -> None:
+    """Texts with a judgement and no prompt: it is said how all get one, and that does."""
+    file = tmp_path / "reviews.csv"
+    file.write_text("text,label\nI liked it a lot,1\nA waste of time,0\nFine,1\n", encoding="utf-8")
+    for given in (None, {"completion": "text"}):
+        with pytest.raises(DataError) as error:
+            load_preferences(str(file), columns=given)
+        assert "prompt=text" not in str(error.value)
+        assert "'prompt=\"Write a review.\"' completion=text" in str(error.value)
+    assert len(load_preferences(str(file), columns={"prompt": '"Write a review."', "completion": "text"}).train) == 3

@@ -104,8 +104,9 @@ def _as_words(roles: Roles) -> tuple[str, ...]:
 
 def _additions(columns: Sequence[_Column], own: Columns, judgements: Iterable[Roles]) -> Iterator[Roles]:
     """Roles for the file's columns, the likeliest first: only what the map does not give, nor the column's own name."""
+    of_map = {name for names in own.roles.values() for name in _names(names)}
     for judged in judgements:
-        taken = {name for names in judged.values() for name in names}
+        taken = {name for names in judged.values() for name in names} | of_map
         for asked in _asked([column for column in columns if column.name not in taken]):
             roles = {**asked, **judged}
             given = {role: _names(own.roles[role]) for role in roles.keys() & own.roles.keys()}

@@ -48,7 +48,8 @@ _NAMED = 20  # columns that are named
 
 _HOW = (
     "Say with columns which of them is what (as flags: --columns prompt=question chosen=good rejected=bad; see "
-    "docs/data.md)."
+    "docs/data.md). Texts that answer one and the same request get it as a constant: --columns "
+    "'prompt=\"Write a review.\"' completion=text"
 )
 
 
