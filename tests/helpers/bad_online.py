@@ -56,7 +56,14 @@ def _file(title: str, command: str, **options: Any) -> Case:
     return Case(title, command, {"run.yaml": SETTINGS + lines})
 
 
+_SERVED = "--sampler vllm --sampler-url"
+
 ONLINE = [
+    _case("a server that is to write, and is not named", "--sampler vllm"),
+    _case("a server's address where this process writes", "--sampler-url http://127.0.0.1:8000"),
+    _case("no address of a server", f"{_SERVED} nowhere --lora-r 4"),
+    _case("a server with no time", f"{_SERVED} http://127.0.0.1:8000 --sampler-timeout 0 --lora-r 4"),
+    _case("a sampler that is not known", "--sampler sglang"),
     _judge("a reward that raises", "raise ValueError('no verdict on Mondays')"),
     _judge("a reward that hangs", "time.sleep(600)", "--max-new-tokens 2 --reward-timeout 0.2"),
     _judge("a reward that has no verdict on anything", "return [None] * len(completions)"),
