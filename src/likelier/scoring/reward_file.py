@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from likelier.data.load import load_preferences
-from likelier.data.prepare import prepare_groups
-from likelier.data.tokenize import Group, default_max_length
+from likelier.data.tokenize import Group
 from likelier.models.architectures import require_trained_head
 from likelier.models.loading import check_name
 from likelier.models.options import Dtype
@@ -21,6 +20,7 @@ from likelier.scoring.engine import prompt_numbers
 from likelier.scoring.implicit_rewards import AnswerScore, score_answers, token_rows
 from likelier.scoring.reference import ReferenceScoring
 from likelier.scoring.restore import card_of, final_model, recorded_chat
+from likelier.scoring.score_file import groups_to_score
 from likelier.utils.console import say
 from likelier.utils.files import write_output
 from likelier.utils.outputs import check_output, check_writable
@@ -57,19 +57,7 @@ def score_rewards(
     options = replace(recorded_chat(card), **chat or {})
     policy = load_policy(model, dtype=dtype, chat=options if talks or chat else None, values=True)
     require_trained_head(policy.model, model)
-    tokenized = prepare_groups(
-        loaded.train,
-        policy.tokenizer,
-        method="score",
-        wants=loaded.kind,
-        partners=False,
-        max_length=max_length or default_max_length(policy.context),
-        truncation="drop",
-        chat=policy.chat,
-    )
-    if len(tokenized.unusable):
-        say(f"{len(tokenized.unusable)} rows are left out:\n{tokenized.unusable.summary()}")
-    groups = tokenized.groups
+    groups = groups_to_score(loaded, policy, max_length)
     how, chosen = ReferenceScoring.here(policy, groups, token_budget), scorer_of(policy.model)
     say(f"reward model: {policy.words}\nscorer: {chosen.name} ({chosen.reason})")
     with counting("scoring", len(groups)) as report:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from likelier.data.load import load_preferences
+from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.past_template import past_template, past_template_words
 from likelier.data.prepare import prepare_groups
-from likelier.data.tokenize import default_max_length
+from likelier.data.tokenize import Group, default_max_length
 from likelier.models.loading import check_name
 from likelier.models.options import Dtype
-from likelier.models.policy import load_policy
+from likelier.models.policy import Policy, load_policy
 from likelier.scoring import scorer_of
 from likelier.scoring.implicit_rewards import implicit_rewards, summarize
 from likelier.scoring.reference import ReferenceScoring
@@ -58,6 +58,19 @@ def score_file(
     policy = load_policy(model, dtype=dtype, chat=options if talks or chat else None)
     if past := past_template(loaded.train, policy.tokenizer):
         say(past_template_words(len(past), len(loaded.train)))
+    groups = groups_to_score(loaded, policy, max_length)
+    how, chosen = ReferenceScoring.here(policy, groups, token_budget), scorer_of(policy.model)
+    known = reference_for(model, reference, card, policy, dtype, groups)
+    say(f"policy: {policy.words}\nreference: {known.words}\nscorer: {chosen.name} ({chosen.reason})")
+    with counting("scoring", 2 * len(groups)) as report:
+        rows = implicit_rewards(policy, known, groups, replace(how, report=report), beta=scale, per_token=per_token)
+    lines = (encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
+    write_output(output, "".join(lines), mend=_OTHER)
+    return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"
+
+
+def groups_to_score(loaded: PreferenceData, policy: Policy, max_length: int | None) -> list[Group]:
+    """The rows of a file as tokens; those that are too long or cannot be written are told of."""
     tokenized = prepare_groups(
         loaded.train,
         policy.tokenizer,
@@ -70,12 +83,4 @@ def score_file(
     )
     if len(tokenized.unusable):
         say(f"{len(tokenized.unusable)} rows are left out:\n{tokenized.unusable.summary()}")
-    groups = tokenized.groups
-    how, chosen = ReferenceScoring.here(policy, groups, token_budget), scorer_of(policy.model)
-    known = reference_for(model, reference, card, policy, dtype, groups)
-    say(f"policy: {policy.words}\nreference: {known.words}\nscorer: {chosen.name} ({chosen.reason})")
-    with counting("scoring", 2 * len(groups)) as report:
-        rows = implicit_rewards(policy, known, groups, replace(how, report=report), beta=scale, per_token=per_token)
-    lines = (encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
-    write_output(output, "".join(lines), mend=_OTHER)
-    return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"
+    return tokenized.groups
