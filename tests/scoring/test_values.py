@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,11 +24,11 @@ from likelier.scoring.values import score_values_plain, score_values_shared
 SIZES = {"vocab_size": 97, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "num_labels": 1}
 
 
-def classifier(kind: str, pad: int | None = 0) -> torch.nn.Module:
+def classifier(kind: str, pad: int | None = 0) -> Any:
     torch.manual_seed(3)
     if kind == "gpt2":
         config = GPT2Config(vocab_size=97, n_embd=32, n_head=4, n_layer=2, num_labels=1, pad_token_id=pad)
-        model: torch.nn.Module = GPT2ForSequenceClassification(config)
+        model: Any = GPT2ForSequenceClassification(config)
     elif kind == "qwen2":
         model = Qwen2ForSequenceClassification(
             Qwen2Config(**SIZES, num_key_value_heads=2, intermediate_size=64, pad_token_id=pad)
@@ -52,12 +54,12 @@ def groups() -> list[Group]:
     ]
 
 
-def alone(model: torch.nn.Module, ids: np.ndarray) -> float:
+def alone(model: Any, ids: np.ndarray) -> float:
     """What transformers says of one row without padding."""
-    padding, model.config.pad_token_id = model.config.pad_token_id, None  # type: ignore[union-attr]
+    padding, model.config.pad_token_id = model.config.pad_token_id, None
     with torch.no_grad():
         found = model(input_ids=torch.from_numpy(ids.astype(np.int64))[None]).logits
-    model.config.pad_token_id = padding  # type: ignore[union-attr]
+    model.config.pad_token_id = padding
     return float(found[0, 0])
 
 

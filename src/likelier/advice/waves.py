@@ -138,7 +138,7 @@ def trace_wave(config: Any, wave: Wave, training: Training, *, layers: int) -> t
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=training.autocast, cache_enabled=False)
         with ledger, torch.no_grad(), autocast:
             _write(causal_model(model), wave, keys, sizes, ledger)
-    return tuple(Alive(**ledger.fullest[phase]) for phase in ("reading", "writing"))  # type: ignore[return-value]
+    return Alive(**ledger.fullest["reading"]), Alive(**ledger.fullest["writing"])
 
 
 def _write(causal: Any, wave: Wave, keys: AnswerKeys, sizes: Tensor, ledger: Ledger) -> None:

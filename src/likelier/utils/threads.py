@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import TypeVar
@@ -19,7 +20,7 @@ def in_threads(call: Callable[[Given], Made], given: Iterable[Given], *, most: i
     hangs in one must not hold it.
     """
     waiting: SimpleQueue[Given] = SimpleQueue()
-    done: SimpleQueue[tuple[Given, Made | None, BaseException | None]] = SimpleQueue()
+    done: SimpleQueue[tuple[Given, Future[Made]]] = SimpleQueue()
     over, count = Event(), 0
     for one in given:
         waiting.put(one)
@@ -31,18 +32,18 @@ def in_threads(call: Callable[[Given], Made], given: Iterable[Given], *, most: i
                 one = waiting.get_nowait()
             except Empty:
                 return
+            found: Future[Made] = Future()
             try:
-                done.put((one, call(one), None))
+                found.set_result(call(one))
             except BaseException as error:
-                done.put((one, None, error))
+                found.set_exception(error)
+            done.put((one, found))
 
     for _ in range(min(most, count)):
         Thread(target=work, daemon=True).start()
     try:
         for _ in range(count):
-            one, made, error = done.get()
-            if error is not None:
-                raise error
-            yield one, made  # type: ignore[misc]
+            one, found = done.get()
+            yield one, found.result()
     finally:
         over.set()
