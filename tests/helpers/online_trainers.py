@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from likelier.data.prompts import Prompt
 from likelier.models.policy import Policy
@@ -46,3 +49,16 @@ def online_trainer(
         options=TrainingOptions(**(OPTIONS | options)),
         resume=resume,
     )
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def weights(policy: Policy) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in policy.model.named_parameters() if weight.requires_grad}
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], tolerance: float = 0.0) -> bool:
+    return all(torch.allclose(left[name], right[name], rtol=0, atol=tolerance) for name in left)

@@ -8,24 +8,14 @@ import torch
 
 from likelier.online.outlook import OnlineOutlook
 from likelier.online.sampling import GeneratingSampler
+from tests.helpers.clocks import Clock
+from tests.helpers.online_trainers import online_trainer as trainer
 from tests.helpers.support import tiny_policy
-from tests.online.test_online_trainer import trainer
-
-
-class _Clock:
-    """A second later each time."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1.0
-        return self.now
 
 
 def outlook(folder: Path, sampler: Any = None, **more: Any) -> OnlineOutlook:
     made = trainer(folder, max_steps=6, **more)
-    found = OnlineOutlook(made.run, sampler or made._maker.sampler, 256, torch.device("cpu"), clock=_Clock())
+    found = OnlineOutlook(made.run, sampler or made._maker.sampler, 256, torch.device("cpu"), clock=Clock())
     found.say_plan(made.policy.model, None)
     return found
 

@@ -14,22 +14,9 @@ from transformers import TrainerCallback
 
 from likelier.models.policy import Policy
 from likelier.utils.errors import ConfigError, LikelierWarning, TrainingError
-from tests.helpers.online_trainers import PROMPTS, online_options
+from tests.helpers.online_trainers import PROMPTS, online_options, same, steps, weights
 from tests.helpers.online_trainers import online_trainer as trainer
 from tests.helpers.support import lora_policy, tiny_policy
-
-
-def steps(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if "loss" in line]
-
-
-def weights(policy: Policy) -> dict[str, torch.Tensor]:
-    return {name: weight.detach().clone() for name, weight in policy.model.named_parameters() if weight.requires_grad}
-
-
-def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], tolerance: float = 0.0) -> bool:
-    return all(torch.allclose(left[name], right[name], rtol=0, atol=tolerance) for name in left)
 
 
 @pytest.mark.slow

@@ -15,12 +15,11 @@ from likelier.online.sampling.proof import prove
 from likelier.scoring import attach_scorer
 from likelier.utils.errors import ConfigError, LikelierError, ModelError, TrainingError
 from likelier.utils.service import ServiceError
-from tests.helpers.online_trainers import online_options
+from tests.helpers.online_trainers import online_options, same, steps, weights
 from tests.helpers.online_trainers import online_trainer as trainer
 from tests.helpers.services import allow_this_machine, reply, serving
 from tests.helpers.support import lora_policy, tiny_policy
 from tests.helpers.vllm_double import VllmDouble
-from tests.online.test_online_trainer import same, steps, weights
 
 PROMPTS = [np.array([5, 6, 7], dtype=np.int32), np.array([8, 9], dtype=np.int32)]
 KEYS = ["one", "two"]

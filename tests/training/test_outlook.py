@@ -13,20 +13,10 @@ from likelier import DPO, PreferenceTrainer, SimPO
 from likelier.scoring import attach_scorer
 from likelier.training.outlook import Outlook
 from likelier.training.prepared import prepare_run
+from tests.helpers.clocks import Clock
 from tests.helpers.support import chat_pairs, lora_policy
 
 SETTINGS: dict[str, Any] = {"batch_size": 8, "eval_steps": 2, "eval_new_tokens": 6, "eval_prompts": 4, "max_steps": 9}
-
-
-class _Clock:
-    """A second passes with each look, and what a test says besides."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1.0
-        return self.now
 
 
 def outlook(folder: Path, objective: Any = None, *, held_out: int = 10) -> Outlook:
@@ -36,7 +26,7 @@ def outlook(folder: Path, objective: Any = None, *, held_out: int = 10) -> Outlo
         policy, objective or DPO(), chat_pairs(24), eval_data=chat_pairs(held_out, seed=1), output_dir=folder, **options
     )
     attach_scorer(policy.model)
-    found = Outlook(run, 512, torch.device("cpu"), clock=_Clock())
+    found = Outlook(run, 512, torch.device("cpu"), clock=Clock())
     found.say_plan(policy.model, None)
     return found
 
