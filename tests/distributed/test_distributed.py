@@ -73,14 +73,14 @@ def assert_equal_metrics(one: list[dict[str, Any]], other: list[dict[str, Any]],
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_several_processes_equal_one(size: int, tmp_path: Path) -> None:
-    """Losses, metrics, evaluations and weights of DPO, IPO, KTO, SimPO, packed and with padding, with an adapter, with
+    """Losses, metrics, evaluations and weights of DPO, IPO, KTO, SimPO and reward models, packed and with padding, with
     activation checkpointing, with an uneven last step, and with fewer rows than ranks.
     """
     worlds = ["alone", f"ddp-{size}", f"fsdp-{size}"]
     codes, said = run_worlds(tmp_path, *(f"{world}:run_cases:{world}" for world in worlds))
     assert codes == [[0], [0] * size, [0] * size], said[-3000:]
     runs = [path for path in (tmp_path / "alone").iterdir() if (path / "run.json").exists()]
-    assert len(runs) == 12
+    assert len(runs) == 14
     for run in runs:
         if run.name == "bfloat16":  # gathered weights are rounded elsewhere than autocast's
             ends = [metrics(tmp_path / world / run.name)[-1]["eval_loss"] for world in worlds]
@@ -112,6 +112,20 @@ def test_a_signal_to_one_rank_ends_all_with_a_checkpoint_that_any_world_goes_on_
         assert_equal_runs(tmp_path / "alone", tmp_path / job.split(":")[2], 1e-10)
     same = weights(tmp_path / "sharded"), weights(tmp_path / "fsdp-in-fsdp-2")
     assert all(torch.equal(weight, same[1][name]) for name, weight in same[0].items())  # bit for bit
+
+
+def test_a_reward_model_goes_on_in_any_world(tmp_path: Path) -> None:
+    """One that is an adapter with its head, with the mean score of training answers that `model:FOLDER` takes off."""
+    jobs = ["alone:reward_go_on:whole", "ddp-2:reward_cut_short:ddp", "fsdp-2:reward_cut_short:fsdp"]
+    codes, said = run_worlds(tmp_path, *jobs)
+    assert all(code == 0 for ranks in codes for code in ranks), said[-3000:]
+    again = ["ddp-2:reward_go_on:ddp", "alone:reward_go_on:fsdp"]
+    codes, said = run_worlds(tmp_path, *again)
+    assert all(code == 0 for ranks in codes for code in ranks), said[-3000:]
+    for world in ("ddp", "fsdp"):
+        assert_equal_runs(tmp_path / "whole", tmp_path / world, 1e-10)
+        one, other = (json.loads((tmp_path / run / "run.json").read_text("utf-8")) for run in ("whole", world))
+        assert other["reward_offset"] == pytest.approx(one["reward_offset"], abs=1e-6)
 
 
 def test_stages_are_the_same_in_several_processes(tmp_path: Path) -> None:

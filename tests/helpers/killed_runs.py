@@ -39,6 +39,9 @@ POINTS = {
 }
 
 
+_WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
+
+
 class Given(NamedTuple):
     """A model folder and a data file."""
 
@@ -52,6 +55,14 @@ class Given(NamedTuple):
 
     def words(self, output: Path, *more: str) -> list[str]:
         """The command that trains on them."""
+        more = ("--eval-prompts", "2", "--eval-new-tokens", "8", *more)
+        return self._words(output, "--reference-store", str(output.with_suffix(".store")), *more)
+
+    def words_of_reward(self, output: Path, *more: str) -> list[str]:
+        """The command that makes a reward model of them."""
+        return self._words(output, "--method", "reward", *more)
+
+    def _words(self, output: Path, *more: str) -> list[str]:
         flags = {
             "--model": self.model,
             "--data": self.data,
@@ -64,9 +75,6 @@ class Given(NamedTuple):
             "--logging-steps": 2,
             "--eval-fraction": 0.2,
             "--eval-steps": 4,
-            "--eval-prompts": 2,
-            "--eval-new-tokens": 8,
-            "--reference-store": output.with_suffix(".store"),
         }
         return ["train", *(str(word) for pair in flags.items() for word in pair), *more]
 
@@ -150,7 +158,8 @@ def results(output: Path) -> tuple[bytes, list[dict[str, Any]]]:
     assert folder.is_finished()
     rubbish = [path for path in output.rglob(".*") if path.name != ".lock"]
     assert not rubbish, rubbish
-    return (output / "model.safetensors").read_bytes(), [numbers(row) for row in folder.read_metrics()]
+    weights = next(output / name for name in _WEIGHTS if (output / name).is_file())
+    return weights.read_bytes(), [numbers(row) for row in folder.read_metrics()]
 
 
 if __name__ == "__main__":

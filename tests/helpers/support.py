@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from likelier.data.records import Labelled, Message, Pair, Source
@@ -86,7 +86,9 @@ def grow_tokenizer(folder: Path, template: str | None = None, **tokens: Any) -> 
     return folder
 
 
-def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: object) -> LlamaForCausalLM:
+def tiny_model(
+    seed: int = 0, dtype: torch.dtype = torch.float64, kind: Any = LlamaForCausalLM, **changes: object
+) -> Any:
     """A random Llama of 2 layers; large enough weights that log-probabilities differ."""
     settings: dict[str, object] = {
         "vocab_size": 384,
@@ -103,11 +105,11 @@ def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: obj
         "pad_token_id": 0,
     }
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**(settings | changes))).to(dtype)
+    model = kind(LlamaConfig(**(settings | changes))).to(dtype)
     return _exact(model) if dtype == torch.float64 else model
 
 
-def _exact(model: LlamaForCausalLM) -> LlamaForCausalLM:
+def _exact(model: Any) -> Any:
     """Norms that stay in fp64: transformers' go through fp32, whose rounding depends on how a sum was cut."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -127,12 +129,25 @@ def tiny_policy(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: ob
 
 def lora_policy(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: object) -> Policy:
     """A tiny model with a new LoRA adapter."""
+    return _with_lora(tiny_policy(seed, dtype), seed, dtype, **changes)
+
+
+def _with_lora(policy: Policy, seed: int, dtype: torch.dtype, **changes: object) -> Policy:
     from likelier.models.options import LoraOptions
     from likelier.models.policy import add_lora
 
-    policy = tiny_policy(seed, dtype)
     policy.model = add_lora(policy.model, LoraOptions(lora_r=4, **changes), seed).to(dtype)  # type: ignore[arg-type]
     return policy
+
+
+def reward_policy(seed: int = 0, dtype: torch.dtype = torch.float64) -> Policy:
+    """A tiny classifier with one output, to be made a reward model."""
+    return tiny_policy(seed, dtype, kind=LlamaForSequenceClassification, num_labels=1)
+
+
+def reward_lora_policy(seed: int = 0, dtype: torch.dtype = torch.float64) -> Policy:
+    """The same with a new LoRA adapter, which trains the head as a whole."""
+    return _with_lora(reward_policy(seed, dtype), seed, dtype)
 
 
 def sentence(rng: random.Random, low: int = 2, high: int = 9) -> str:

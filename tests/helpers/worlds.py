@@ -28,13 +28,20 @@ from likelier.data.records import Record
 from likelier.experiments.stages import parse_stages, train_stages
 from likelier.models.layers import decoder_layers
 from likelier.models.policy import Policy
-from likelier.objectives import Objective
+from likelier.objectives import Objective, RewardModel
 from likelier.training.stop_signals import Interrupted
 from likelier.training.trainer import PreferenceTrainer
 from likelier.utils.console import say_error
 from likelier.utils.errors import OtherRankEndedError
 from tests.helpers.online_trainers import online_trainer
-from tests.helpers.support import chat_pairs, labelled_rows, lora_policy, tiny_policy
+from tests.helpers.support import (
+    chat_pairs,
+    labelled_rows,
+    lora_policy,
+    reward_lora_policy,
+    reward_policy,
+    tiny_policy,
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,8 @@ def cases() -> dict[str, Case]:
         DPO(), pairs, tiny_policy, {"scorer": "plain", "activation_checkpointing": True, "logging_steps": 2}
     )
     found["bfloat16"] = Case(DPO(), pairs, bfloat16_policy, {"epochs": 1})
+    found["reward-float64"] = Case(RewardModel(), pairs, reward_policy)
+    found["reward-lora-float64"] = Case(RewardModel(center_weight=0.01), pairs, reward_lora_policy)
     found["one-row"] = Case(DPO(), pairs[:1], tiny_policy, more)
     return found
 
@@ -124,6 +133,17 @@ def cut_short(folder: Path, more: dict[str, Any]) -> None:
 
 def go_on(folder: Path, more: dict[str, Any]) -> None:
     cases()["dpo-float64"].run(folder, resume=True, **more)
+
+
+def reward_cut_short(folder: Path, more: dict[str, Any]) -> None:
+    """An adapter with its head: one rank gets a SIGTERM in the third step."""
+    last = int(os.environ.get("WORLD_SIZE", "1")) - 1
+    with pytest.raises(Interrupted, match="ended after step 3, with a checkpoint"):
+        cases()["reward-lora-float64"].run(folder, callbacks=[At(2, last, to_itself(signal.SIGTERM))], **more)
+
+
+def reward_go_on(folder: Path, more: dict[str, Any]) -> None:
+    cases()["reward-lora-float64"].run(folder, resume=folder.exists(), **more)
 
 
 def whole(folder: Path, more: dict[str, Any]) -> None:
@@ -185,8 +205,9 @@ def served_online(folder: Path, more: dict[str, Any]) -> None:
     online_trainer(folder, lora_policy(), online=served, reward=reward, held_out=3, max_steps=3, **more).train()
 
 
+_REWARD = (reward_cut_short, reward_go_on)
 _ONLINE = (served_online, learn_online, online_cut_short, online_go_on)
-WORKS = {work.__name__: work for work in (run_cases, cut_short, go_on, whole, lose_rank, in_stages, *_ONLINE)}
+WORKS = {work.__name__: work for work in (run_cases, cut_short, go_on, whole, lose_rank, in_stages, *_REWARD, *_ONLINE)}
 
 
 def run_world(folder: Path, name: str, work: Callable[[Path, dict[str, Any]], None]) -> list[int]:

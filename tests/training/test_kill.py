@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from likelier.runs.folder import RunFolder
 from tests.helpers.killed_runs import POINTS, SAVE_STEPS, STEPS, Given, Left, can_go_on, results, run_command
 
 pytestmark = pytest.mark.slow
@@ -64,3 +65,17 @@ def test_a_killed_run_goes_on(
     said = run(processes, given.words(output, "--resume"), tmp_path / "log")
     assert (f"going on from step {left.saved}" if left.saved else "the run begins again") in said
     assert results(output) == results(whole) and results(output)[1][-1]["step"] == STEPS
+
+
+@pytest.mark.parametrize(("more", "doing", "call"), [((), "step", 8), (("--lora-r", "4"), "checkpoint, sealed", 2)])
+def test_a_killed_reward_run_goes_on(
+    given: Given, processes: ForkServerContext, tmp_path: Path, more: tuple[str, ...], doing: str, call: int
+) -> None:
+    """Bit for bit: the weights, an adapter's head among them, all metrics, and the mean score of training answers."""
+    kept, output = tmp_path / "kept", tmp_path / "run"
+    run(processes, given.words_of_reward(kept, *more), tmp_path / "log")
+    run(processes, given.words_of_reward(output, *more), tmp_path / "log", (POINTS[doing], call))
+    run(processes, given.words_of_reward(output, *more, "--resume"), tmp_path / "log")
+    assert results(output) == results(kept) and results(output)[1][-1]["step"] == STEPS
+    offsets = [RunFolder(one).card().reward_offset for one in (output, kept)]
+    assert offsets[0] is not None and offsets[0] == offsets[1]
