@@ -15,7 +15,7 @@ from likelier.data.load import load_preferences
 from likelier.data.records import Demonstration, Message, Pair, Source, TokenIds
 from likelier.data.tokenize import Group
 from likelier.models.policy import load_policy
-from likelier.online.answers.pairs import write_pairs
+from likelier.online.answers.pairs import make_pairs
 from likelier.online.answers.sample import Asking, Pairing, sample_file
 from likelier.online.sampling import Sampling
 from likelier.scoring import attach_scorer, collate, score_plain
@@ -87,8 +87,11 @@ def test_training_and_audit_read_it(here: Path, model: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kept", [1, 3, 5, 11])
-def test_an_interrupted_call_ends_in_the_same_file(here: Path, model: str, kept: int) -> None:
+@pytest.mark.parametrize(("kept", "at_once"), [(1, 64), (3, 64), (5, 8), (9, 8), (11, 64)])
+def test_an_interrupted_call_ends_in_the_same_file(
+    here: Path, model: str, kept: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("likelier.online.answers.sample._AT_ONCE", at_once)
     sampled(model, "whole.jsonl", rewards=["judge.py:short"])
     whole = Path("whole.jsonl").read_bytes()
     lines = whole.splitlines(keepends=True)
@@ -255,7 +258,9 @@ ANSWERS = [
     ],
 )
 def test_pairs_of_rewarded_answers(tmp_path: Path, how: Any, more: Any, found: list[str], alone: int) -> None:
-    told = write_pairs(ANSWERS, tmp_path / "prefs.jsonl", how, **more)
+    paired = make_pairs(ANSWERS, how, **more)
+    told = paired.write(tmp_path / "prefs.jsonl")
+    assert paired.ties == 1
     pairs = [record for record in load_preferences(str(tmp_path / "prefs.jsonl")).train if isinstance(record, Pair)]
     assert sorted(f"{one.chosen[0].content}{one.rejected[0].content}" for one in pairs) == found  # type: ignore[index]
     assert pairs[0].prompt == (Message("user", "ask 1"),)
@@ -270,7 +275,7 @@ def test_no_pair_at_all_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"(?s)no pair can be made.*1 of 1 prompts give no pair \(all rewards are equal\)"
     ):
-        write_pairs(ANSWERS[3:5], tmp_path / "prefs.jsonl", "best-worst")
+        make_pairs(ANSWERS[3:5], "best-worst").write(tmp_path / "prefs.jsonl")
     with pytest.raises(DataError, match="all on one side of the threshold"):
-        write_pairs(ANSWERS[:3], tmp_path / "prefs.jsonl", "threshold", threshold=9.0)
+        make_pairs(ANSWERS[:3], "threshold", threshold=9.0).write(tmp_path / "prefs.jsonl")
     assert not (tmp_path / "prefs.jsonl").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,37 +40,63 @@ def check_pairing(pairs: str | None, threshold: float | None, output: str | None
         )
 
 
-def write_pairs(
-    rows: Iterable[Row], output: Path, pairs: PairsFrom, *, threshold: float | None = None, keep_cut: bool = False
-) -> str:
-    """Write the pairs among `rows`, answers with rewards, to `output`; returns what was found in words.
+@dataclass(frozen=True)
+class Paired:
+    """The pairs of rewarded answers to `prompts` prompts. `left_out` counts answers that have no part, and `without`
+    prompts that give no pair, by the reason.
+    """
+
+    pairs: list[Pair]
+    prompts: int
+    left_out: Mapping[str, int]
+    without: Mapping[str, int]
+
+    @property
+    def ties(self) -> int:
+        """Prompts whose answers all have the same reward."""
+        return self.without.get(_TIED, 0)
+
+    def write(self, output: Path) -> str:
+        """Write them to `output`; returns what was found in words. Raises `DataError` where there is no pair."""
+        words = [f"{count} answers have no part ({reason})" for reason, count in self.left_out.items()]
+        words += [
+            f"{count} of {self.prompts} prompts give no pair ({reason})" for reason, count in self.without.items()
+        ]
+        told = "".join(f"\n{one}" for one in words)
+        if not self.pairs:
+            raise DataError(f"no pair can be made of the answers:{told}")
+        write_records(self.pairs, output)
+        return (
+            f"{len(self.pairs)} pairs of {self.prompts - sum(self.without.values())} prompts written to {output}{told}"
+        )
+
+
+def make_pairs(
+    rows: Iterable[Row], pairs: PairsFrom, *, threshold: float | None = None, keep_cut: bool = False
+) -> Paired:
+    """The pairs among `rows`, answers with rewards.
 
     `best-worst` gives one pair a prompt, `all` one for every two answers of different rewards, `threshold` every answer
     of at least `threshold` with every one below it. Answers without a verdict, without text, and (unless `keep_cut`)
-    those that were cut have no part. Raises `DataError` where there is no pair.
+    those that were cut have no part.
     """
     prompts: dict[int, list[Row]] = {}
     for row in rows:
         prompts.setdefault(row["prompt_number"], []).append(row)
     left_out: Counter[str] = Counter()
-    alone: Counter[str] = Counter()
+    without: Counter[str] = Counter()
     found: list[Pair] = []
     for answers in prompts.values():
         usable = [row for row in answers if _is_usable(row, left_out, keep_cut)]
         two = _chosen(usable, pairs, threshold)
         own = [_pair(good, bad) for good, bad in two if good["completion"] != bad["completion"]]
         if not own:
-            alone[_why_none(usable, pairs)] += 1
+            without[_why_none(usable, pairs)] += 1
         found += own
-    words = [f"{count} answers have no part ({reason})" for reason, count in left_out.items()]
-    words += [f"{count} of {len(prompts)} prompts give no pair ({reason})" for reason, count in alone.items()]
-    told = "".join(f"\n{one}" for one in words)
-    if not found:
-        raise DataError(f"no pair can be made of the answers:{told}")
-    write_records(found, output)
-    return f"{len(found)} pairs of {len(prompts) - alone.total()} prompts written to {output}{told}"
+    return Paired(found, len(prompts), left_out, without)
 
 
+_TIED = "all rewards are equal"
 _CUT = "cut at max_new_tokens: training would teach an end that they do not have; raise it, or give --keep-cut"
 
 
@@ -105,7 +132,7 @@ def _why_none(rows: Sequence[Row], pairs: PairsFrom) -> str:
     if len(rows) < 2:
         return "fewer than two answers"
     if len({row["reward"] for row in rows}) == 1:
-        return "all rewards are equal"
+        return _TIED
     return "all on one side of the threshold" if pairs == "threshold" else "the answers are the same"
 
 

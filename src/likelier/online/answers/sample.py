@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from likelier.models.options import Dtype
 from likelier.models.policy import Policy, load_policy
 from likelier.objectives.advantages import combine_rewards
 from likelier.online.answers.file import AnswerFile
-from likelier.online.answers.pairs import PairsFrom, check_pairing, write_pairs
+from likelier.online.answers.pairs import PairsFrom, check_pairing, make_pairs
 from likelier.online.answers.rows import Made, answered, row_of, with_rewards
 from likelier.online.rewards.load import RewardSet, load_rewards
 from likelier.online.sampling import Sampled, Sampler, Sampling, VllmSampler, VllmServer, sampler_for
@@ -48,7 +49,7 @@ _FAR = 2**31 - 1
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which pairs are made of the answers, and where they go (see `write_pairs`)."""
+    """Which pairs are made of the answers, and where they go (see `make_pairs`)."""
 
     pairs: PairsFrom | None = None
     output: str | None = None
@@ -86,7 +87,7 @@ def sample_file(
     named, and go on where an interrupted call ended; returns a summary.
 
     With a `server` it writes them, which is first held to the model. Raises `LikelierError`: the file is there and was
-    made otherwise, or what `load_policy`, `load_prompts`, `load_rewards` and `write_pairs` raise.
+    made otherwise, or what `load_policy`, `load_prompts`, `load_rewards` and `Paired.write` raise.
     """
     pairing = pairing or Pairing()
     _check(answers, sampling, rewards, reward_weights, reward_timeout, pairing)
@@ -103,22 +104,41 @@ def sample_file(
     try:
         if judges is not None:
             judges.require({name for prompt in prompts.train for name in prompt.columns})
-        policy = _policy(model, asking, prompts.train, dtype)
-        asked = _prepared(policy, asking, prompts.train, sampling, server)
-        made = _made(policy, asked, answers, sampling, judges, "local" if server is None else "vllm")
-        file.require(made)
-        with closing(file), closing(_sampler(policy, sampling, server, file)) as sampler:
-            if isinstance(sampler, VllmSampler):
-                prove(sampler, asked.ids[0])
-            _Writing(sampler, policy, asked, answers, judges, made, file).run()
-        summary = _summary(file, sampling)
+        policy = sampling_policy(model, prompts.train, asking.chat, dtype)
+        limits: dict[str, Any] = {"max_prompt_length": asking.max_prompt_length, "truncation": asking.truncation}
+        asked = prompts_with_room(policy, prompts.train, sampling, **limits, server=server)
+        write_answers(policy, asked, file, answers=answers, sampling=sampling, judges=judges, server=server)
+        summary = summary_of(file, sampling)
     finally:
         if judges is not None:
             judges.close()
     if pairing.pairs is None:
         return summary
-    settings: dict[str, Any] = {"threshold": pairing.threshold, "keep_cut": pairing.keep_cut}
-    return f"{summary}\n{write_pairs(file.rows(), local(pairing.output or ''), pairing.pairs, **settings)}"
+    paired = make_pairs(file.rows(), pairing.pairs, threshold=pairing.threshold, keep_cut=pairing.keep_cut)
+    return f"{summary}\n{paired.write(local(pairing.output or ''))}"
+
+
+def write_answers(
+    policy: Policy,
+    asked: TokenizedPrompts,
+    file: AnswerFile,
+    *,
+    answers: int,
+    sampling: Sampling,
+    judges: RewardSet | None = None,
+    server: VllmServer | None = None,
+) -> Made:
+    """Write the answers of `policy` to each prompt that are not in `file` yet, with what `judges` say of them.
+
+    Returns how they were made. Raises `ConfigError` where those that are there were made otherwise.
+    """
+    made = _made(policy, asked, answers, sampling, judges, "local" if server is None else "vllm")
+    file.require(made)
+    with closing(file), closing(_sampler(policy, sampling, server, file)) as sampler:
+        if isinstance(sampler, VllmSampler):
+            prove(sampler, asked.ids[0])
+        _Writing(sampler, policy, asked, answers, judges, made, file).run()
+    return made
 
 
 def _check(
@@ -141,11 +161,14 @@ def _check(
         raise ConfigError(f"pairs are of two answers to one prompt, and answers={answers}; raise --answers")
 
 
-def _policy(model: str, asking: Asking, prompts: Sequence[Prompt], dtype: Dtype) -> Policy:
-    check_prompt_options(prompts, ChatOptions(**asking.chat))
-    options = replace(recorded_chat(card_of(model)), **asking.chat)
+def sampling_policy(model: str, prompts: Sequence[Prompt], chat: Mapping[str, Any], dtype: Dtype = "auto") -> Policy:
+    """Load what answers `prompts`, with the scorer that its answers are drawn by. `chat` are options that take the
+    place of a run's own; one without effect on these prompts is refused.
+    """
+    check_prompt_options(prompts, ChatOptions(**chat))
+    options = replace(recorded_chat(card_of(model)), **chat)
     talks = any(isinstance(prompt.prompt, tuple) for prompt in prompts)
-    policy = load_policy(model, dtype=dtype, chat=options if talks or asking.chat else None)
+    policy = load_policy(model, dtype=dtype, chat=options if talks or chat else None)
     ReferenceScoring.here(policy)
     say(f"policy: {policy.words}")
     return policy
@@ -156,10 +179,16 @@ def _sampler(policy: Policy, sampling: Sampling, server: VllmServer | None, file
     return sampler_for(policy, sampling, server, file.path.parent / f".{file.path.name}.sampler")
 
 
-def _prepared(
-    policy: Policy, asking: Asking, prompts: Sequence[Prompt], sampling: Sampling, server: VllmServer | None
+def prompts_with_room(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    max_prompt_length: int | None = None,
+    truncation: PromptTruncation = "drop",
+    server: VllmServer | None = None,
 ) -> TokenizedPrompts:
-    """Prompts that leave room for an answer."""
+    """The prompts that leave room for an answer. Raises what `prepare_prompts` does."""
     context = most_tokens(policy, server)
     room = (context or _FAR) - sampling.max_new_tokens
     if room < 1:
@@ -167,13 +196,13 @@ def _prepared(
             f"max_new_tokens={sampling.max_new_tokens} leaves no room for a prompt in the model's context of "
             f"{context} tokens; lower it"
         )
-    limit = asking.max_prompt_length or room
+    limit = max_prompt_length or room
     if limit > room:
         raise ConfigError(
             f"max_prompt_length={limit} and max_new_tokens={sampling.max_new_tokens} are more than the model's context "
             f"of {context} tokens; lower one of them"
         )
-    settings: dict[str, Any] = {"max_prompt_length": limit, "truncation": asking.truncation}
+    settings: dict[str, Any] = {"max_prompt_length": limit, "truncation": truncation}
     return prepare_prompts(prompts, policy.tokenizer, chat=policy.chat, checks_options=False, **settings)
 
 
@@ -200,12 +229,13 @@ class _Writing:
     tokens: int = 0
 
     def run(self) -> None:
-        """Write what is not there yet. A prompt of which an answer is missing is answered again as a whole."""
-        numbers = range(1, len(self.asked.prompts) + 1)
-        every = range(1, self.answers + 1)
-        open_ones = [number for number in numbers if any((number, one) not in self.file.there for one in every)]
+        """Write what is not there yet. Prompts are answered in the same batches whatever is there, so that what a call
+        goes on with is what an uninterrupted one writes, to the last bit.
+        """
+        numbers, size = range(1, len(self.asked.prompts) + 1), max(1, _AT_ONCE // self.answers)
+        open_ones = [batch for start in range(0, len(numbers), size) if self._is_open(batch := numbers[start:][:size])]
         total = len(numbers) * self.answers
-        if len(open_ones) * self.answers < total:
+        if self.file.there:
             say(f"{self.file.output}: {len(self.file.there)} of {total} answers are there already")
         if not open_ones:
             return
@@ -215,17 +245,21 @@ class _Writing:
         def speed() -> str:
             return f"sampling ({self.tokens / max(time.monotonic() - begun, 1e-3):,.0f} tokens a second), in answers"
 
-        size = max(1, _AT_ONCE // self.answers)
-        with counting(speed, len(open_ones) * self.answers) as report:
+        with counting(speed, sum(map(len, open_ones)) * self.answers) as report:
 
             def drawn(whole: int, tokens: int) -> None:
                 self.tokens += tokens
                 report(whole)
 
-            for start in range(0, len(open_ones), size):
-                self._write(open_ones[start : start + size], drawn)
+            for batch in open_ones:
+                self._write(batch, drawn)
         took = time.monotonic() - begun
         say(f"sampled: {self.tokens:,} tokens in {took:.0f} s, {self.tokens / max(took, 1e-3):,.0f} a second")
+
+    def _is_open(self, numbers: Sequence[int]) -> bool:
+        """Whether an answer to one of these prompts is missing."""
+        both = product(numbers, range(1, self.answers + 1))
+        return any(one not in self.file.there for one in both)
 
     def _write(self, numbers: Sequence[int], report: Any) -> None:
         prompts = [self.asked.prompts[number - 1] for number in numbers]
@@ -253,7 +287,8 @@ class _Writing:
         return [with_rewards(row, names, *both) for row, *both in zip(rows, parts.tolist(), sums, strict=True)]
 
 
-def _summary(file: AnswerFile, sampling: Sampling) -> str:
+def summary_of(file: AnswerFile, sampling: Sampling) -> str:
+    """What is in the file, in words."""
     kept = ("tokens", "stop_reason", "reward", "rewards")
     rows: list[dict[str, Any]] = [{name: row.get(name) for name in kept} for row in file.rows()]
     cut = sum(row["stop_reason"] == "length" for row in rows)
