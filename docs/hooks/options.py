@@ -49,12 +49,9 @@ def _hyperparameters() -> list[str]:
 
 
 def _presets() -> list[str]:
-    from likelier.objectives.online import PolicyGradient
-    from likelier.online.config import paper_help, preset_default
+    from likelier.online.config import online_fields, paper_help, preset_default
 
-    hints = get_type_hints(PolicyGradient)
-    options = [one for one in fields(PolicyGradient) if "help" in one.metadata]
-    rows = [_row(one.name, preset_default(one.name), _what(one, hints[one.name])) for one in options]
+    rows = [_row(name, preset_default(name), _what(one, hint)) for name, (one, hint) in online_fields().items()]
     return [*rows, _row("paper", "", paper_help())]
 
 

@@ -11,12 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from likelier.objectives.online import (
-    ONLINE_METHODS,
-    PAPER_PRESETS,
-    PolicyGradient,
-    online_method,
-)
+from likelier.objectives.grpo_family import GRPO_FAMILY, PolicyGradient
+from likelier.objectives.online import PAPER_PRESETS, changed_options, online_method
 from likelier.objectives.online_metrics import policy_metrics, readable_policy
 from likelier.objectives.policy_gradient import answer_sums
 from likelier.objectives.rollout import RolloutItems, StepCounts
@@ -24,6 +20,7 @@ from likelier.objectives.scored import SequenceScores
 from likelier.runs.method import MethodFacts
 
 # advantage, aggregation, ratio, clip or weights, KL coefficient, answers to a prompt
+FAMILY = {preset.method: preset for preset in GRPO_FAMILY}
 TABLE: dict[str, tuple[str, str, str, tuple[float, ...], float, int]] = {
     "grpo": ("mean", "token", "token", (0.2, 0.28), 0, 8),
     "dr_grpo": ("mean", "constant", "token", (0.2, 0.2), 0, 8),
@@ -35,7 +32,7 @@ TABLE: dict[str, tuple[str, str, str, tuple[float, ...], float, int]] = {
 }
 PAPER = ("std", "sequence-mean", "token", (0.2, 0.2), 0.04, 64)
 EVERY = {
-    **ONLINE_METHODS,
+    **FAMILY,
     "grpo of the paper": PAPER_PRESETS["grpo"],
     "grpo, dual": online_method("grpo", clip_dual=3.0),
     "grpo, tis": online_method("grpo", tis="token"),
@@ -53,13 +50,13 @@ def as_row(method: PolicyGradient) -> tuple[object, ...]:
 
 
 def test_presets_are_those_of_the_papers() -> None:
-    assert {name: as_row(method) for name, method in ONLINE_METHODS.items()} == TABLE
+    assert {name: as_row(method) for name, method in FAMILY.items()} == TABLE
     assert as_row(online_method("grpo", paper=True)) == PAPER
     rates = {(method.learning_rate, method.lora_learning_rate) for method in EVERY.values()}
     assert rates == {(1e-6, 2e-5)}
-    assert {name for name, method in ONLINE_METHODS.items() if method.refill and method.overlong_cache} == {"dapo"}
-    assert {name for name, method in ONLINE_METHODS.items() if method.kl_place == "reward"} == {"rloo"}
-    assert {name for name, method in ONLINE_METHODS.items() if method.needs_reference} == {"rloo"}
+    assert {name for name, method in FAMILY.items() if method.refill and method.overlong_cache} == {"dapo"}
+    assert {name for name, method in FAMILY.items() if method.kl_place == "reward"} == {"rloo"}
+    assert {name for name, method in FAMILY.items() if method.needs_reference} == {"rloo"}
 
 
 @METHODS
@@ -71,9 +68,9 @@ def test_a_method_tells_the_card_of_itself(method: PolicyGradient) -> None:
 
 
 def test_what_differs_from_the_preset_is_told() -> None:
-    assert online_method("dapo").changed() == {}
-    assert online_method("dapo", clip_high=0.3, refill=False).changed() == {"clip_high": 0.3, "refill": False}
-    assert set(online_method("grpo", paper=True).changed()) == {
+    assert changed_options(online_method("dapo")) == {}
+    assert changed_options(online_method("dapo", clip_high=0.3, refill=False)) == {"clip_high": 0.3, "refill": False}
+    assert set(changed_options(online_method("grpo", paper=True))) == {
         *("answers_per_prompt", "advantage", "aggregation", "clip_high", "kl_coefficient")
     }
 

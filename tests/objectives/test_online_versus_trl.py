@@ -20,7 +20,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from likelier.objectives.online import PolicyGradient, online_method
+from likelier.objectives.grpo_family import PolicyGradient
+from likelier.objectives.online import online_method
 from likelier.objectives.online_metrics import policy_metrics
 from likelier.objectives.policy_gradient import answer_sums
 from likelier.objectives.rollout import RolloutItems, StepCounts

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from likelier.cli import main as cli
+from likelier.objectives.base import hyperparameter
+from likelier.objectives.grpo_family import GRPO_FAMILY
 from likelier.objectives.online import ONLINE_METHODS
-from likelier.online.config import ONLINE_NAMES, parse_online, preset_default
+from likelier.objectives.online_base import OnlineObjective
+from likelier.online.config import ONLINE_NAMES, parse_online, parse_run, preset_default
 from likelier.utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +72,46 @@ def test_an_option_of_other_methods_says_whose_it_is() -> None:
     assert refused(tau=0.1) == "tau has no effect on grpo; it belongs to ipo"
 
 
-@pytest.mark.parametrize("method", ONLINE_METHODS)
+@pytest.mark.parametrize("method", [preset.method for preset in GRPO_FAMILY])
 def test_a_place_is_refused_where_no_divergence_is_charged(method: str) -> None:
     assert "kl_place has no effect" in refused(method=method, kl_place="loss", kl_coefficient=0)
-    assert parse_online(NEEDED | {"method": method, "kl_place": "loss", "kl_coefficient": 0.1}).objective.kl_coefficient
+    config = parse_online(NEEDED | {"method": method, "kl_place": "loss", "kl_coefficient": 0.1})
+    assert config.objective.hyperparameters()["kl_coefficient"] == 0.1
+
+
+@dataclass(frozen=True)
+class Another(OnlineObjective):
+    """A method of another kind, with an option of its own and one that is called as an offline method's."""
+
+    run_defaults: ClassVar[Mapping[str, Any]] = {"updates_per_rollout": 3}
+
+    beta: float = hyperparameter(0.5, "of another kind")
+    patience: int = hyperparameter(2, "of another kind")
+
+
+@pytest.fixture
+def another(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setitem(ONLINE_METHODS, "another", Another("another", "nobody", answers_per_prompt=2))
+    return NEEDED | {"method": "another"}
+
+
+def test_the_options_of_a_method_are_those_of_its_kind(another: dict[str, str]) -> None:
+    made = parse_online(another | {"beta": 0.2}).objective
+    assert made.hyperparameters() == {"answers_per_prompt": 2, "beta": 0.2, "patience": 2}
+    family = ", ".join(preset.method for preset in GRPO_FAMILY)
+    assert refused(method="another", clip_low=0.1) == f"clip_low has no effect on another; it belongs to {family}"
+    assert refused(patience=1) == "patience has no effect on grpo; it belongs to another"
+    assert preset_default("patience") == "2" and preset_default("answers_per_prompt").endswith("another 2")
+
+
+def test_a_method_has_defaults_for_the_run(another: dict[str, str]) -> None:
+    assert parse_online(another).online.updates_per_rollout == 3
+    assert parse_online(another | {"updates_per_rollout": 1}).online.updates_per_rollout == 1
+    assert parse_online(NEEDED).online.updates_per_rollout == 1
+
+
+def test_an_offline_method_keeps_an_option_that_an_online_one_has_too(another: dict[str, str]) -> None:
+    values = {name: another[name] for name in ("model", "data", "output")}
+    assert parse_run(values | {"beta": 0.3}).objective.hyperparameters()["beta"] == 0.3
+    with pytest.raises(ConfigError, match=r"clip_low has no effect on dpo; it belongs to grpo, .*, reinforce$"):
+        parse_run(values | {"clip_low": 0.1})

@@ -30,7 +30,7 @@ from likelier.advice.weights import Known, count_weights, find_model
 from likelier.data.lengths import Row
 from likelier.models.options import Dtype, LoraOptions
 from likelier.models.safe_loading import read_config, reading
-from likelier.objectives.online import PolicyGradient
+from likelier.objectives.online_base import OnlineObjective
 from likelier.online.options import OnlineOptions
 from likelier.online.sampling.local import most_rows
 from likelier.online.work import scorings
@@ -46,7 +46,7 @@ class Rollouts:
     an evaluation answers. `reference` and `rewards` are bytes of the models beside the policy.
     """
 
-    objective: PolicyGradient
+    objective: OnlineObjective
     online: OnlineOptions
     prompts: tuple[int, ...]
     held_out: tuple[int, ...] = ()
@@ -169,7 +169,7 @@ def _longest(lengths: Sequence[int], count: int) -> tuple[int, ...]:
 
 def online_planner_for(
     model: str | Path | Any,
-    objective: PolicyGradient,
+    objective: OnlineObjective,
     online: OnlineOptions,
     *,
     prompts: Sequence[int],

@@ -35,8 +35,8 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_online_flags(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
     """Add the options (those of these names) of runs that learn from answers that they write."""
-    from likelier.objectives.online import ONLINE_METHODS, PolicyGradient
-    from likelier.online.config import DISTORTIONS, paper_help, preset_default
+    from likelier.objectives.online import ONLINE_METHODS
+    from likelier.online.config import DISTORTIONS, online_fields, paper_help, preset_default
     from likelier.online.options import OnlineOptions
 
     group = parser.add_argument_group("answers that the policy writes", f"For {', '.join(ONLINE_METHODS)}.")
@@ -44,12 +44,11 @@ def add_online_flags(parser: argparse.ArgumentParser, names: Collection[str] | N
     group = parser.add_argument_group(
         "their loss", "Each method is a preset of these options; one that it has no use for is refused."
     )
-    hints = typing.get_type_hints(PolicyGradient)
-    for item in fields(PolicyGradient):
-        if "help" in item.metadata and (names is None or item.name in names):
-            default = preset_default(item.name)
+    for name, (item, hint) in online_fields().items():
+        if names is None or name in names:
+            default = preset_default(name)
             text = f"{item.metadata['help']}{f' (default: {default})' if default else ''}".replace("%", "%%")
-            _flag(group, item.name, text, hints[item.name] is bool, _choices(hints[item.name]))
+            _flag(group, name, text, hint is bool, _choices(hint))
     _flag(group, "paper", paper_help(), True)
     for name in DISTORTIONS if names is None else ():  # of sampling; told why they are no options of training
         group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

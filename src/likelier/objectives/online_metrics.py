@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from likelier.objectives.divergence import k1, k3
 from likelier.objectives.metrics import MetricSums
-from likelier.objectives.online import PolicyGradient
-from likelier.objectives.policy_gradient import answer_sums
+from likelier.objectives.policy_gradient import RatioLevel, answer_sums
 from likelier.objectives.rollout import RolloutItems, only_counted
 from likelier.objectives.scored import SequenceScores
 
 _SQUARES = "kl_squares"
 
 
+class HasRatios(Protocol):
+    """A method whose loss has ratios of the policy to the one before the update."""
+
+    @property
+    def ratio(self) -> RatioLevel:
+        """Whose ratio it is: a token's, or its whole answer's."""
+        ...
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether a bound holds a ratio back only on the side to which its advantage draws it."""
+        ...
+
+    def log_ratios(self, scores: SequenceScores, items: RolloutItems) -> Tensor:
+        """(tokens,) in nats."""
+        ...
+
+    def bounds(self) -> tuple[float, float] | None:
+        """The ratios beyond which a token, or an answer, is held back; None for a method without."""
+        ...
+
+
 @torch.no_grad()
-def policy_metrics(objective: PolicyGradient, scores: SequenceScores, items: RolloutItems) -> MetricSums:
+def policy_metrics(objective: HasRatios, scores: SequenceScores, items: RolloutItems) -> MetricSums:
     """Of the answers that count, under TRL's names where it has them. Read them with `readable_policy`.
 
     - `ratio/mean` and `clip_ratio/low_mean`, `high_mean`, `region_mean`: the mean ratio and the share of ratios that
@@ -40,13 +63,13 @@ def policy_metrics(objective: PolicyGradient, scores: SequenceScores, items: Rol
     return sums
 
 
-def _add_ratios(sums: MetricSums, objective: PolicyGradient, scores: SequenceScores, items: RolloutItems) -> None:
+def _add_ratios(sums: MetricSums, objective: HasRatios, scores: SequenceScores, items: RolloutItems) -> None:
     """How far the policy has moved since the step began, and how much of that is held back."""
     ratios, bounds = objective.log_ratios(scores, items).exp(), objective.bounds()
     found = {"ratio/mean": ratios}
     if bounds is not None:
         low, high = ratios < bounds[0], ratios > bounds[1]
-        if objective.surrogate == "clipped":  # on the other side the bound holds nothing back
+        if objective.one_sided:
             better = items.advantages[scores.answer_of]
             low, high = low & (better < 0), high & (better > 0)
         found |= {"clip_ratio/low_mean": low, "clip_ratio/high_mean": high, "clip_ratio/region_mean": low | high}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any, ClassVar, get_type_hints
 
 from likelier.data.options import ChatOptions
 from likelier.models.options import LoraOptions
-from likelier.objectives.online import ONLINE_METHODS, PAPER_PRESETS, PolicyGradient, online_method
+from likelier.objectives.online import ONLINE_METHODS, PAPER_PRESETS, online_method
+from likelier.objectives.online_base import OnlineObjective
 from likelier.online.options import OnlineOptions
 from likelier.training.config import RunConfig, RunOptions, hyperparameter_fields, named_values, parse, section, taken
 from likelier.training.options import TrainingOptions
@@ -18,11 +19,27 @@ from likelier.utils.errors import ConfigError, nearest
 from likelier.utils.redaction import without_secrets
 
 _SECTIONS: tuple[type, ...] = (LoraOptions, TrainingOptions, ChatOptions, OnlineOptions)
-ONLINE_NAMES = frozenset(
-    [item.name for item in fields(OnlineOptions)]
-    + [item.name for item in fields(PolicyGradient) if "help" in item.metadata]
-    + ["paper"]
-)
+
+
+def online_fields() -> dict[str, tuple[Field[Any], Any]]:
+    """Each option of an online method as the first of those that have it declares it, with its type."""
+    found: dict[str, tuple[Field[Any], Any]] = {}
+    for name, presets in online_hyperparameters().items():
+        kind = type(presets[0])
+        found[name] = next(one for one in fields(kind) if one.name == name), get_type_hints(kind)[name]
+    return found
+
+
+def online_hyperparameters() -> dict[str, list[OnlineObjective]]:
+    """Each option of an online method, with the presets of those that have it."""
+    found: dict[str, list[OnlineObjective]] = {}
+    for preset in ONLINE_METHODS.values():
+        for name in preset.hyperparameters():
+            found.setdefault(name, []).append(preset)
+    return found
+
+
+ONLINE_NAMES = frozenset([item.name for item in fields(OnlineOptions)] + [*online_hyperparameters(), "paper"])
 
 
 @dataclass(frozen=True)
@@ -42,7 +59,7 @@ class OnlineConfig:
     """A whole online run."""
 
     run: OnlineRunOptions
-    objective: PolicyGradient
+    objective: OnlineObjective
     online: OnlineOptions
     lora: LoraOptions = field(default_factory=LoraOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
@@ -63,9 +80,11 @@ def parse_run(values: Mapping[str, Any]) -> OnlineConfig | RunConfig:
     method = values.get("method", "dpo")
     if method in ONLINE_METHODS:
         return parse_online(values)
-    for name in values:
-        if str(name).replace("-", "_") in ONLINE_NAMES:
-            raise ConfigError(f"{name} has no effect on {method}; it belongs to {', '.join(ONLINE_METHODS)}")
+    for given in values:
+        name = str(given).replace("-", "_")
+        if name in ONLINE_NAMES - hyperparameter_fields().keys():
+            owners = _online_owners(name) or ONLINE_METHODS
+            raise ConfigError(f"{given} has no effect on {method}; it belongs to {', '.join(owners)}")
     return parse(values)
 
 
@@ -75,25 +94,25 @@ def parse_online(values: Mapping[str, Any]) -> OnlineConfig:
     named.setdefault("batch_size", 8)  # prompts, each with a group of answers
     run = section(OnlineRunOptions, named)
     objective = _objective(run.method, named)
+    for name, value in objective.run_defaults.items():
+        named.setdefault(name, value)
     lora, training, chat, online = (section(kind, named) for kind in _SECTIONS)
     if named:
         _refuse(next(iter(named)), run.method)
     return OnlineConfig(run, objective, online, lora, training, chat)
 
 
-def _objective(method: str, named: dict[str, Any]) -> PolicyGradient:
+def _objective(method: str, named: dict[str, Any]) -> OnlineObjective:
     """The preset with the options that were given. Raises `ConfigError`."""
-    own = taken(PolicyGradient, named, ONLINE_NAMES & {item.name for item in fields(PolicyGradient)})
+    preset = ONLINE_METHODS[method]
+    own = taken(type(preset), named, preset.hyperparameters())
     paper = named.pop("paper", False)
     if not isinstance(paper, bool):
         raise ConfigError(f"paper={paper!r} is no yes or no")
     try:
-        made = online_method(method, paper=paper, **own)
+        return online_method(method, paper=paper, **own)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if "kl_place" in own and not made.needs_reference:
-        raise ConfigError("kl_place has no effect with kl_coefficient=0; drop it, or give a coefficient")
-    return made
 
 
 # What other tools call options of ours.
@@ -119,15 +138,20 @@ def _refuse(name: str, method: str) -> None:
         )
     if name in _ELSEWHERE:
         raise ConfigError(f"unknown option {name!r} of {method}; here it is called {_ELSEWHERE[name]}")
-    if owners := hyperparameter_fields().get(name):
+    if owners := [*hyperparameter_fields().get(name, ()), *_online_owners(name)]:
         raise ConfigError(f"{name} has no effect on {method}; it belongs to {', '.join(owners)}")
     known = [item.name for kind in (OnlineRunOptions, *_SECTIONS) for item in fields(kind)] + sorted(ONLINE_NAMES)
     raise ConfigError(f"unknown option {name!r} of {method}{nearest(name, known)}")
 
 
+def _online_owners(name: str) -> list[str]:
+    """The online methods that have this option."""
+    return [preset.method for preset in online_hyperparameters().get(name, ())]
+
+
 def preset_default(name: str) -> str:
     """What the presets have for an option: what most of them have, then those that differ. Nothing for what is off."""
-    values = {method: getattr(preset, name) for method, preset in ONLINE_METHODS.items()}
+    values = {preset.method: getattr(preset, name) for preset in online_hyperparameters()[name]}
     usual = Counter(values.values()).most_common(1)[0][0]
     others = [f"{method} {_word(value)}" for method, value in values.items() if value != usual]
     parts = [] if usual is None or usual is False else [_word(usual)]

@@ -14,7 +14,8 @@ from likelier.data.tokenize import default_max_length
 from likelier.models.adapter_parts import has_adapter
 from likelier.models.generation import end_tokens
 from likelier.models.policy import Policy
-from likelier.objectives.online import PolicyGradient
+from likelier.objectives.online import changed_options
+from likelier.objectives.online_base import OnlineObjective
 from likelier.online.options import OnlineOptions
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rollout import Asked
@@ -48,7 +49,7 @@ class OnlineRun(ReadyRun):
     `rewards` judge while it learns, `judge` judges held-out answers.
     """
 
-    objective: PolicyGradient
+    objective: OnlineObjective
     online: OnlineOptions
     train: TokenizedPrompts
     held_out: TokenizedPrompts
@@ -80,7 +81,7 @@ class OnlineRun(ReadyRun):
 
 def prepare_online_run(
     policy: Policy,
-    objective: PolicyGradient,
+    objective: OnlineObjective,
     train: Sequence[Prompt],
     *,
     rewards: RewardSet,
@@ -140,7 +141,7 @@ def prepare_online_run(
         return _with_interval(run)
 
 
-def refuse_gathering(objective: PolicyGradient, options: TrainingOptions, online: OnlineOptions) -> None:
+def refuse_gathering(objective: OnlineObjective, options: TrainingOptions, online: OnlineOptions) -> None:
     """Raises `ConfigError` for weights that would be gathered from all processes for every token that is written."""
     if options.shard and online.sampler == "local":
         raise ConfigError(
@@ -148,7 +149,9 @@ def refuse_gathering(objective: PolicyGradient, options: TrainingOptions, online
             "a server write (sampler=vllm), or drop shard"
         )
     if options.shard and objective.needs_reference:
-        raise ConfigError("a kl_coefficient asks a reference beside a sharded policy, which is not built; drop one")
+        raise ConfigError(
+            f"{objective.method} asks a reference here, and one beside a sharded policy is not built; drop shard"
+        )
 
 
 def refuse_endless(policy: Policy, online: OnlineOptions) -> None:
@@ -162,7 +165,7 @@ def refuse_endless(policy: Policy, online: OnlineOptions) -> None:
 
 
 def refuse_options_of_files(
-    objective: PolicyGradient, options: TrainingOptions, *, has_reference: bool, held_out: bool
+    objective: OnlineObjective, options: TrainingOptions, *, has_reference: bool, held_out: bool
 ) -> None:
     """Options about answers that lie in a file, about a reference that is not asked, and about evaluations that there
     are not have no effect, hence are an error.
@@ -171,7 +174,7 @@ def refuse_options_of_files(
         if getattr(options, name) != getattr(TrainingOptions, name):
             raise ConfigError(f"{name} has no effect on {objective.method}, which writes its answers itself; drop it")
     if has_reference and not objective.needs_reference:
-        raise ConfigError("reference has no effect with kl_coefficient=0, which asks no reference; drop it")
+        raise ConfigError(f"reference has no effect with {objective.no_reference}, which asks no reference; drop it")
     if held_out and options.eval_prompts == 0:
         raise ConfigError("eval_prompts=0 leaves nothing to evaluate; drop it, or eval_data and eval_fraction")
     for name in ("eval_steps", "eval_prompts", "eval_reward"):
@@ -190,7 +193,7 @@ def _require_columns(
             asked.require({name for prompt in prompts for name in prompt.columns})
 
 
-def refuse_dropout(policy: Policy, objective: PolicyGradient) -> None:
+def refuse_dropout(policy: Policy, objective: OnlineObjective) -> None:
     """Answers are drawn without dropout, and scored with it they would be those of another policy."""
     if dropout := (policy.adapter_settings or {}).get("dropout"):
         raise ConfigError(
@@ -257,7 +260,7 @@ class OnlineFacts(CardFacts):
     def explained(self) -> str:
         """The options that differ from the preset, and how much is written."""
         objective, online = self.run.objective, self.run.online
-        changed = ", ".join(f"{name}={value}" for name, value in objective.changed().items())
+        changed = ", ".join(f"{name}={value}" for name, value in changed_options(objective).items())
         return (
             f"{objective.source}{f'; changed: {changed}' if changed else ''}; {objective.answers_per_prompt} answers "
             f"to each prompt of at most {online.max_new_tokens} tokens, drawn at temperature {online.temperature:g}; "

@@ -14,7 +14,7 @@ from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
 from likelier.objectives.advantages import combine_rewards, equal_groups
 from likelier.objectives.metrics import MetricSums
-from likelier.objectives.online import PolicyGradient
+from likelier.objectives.online_base import OnlineObjective
 from likelier.online.options import OnlineOptions
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rewards.reward import Answered
@@ -89,11 +89,11 @@ def judged(policy: Policy, rewards: RewardSet, rollout: Rollout, what: str, rank
 @dataclass
 class RolloutMaker:
     """Makes the rollouts of a run. `reference` is asked where the objective needs it, prompts out of `all_prompts` take
-    the place of groups that teach nothing where the objective says `refill`.
+    the place of groups that teach nothing where the objective `refills`.
     """
 
     policy: Policy
-    objective: PolicyGradient
+    objective: OnlineObjective
     options: OnlineOptions
     sampler: Sampler
     rewards: RewardSet
@@ -116,11 +116,11 @@ class RolloutMaker:
         rollout = self._rewarded(rollout)
         judged = time.monotonic()
         asked_more = 0
-        if self.objective.refill:
+        if self.objective.refills:
             rollout, asked_more = self._refilled(rollout, step)
         rollout = self._compared(rollout)
         metrics = rollout.metrics()
-        if self.objective.refill:
+        if self.objective.refills:
             metrics.add_sum("refill/prompts", asked_more, 1)
         for name, seconds in (("sampling", written - began), ("rewards", judged - written)):
             metrics.add_sum(f"seconds/{name}", seconds, 1)
@@ -168,8 +168,7 @@ class RolloutMaker:
     def _compared(self, rollout: Rollout) -> Rollout:
         """With advantages, and what the loss needs of policy and reference beforehand."""
         objective, walker = self.objective, self.walker
-        in_reward = objective.needs_reference and objective.kl_place == "reward"
-        if in_reward or self.options.updates_per_rollout > 1:
+        if objective.needs_old_logps(self.options.updates_per_rollout):
             rollout = replace(rollout, old=walker.token_logps(self.policy.model, rollout))
         if objective.needs_reference:
             assert self.reference is not None
@@ -180,7 +179,7 @@ class RolloutMaker:
             rollout.group_of,
             lengths=rollout.lengths,
             max_length=self.options.max_new_tokens,
-            kl=_summed_difference(rollout) if in_reward else None,
+            kl=_summed_difference(rollout),
         )
         counts = found.counts & ~_cut(rollout) if self.options.truncated == "mask" else found.counts
         if not bool(counts.any()):
@@ -209,9 +208,10 @@ def _cut(rollout: Rollout) -> Tensor:
     return torch.tensor([not answer.is_whole for answer in rollout.answers])
 
 
-def _summed_difference(rollout: Rollout) -> Tensor:
-    """(answers,) each answer's log-ratio to the reference, in nats."""
-    assert rollout.old is not None and rollout.ref is not None
+def _summed_difference(rollout: Rollout) -> Tensor | None:
+    """(answers,) each answer's log-ratio to the reference, in nats, where it was scored under both."""
+    if rollout.old is None or rollout.ref is None:
+        return None
     pairs = zip(rollout.old, rollout.ref, strict=True)
     return torch.from_numpy(np.array([float((old - ref).sum()) for old, ref in pairs]))
 

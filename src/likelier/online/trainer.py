@@ -16,8 +16,7 @@ from likelier.data.prompts import Prompt
 from likelier.data.records import UnusableRows
 from likelier.models.policy import Policy, require_same_vocabulary
 from likelier.objectives.metrics import MetricSums
-from likelier.objectives.online import PolicyGradient
-from likelier.objectives.online_metrics import readable_policy
+from likelier.objectives.online_base import OnlineObjective
 from likelier.online.evaluation import OnlineEvaluator
 from likelier.online.options import OnlineOptions
 from likelier.online.outlook import OnlineOutlook
@@ -59,7 +58,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         eval_data: held-out prompts, answered at the start, at intervals and at the end.
         judge: what held-out answers earn (default: `rewards`).
         reference: `start` (the policy as it is now), `base` (adapter switched off), or another `Policy`; asked only
-            with a `kl_coefficient`.
+            where the objective needs one.
         options: a `TrainingOptions`; `batch_size` counts prompts.
         resume, unusable, card, callbacks: as for `PreferenceTrainer`.
 
@@ -75,7 +74,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
     def __init__(
         self,
         policy: Policy,
-        objective: PolicyGradient,
+        objective: OnlineObjective,
         train: Sequence[Prompt],
         *,
         rewards: RewardSet,
@@ -107,7 +106,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         )
         self.objective, self.online = objective, online
         self._asked, self._held_out = run.asked(), run.asked(held_out=True)
-        window = MetricWindow(None, run.ranks, readable_policy)
+        window = MetricWindow(None, run.ranks, objective.readable)
         longest = longest_rows(self._asked, objective.answers_per_prompt, online.max_new_tokens)
         super().__init__(run, self._asked, self._held_out, longest[:2], window, callbacks)
         self._longest = longest
@@ -151,7 +150,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
     def _prepare_reference(self) -> dict[str, Any]:
         """Taken as it is now, which is what the policy starts as; no score of it can be stored beforehand."""
         if not self.objective.needs_reference:
-            return {"words": "none: kl_coefficient is 0"}
+            return {"words": f"none: {self.objective.no_reference}"}
         made = self._reference()
         self._maker.reference = self._evaluator.reference = made
         say(f"reference: {made.words}")

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from likelier.data.tokenize import Group
 from likelier.models.layers import frozen
 from likelier.objectives import Scored, SequenceScores
-from likelier.objectives.online import PolicyGradient
-from likelier.objectives.online_metrics import policy_metrics
+from likelier.objectives.online_base import OnlineObjective
 from likelier.objectives.rollout import StepCounts
 from likelier.online.rollout import Rollout, TokenLogps
 from likelier.scoring import collate
@@ -39,7 +38,7 @@ class RolloutWalker(WithinMemory):
     """
 
     model: nn.Module
-    objective: PolicyGradient
+    objective: OnlineObjective
     token_budget: int
     device: torch.device
     temperature: float
@@ -91,7 +90,7 @@ class RolloutWalker(WithinMemory):
         losses = self.objective.losses(own, items, step)
         backward(losses.sum() * (self.ranks.size if part.counts else 0.0))  # gradients are averaged over ranks
         own = own.detached()
-        metrics = policy_metrics(self.objective, own, items)
+        metrics = self.objective.metrics(own, items)
         metrics.add_sum("loss", losses.detach().sum() * step.answers, len(losses))  # each is its share of the step's
         assert items.sampler_token_logps is not None
         apart = (items.old(own) - items.sampler_token_logps).abs()

@@ -7,7 +7,7 @@ from math import ceil
 from statistics import fmean
 
 from likelier.data.lengths import Row
-from likelier.objectives.online import PolicyGradient
+from likelier.objectives.online_base import OnlineObjective
 from likelier.online.evaluation import MOST_SHOWN
 from likelier.online.options import OnlineOptions
 from likelier.training.options import TrainingOptions
@@ -32,7 +32,7 @@ def online_steps(prompts: int, options: TrainingOptions, online: OnlineOptions) 
 def online_work(
     prompts: Sequence[int],
     held_out: Sequence[int],
-    objective: PolicyGradient,
+    objective: OnlineObjective,
     online: OnlineOptions,
     options: TrainingOptions,
     *,
@@ -75,10 +75,9 @@ def online_work(
     )
 
 
-def scorings(objective: PolicyGradient, online: OnlineOptions) -> int:
+def scorings(objective: OnlineObjective, online: OnlineOptions) -> int:
     """How often a rollout is scored before it is learnt from: under the reference, and before the first update."""
-    in_reward = objective.needs_reference and objective.kl_place == "reward"
-    return int(objective.needs_reference) + int(in_reward or online.updates_per_rollout > 1)
+    return int(objective.needs_reference) + int(objective.needs_old_logps(online.updates_per_rollout))
 
 
 def _written(asked: float, prompt: float, each: int, most: int, together: int) -> Looking:
@@ -94,7 +93,12 @@ def _intervals(steps: int, options: TrainingOptions) -> int:
 
 
 def _evaluations(
-    held_out: Sequence[int], share: float, objective: PolicyGradient, options: TrainingOptions, most: int, together: int
+    held_out: Sequence[int],
+    share: float,
+    objective: OnlineObjective,
+    options: TrainingOptions,
+    most: int,
+    together: int,
 ) -> dict[str, Looking]:
     """Each held-out prompt is answered once, at the start also as often as others are; some greedily at both ends."""
     if not held_out:

@@ -19,7 +19,7 @@ LORA_RATE_FACTOR = 20
 
 def learning_rate(options: TrainingOptions, objective: Any, policy: Policy) -> tuple[float, str]:
     """The rate and where it comes from: given, or the method's own, twenty times that for a LoRA adapter. `objective`
-    is an `Objective` or a `PolicyGradient`.
+    is an `Objective` or an `OnlineObjective`.
     """
     if options.learning_rate is not None:
         return options.learning_rate, "given"

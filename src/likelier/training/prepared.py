@@ -49,7 +49,7 @@ Ready = TypeVar("Ready", bound="ReadyRun")
 class ReadyRun(ABC):
     """A run that can begin, whatever it learns from: its folder is locked, and holds nothing of it yet.
 
-    `objective` is an `Objective` or a `PolicyGradient`. `eval_interval` are the steps between evaluations, None for
+    `objective` is an `Objective` or an `OnlineObjective`. `eval_interval` are the steps between evaluations, None for
     none between start and end; `card` is what the caller wants to stand in `run.json` besides.
     """
 

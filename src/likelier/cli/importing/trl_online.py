@@ -21,7 +21,7 @@ from likelier.cli.importing.common import (
     refused,
 )
 from likelier.cli.importing.rollouts import NO_REWARD, count
-from likelier.objectives.online import WIDEST_GEOMETRIC_CLIP
+from likelier.objectives.grpo_family import WIDEST_GEOMETRIC_CLIP
 
 # Options that these trainers alone have.
 _OF_RLOO = frozenset({"normalize_advantages", "reward_clip_range", "rloo_k"})
