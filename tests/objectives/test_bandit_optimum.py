@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from likelier.objectives.divergence import k1
-from likelier.objectives.online import PolicyGradient, online_method
+from likelier.objectives.grpo_family import PolicyGradient
+from likelier.objectives.online import online_method
 from likelier.objectives.rollout import RolloutItems, StepCounts
 from likelier.objectives.scored import SequenceScores
 
