@@ -115,6 +115,55 @@ def test_only_a_trained_head_scores(world: Path, tmp_path: Path, capsys: pytest.
     assert "beta has no effect with --reward-model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_merged_adapter_is_an_ordinary_classifier(
+    world: Path, tmp_path: Path, dtype: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plain transformers loads it, and both forms give an answer the same reward, the mean taken off."""
+    merged, exact = tmp_path / "merged", dtype == "float32"
+    assert cli.main(["merge", str(world / "adapter"), str(merged), "--dtype", dtype]) == 0
+    assert "scores differ by" in capsys.readouterr().out
+    model, found = AutoModelForSequenceClassification.from_pretrained(merged, output_loading_info=True)
+    assert model.config.num_labels == 1 and not any(found[name] for name in ("missing_keys", "unexpected_keys"))
+    papers = json.loads((merged / "merge.json").read_text(encoding="utf-8"))
+    card = json.loads((world / "adapter" / "run.json").read_text(encoding="utf-8"))
+    assert papers["reward_offset"] == card["reward_offset"] and papers["check"]["of"] == "scores"
+    rewards = [load_reward(f"model:{folder}")(answers_of(world)).tolist() for folder in (merged, world / "adapter")]
+    assert rewards[0] == pytest.approx(rewards[1], abs=1e-5 if exact else 0.05)
+    scores = []
+    for name, folder in (("merged", merged), ("adapter", world / "adapter")):
+        words = ["--data", str(world / "pairs.jsonl"), "--output", str(tmp_path / f"{name}.jsonl")]
+        assert cli.main(["score", "--reward-model", str(folder), *words]) == 0
+        rows = map(json.loads, (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
+        scores.append([row[side]["reward"] for row in rows for side in ("chosen", "rejected")])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5 if exact else 0.05)
+    for folder in (merged, world / "adapter", world / "whole"):
+        page = (folder / "README.md").read_text(encoding="utf-8")
+        assert "ForSequenceClassification" in page and "CausalLM" not in page and "text-classification" in page
+
+
+def answers_of(world: Path) -> list[Answered]:
+    rows = [(row, row[side][0]["content"]) for row in pair_rows() for side in ("chosen", "rejected")]
+    return [
+        Answered(tuple(Message(**turn) for turn in row["prompt"]), text, (), Source("here", number))
+        for number, (row, text) in enumerate(rows, 1)
+    ]
+
+
+def test_an_adapter_of_the_other_kind_is_refused(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """peft would load either without a word: the one without its head, the other with a head that is not trained."""
+    words = ["--data", str(world / "pairs.jsonl"), "--output", str(tmp_path / "run"), "--max-steps", "2"]
+    assert cli.main(["train", "--method", "dpo", "--model", str(world / "adapter"), *words]) == 2
+    assert "is an adapter that makes a reward model of its base, and writes no text" in capsys.readouterr().err
+    words += ["--batch-size", "4"]
+    made = ["--model", str(world / "model"), "--lora-r", "2", *words[:2], "--output", str(tmp_path / "sft"), *words[4:]]
+    assert cli.main(["train", "--method", "sft", *made]) == 0
+    assert cli.main(["train", "--method", "reward", "--model", str(tmp_path / "sft"), *words]) == 2
+    assert "without a head for rewards" in capsys.readouterr().err
+
+
 def test_a_run_that_goes_on_ends_where_one_without_a_break_ends(world: Path) -> None:
     train(world, "cut", "--save-steps", "3", "--max-steps", "6")
     for file in (world / "cut").glob("*.safetensors"):

@@ -35,6 +35,7 @@ def load_adapter(folder: Path, autocast: bool, empty: bool, head_seed: int | Non
     Where the adapter brings rows of a vocabulary of another size, the base is resized to it first.
     """
     settings = _settings(folder)
+    _require_kind(folder, settings, values=head_seed is not None)
     base = str(settings["base_model_name_or_path"])
     check_adapter_folder(folder)
     say_what_a_file_names(base, f"{folder}/adapter_config.json")
@@ -75,6 +76,21 @@ def _settings(folder: Path) -> dict[str, Any]:
             "base with peft, and take the merged model"
         )
     return settings
+
+
+def _require_kind(folder: Path, settings: dict[str, Any], *, values: bool) -> None:
+    """peft would leave out the head that one kind has, and would not train the one that the other needs."""
+    has_head = settings.get("task_type") == "SEQ_CLS" or "score" in (settings.get("modules_to_save") or ())
+    if has_head and not values:
+        raise ModelError(
+            f"{folder} is an adapter that makes a reward model of its base, and writes no text; take it as a reward "
+            f"(--reward model:{folder}), or name another model"
+        )
+    if values and not has_head:
+        raise ModelError(
+            f"{folder} is an adapter without a head for rewards, and a head would not be trained with it; merge it "
+            "into its base (likelier merge), and take the merged model"
+        )
 
 
 def _unknown_variants(settings: dict[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -23,7 +24,7 @@ from likelier.models.policy import load_policy
 from likelier.models.safe_loading import check_model_folder, loading_failed, read_config, read_tokenizer
 from likelier.models.token_budget import default_token_budget
 from likelier.utils.errors import ConfigError, ModelError
-from likelier.utils.files import local
+from likelier.utils.files import local, read_object
 
 # What the tokenizer makes of a prompt with its answer: `input_ids`, and for two texts `token_type_ids` beside them.
 Row: TypeAlias = Mapping[str, Sequence[int]]
@@ -124,6 +125,19 @@ def _seen(module: Any) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         hook.remove()
+
+
+def is_classifier(folder: Path) -> bool:
+    """Whether a folder holds a sequence classifier, or an adapter that makes one of its base. A folder that cannot be
+    read holds none: who loads it says what is wrong with it.
+    """
+    adapter = folder / "adapter_config.json"
+    try:
+        told = read_object(adapter if adapter.is_file() else folder / "config.json")
+    except (OSError, ValueError):
+        return False
+    kinds = [told["task_type"]] if "task_type" in told else told.get("architectures") or []
+    return any(str(kind) == "SEQ_CLS" or str(kind).endswith("ForSequenceClassification") for kind in kinds)
 
 
 def load_classifier(name: str, where: str) -> Classifier:

@@ -47,6 +47,19 @@ from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("{_PLACE}")
 model = AutoPeftModelForCausalLM.from_pretrained("{_PLACE}", dtype="auto")  # loads the base model too
 ```'''
+_USE_REWARDS = f'''```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{_PLACE}")
+model = AutoModelForSequenceClassification.from_pretrained("{_PLACE}", dtype="auto")  # its one output is the reward
+```'''
+_USE_REWARDS_ADAPTER = f'''```python
+from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{_PLACE}")
+model = AutoPeftModelForSequenceClassification.from_pretrained("{_PLACE}", num_labels=1)  # loads the base model too
+```'''
 
 
 def write_model_card(folder: RunFolder) -> None:
@@ -73,7 +86,7 @@ def model_card(card: RunCard, name: str, *, merged: Mapping[str, Any] | None = N
         _section("Reference", _reference(known)),
         _section("Evaluation", _evaluation(known)),
         _section("Stages", _stages(known)),
-        _section("Use", _use(is_adapter)),
+        _section("Use", _use(is_adapter, known.facts.reads_values)),
         _section("Versions", _table(known.versions.items())),
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
@@ -92,11 +105,12 @@ def base_model_id(card: RunCard) -> str | None:
 
 
 def _front_matter(card: RunCard, is_adapter: bool) -> str:
-    tags = ["likelier", "preference-optimization", card.method, "lora" if is_adapter else None]
+    kind = "reward-model" if card.facts.reads_values else None
+    tags = ["likelier", "preference-optimization", card.method, kind, "lora" if is_adapter else None]
     base = base_model_id(card)
     content: dict[str, Any] = {
         "library_name": "peft" if is_adapter else "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text-classification" if card.facts.reads_values else "text-generation",
         "tags": [str(tag) for tag in tags if tag],
     }
     if base is not None:
@@ -137,6 +151,13 @@ def _merging(merged: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "adapter", _pairs(merged.get("adapter") or {}) or None
     yield "weights written as", merged["dtype"] + (f", {merged['rounding']} rounding" if merged["rounding"] else "")
     yield "checked on", f"{check['answers']} answers, {check['tokens']} tokens"
+    if check.get("of") == "scores":
+        yield (
+            "difference from the run",
+            f"{check['difference']:.2g} in an answer's score (allowed {check['tolerance']:.2g})",
+        )
+        yield "mean score of training answers", f"{merged['reward_offset']:.4f}, which likelier takes off"
+        return
     yield "difference from the run", f"{check['difference']:.2g} nats a token (allowed {check['tolerance']:g})"
     yield "difference of single tokens", f"{check['token_difference']:.2g} nats on average"
     if check["adapter_effect"] is not None:
@@ -237,9 +258,12 @@ def _stages(known: RunCard) -> str:
     return "\n".join(lines)
 
 
-def _use(is_adapter: bool) -> str:
-    chat = f"With likelier, beside its reference:\n\n```text\nlikelier chat {_PLACE}\n```"
-    if not is_adapter:
-        return f"{_USE_MODEL}\n\n{chat}"
+def _use(is_adapter: bool, gives_rewards: bool) -> str:
+    if gives_rewards:
+        plain = _USE_REWARDS_ADAPTER if is_adapter else _USE_REWARDS
+        again = f"With likelier, as what rewards answers:\n\n```text\nlikelier sample --reward model:{_PLACE} ...\n```"
+    else:
+        plain = _USE_ADAPTER if is_adapter else _USE_MODEL
+        again = f"With likelier, beside its reference:\n\n```text\nlikelier chat {_PLACE}\n```"
     merge = f"As one folder for any other tool:\n\n```text\nlikelier merge {_PLACE} merged\n```"
-    return f"{_USE_ADAPTER}\n\n{chat}\n\n{merge}"
+    return "\n\n".join([plain, again, *([merge] if is_adapter else [])])

@@ -47,6 +47,18 @@ def final_model(name: str) -> str:
     return name if found == Path(name) else str(found)
 
 
+def reward_offset(model: str | Path) -> float:
+    """What is taken off a reward model's scores: its mean over training answers, as its run or its merging recorded it;
+    0 where nobody did.
+    """
+    papers = Path(model) / "merge.json"
+    try:
+        told = read_object(papers).get("reward_offset") if papers.is_file() else card_of(str(model)).reward_offset
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{papers} cannot be read: {error}") from error
+    return float(told or 0.0)
+
+
 def recorded_chat(card: RunCard) -> ChatOptions:
     """How a run turned conversations into text, beyond the template that was saved with its tokenizer."""
     try:

@@ -19,7 +19,7 @@ from likelier.scoring import scorer_of
 from likelier.scoring.engine import prompt_numbers
 from likelier.scoring.implicit_rewards import AnswerScore, score_answers, token_rows
 from likelier.scoring.reference import ReferenceScoring
-from likelier.scoring.restore import card_of, final_model, recorded_chat
+from likelier.scoring.restore import card_of, final_model, recorded_chat, reward_offset
 from likelier.scoring.score_file import groups_to_score
 from likelier.utils.console import say
 from likelier.utils.files import write_output
@@ -62,7 +62,7 @@ def score_rewards(
     say(f"reward model: {policy.words}\nscorer: {chosen.name} ({chosen.reason})")
     with counting("scoring", len(groups)) as report:
         scores = score_answers(policy.model, groups, replace(how, report=report), per_token=per_token)
-    offset, tokenizer = card.reward_offset or 0.0, policy.tokenizer if per_token else None
+    offset, tokenizer = reward_offset(model), policy.tokenizer if per_token else None
     rows = [_row(group, scores[number], offset, tokenizer) for number, group in enumerate(groups)]
     lines = (encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
     write_output(output, "".join(lines), mend=_OTHER)

@@ -1,4 +1,5 @@
-"""`likelier merge`: an adapter and its base as one ordinary model folder, checked against what they are together.
+"""`likelier merge`: an adapter and its base as one ordinary model folder, checked against what they are together. Of a
+reward model its scores are compared in the place of log-probabilities.
 
 The adapter is merged in float32 and the result written in the base's own dtype, or the one asked for; 16 bits are
 rounded so that what was learned stays (see `models.stochastic_rounding`). The written folder is loaded again and must
@@ -14,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +28,8 @@ from likelier.data.records import Pair, Record
 from likelier.data.sources import read_rows
 from likelier.data.tokenize import Group, default_max_length, tokenize_records
 from likelier.models.adapter_parts import base_named
+from likelier.models.classifier import is_classifier
+from likelier.models.layers import value_head
 from likelier.models.loading import save_whole
 from likelier.models.merged import merged_model
 from likelier.models.policy import Policy, load_policy
@@ -38,7 +42,7 @@ from likelier.scoring.attention import restore_attention
 from likelier.scoring.implicit_rewards import AnswerScore, score_answers
 from likelier.scoring.reference import Reference, ReferenceScoring, base_reference
 from likelier.scoring.reference.identity import BASE_WORDS
-from likelier.scoring.restore import card_of, recorded_chat, training_files
+from likelier.scoring.restore import card_of, recorded_chat, reward_offset, training_files
 from likelier.utils.console import say, warn
 from likelier.utils.errors import LikelierError, ModelError, RunFolderError, WrongReferenceError, writing
 from likelier.utils.files import base_names, cache_folder, local, require_utf8
@@ -49,6 +53,7 @@ from likelier.utils.terminal import busy, counting
 from likelier.utils.versions import __version__, versions
 
 MergedDtype = Literal["float32", "bfloat16"]
+Compared = Literal["log-probabilities", "scores"]
 _OTHER = "name another output"
 EXACT, ROUNDED = 1e-5, 0.05  # nats a token: allowed in float32, and where weights were rounded to 16 bits
 _ROWS, _LONGEST, _LARGEST_FILE = 8, 512, 2**26
@@ -58,6 +63,7 @@ _TORCH_DTYPES = {"F64": "float32", "F32": "float32", "BF16": "bfloat16", "F16": 
 @dataclass(frozen=True)
 class Check:
     """How far the written folder is from what it was made of, in nats a token, each at the answer where it is largest.
+    Of a reward model these are differences of answers' scores, and `tokens` are the answers, each read at its last.
 
     `difference`, that of an answer's summed log-probability, must lie within `tolerance`. `token_difference` is the
     mean over an answer's tokens of their absolute differences, which do not cancel; `adapter_effect` is the same
@@ -71,9 +77,15 @@ class Check:
     tolerance: float
     token_difference: float
     adapter_effect: float | None
+    of: Compared = "log-probabilities"
 
     def words(self) -> str:
         """What is said of it at the terminal."""
+        if self.of == "scores":
+            return (
+                f"checked on {self.answers} answers ({self.texts}): scores differ by {self.difference:.2g} at most "
+                f"(allowed {self.tolerance:.2g})"
+            )
         tokens = f"single tokens by {self.token_difference:.2g} on average"
         if self.adapter_effect is not None:
             tokens += f", where the adapter moves them by {self.adapter_effect:.2g}"
@@ -102,11 +114,14 @@ def merge_run(run: str, output: str, *, dtype: MergedDtype | None = None) -> str
     _check_free(target)
     card = card_of(str(source))
     _refuse_quantized(source, card)
-    policy = load_policy(str(source), dtype="float32", chat=recorded_chat(card))
+    scores = is_classifier(source)
+    policy = load_policy(str(source), dtype="float32", chat=recorded_chat(card), values=scores)
     wanted = dtype or _stored_dtype(_base_folder(source)) or "float32"
     with writing(target, mend=_OTHER, kind=RunFolderError), folder_when_whole(target) as temporary:
         told, check = _write_checked(policy, card, temporary, wanted)
         told = {"run": base_names(str(source.resolve())), **told}
+        if scores:
+            told["reward_offset"] = reward_offset(source)
         _write_papers(temporary, told, card, base_names(str(target.resolve())))
     what = "merged into its base" if told["adapter"] else "no adapter, nothing to merge: the model as one folder"
     return f"{source}: {what}, {wanted}\n{check.words()}\nwritten to {target}"
@@ -186,17 +201,19 @@ def _stored_dtype(folder: Path | None) -> str | None:
 def _write_checked(policy: Policy, card: RunCard, folder: Path, dtype: str) -> tuple[dict[str, Any], Check]:
     """Merge, write, load again, compare. Returns what merge.json tells, and the check. Raises `ModelError`."""
     groups, texts = check_texts(card, policy)
-    before = _token_logps(policy, groups)
+    of: Compared = "log-probabilities" if value_head(policy.model) is None else "scores"
+    before = _told_of_answers(policy, groups)
     told, base = _base_facts(policy, card, groups)
+    compared = partial(_compared, before, base=base, texts=texts, of=of)
     policy.model = merged_model(policy)
     if dtype != "float32":  # rounding could hide a wrong merge
-        _require_same(_compared(before, _token_logps(policy, groups), base, texts, EXACT))
+        _require_same(compared(_told_of_answers(policy, groups), tolerance=EXACT))
     _save(policy.model, policy.tokenizer, folder, dtype)
     chat = policy.chat
     policy.model = None  # one model in memory at a time
     gc.collect()
-    after = _token_logps(load_policy(str(folder), dtype="float32", chat=chat), groups)
-    check = _compared(before, after, base, texts, EXACT if dtype == "float32" else ROUNDED)
+    written = load_policy(str(folder), dtype="float32", chat=chat, values=of == "scores")
+    check = compared(_told_of_answers(written, groups), tolerance=EXACT if dtype == "float32" else ROUNDED)
     _require_same(check)
     _warn_of_rounding(check, dtype)
     rounding = None if dtype == "float32" else "stochastic"
@@ -204,8 +221,16 @@ def _write_checked(policy: Policy, card: RunCard, folder: Path, dtype: str) -> t
 
 
 def _compared(
-    before: list[list[float]], after: list[list[float]], base: list[list[float]] | None, texts: str, tolerance: float
+    before: list[list[float]],
+    after: list[list[float]],
+    *,
+    base: list[list[float]] | None,
+    texts: str,
+    of: Compared,
+    tolerance: float,
 ) -> Check:
+    if of == "scores":  # no means over tokens, and of any size
+        tolerance *= max(1.0, *(abs(value) for answer in before for value in answer))
     return Check(
         answers=len(after),
         tokens=sum(len(answer) for answer in after),
@@ -214,6 +239,7 @@ def _compared(
         tolerance=tolerance,
         token_difference=_token_difference(before, after),
         adapter_effect=None if base is None else _token_difference(base, before),
+        of=of,
     )
 
 
@@ -224,6 +250,9 @@ def _base_facts(
     if policy.adapter_settings is None:
         return {"adapter": None, "base": None, "base_weights": None}, None
     named = base_named(policy.model)
+    if value_head(policy.model) is not None:  # a base without its head says nothing
+        own = base_model_id(card) or base_names(named)
+        return {"adapter": policy.adapter_settings, "base": own, "base_weights": None}, None
     reference = base_reference(policy.model, precision=policy.precision)
     _check_base(named, reference, card, policy.precision)
     told = {
@@ -233,7 +262,7 @@ def _base_facts(
     }
     try:
         with reference.use():
-            return told, _token_logps(policy, groups)
+            return told, _told_of_answers(policy, groups)
     except WrongReferenceError:  # the texts hold tokens that came with the adapter
         return told, None
 
@@ -322,13 +351,14 @@ def _as_plain_text(pair: Pair) -> Pair:
     return Pair(f"{prompt}\n", chosen, rejected, pair.source)
 
 
-def _token_logps(policy: Policy, groups: Sequence[Group]) -> list[list[float]]:
-    """Each answer's token log-probabilities in nats, by the plain scorer in float32 on the CPU."""
+def _told_of_answers(policy: Policy, groups: Sequence[Group]) -> list[list[float]]:
+    """Each answer's token log-probabilities in nats, or its one score, by the plain scorer in float32 on the CPU."""
     attach_scorer(policy.model, scorer="plain")
     with counting("scoring the rows that the merge is checked on", len(groups)) as report:
         how = ReferenceScoring(cache_folder() / "reference", 1024, "cpu", report)
         found: dict[int, list[AnswerScore]] = score_answers(policy.model, groups, how, per_token=True)
-    return [answer.token_logps for number in range(len(groups)) for answer in found[number]]
+    answers = [answer for number in range(len(groups)) for answer in found[number]]
+    return [answer.token_logps if value_head(policy.model) is None else [answer.logp] for answer in answers]
 
 
 def _difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:

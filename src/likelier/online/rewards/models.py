@@ -17,7 +17,7 @@ from likelier.models.policy import Policy, load_policy
 from likelier.online.rewards.reward import Answered, Reward, checked
 from likelier.scoring.implicit_rewards import score_answers
 from likelier.scoring.reference import Reference, ReferenceScoring
-from likelier.scoring.restore import card_of, final_model, has_no_reference, recorded_chat, reference_for
+from likelier.scoring.restore import card_of, final_model, has_no_reference, recorded_chat, reference_for, reward_offset
 from likelier.utils.console import warn
 from likelier.utils.errors import ConfigError
 
@@ -103,7 +103,7 @@ def _without_end(group: Group, ends: Ends) -> Group:
 def model_reward(name: str, spec: str, folder: str) -> ModelReward:
     """The classifier in a folder or of a hub id. Raises `ModelError`."""
     classifier = load_classifier(folder, f"reward={spec!r}")
-    return ModelReward(name, spec, replace(classifier, offset=card_of(folder).reward_offset or 0.0))
+    return ModelReward(name, spec, replace(classifier, offset=reward_offset(folder)))
 
 
 def implicit_reward(name: str, spec: str, run: str) -> ImplicitReward:
