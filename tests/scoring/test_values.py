@@ -19,7 +19,12 @@ from transformers import (
 from likelier.data.records import Source
 from likelier.data.tokenize import Group
 from likelier.scoring import attach_scorer, collate
-from likelier.scoring.values import score_values_plain, score_values_shared
+from likelier.scoring.values import (
+    score_values_plain,
+    score_values_shared,
+    state_values_plain,
+    state_values_shared,
+)
 
 SIZES = {"vocab_size": 97, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "num_labels": 1}
 
@@ -91,3 +96,31 @@ def test_gradients_of_both_ways_are_equal() -> None:
         gradients.append({name: weight.grad for name, weight in model.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("how", [state_values_plain, state_values_shared])
+def test_a_states_value_is_that_of_the_token_before(kind: str, how: Any) -> None:
+    model = classifier(kind)
+    attach_scorer(model)
+    batch = collate(groups())
+    with torch.no_grad():
+        states, tokens = model(batch=batch, how=how), model(batch=batch)
+    sizes = states.lengths.tolist()
+    pairs = zip(states.token_logps.split(sizes), tokens.token_logps.split(sizes), batch.prompt_of, strict=True)
+    for before, at, prompt in pairs:
+        torch.testing.assert_close(before[1:], at[:-1], rtol=0, atol=1e-9)
+        assert float(before[0]) == pytest.approx(alone(model, batch.prompts[prompt].numpy()), abs=1e-9)
+
+
+def test_both_ways_to_a_states_value_have_one_gradient() -> None:
+    model, batch = classifier("gpt2"), collate(groups())  # whose norms are computed in double precision throughout
+    attach_scorer(model)
+    weights = torch.randn(int(batch.lengths.sum()), generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    found = []
+    for how in (state_values_plain, state_values_shared):
+        model.zero_grad()
+        (model(batch=batch, how=how).token_logps * weights).sum().backward()
+        found.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=0, atol=1e-9)

@@ -1,7 +1,9 @@
-"""What a value head says of answers: a number a token, read from the hidden state of that very token.
+"""What a value head says of answers: a number a token.
 
-The other scorers never feed an answer's last token, because it predicts nothing. Here it is the one that counts: a
-reward model's score of an answer is what its head says there. So each answer gets one more token, which is not fed.
+A reward model's number stands at the token itself: its score of an answer is what its head says at the last one. The
+other scorers never feed that token, because it predicts nothing; here it is the one that counts, so each answer gets
+one more token, which is not fed. A critic's number stands where the token is predicted: it is the value of the state
+that the token was drawn in.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from likelier.models.layers import backbone_of, causal_model, value_head
 from likelier.objectives.scored import SequenceScores
 from likelier.scoring.batch import Batch
-from likelier.scoring.layout import shared_prefix_layout
+from likelier.scoring.layout import Layout, shared_prefix_layout
 from likelier.scoring.shared_prefix import NO_MASK
 
 
@@ -25,24 +27,54 @@ def score_values_shared(model: nn.Module, batch: Batch, chunk: int | None = None
     """
     longer = [torch.cat([answer, answer.new_zeros(1)]) for answer in batch.answers]
     layout = shared_prefix_layout(replace(batch, answers=longer, masks=None))
-    hidden = backbone_of(causal_model(model))(
+    predicts = layout.sources.index_select(0, layout.token_of).split([len(answer) for answer in longer])
+    places = torch.cat([own[1:] for own in predicts])  # where a token is predicted, the one before it stands
+    return _scores(model, _hidden_of_layout(model, layout).index_select(0, places), batch)
+
+
+def score_values_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> SequenceScores:
+    """The same with one padded row an answer."""
+    hidden, sizes, lengths = _hidden_of_rows(model, batch)
+    positions = torch.arange(hidden.shape[1])
+    of_answers = (positions < sizes[:, None]) & (positions >= (sizes - lengths)[:, None])
+    return _scores(model, hidden[of_answers.to(batch.device)], batch)
+
+
+def state_values_shared(model: nn.Module, batch: Batch) -> SequenceScores:
+    """The values of the states that every answer token was drawn in, each prompt read once; equal to
+    `state_values_plain` but for rounding.
+    """
+    layout = shared_prefix_layout(replace(batch, masks=None))
+    places = layout.sources.index_select(0, layout.token_of)
+    return _scores(model, _hidden_of_layout(model, layout).index_select(0, places), batch)
+
+
+def state_values_plain(model: nn.Module, batch: Batch) -> SequenceScores:
+    """The same with one padded row an answer."""
+    hidden, sizes, lengths = _hidden_of_rows(model, batch)
+    positions = torch.arange(hidden.shape[1])
+    before = (positions < sizes[:, None] - 1) & (positions >= (sizes - lengths)[:, None] - 1)
+    return _scores(model, hidden[before.to(batch.device)], batch)
+
+
+def _hidden_of_layout(model: nn.Module, layout: Layout) -> Tensor:
+    """(tokens, width)."""
+    return backbone_of(causal_model(model))(
         input_ids=layout.tokens,
         attention_mask=torch.ones(NO_MASK, device=layout.tokens.device, dtype=torch.bool),
         position_ids=layout.positions,
         use_cache=False,
         shared_prefix=layout.segments,
     ).last_hidden_state[0]
-    predicts = layout.sources.index_select(0, layout.token_of).split([len(answer) for answer in longer])
-    places = torch.cat([own[1:] for own in predicts])  # where a token is predicted, the one before it stands
-    return _scores(model, hidden.index_select(0, places), batch)
 
 
-def score_values_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> SequenceScores:
-    """The same with one padded row an answer."""
+def _hidden_of_rows(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """(answers, longest, width) of prompt + answer, right-padded, and on the CPU the tokens of each row, and of its
+    answer.
+    """
     pairs = zip(batch.prompt_of, batch.answers, strict=True)
     rows = [torch.cat([batch.prompts[prompt], answer]) for prompt, answer in pairs]
     sizes, tokens = torch.tensor([len(row) for row in rows]), pad_sequence(rows, batch_first=True)
-    lengths = torch.tensor([len(answer) for answer in batch.answers])
     positions = torch.arange(tokens.shape[1]).expand_as(tokens)
     mask = positions < sizes[:, None]
     hidden = backbone_of(causal_model(model))(
@@ -51,8 +83,7 @@ def score_values_plain(model: nn.Module, batch: Batch, chunk: int | None = None)
         position_ids=positions.to(batch.device),
         use_cache=False,
     ).last_hidden_state
-    of_answers = mask & (positions >= (sizes - lengths)[:, None])
-    return _scores(model, hidden[of_answers.to(batch.device)], batch)
+    return hidden, sizes, torch.tensor([len(answer) for answer in batch.answers])
 
 
 def _scores(model: nn.Module, hidden: Tensor, batch: Batch) -> SequenceScores:
