@@ -155,7 +155,7 @@ class PolicyGradient(OnlineObjective):
         is a mean of theirs, and in equal parts where it is their product: at ratio 1 all three have the same gradient.
         """
         ratios = self.log_ratios(scores, items)
-        found = self._surrogate_losses(ratios, scores, items.advantages[scores.answer_of])
+        found = self._surrogate_losses(ratios, scores, items.of_tokens(scores))
         if self.ratio == "sequence":
             found = found / scores.lengths[scores.answer_of]
         if self.tis is not None:

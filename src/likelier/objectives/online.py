@@ -7,8 +7,9 @@ from typing import Any
 
 from likelier.objectives.grpo_family import GRPO_FAMILY, GRPO_OF_ITS_PAPER
 from likelier.objectives.online_base import OnlineObjective
+from likelier.objectives.ppo import PPO_OF_N_PLUS
 
-ONLINE_METHODS: dict[str, OnlineObjective] = {preset.method: preset for preset in GRPO_FAMILY}
+ONLINE_METHODS: dict[str, OnlineObjective] = {preset.method: preset for preset in (*GRPO_FAMILY, PPO_OF_N_PLUS)}
 # Where the preset of a name is not what its paper has.
 PAPER_PRESETS: dict[str, OnlineObjective] = {preset.method: preset for preset in (GRPO_OF_ITS_PAPER,)}
 

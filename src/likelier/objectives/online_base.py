@@ -25,6 +25,8 @@ class OnlineObjective:
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = {}
+    adam_epsilon: ClassVar[float] = 1e-8
+    has_critic: ClassVar[bool] = False
     strength: ClassVar[str] = "kl_coefficient"  # the option that holds the policy to where it began
 
     method: str

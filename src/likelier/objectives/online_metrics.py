@@ -46,6 +46,8 @@ def policy_metrics(objective: HasRatios, scores: SequenceScores, items: RolloutI
     - `ratio/mean` and `clip_ratio/low_mean`, `high_mean`, `region_mean`: the mean ratio and the share of ratios that
       lose their gradient to the clip (or are clamped, where weights are), below, above, and both. Means over tokens,
       or over answers where a ratio is a whole answer's.
+    - `approximate_kl`: nats a token, half the squared log-ratio to the policy before the update (k2), where a rollout
+      was scored before it.
     - `kl`: nats an answer, the log-ratio to the reference summed over the answer's tokens (k1), where a reference is
       given.
     - `sampler/kl`: KL(sampler || scorer) in nats a token (k3), where the sampler's log-probabilities are given.
@@ -53,6 +55,9 @@ def policy_metrics(objective: HasRatios, scores: SequenceScores, items: RolloutI
     scores, items = only_counted(scores, items)
     sums, counted = MetricSums(), items.counted()
     _add_ratios(sums, objective, scores, items)
+    if items.old_token_logps is not None:
+        moved = (scores.token_logps - items.old_token_logps) ** 2 / 2
+        sums.add("approximate_kl", moved, counted[scores.answer_of])
     if items.ref_token_logps is not None:
         kl = answer_sums(k1(scores.token_logps, items.ref_token_logps), scores.answer_of, scores.lengths)
         sums.add("kl", kl, counted)
@@ -70,7 +75,7 @@ def _add_ratios(sums: MetricSums, objective: HasRatios, scores: SequenceScores, 
     if bounds is not None:
         low, high = ratios < bounds[0], ratios > bounds[1]
         if objective.one_sided:
-            better = items.advantages[scores.answer_of]
+            better = items.of_tokens(scores)
             low, high = low & (better < 0), high & (better > 0)
         found |= {"clip_ratio/low_mean": low, "clip_ratio/high_mean": high, "clip_ratio/region_mean": low | high}
     counted = items.counted()

@@ -11,13 +11,25 @@ from likelier.objectives.scored import SequenceScores
 
 
 @dataclass(frozen=True)
+class TokenEstimates:
+    """What a critic makes of a rollout, (tokens,) each: `values` of the states before the tokens as they were before
+    the update, the `advantages` of the tokens, and the `returns` that values are to become.
+    """
+
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+@dataclass(frozen=True)
 class RolloutItems:
     """Of some answers and their tokens, in the order of the `SequenceScores` beside them.
 
     `advantages` (answers,). `counts` (answers,) bool: which answers belong to the loss (no verdict, or a truncated
     answer that is masked: False); None where all do. Per token (tokens,), in nats: `old_token_logps` under the policy
     that the step began with (None: the same as now, which is so for the one update of a strictly on-policy step),
-    `ref_token_logps` under the reference, `sampler_token_logps` as the sampler told them. None is what there is not.
+    `ref_token_logps` under the reference, `sampler_token_logps` as the sampler told them. `estimates` are a critic's,
+    and tokens then have advantages of their own. None is what there is not.
     """
 
     advantages: Tensor
@@ -25,6 +37,11 @@ class RolloutItems:
     old_token_logps: Tensor | None = None
     ref_token_logps: Tensor | None = None
     sampler_token_logps: Tensor | None = None
+    estimates: TokenEstimates | None = None
+
+    def of_tokens(self, scores: SequenceScores) -> Tensor:
+        """(tokens,) advantages: each token's own where a critic told them, else its answer's."""
+        return self.advantages[scores.answer_of] if self.estimates is None else self.estimates.advantages
 
     def old(self, scores: SequenceScores) -> Tensor:
         """(tokens,) log-probabilities before the update, without history."""
@@ -54,6 +71,9 @@ def only_counted(scores: SequenceScores, items: RolloutItems) -> tuple[SequenceS
         old_token_logps=kept(items.old_token_logps, tokens),
         ref_token_logps=kept(items.ref_token_logps, tokens),
         sampler_token_logps=kept(items.sampler_token_logps, tokens),
+        estimates=None
+        if items.estimates is None
+        else TokenEstimates(**{name: one.where(tokens, 0.0) for name, one in vars(items.estimates).items()}),
     )
 
 

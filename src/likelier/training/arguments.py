@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from likelier.models.adapter_parts import has_adapter
 from likelier.models.policy import Policy
+from likelier.objectives.online_base import OnlineObjective
 from likelier.training.options import TrainingOptions
 from likelier.utils.distributed import Ranks
 from likelier.utils.errors import ConfigError, whole_reason
@@ -24,6 +25,8 @@ def learning_rate(options: TrainingOptions, objective: Any, policy: Policy) -> t
     if options.learning_rate is not None:
         return options.learning_rate, "given"
     if has_adapter(policy.model):
+        if isinstance(objective, OnlineObjective):
+            return objective.lora_learning_rate, objective.learning_rate_source
         source = f"{objective.learning_rate_source}, times {LORA_RATE_FACTOR} for LoRA"
         return objective.learning_rate * LORA_RATE_FACTOR, source
     return objective.learning_rate, objective.learning_rate_source
@@ -65,6 +68,8 @@ def training_arguments(
         "ddp_broadcast_buffers": False,
         "use_cpu": ranks.several and not torch.cuda.is_available(),  # else several processes go unnoticed there
     }
+    if isinstance(objective, OnlineObjective):
+        ours["adam_epsilon"] = objective.adam_epsilon
     try:
         arguments = TrainingArguments(**(ours | options.trainer))
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
