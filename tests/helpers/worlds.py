@@ -183,6 +183,10 @@ def learn_online(folder: Path, more: dict[str, Any]) -> None:
     online_trainer(folder / "rloo", tiny_policy(), "rloo", **written, token_budget=64).train()
     online_trainer(folder / "dapo", tiny_policy(), "dapo", **written).train()
     online_trainer(folder / "one", tiny_policy(), **written, batch_size=1).train()
+    taught = {"critic_warmup": 0, "kl_target": 0.5, "kl_horizon": 20.0}
+    for critic in ("own", "shared"):
+        changed = {"changed": {"critic": critic, **taught}, "online": {"updates_per_rollout": 2}, "token_budget": 64}
+        online_trainer(folder / f"ppo-{critic}", lora_policy(), "ppo", **written, **changed).train()
 
 
 def online_cut_short(folder: Path, more: dict[str, Any]) -> None:

@@ -57,11 +57,11 @@ def test_a_run_that_goes_on_ends_where_one_without_a_break_ends(updates: int, tm
     first = trainer(tmp_path / "broken", broken, online=online, held_out=3, save_steps=2)
     walk, calls = first._walker.walk, []
 
-    def until_the_third(*arguments: Any) -> Any:
+    def until_the_third(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
         if len(calls) > 3:
             raise KeyboardInterrupt
-        return walk(*arguments)
+        return walk(*arguments, **named)
 
     first._walker.walk = until_the_third  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):

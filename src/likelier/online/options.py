@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 from likelier.data.options import option
@@ -10,7 +11,9 @@ from likelier.data.prompts import PromptTruncation
 from likelier.online.sampling import SamplerName, Sampling, check_sampler
 from likelier.utils.errors import ConfigError
 
-Truncated = Literal["keep", "mask", "penalty"]
+Truncated = Literal["keep", "mask", "penalty", "replace"]
+
+SCORE_OF_CUT = -1.0  # as in arXiv 2403.17031
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,13 @@ class OnlineOptions:
     updates_per_rollout: int = option(1, "optimizer steps on the same answers; 1 is strictly on-policy")
     truncated: Truncated = option(
         "keep",
-        "an answer that reached --max-new-tokens: keep it, mask it (it leaves the loss), or take a penalty off its "
-        "reward",
+        "an answer that reached --max-new-tokens: keep it, mask it (it leaves the loss), take a penalty off its "
+        "reward, or replace the reward",
     )
     missing_eos_penalty: float | None = option(None, "what --truncated penalty takes off the reward")
+    missing_eos_reward: float | None = option(
+        None, f"what --truncated replace puts in the reward's place (default: {SCORE_OF_CUT:g})"
+    )
     max_prompt_length: int | None = option(
         None, "tokens of a prompt (default: what the model's context leaves, at most 2048)"
     )
@@ -68,8 +74,17 @@ class OnlineOptions:
             raise ConfigError("truncated=penalty and missing_eos_penalty go together; give both, or neither")
         if self.missing_eos_penalty is not None and not 0 < self.missing_eos_penalty < float("inf"):
             raise ConfigError(f"missing_eos_penalty={self.missing_eos_penalty} is out of range; it must be above 0")
+        if self.missing_eos_reward is not None and self.truncated != "replace":
+            raise ConfigError("missing_eos_reward has no effect without truncated=replace; give both, or neither")
+        if self.missing_eos_reward is not None and not isfinite(self.missing_eos_reward):
+            raise ConfigError(f"missing_eos_reward={self.missing_eos_reward} must be finite")
         check_sampler(self.sampler, self.sampler_url, self.sampler_timeout)
         self.sampling(0)
+
+    @property
+    def score_of_cut(self) -> float:
+        """The reward of an answer that did not end, where it is replaced."""
+        return SCORE_OF_CUT if self.missing_eos_reward is None else self.missing_eos_reward
 
     @property
     def kept(self) -> dict[str, Any]:

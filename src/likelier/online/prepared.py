@@ -18,6 +18,7 @@ from likelier.objectives.online import changed_options
 from likelier.objectives.online_base import OnlineObjective
 from likelier.online.options import OnlineOptions
 from likelier.online.rewards.load import RewardSet
+from likelier.online.roles import Role
 from likelier.online.rollout import Asked
 from likelier.online.sampling import VllmServer, server_of
 from likelier.online.sampling.vllm import most_tokens
@@ -148,6 +149,8 @@ def refuse_gathering(objective: OnlineObjective, options: TrainingOptions, onlin
             f"shard splits the policy, and {objective.method} would gather it anew for every token that it writes: let "
             "a server write (sampler=vllm), or drop shard"
         )
+    if options.shard and objective.has_critic:
+        raise ConfigError("a critic beside a sharded policy is not built; drop shard, or take --method grpo")
     if options.shard and objective.needs_reference:
         raise ConfigError(
             f"{objective.method} asks a reference here, and one beside a sharded policy is not built; drop shard"
@@ -252,9 +255,13 @@ def _with_interval(run: OnlineRun) -> OnlineRun:
 
 @dataclass(frozen=True)
 class OnlineFacts(CardFacts):
-    """What an online run says of itself."""
+    """What an online run says of itself; `roles` are there where it has a critic."""
 
     run: OnlineRun
+    roles: tuple[Role, ...] = ()
+
+    def words(self) -> list[str]:
+        return [*(role.line for role in self.roles), *super().words()]
 
     @property
     def explained(self) -> str:
@@ -282,7 +289,9 @@ class OnlineFacts(CardFacts):
         }
 
     def card(self) -> dict[str, Any]:
-        return super().card() | {"online": {name: value for name, value in vars(self.run.online).items() if value}}
+        online = {name: value for name, value in vars(self.run.online).items() if value}
+        roles = {"roles": [role.as_json() for role in self.roles]} if self.roles else {}
+        return super().card() | {"online": online, **roles}
 
     def more_facts(self) -> dict[str, Any]:
         run = self.run

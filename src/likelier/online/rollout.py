@@ -14,7 +14,7 @@ from likelier.data.prompts import Prompt
 from likelier.data.tokenize import Group
 from likelier.objectives.advantages import equal_groups
 from likelier.objectives.metrics import MetricSums
-from likelier.objectives.rollout import RolloutItems, StepCounts
+from likelier.objectives.rollout import RolloutItems, StepCounts, TokenEstimates
 from likelier.online.sampling import Sampled
 
 TokenLogps = Sequence[np.ndarray]
@@ -36,7 +36,7 @@ class Rollout:
     `asked` are the prompts, `group_of` (answers,) says whose each answer is. `parts` (answers, rewards) and `rewards`
     (answers,) are what they earned, NaN for no verdict; `advantages` and `counts` (answers,) what follows from it (see
     `RolloutItems`). `old` and `ref` hold each answer's token log-probabilities before the first update and under the
-    reference, where they are needed.
+    reference, where they are needed, `estimates` (tokens,) of all answers one after the other what a critic made of it.
     """
 
     asked: tuple[Asked, ...]
@@ -49,6 +49,7 @@ class Rollout:
     counts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
     old: TokenLogps | None = None
     ref: TokenLogps | None = None
+    estimates: TokenEstimates | None = None
 
     @staticmethod
     def of(asked: Sequence[Asked], answers: Sequence[Sequence[Sampled]]) -> Rollout:
@@ -116,7 +117,15 @@ class Rollout:
             old_token_logps=tokens(self.old),
             ref_token_logps=tokens(self.ref),
             sampler_token_logps=tokens([answer.logps for answer in self.answers]),
+            estimates=self._estimates_of(numbers, like),
         )
+
+    def _estimates_of(self, numbers: Sequence[int], like: Tensor) -> TokenEstimates | None:
+        if self.estimates is None:
+            return None
+        places = torch.arange(self.tokens).split(self.lengths.tolist())
+        chosen = torch.cat([places[number] for number in numbers])
+        return TokenEstimates(**{name: values[chosen].to(like) for name, values in vars(self.estimates).items()})
 
     def metrics(self) -> MetricSums:
         """Rewards and lengths, under TRL's names where it has them. `entropy` is the mean of -log pi over the tokens
@@ -169,10 +178,20 @@ class Rollout:
                     "rewards": dict(zip(self.names, map(_number, self.parts[number]), strict=True)),
                     "advantage": _number(self.advantages[number]),
                     "counts": bool(self.counts[number]),
+                    **self._tokens_of_row(number),
                 }
                 for number in own
             ],
         }
+
+    def _tokens_of_row(self, number: int) -> dict[str, Any]:
+        """What a critic made of an answer's tokens; its advantage is then their mean."""
+        if self.estimates is None:
+            return {}
+        values, advantages, _ = (own.split(self.lengths.tolist())[number] for own in vars(self.estimates).values())
+        told = {"values": values, "token_advantages": advantages}
+        mean = {"advantage": float(advantages.mean())}
+        return mean | {name: [round(one, 5) for one in own.tolist()] for name, own in told.items()}
 
     # --- for a checkpoint between two updates on the same answers ---------------------------------------------------
 
@@ -191,6 +210,9 @@ class Rollout:
             "counts": self.counts.tolist(),
             "old": None if self.old is None else [values.tolist() for values in self.old],
             "ref": None if self.ref is None else [values.tolist() for values in self.ref],
+            "estimates": None
+            if self.estimates is None
+            else {name: values.tolist() for name, values in vars(self.estimates).items()},
         }
 
     @staticmethod
@@ -211,6 +233,7 @@ class Rollout:
             counts=torch.tensor(state["counts"], dtype=torch.bool),
             old=_arrays(state["old"]),
             ref=_arrays(state["ref"]),
+            estimates=_estimates(state["estimates"]),
         )
 
 
@@ -221,6 +244,10 @@ def _number(value: Any) -> float | None:
 
 def _real(values: Sequence[Any]) -> Tensor:
     return torch.from_numpy(np.array(values, dtype=np.float64))  # None becomes NaN
+
+
+def _estimates(values: Mapping[str, Sequence[float]] | None) -> TokenEstimates | None:
+    return None if values is None else TokenEstimates(**{name: _real(own) for name, own in values.items()})
 
 
 def _arrays(values: Sequence[Sequence[float]] | None) -> TokenLogps | None:

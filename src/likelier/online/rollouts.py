@@ -15,6 +15,7 @@ from likelier.models.policy import Policy
 from likelier.objectives.advantages import combine_rewards, equal_groups
 from likelier.objectives.metrics import MetricSums
 from likelier.objectives.online_base import OnlineObjective
+from likelier.online.estimates import Estimator
 from likelier.online.options import OnlineOptions
 from likelier.online.rewards.load import RewardSet
 from likelier.online.rewards.reward import Answered
@@ -88,8 +89,8 @@ def judged(policy: Policy, rewards: RewardSet, rollout: Rollout, what: str, rank
 
 @dataclass
 class RolloutMaker:
-    """Makes the rollouts of a run. `reference` is asked where the objective needs it, prompts out of `all_prompts` take
-    the place of groups that teach nothing where the objective `refills`.
+    """Makes the rollouts of a run. `estimator` is there where the objective has a critic, `reference` is asked where it
+    needs one; prompts out of `all_prompts` take the place of groups that teach nothing where it refills.
     """
 
     policy: Policy
@@ -98,6 +99,7 @@ class RolloutMaker:
     sampler: Sampler
     rewards: RewardSet
     walker: RolloutWalker
+    estimator: Estimator | None = None
     reference: Reference | None = None
     all_prompts: Sequence[Asked] = ()
 
@@ -120,6 +122,9 @@ class RolloutMaker:
             rollout, asked_more = self._refilled(rollout, step)
         rollout = self._compared(rollout)
         metrics = rollout.metrics()
+        if self.estimator is not None:
+            rollout, estimated = self.estimator.estimated(rollout)
+            metrics.merge([estimated])
         if self.objective.refills:
             metrics.add_sum("refill/prompts", asked_more, 1)
         for name, seconds in (("sampling", written - began), ("rewards", judged - written)):
@@ -163,6 +168,8 @@ class RolloutMaker:
         rewards = combine_rewards(parts, weights, rollout.group_of, how=self.options.combine)
         if self.options.missing_eos_penalty is not None:
             rewards = rewards - self.options.missing_eos_penalty * _cut(rollout).to(rewards)
+        if self.options.truncated == "replace":
+            rewards = rewards.masked_fill(_cut(rollout), self.options.score_of_cut)
         return replace(rollout, names=self.rewards.names, parts=parts, rewards=rewards)
 
     def _compared(self, rollout: Rollout) -> Rollout:

@@ -17,11 +17,14 @@ from likelier.data.records import UnusableRows
 from likelier.models.policy import Policy, require_same_vocabulary
 from likelier.objectives.metrics import MetricSums
 from likelier.objectives.online_base import OnlineObjective
+from likelier.online.critic import critic_for
+from likelier.online.estimates import Estimator
 from likelier.online.evaluation import OnlineEvaluator
 from likelier.online.options import OnlineOptions
 from likelier.online.outlook import OnlineOutlook
 from likelier.online.prepared import OnlineFacts, OnlineRun, prepare_online_run
 from likelier.online.rewards.load import RewardSet
+from likelier.online.roles import roles_of
 from likelier.online.rollout import Asked, Rollout
 from likelier.online.rollouts import RolloutMaker, longest_rows
 from likelier.online.sampling import sampler_for
@@ -110,25 +113,36 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         longest = longest_rows(self._asked, objective.answers_per_prompt, online.max_new_tokens)
         super().__init__(run, self._asked, self._held_out, longest[:2], window, callbacks)
         self._longest = longest
-        self._walker = RolloutWalker(
-            policy.model,
-            objective,
-            self.token_budget,
-            self.args.device,
-            temperature=online.temperature,
-            max_length=online.max_new_tokens,
-            ranks=self.ranks,
-        )
+        self._walker = self._walker_of(run)
         sampler = sampler_for(
             policy, online.sampling(run.options.seed), run.server, self.folder.path / SERVED, self.ranks
         )
-        self._maker = RolloutMaker(policy, objective, online, sampler, rewards, self._walker, all_prompts=self._asked)
+        critic = self._walker.critic
+        estimator = None if critic is None else Estimator(critic, self._walker)
+        parts = (sampler, rewards, self._walker, estimator)
+        self._maker = RolloutMaker(policy, objective, online, *parts, all_prompts=self._asked)
         self._evaluator = OnlineEvaluator(self._maker, run.judge, self._answered())
         self._outlook = OnlineOutlook(run, sampler, self.token_budget, self.args.device)
         self.add_callback(self._outlook)
         self._rollout: Rollout | None = None
         for warning in objective.warnings():
             warn(warning)
+
+    def _walker_of(self, run: OnlineRun) -> RolloutWalker:
+        """With the critic, where the objective has one. Raises `ConfigError` for one that would learn alone."""
+        online, critic = run.online, critic_for(run.objective, run.policy, run.rewards)
+        if critic is not None:
+            critic.require_steps(run.planned_steps(), online.updates_per_rollout)
+        return RolloutWalker(
+            run.policy.model,
+            run.objective,
+            self.token_budget,
+            self.args.device,
+            temperature=online.temperature,
+            max_length=online.max_new_tokens,
+            ranks=self.ranks,
+            critic=critic,
+        )
 
     def _answered(self) -> list[Asked]:
         """The held-out prompts that are answered: all, or so many, evenly spaced."""
@@ -168,8 +182,11 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         return start_reference(model, precision=precision, live=True, keep_adapter=True)
 
     def _facts(self) -> OnlineFacts:
-        reference = None if self._maker.reference is None else self._maker.reference.identity
-        return OnlineFacts(self.run, reference, self.scorer, self.token_budget, self.args.device, self._origin)
+        reference, critic = self._maker.reference, self._walker.critic
+        roles = () if critic is None else roles_of(self.policy, critic, reference, self.run.rewards)
+        identity = None if reference is None else reference.identity
+        known = (self.scorer, self.token_budget, self.args.device, self._origin)
+        return OnlineFacts(self.run, identity, *known, roles=roles)
 
     def _prepare_evaluation(self, logged: Sequence[Mapping[str, Any]] | None) -> None:
         if logged is not None:
@@ -198,12 +215,13 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One optimizer step; a rollout is made first, unless the last one is to be learnt from again."""
-        step = self.state.global_step
+        step, critic = self.state.global_step, self._walker.critic
         if self._rollout is None or step % self.online.updates_per_rollout == 0:
             self._rollout = self._make_rollout(inputs, step)
         self._ready_to_learn(model)
         begun = time.monotonic()
-        done = self._walker.walk(model, self._rollout, self.accelerator.backward)
+        learns = critic is None or step >= critic.warmup * self.online.updates_per_rollout
+        done = self._walker.walk(model, self._rollout, self.accelerator.backward, policy_learns=learns)
         tokens = int(self.ranks.total(torch.tensor(sum(group.tokens for group in done.groups))))
         self._log_speed(tokens, time.monotonic() - begun)
         if step % self.online.updates_per_rollout == 0:
@@ -211,7 +229,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         self.state.num_input_tokens_seen += tokens
         self._clock.items += len(inputs)
         if not self._guard.accepts(step + 1, done, len(done.groups)):
-            model.zero_grad(set_to_none=True)
+            self._learners(model).zero_grad(set_to_none=True)
             return torch.zeros((), device=self.args.device)
         return (done.losses.double().sum() * self.ranks.size).float()  # of which Trainer takes the mean over ranks
 
@@ -262,18 +280,56 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         if first:
             say(f"sampler: its log-probabilities are the scorer's within {mean:.1e} nats a token (worst {worst:.1e})")
 
+    # --- the critic, which learns beside the policy ------------------------------------------------------------------
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """One for both: the critic's own weights are a group of it, with their own learning rate."""
+        made, critic = super().create_optimizer(*args, **kwargs), self._walker.critic
+        if critic is not None:
+            rate = critic.objective.critic_learning_rate or self.args.learning_rate
+            self.optimizer.add_param_group({"params": list(critic.own.values()), "lr": rate})  # type: ignore[union-attr]
+        return made
+
+    def _learners(self, model: nn.Module) -> nn.Module:
+        """All that learns: the gradients of policy and critic are clipped together."""
+        critic = self._walker.critic
+        return model if critic is None else nn.ModuleList([model, critic.model])
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        return super()._clip_grad_norm(self._learners(model))
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        return super()._get_grad_norm(self._learners(model), grad_norm)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._walker.critic is not None and self.ranks.is_first:
+            self._walker.critic.save(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._walker.critic is not None and checkpoint is not None:
+            self._walker.critic.load(Path(checkpoint))
+
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def progress(self) -> dict[str, Any]:
         """As every run's, with the rollout where it is used in part."""
         half = self._rollout is not None and self.state.global_step % self.online.updates_per_rollout
-        return super().progress() | ({"rollout": self._rollout.state()} if half and self._rollout else {})
+        own: dict[str, Any] = {"rollout": self._rollout.state()} if half and self._rollout else {}
+        if self._maker.estimator is not None:
+            own["kl_coefficient"] = self._maker.estimator.coefficient
+        return super().progress() | own
 
     def _go_on_from(self, checkpoint: Path | None) -> None:
         super()._go_on_from(checkpoint)
-        state = None if checkpoint is None else read_progress(checkpoint).get("rollout")
-        if state is not None:
-            self._rollout = Rollout.from_state(state, {one.number: one for one in self._asked})
+        if checkpoint is None:
+            return
+        progress = read_progress(checkpoint)
+        if progress.get("rollout") is not None:
+            self._rollout = Rollout.from_state(progress["rollout"], {one.number: one for one in self._asked})
+        if self._maker.estimator is not None:
+            self._maker.estimator.coefficient = progress["kl_coefficient"]
 
 
 class RepeatedSteps:

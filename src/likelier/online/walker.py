@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from likelier.data.tokenize import Group
 from likelier.models.layers import frozen
 from likelier.objectives import Scored, SequenceScores
+from likelier.objectives.metrics import MetricSums
 from likelier.objectives.online_base import OnlineObjective
 from likelier.objectives.rollout import StepCounts
+from likelier.online.critic import Critic
 from likelier.online.rollout import Rollout, TokenLogps
-from likelier.scoring import collate
+from likelier.scoring import Batch, collate
 from likelier.scoring.engine import MicroBatch, own_micro_batches
 from likelier.training.step import StepPart, StepResult, unsynchronized
 from likelier.training.within_memory import WithinMemory
@@ -44,13 +46,16 @@ class RolloutWalker(WithinMemory):
     temperature: float
     max_length: int
     ranks: Ranks = ALONE
+    critic: Critic | None = None
 
-    def walk(self, wrapped: nn.Module, rollout: Rollout, backward: Callable[[Tensor], None]) -> RolloutResult:
-        """Add up the step's gradients: those of the sum of the answers' shares of its loss. Arguments as
-        `StepWalker.walk`.
+    def walk(
+        self, wrapped: nn.Module, rollout: Rollout, backward: Callable[[Tensor], None], *, policy_learns: bool = True
+    ) -> RolloutResult:
+        """Add up the step's gradients: those of the sum of the answers' shares of its loss, and of the critic's where
+        there is one. Arguments as `StepWalker.walk`; a policy that does not learn has gradients of 0.
         """
-        groups = self._groups(rollout)
-        return self.retried(lambda: self._walk(wrapped, rollout, groups, backward), list(groups))
+        groups, weight = self._groups(rollout), float(policy_learns)
+        return self.retried(lambda: self._walk(wrapped, rollout, groups, backward, weight), list(groups))
 
     def _walk(
         self,
@@ -58,17 +63,25 @@ class RolloutWalker(WithinMemory):
         rollout: Rollout,
         groups: dict[Group, int],
         backward: Callable[[Tensor], None],
+        weight: float,
     ) -> RolloutResult:
         step = rollout.step_counts(self.max_length)
         cut = own_micro_batches(self.model, list(groups), self.token_budget, self.ranks)
         parts: list[StepPart] = []
         differences: list[Tensor] = []
+        if self.critic is not None:
+            self.critic.forget_gradients()
         for number, part in enumerate(cut, 1):
+            numbers = [groups[group] for group in part.groups]
+            with unsynchronized(wrapped, True):  # a trunk that both have: its gradients are exchanged with the policy's
+                of_critic = self._part_of_critic(rollout, part, numbers, step, backward)
             with unsynchronized(wrapped, number < len(cut)):
-                numbers = [groups[group] for group in part.groups]
-                made, apart = self._part(wrapped, rollout, part, numbers, step, backward)
+                made, apart = self._part(wrapped, rollout, part, numbers, step, backward, weight)
+            made.metrics.merge([of_critic])
             parts.append(made)
             differences.append(apart if part.counts else apart[:0])
+        if self.critic is not None:
+            self.critic.average_gradients(self.ranks)
         losses = torch.cat([part.losses if part.counts else part.losses[:0] for part in parts])
         own = [group for part in cut if part.counts for group in part.groups]
         return RolloutResult(own, losses, parts, None, torch.cat(differences))
@@ -81,14 +94,15 @@ class RolloutWalker(WithinMemory):
         numbers: Sequence[int],
         step: StepCounts,
         backward: Callable[[Tensor], None],
+        weight: float,
     ) -> tuple[StepPart, Tensor]:
-        batch = replace(collate(part.groups, device=self.device), temperature=self.temperature)
+        batch = self._batch(part)
         scores: SequenceScores = wrapped(batch=batch)
         assert batch.items.rows is not None
         own = scores.of_answers(batch.items.rows)  # equal answers are scored once, and count each
         items = rollout.items(numbers, own.token_logps)
         losses = self.objective.losses(own, items, step)
-        backward(losses.sum() * (self.ranks.size if part.counts else 0.0))  # gradients are averaged over ranks
+        backward(losses.sum() * self._scale(part) * weight)
         own = own.detached()
         metrics = self.objective.metrics(own, items)
         metrics.add_sum("loss", losses.detach().sum() * step.answers, len(losses))  # each is its share of the step's
@@ -97,17 +111,49 @@ class RolloutWalker(WithinMemory):
         scored = Scored(own, replace(batch.items, rows=torch.arange(len(losses), device=self.device)))
         return StepPart(scored, losses.detach(), part.counts, metrics), apart
 
+    def _part_of_critic(
+        self,
+        rollout: Rollout,
+        part: MicroBatch,
+        numbers: Sequence[int],
+        step: StepCounts,
+        backward: Callable[[Tensor], None],
+    ) -> MetricSums:
+        """The critic's gradients of a micro-batch; its metrics, nothing without one."""
+        if self.critic is None:
+            return MetricSums()
+        batch = self._batch(part)
+        assert batch.items.rows is not None
+        values = self.critic(batch=batch).of_answers(batch.items.rows)
+        items = rollout.items(numbers, values.token_logps)
+        backward(self.critic.objective.value_losses(values, items, step).sum() * self._scale(part))
+        return self.critic.objective.value_metrics(values.detached(), items)
+
+    def _batch(self, part: MicroBatch) -> Batch:
+        return replace(collate(part.groups, device=self.device), temperature=self.temperature)
+
+    def _scale(self, part: MicroBatch) -> float:
+        """Gradients are averaged over ranks, and are to be a sum."""
+        return float(self.ranks.size) if part.counts else 0.0
+
     def token_logps(self, model: nn.Module, rollout: Rollout) -> TokenLogps:
         """Each answer's token log-probabilities under a model, without gradients, cut as a step is; each rank computes
         its share, and all get all.
         """
+        return self._of_tokens(model, model, rollout)
+
+    def values(self, critic: Critic, rollout: Rollout) -> TokenLogps:
+        """The values of the states before each answer's tokens, in the same way."""
+        return self._of_tokens(critic, critic.model, rollout)
+
+    def _of_tokens(self, scorer: Callable[..., SequenceScores], model: nn.Module, rollout: Rollout) -> TokenLogps:
         groups = {rollout.group(number): number for number in range(len(rollout.answers))}
         found: dict[int, np.ndarray] = {}
         with frozen(model):
             for part in own_micro_batches(self.model, list(groups), self.token_budget, self.ranks):
-                batch = replace(collate(part.groups, device=self.device), temperature=self.temperature)
+                batch = self._batch(part)
                 assert batch.items.rows is not None
-                own = model(batch=batch).of_answers(batch.items.rows)
+                own = scorer(batch=batch).of_answers(batch.items.rows)
                 pieces = own.token_logps.double().cpu().split(own.lengths.tolist())
                 found |= {groups[group]: piece.numpy() for group, piece in zip(part.groups, pieces, strict=True)}
         if self.ranks.several:
