@@ -116,7 +116,7 @@ def _objective(method: str, named: dict[str, Any]) -> OnlineObjective:
 
 
 # What other tools call options of ours.
-_ELSEWHERE = {
+ELSEWHERE = {
     "beta": "kl_coefficient",
     "kl_coef": "kl_coefficient",
     "num_generations": "answers_per_prompt",
@@ -136,8 +136,8 @@ def _refuse(name: str, method: str) -> None:
             f"{name} is no option of training: answers are drawn from the policy's whole distribution, because a cut "
             "one is not what the loss takes the gradient of; drop it (likelier sample has top_p, top_k and min_p)"
         )
-    if name in _ELSEWHERE:
-        raise ConfigError(f"unknown option {name!r} of {method}; here it is called {_ELSEWHERE[name]}")
+    if name in ELSEWHERE:
+        raise ConfigError(f"unknown option {name!r} of {method}; here it is called {ELSEWHERE[name]}")
     if owners := [*hyperparameter_fields().get(name, ()), *_online_owners(name)]:
         raise ConfigError(f"{name} has no effect on {method}; it belongs to {', '.join(owners)}")
     known = [item.name for kind in (OnlineRunOptions, *_SECTIONS) for item in fields(kind)] + sorted(ONLINE_NAMES)

@@ -18,7 +18,7 @@ _FILES = ("metrics.jsonl", "audit.json", "evaluations/step-*.json", "skipped/ste
 
 def written_in(folder: Path) -> Written:
     """`bytes` and `hash` of every file that numbers are read from, by its name in the folder. Raises `OSError`."""
-    return {str(file.relative_to(folder)): _account(file) for file in written_files(folder)}
+    return {str(file.relative_to(folder)): account_of(file) for file in written_files(folder)}
 
 
 def written_files(folder: Path) -> list[Path]:
@@ -26,7 +26,8 @@ def written_files(folder: Path) -> list[Path]:
     return sorted(file for pattern in _FILES for file in folder.glob(pattern) if file.is_file())
 
 
-def _account(file: Path) -> dict[str, Any]:
+def account_of(file: Path) -> dict[str, Any]:
+    """Its `bytes` and `hash`. Raises `OSError`."""
     found, size = hashlib.blake2b(digest_size=16), 0
     with open(file, "rb") as stream:
         while piece := stream.read(_PIECE):

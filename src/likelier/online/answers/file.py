@@ -22,15 +22,15 @@ _IN_WORDS = ("model",)  # how a model was named, which may have moved: its weigh
 class AnswerFile:
     """Answers as JSON lines at `output`, which need not be there. Nothing is made or changed before `open`.
 
-    Raises `ConfigError` for a file of something else, or one that cannot be added to.
+    Raises `ConfigError` for a file of something else, or one that cannot be added to; `mend` says what to do then.
     """
 
-    def __init__(self, output: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> None:
+    def __init__(self, output: str, *, inputs: Sequence[str] = (), overwrite: bool = False, mend: str = _ANEW) -> None:
         self.path, self.output = local(output), output
         if is_stream(self.path) or self.path.is_dir():
             kind = "a folder" if self.path.is_dir() else "a pipe or a device"
             raise ConfigError(f"{output} is {kind}, and answers are added to a file; name one that ends in .jsonl")
-        self._anew = overwrite
+        self._anew, self._mend = overwrite, mend
         self._whole = 0  # bytes of whole rows
         self.there: set[tuple[int, int]] = set()
         self._first: dict[str, Any] | None = None
@@ -46,10 +46,10 @@ class AnswerFile:
             row = self._row(line)
             if row is None:
                 check_output(self.output, inputs=inputs)  # which says where it is the data
-                raise ConfigError(f"{self.output}:{number} is no row of likelier sample; {_ANEW}")
+                raise ConfigError(f"{self.output}:{number} is no row of likelier sample; {self._mend}")
             self._first = self._first or row
             if row["sampled"] != self._first["sampled"]:
-                raise ConfigError(f"{self.output}:{number}: made otherwise than the first row; {_ANEW}")
+                raise ConfigError(f"{self.output}:{number}: made otherwise than the first row; {self._mend}")
             self.there.add((row["prompt_number"], row["answer_number"]))
             self._whole += len(line)
         if self._first is None and self.path.stat().st_size:
@@ -83,7 +83,7 @@ class AnswerFile:
         others = [name for name in now if name not in _IN_WORDS and before.get(name) != now[name]]
         if others:
             words = "; ".join(_difference(name, before.get(name), now[name]) for name in others)
-            raise ConfigError(f"{self.output} holds answers made otherwise: {words}. Say the same, or {_ANEW}")
+            raise ConfigError(f"{self.output} holds answers made otherwise: {words}. Say the same, or {self._mend}")
 
     def open(self) -> None:
         """Take the file, and cut off half a row at its end. Raises `ConfigError` where another process has it."""
