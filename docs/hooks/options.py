@@ -19,12 +19,13 @@ def _row(name: str, default: str, text: str) -> str:
 
 def _section(name: str) -> list[str]:
     from likelier.data.options import ChatOptions
+    from likelier.experiments.stages.options import SampleOptions
     from likelier.models.options import LoraOptions
     from likelier.online.options import OnlineOptions
     from likelier.training.config import RunOptions
     from likelier.training.options import TrainingOptions
 
-    sections = (RunOptions, LoraOptions, TrainingOptions, ChatOptions, OnlineOptions)
+    sections = (RunOptions, LoraOptions, TrainingOptions, ChatOptions, OnlineOptions, SampleOptions)
     named = {section.__name__: section for section in sections}
     section: Any = named[name]
     hints = get_type_hints(section)

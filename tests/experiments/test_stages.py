@@ -190,13 +190,13 @@ def _parsed(given: dict[str, str], **changes: Any) -> StagedConfig:
 
 
 def test_a_stages_own_choice_takes_the_place_of_what_all_share(given: dict[str, str]) -> None:
-    stages = _parsed(given, epochs=2, reference_store="store", push_to_hub="a/b", lora_r=8).stages
+    stages = _parsed(given, epochs=2, reference_store="store", push_to_hub="a/b", lora_r=8).runs
     assert [stage.config.training.epochs for stage in stages] == [None, None, 2]
     assert [stage.config.training.reference_store for stage in stages] == [None, "store", "store"]
     assert [stage.config.run.push_to_hub for stage in stages] == [None, None, "a/b"]
     assert [stage.config.lora.lora_r for stage in stages] == [8, None, None]
     assert [stage.config.run.reference for stage in stages] == ["start", "start", "base"]
-    assert _parsed(given).stages[2].config.run.reference == given["model"]
+    assert _parsed(given).runs[2].config.run.reference == given["model"]
 
 
 def test_a_flag_that_a_stage_sets_itself_is_refused(

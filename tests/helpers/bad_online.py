@@ -56,6 +56,13 @@ def _file(title: str, command: str, **options: Any) -> Case:
     return Case(title, command, {"run.yaml": SETTINGS + lines})
 
 
+def _rounds(title: str, step: dict[str, Any] | None = None, repeat: Any = 2, **learn: Any) -> Case:
+    own = {"sample": "@prompts.jsonl", "reward": "json", "answers_per_prompt": 2, "max_new_tokens": 2} | (step or {})
+    stages = [{name: value for name, value in own.items() if value is not None}, {"data": "stage:sample", **learn}]
+    settings = f"model: '%model'\noutput: '@out'\nrepeat: {json.dumps(repeat)}\nstages: {json.dumps(stages)}\n"
+    return Case(title, "train @run.yaml", {"run.yaml": settings, "prompts.jsonl": ASK})
+
+
 _SERVED = "--sampler vllm --sampler-url"
 
 ONLINE = [
@@ -101,7 +108,13 @@ ONLINE = [
     _case("votes of answers in a file", "--merge-votes"),
     _case("a length of answers in a file", "--max-length 100"),
     _case("a reward for a method that learns from pairs", method="dpo"),
-    _file("a stage", "train @run.yaml", stages=[{"method": "grpo", "reward": "json"}]),
+    _rounds("a stage that cuts the distribution", method="grpo", reward="json", top_k=50),
+    _rounds("a stage that names a step by another name", data="stage:sampled"),
+    _rounds("a stage that learns from a file instead", data="%chat"),
+    _rounds("a step of another command's options", {"answers": 4}),
+    _rounds("a step without a reward", {"reward": None}),
+    _rounds("a step with more prompts than there are", {"prompts_per_round": 5}),
+    _rounds("rounds of no number", repeat="some"),
     _file("a sweep", "sweep @run.yaml", method="grpo", reward="json"),
     _file("a sweep over a clip", "sweep @run.yaml --vary grpo.clip_high=0.2,0.3", method="dpo", eval_fraction=0.5),
     Case(

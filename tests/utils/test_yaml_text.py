@@ -64,7 +64,7 @@ def test_merged_options_and_stages_are_read(tmp_path: Path) -> None:
     file.write_text(
         HEAD + "trainer: &t {optim: adamw_torch}\nstages:\n- {method: dpo, trainer: {<<: *t, optim: sgd}}\n"
     )
-    assert parse_stages(read_yaml(str(file))).stages[0].config.training.trainer == {"optim": "sgd"}
+    assert parse_stages(read_yaml(str(file))).runs[0].config.training.trainer == {"optim": "sgd"}
     file.write_text(HEAD + "trainer: {<<: &t {optim: sgd}, weight_decay: 0.5}\n")
     assert parse(read_yaml(str(file))).training.trainer == {"optim": "sgd", "weight_decay": 0.5}
 

@@ -17,8 +17,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Train by the file, where there is one, and the flags."""
-    from likelier.experiments.watched import train_online_watched, train_watched
-    from likelier.online.config import OnlineConfig, parse_run
+    from likelier.experiments.watched import train_any_watched
+    from likelier.online.config import parse_run
     from likelier.training.config import RIVALS, read_yaml
 
     given = {name: value for name, value in vars(flags).items() if name != "config"}
@@ -28,20 +28,15 @@ def run(flags: argparse.Namespace) -> None:
     if "stages" in from_file:
         _train_stages(from_file, given)
         return
-    config = parse_run({**from_file, **given})
-    if isinstance(config, OnlineConfig):
-        train_online_watched(config)
-    else:
-        train_watched(config)
+    train_any_watched(parse_run({**from_file, **given}))
 
 
 def _train_stages(from_file: dict[str, Any], given: dict[str, Any]) -> None:
-    from likelier.experiments.stages import parse_stages, train_stages
+    from likelier.experiments.stages import parse_stages, train_stages, written_blocks
     from likelier.utils.errors import ConfigError
 
-    blocks = from_file["stages"] if isinstance(from_file["stages"], list) else []
-    for number, block in enumerate(blocks, 1):
+    for number, block in enumerate(written_blocks(from_file["stages"]), 1):
         for name in given:
-            if isinstance(block, dict) and {name, name.replace("_", "-")} & block.keys():
+            if {name, name.replace("_", "-")} & block.keys():
                 raise ConfigError(f"{name} was given as a flag, and stage {number} has its own; change it in the file")
     train_stages(parse_stages({**from_file, **given}))

@@ -45,6 +45,14 @@ def train_watched(
     return trainer
 
 
+def train_any_watched(config: RunConfig | OnlineConfig) -> None:
+    """Train a run of either kind."""
+    if isinstance(config, OnlineConfig):
+        train_online_watched(config)
+    else:
+        train_watched(config)
+
+
 def train_online_watched(config: OnlineConfig) -> OnlineTrainer:
     """The same for a run that learns from answers that it writes."""
     trainer = train_online(config, None, [ProgressDisplay()])

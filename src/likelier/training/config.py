@@ -80,10 +80,10 @@ class RunOptions:
 
 
 def trains_alone(method: str) -> str:
-    """Why a method that writes its answers is no part of several runs."""
+    """Why a method that writes its answers is no part of a sweep."""
     return (
-        f"{method} learns from answers that it writes itself, which is not done in stages or in a sweep; train it by "
-        f"itself: likelier train --method {method}"
+        f"{method} learns from answers that it writes itself, which is not done in a sweep; train it by itself: "
+        f"likelier train --method {method}"
     )
 
 
