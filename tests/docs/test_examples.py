@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from examples import follow_one_pair, kto_from_a_log, one_sentence, plain_loop, score_answers
 from likelier import DPO, load_preferences
@@ -148,7 +149,7 @@ def test_run_files_parse(name: str) -> None:
 
 def test_every_run_file_is_tested() -> None:
     recipes = {"70b-qlora", "8b-eight-gpus", "8b-one-gpu", "laptop"}  # in test_recipes.py
-    known = {"dpo", "kto", "mix", "stages", "grpo", *recipes}
+    known = {"dpo", "kto", "mix", "stages", "rounds", "grpo", *recipes}
     assert {file.stem for file in (ROOT / "examples").glob("*.yaml")} == known
 
 
@@ -194,6 +195,24 @@ def test_three_stages_run_one_after_the_other(as_demo: Path, tmp_path: Path) -> 
     assert main(words) == 0
     card = json.loads((tmp_path / "staged" / "run.json").read_text(encoding="utf-8"))
     assert [stage["status"] for stage in card["stages"]] == ["done"] * 3
+
+
+@pytest.mark.slow
+def test_rounds_write_judge_and_train_again(as_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = "def reward(completions, **more):\n    return [float(len(text[0]['content'])) for text in completions]\n"
+    (tmp_path / "judge.py").write_text(judged, encoding="utf-8")  # the tiny model keeps no rule
+    values = read_yaml("examples/rounds.yaml")
+    for reward in ("reward", "eval_reward"):
+        assert len(load_rewards([values["stages"][0][reward]]).rewards) == 1
+    values["stages"][0] |= {"reward": f"{tmp_path / 'judge.py'}:reward", "keep_cut": True, "max_new_tokens": 6}
+    file = tmp_path / "rounds.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    words = ["train", str(file), "--output", str(tmp_path / "rounds"), "--max-steps", "2"]
+    assert main(words) == 0
+    stages = json.loads((tmp_path / "rounds" / "run.json").read_text(encoding="utf-8"))["stages"]
+    assert [stage["method"] for stage in stages] == ["sample", "dpo"] * 3 + ["sample"]
+    assert [stage["pairs"]["count"] for stage in stages if "pairs" in stage] == [24] * 3
+    assert {stage["evaluation"]["prompts"] for stage in stages if "evaluation" in stage} == {24}
 
 
 # --- thumbs, and best of n -----------------------------------------------------------------------------------------
