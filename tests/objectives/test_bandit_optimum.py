@@ -12,6 +12,7 @@ from torch import Tensor
 from likelier.objectives.divergence import k1
 from likelier.objectives.grpo_family import PolicyGradient
 from likelier.objectives.online import online_method
+from likelier.objectives.ppo import PPO
 from likelier.objectives.rollout import RolloutItems, StepCounts
 from likelier.objectives.scored import SequenceScores
 
@@ -84,6 +85,48 @@ def test_a_method_reaches_the_optimum_of_its_own_beta(name: str, seed: int) -> N
     ref, rewards = bandit(seed)
     found = trained(make(), ref, rewards, seed)
     assert total_variation(found, optimum(ref, rewards, beta)) < NEAR
+
+
+def trained_by_ppo(
+    method: PPO, ref: Tensor, rewards: Tensor, seed: int, steps: int = STEPS, answers: int = 256
+) -> Tensor:
+    """The same with a critic, which is one number here: four updates over a rollout, and both rates fall to 0."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    logits, value = ref.clone().requires_grad_(True), torch.zeros(1, dtype=torch.double, requires_grad=True)
+    optimizer = torch.optim.Adam([{"params": [logits], "lr": 0.03}, {"params": [value], "lr": 0.03}], eps=1e-5)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    lengths, counts = torch.ones(answers, dtype=torch.long), torch.ones(answers, dtype=torch.bool)
+    step = StepCounts(answers, answers, 1)
+    for _ in range(steps):
+        old = torch.log_softmax(logits.detach(), 0)
+        drawn = torch.multinomial(old.exp(), answers, replacement=True, generator=generator)
+        worth = method.advantages(rewards[drawn], torch.arange(answers), lengths=lengths, max_length=1)
+        estimates = method.estimates(
+            worth.values,
+            value.detach().expand(answers),
+            kl=k1(old[drawn], ref[drawn]),
+            lengths=lengths,
+            counts=worth.counts,
+            kl_coefficient=method.kl_coefficient,
+        )
+        items = RolloutItems(worth.values, counts, old_token_logps=old[drawn], estimates=estimates)
+        for _ in range(method.run_defaults["updates_per_rollout"]):
+            scores = SequenceScores.of(torch.log_softmax(logits, 0)[drawn], lengths)
+            values = SequenceScores.of(value.expand(answers), lengths)
+            optimizer.zero_grad()
+            (method.losses(scores, items, step).sum() + method.value_losses(values, items, step).sum()).backward()
+            optimizer.step()
+        schedule.step()
+    return torch.softmax(logits.detach(), 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ppo_without_whitening_reaches_the_optimum(seed: int) -> None:
+    ref, rewards = bandit(seed)
+    method = online_method("ppo", kl_coefficient=BETA, whiten="none")
+    assert isinstance(method, PPO)
+    found = trained_by_ppo(method, ref, rewards, seed)
+    assert total_variation(found, optimum(ref, rewards, BETA)) < NEAR
 
 
 @pytest.mark.parametrize("seed", SEEDS)
