@@ -32,7 +32,14 @@ from tests.helpers.runs_by_hand import a_run, a_step, growing
 WITHOUT_ADVICE = {"healthy", "unfinished", "skipped-step", "failed", "interrupted"}
 # Of runs that write their own answers: `test_diagnose_own_answers` types theirs.
 OF_OWN_ANSWERS = {"reward-hacking", "constant-reward", "dead-groups", "entropy-collapse", "length-runaway", "learned"}
-OF_OWN_ANSWERS |= {"truncated-answers", "clip-share", "kl-blow-up", "sampler-drift", "same-opening"}
+OF_OWN_ANSWERS |= {
+    "truncated-answers",
+    "clip-share",
+    "kl-blow-up",
+    "sampler-drift",
+    "same-opening",
+    "reward-models-disagree",
+}
 Scenario = dict[str, Any]
 
 

@@ -252,6 +252,7 @@ def test_where_they_are_dead_is_read_from_the_rollouts(tmp_path: Path) -> None:
         ("clip-share", {"clip_ratio__region_mean": (0.0, 0.4)}, {"clip_ratio__region_mean": (0.0, 0.05)}),
         ("sampler-drift", {"sampler__kl": (1e-9, 0.1)}, {"sampler__kl": (1e-9, 0.001)}),
         ("kl-blow-up", {"kl": (0.0, 40.0)}, {"kl": (0.0, 2.0)}),
+        ("reward-models-disagree", {"rewards__spread": (0.3, 1.2)}, {"rewards__spread": (0.3, 0.5)}),
     ],
 )
 def test_how_it_writes(name: str, course: dict[str, Any], milder: dict[str, Any], tmp_path: Path) -> None:
@@ -305,6 +306,7 @@ def test_every_advice_can_be_typed(tmp_path: Path) -> None:
         "long": {"completions__mean_length": (20, 60), "completions__clipped_ratio": (0.0, 0.9)},
         "held back": {"clip_ratio__region_mean": (0.0, 0.9), "sampler__kl": (0.1, 0.1)},
         "dead": {"frac_reward_zero_std": (0.9, 0.9), "reward": (0.2, 0.8)},
+        "apart": {"rewards__spread": (0.3, 1.2)},
         "constant": {"frac_reward_zero_std": (1.0, 1.0), "reward": (0.0, 0.0)},
     }
     worse = [held_out(0, "start", share(30)), held_out(24, "end", share(10))]
@@ -323,7 +325,7 @@ def test_every_advice_can_be_typed(tmp_path: Path) -> None:
                     if word[:1].isdigit() or option in ("tis", "truncated"):
                         _followed(method, own, {option: vars(parser.parse_args([flag, word]))[option]})
     assert seen >= {"reward-hacking", "constant-reward", "dead-groups", "entropy-collapse", "length-runaway", "learned"}
-    assert seen >= {"truncated-answers", "clip-share", "kl-blow-up", "sampler-drift"}
+    assert seen >= {"truncated-answers", "clip-share", "kl-blow-up", "sampler-drift", "reward-models-disagree"}
 
 
 def _followed(method: str, own: dict[str, Any], given: dict[str, Any]) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from likelier.data.records import Message, Source
 from likelier.models.policy import load_policy
-from likelier.online.rewards.load import load_reward
-from likelier.online.rewards.reward import Answered
+from likelier.online.rewards.load import RewardSet, load_reward
+from likelier.online.rewards.models import ModelReward
+from likelier.online.rewards.reward import Answered, FunctionReward
 from likelier.utils.errors import ConfigError, LikelierWarning, ModelError
 from tests.models.test_classifier import saved
 from tests.online.test_rewards import answered
@@ -36,6 +38,16 @@ def test_a_model_scores_plain_answers_and_conversations(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_reward_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="reward='model:gone'"):
         load_reward("model:gone")
+
+
+def test_only_reward_models_are_held_against_one_another() -> None:
+    named = [ModelReward(name, f"model:{name}", Mock()) for name in ("one", "other")]
+    function = FunctionReward("length", "length", Mock())
+    parts = torch.tensor([[1.0, 9.0, 2.0], [3.0, 9.0, float("nan")]], dtype=torch.float64)
+    several = RewardSet((named[0], function, named[1]), (1.0, 5.0, 2.0))
+    found = several.spread(parts)
+    assert found is not None and found[0] == pytest.approx(0.5**0.5) and found[1].isnan()
+    assert RewardSet((named[0], function), (1.0, 1.0)).spread(parts[:, :2]) is None
 
 
 def logp(policy: object, ids: list[int], start: int) -> float:

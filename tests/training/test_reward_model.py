@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pytest
@@ -140,6 +141,49 @@ def test_a_merged_adapter_is_an_ordinary_classifier(
     for folder in (merged, world / "adapter", world / "whole"):
         page = (folder / "README.md").read_text(encoding="utf-8")
         assert "ForSequenceClassification" in page and "CausalLM" not in page and "text-classification" in page
+
+
+def test_several_models_tell_how_far_they_are_apart(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(world / "whole"), str(world / "adapter")]
+    words = ["--data", str(world / "pairs.jsonl"), "--output", str(tmp_path / "scores.jsonl"), "--reward-model"]
+    assert cli.main(["score", *words, *folders]) == 0
+    told = capsys.readouterr().out
+    assert "models apart" in told and told.count("by itself") == 2
+    alone = [load_reward(f"model:{folder}")(answers_of(world)).tolist() for folder in folders]
+    rows = map(json.loads, (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines())
+    found = [row[side] for row in rows for side in ("chosen", "rejected")]
+    for number, answer in enumerate(found):
+        both = [rewards[number] for rewards in alone]
+        assert list(answer["rewards"].values()) == pytest.approx(both, abs=1e-4)
+        assert answer["reward"] == pytest.approx(mean(both), abs=1e-4)
+        assert answer["spread"] == pytest.approx(stdev(both), abs=1e-4)
+    for more, said in (([folders[0]], "stands twice"), (["--per-token"], "per_token shows one model's values")):
+        assert cli.main(["score", *words, *folders, *more, "--overwrite"]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_policy_learns_from_several_models(world: Path, tmp_path: Path) -> None:
+    """How far they are apart is logged, in training and on held-out prompts, and stands beside what is sampled."""
+    models = [f"model:{world / name}" for name in ("whole", "adapter")]
+    words = ["--model", str(world / "model"), "--data", str(world / "pairs.jsonl"), "--max-new-tokens", "4"]
+    rewards = [word for model in models for word in ("--reward", model)]
+    online = ["--answers-per-prompt", "2", "--batch-size", "2", "--max-steps", "2", "--eval-fraction", "0.25"]
+    assert cli.main(["train", "--method", "grpo", *words, *online, "--output", str(tmp_path / "run"), *rewards]) == 0
+    found = lines(tmp_path / "run")
+    assert all(line["rewards/spread"] > 0 for line in found if "loss" in line)
+    assert all(line["eval_rewards/spread"] > 0 for line in found if "eval_reward" in line)
+    step = [
+        json.loads(line) for line in (tmp_path / "run" / "rollouts" / "step-1.jsonl").read_text("utf-8").splitlines()
+    ]
+    apart = [stdev(answer["rewards"].values()) for group in step for answer in group["answers"]]
+    first = next(line for line in found if line.get("step") == 1 and "loss" in line)
+    assert first["rewards/spread"] == pytest.approx(mean(apart), rel=1e-6)
+    sampled = ["--output", str(tmp_path / "s.jsonl"), "--answers", "2", *rewards]
+    assert cli.main(["sample", *words, *sampled]) == 0
+    for row in map(json.loads, (tmp_path / "s.jsonl").read_text(encoding="utf-8").splitlines()):
+        assert row["reward_spread"] == pytest.approx(stdev(row["rewards"].values()), rel=1e-6)
 
 
 def answers_of(world: Path) -> list[Answered]:

@@ -14,8 +14,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier score`; of conversations' options those that messages about rows name."""
     scored_by = parser.add_mutually_exclusive_group(required=True)
     scored_by.add_argument("--model", help="the policy: a run folder, a model or adapter folder, a hub id, demo")
-    text = "a reward model in its place: a run of --method reward, or a sequence classifier with one output"
-    scored_by.add_argument("--reward-model", help=text)
+    text = (
+        "a reward model in its place: a run of --method reward, or a classifier with one output; several are compared"
+    )
+    scored_by.add_argument("--reward-model", nargs="+", help=text)
     parser.add_argument("--reference", help="the reference model (default: a run's own; an adapter's base)")
     parser.add_argument("--data", required=True, help="pairs or labelled answers, in any known format")
     add_columns_flag(parser)

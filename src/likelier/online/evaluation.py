@@ -74,7 +74,9 @@ class OnlineEvaluator:
         return parts, combine_rewards(parts, weights, rollout.group_of, how="sum")
 
     def _reward_metrics(self, parts: Tensor, rewards: Tensor) -> dict[str, float]:
-        """The mean reward with its interval, each part's mean, and the share of answers without a verdict."""
+        """The mean reward with its interval, each part's mean, how far reward models are apart, and the share of
+        answers without a verdict.
+        """
         said = rewards[~rewards.isnan()]
         found = {"no_verdict": 1 - len(said) / len(rewards)} if len(said) < len(rewards) else {}
         if len(said):
@@ -82,6 +84,9 @@ class OnlineEvaluator:
         for name, part in zip(self.judge.names, parts.unbind(1), strict=True):
             if len(own := part[~part.isnan()]):
                 found[f"rewards/{name}/mean"] = float(own.mean())
+        spread = self.judge.spread(parts)
+        if spread is not None and len(known := spread[~spread.isnan()]):
+            found["rewards/spread"] = float(known.mean())
         return found
 
     def _best_of_n(self) -> Tensor:

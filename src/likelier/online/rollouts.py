@@ -125,6 +125,9 @@ class RolloutMaker:
         if self.estimator is not None:
             rollout, estimated = self.estimator.estimated(rollout)
             metrics.merge([estimated])
+        spread = self.rewards.spread(rollout.parts)
+        if spread is not None:
+            metrics.add("rewards/spread", spread, ~spread.isnan())
         if self.objective.refills:
             metrics.add_sum("refill/prompts", asked_more, 1)
         for name, seconds in (("sampling", written - began), ("rewards", judged - written)):

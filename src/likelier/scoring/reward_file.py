@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from likelier.data.load import load_preferences
+from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.tokenize import Group
 from likelier.models.architectures import require_trained_head
 from likelier.models.loading import check_name
@@ -22,6 +23,7 @@ from likelier.scoring.reference import ReferenceScoring
 from likelier.scoring.restore import card_of, final_model, recorded_chat, reward_offset
 from likelier.scoring.score_file import groups_to_score
 from likelier.utils.console import say
+from likelier.utils.errors import ConfigError
 from likelier.utils.files import write_output
 from likelier.utils.outputs import check_output, check_writable
 from likelier.utils.statistics import Share, rank_correlation, share_of
@@ -32,7 +34,7 @@ _OTHER = "name another --output"
 
 
 def score_rewards(
-    model: str,
+    models: Sequence[str],
     data: str,
     output: str,
     *,
@@ -45,28 +47,84 @@ def score_rewards(
     chat: Mapping[str, Any] | None = None,
 ) -> str:
     """Write the reward of every answer in `data` to `output`, a reward model's score less its mean over the answers
-    that it learnt from, where that is known; returns a summary. Raises `ModelError` for a model without a trained head.
+    that it learnt from, where that is known; of several models each one's, their mean and how far they are apart;
+    returns a summary. Raises `ModelError` for a model without a trained head, `ConfigError` for several that cannot be
+    compared.
     """
     check_output(output, inputs=[data], overwrite=overwrite)
     check_writable(output, mend=_OTHER)
-    model = final_model(model)
-    check_name(model)
-    card = card_of(model)
+    names = [final_model(model) for model in models]
+    if per_token and len(names) > 1:
+        raise ConfigError("per_token shows one model's values; give one --reward-model, or drop it")
+    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if twice is not None:
+        raise ConfigError(f"reward_model={twice!r} stands twice, and does not differ from itself; drop one")
+    for name in names:
+        check_name(name)
     loaded = load_preferences(data, columns=columns)
-    talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
-    options = replace(recorded_chat(card), **chat or {})
-    policy = load_policy(model, dtype=dtype, chat=options if talks or chat else None, values=True)
-    require_trained_head(policy.model, model)
-    groups = groups_to_score(loaded, policy, max_length)
-    how, chosen = ReferenceScoring.here(policy, groups, token_budget), scorer_of(policy.model)
-    say(f"reward model: {policy.words}\nscorer: {chosen.name} ({chosen.reason})")
-    with counting("scoring", len(groups)) as report:
-        scores = score_answers(policy.model, groups, replace(how, report=report), per_token=per_token)
-    offset, tokenizer = reward_offset(model), policy.tokenizer if per_token else None
-    rows = [_row(group, scores[number], offset, tokenizer) for number, group in enumerate(groups)]
+    how = _How(per_token, max_length, dtype, token_budget, chat or {})
+    scored = [how.scored(name, loaded) for name in names]  # one model in memory after the other
+    rows, groups = scored[0]
+    if len(names) > 1:
+        rows = side_by_side(names, [own for own, _ in scored])
     lines = (encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
     write_output(output, "".join(lines), mend=_OTHER)
     return f"{summarize(rows, groups)}\n{len(rows)} rows written to {output}"
+
+
+@dataclass(frozen=True)
+class _How:
+    per_token: bool
+    max_length: int | None
+    dtype: Dtype
+    token_budget: int | None
+    chat: Mapping[str, Any]
+
+    def scored(self, model: str, loaded: PreferenceData) -> tuple[list[dict[str, Any]], list[Group]]:
+        """What a reward model gives the answers, a JSON-ready object a row, and the rows as its tokens."""
+        talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
+        options = replace(recorded_chat(card_of(model)), **self.chat)
+        policy = load_policy(model, dtype=self.dtype, chat=options if talks or self.chat else None, values=True)
+        require_trained_head(policy.model, model)
+        groups = groups_to_score(loaded, policy, self.max_length)
+        how, chosen = ReferenceScoring.here(policy, groups, self.token_budget), scorer_of(policy.model)
+        say(f"reward model: {policy.words}\nscorer: {chosen.name} ({chosen.reason})")
+        with counting("scoring", len(groups)) as report:
+            scores = score_answers(policy.model, groups, replace(how, report=report), per_token=self.per_token)
+        offset, tokenizer = reward_offset(model), policy.tokenizer if self.per_token else None
+        return [_row(group, scores[number], offset, tokenizer) for number, group in enumerate(groups)], groups
+
+
+def side_by_side(names: Sequence[str], scored: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The rows of several reward models as one: of every answer each model's reward, their mean, and their standard
+    deviation (ddof 1) as its `spread`. Raises `ConfigError` where one of them has left rows out that another has not.
+    """
+    for name, own in zip(names, scored, strict=True):
+        if [row["source"] for row in own] != [row["source"] for row in scored[0]]:
+            raise ConfigError(
+                f"{names[0]} and {name} read different rows of the data: one of them leaves out what is too long for "
+                "it; give a --max-length that fits all, or cut the rows"
+            )
+    return [_joined(names, same) for same in zip(*scored, strict=True)]
+
+
+def _joined(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    row = dict(rows[0])
+    for side in ("chosen", "rejected", "completion"):
+        if side in row:
+            rewards = [own[side]["reward"] for own in rows]
+            of_models = dict(zip(names, rewards, strict=True))
+            spread = float(np.std(rewards, ddof=1))
+            row[side] = {
+                "reward": fmean(rewards),
+                "rewards": of_models,
+                "spread": spread,
+                "length": row[side]["length"],
+            }
+    if "margin" in row:
+        row["margin"] = row["chosen"]["reward"] - row["rejected"]["reward"]
+        row |= {"correct": row["margin"] > 0, "margins": {n: own["margin"] for n, own in zip(names, rows, strict=True)}}
+    return row
 
 
 def _row(group: Group, scores: Sequence[AnswerScore], offset: float, tokenizer: Any) -> dict[str, Any]:
@@ -100,6 +158,9 @@ def summarize(rows: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> str
         right = share_of([row["correct"] for row in pairs], prompt_numbers(groups))
         sure = float(np.mean([1 / (1 + np.exp(-abs(row["margin"]))) for row in pairs]))
         lines.append(f"reward accuracy   {right}   (the chosen answer has the higher reward)")
+        for name in pairs[0].get("margins", ()):
+            own = share_of([row["margins"][name] > 0 for row in pairs], prompt_numbers(groups))
+            lines.append(f"  by itself       {own}   {name}")
         lines.append(f"its own guess     {sure:.1%}   is how often it expects to be right: {_compared(sure, right)}")
     sides: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -112,6 +173,9 @@ def summarize(rows: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> str
         mean = sum(answer["reward"] for answer in answers) / len(answers)
         lines.append(f"mean reward       {mean:+.4f}   {side}, {len(answers)} answers")
     every = [answer for answers in sides.values() for answer in answers]
+    if "spread" in every[0]:
+        apart = fmean(answer["spread"] for answer in every)
+        lines.append(f"models apart      {apart:.4f}   standard deviation between their rewards, mean over answers")
     lengths, rewards = (np.array([answer[name] for answer in every]) for name in ("length", "reward"))
     if len(set(lengths.tolist())) > 1:
         correlation = rank_correlation(lengths.astype(float), rewards.astype(float))

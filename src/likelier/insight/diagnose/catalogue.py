@@ -161,6 +161,12 @@ _ENTRIES = [
         "good.",
     ),
     Entry(
+        "reward-models-disagree",
+        "The reward models part over what the policy now writes",
+        "They learnt from the same kind of answers, and agree where those were. Where they part, at least one of them "
+        "is wrong, and a policy that is paid there is paid for a model's mistake: an early sign of over-optimization.",
+    ),
+    Entry(
         "constant-reward",
         "Every answer earns the same",
         "The reward does not tell one answer from another, so that there is nothing to learn from it.",

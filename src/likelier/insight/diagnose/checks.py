@@ -24,6 +24,7 @@ from likelier.insight.diagnose.written import (
     entropy_collapse,
     kl_blow_up,
     length_runaway,
+    models_disagree,
     sampler_drift,
     truncated_answers,
 )
@@ -60,6 +61,7 @@ CHECKS = (
     Check(kto_baseline),
     Check(constant_reward),
     Check(hacking),
+    Check(models_disagree),
     Check(kl_blow_up),
     Check(entropy_collapse),
     Check(truncated_answers),

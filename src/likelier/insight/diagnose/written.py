@@ -19,6 +19,7 @@ CUT = 0.1  # of the answers: from there on most groups of eight hold one that wa
 HARDLY = 0.9  # of the answers cut: the exception is one that ends
 # Ratios beyond the clip: a fifth of the tokens teach nothing more. Of whole answers more is usual (GSPO's paper).
 HELD_BACK = {"token": 0.2, "sequence": 0.5, "geometric": 0.5}
+APART = 2.0  # times the disagreement at the start: with the same noise in their labels it does not grow by itself
 DRIFT = MOVED  # nats an answer between sampler and scorer: one is 1.6 times likelier than the other takes it to be
 
 
@@ -94,6 +95,29 @@ def _with_length(facts: Facts) -> tuple[str, str] | None:
         "reward and length of answers to one prompt",
         f"correlation {value:+.2f}, {len(lengths):,} answers in rollouts/",
     )
+
+
+def models_disagree(facts: Facts) -> Iterator[Verdict]:
+    """Several reward models that no longer agree on what is written."""
+    spread = facts.trend("rewards/spread")
+    if not facts.method.writes_answers or len(spread) < 2 * BEGINNING:
+        return
+    start = _start(spread)
+    if start <= 0 or not spread.last.surely_above(APART * start):
+        return
+    evidence = [
+        ("standard deviation between the models' scores", from_to(start, spread.last.value)),
+        _change(facts, "reward", "reward in training"),
+        _gain(facts),
+        facts.distance,
+    ]
+    advice = [
+        "read the answers in rollouts/ whose models are farthest apart: one of the two is wrong about them",
+        holds_closer(facts),
+        f"--learning-rate {rate(facts.peak_rate / 5)}, or fewer steps" if facts.peak_rate else None,
+        "label such answers, and train the reward models on them too",
+    ]
+    yield verdict("reward-models-disagree", "warning", evidence, advice)
 
 
 def truncated_answers(facts: Facts) -> Iterator[Verdict]:

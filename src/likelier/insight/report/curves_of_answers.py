@@ -18,6 +18,7 @@ def curves_of_answers(run: Run) -> list[Markup]:
     drawn = [
         *_rewards(run),
         *_parts(run),
+        _spread(run),
         _dead(run),
         _lengths(run),
         _entropy(run),
@@ -75,6 +76,16 @@ def _parts(run: Run) -> list[Markup]:
         series = [trained(run, key), *([] if judged_otherwise else [held_out(run, key)])]
         found.append(line_chart(f"Reward: {name}", "step", "mean over answers, before its weight", series))
     return found
+
+
+def _spread(run: Run) -> Markup:
+    note = (
+        "How far the reward models are apart on an answer. They agree where they have learnt; if this grows, the "
+        "policy goes where they only guess, and its reward says less and less."
+    )
+    judged_otherwise = run.card.block("options").get("eval_reward") is not None
+    series = [trained(run, "rewards/spread"), *([] if judged_otherwise else [held_out(run, "rewards/spread")])]
+    return line_chart("Disagreement of the reward models", "step", "standard deviation, mean", series, note=note)
 
 
 def _dead(run: Run) -> Markup:

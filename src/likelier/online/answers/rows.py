@@ -87,7 +87,16 @@ def _rounded(logp: Any) -> float | None:
     return round(float(logp), _DIGITS) if isfinite(logp) else None
 
 
-def with_rewards(row: Mapping[str, Any], names: Sequence[str], parts: Sequence[float], total: float) -> dict[str, Any]:
-    """The row with each reward by its name and their sum; null where there is no verdict."""
-    found = {name: one if isfinite(one) else None for name, one in zip(names, parts, strict=True)}
-    return {**row, "rewards": found, "reward": total if isfinite(total) else None}
+def with_rewards(
+    row: Mapping[str, Any], names: Sequence[str], parts: Sequence[float], total: float, spread: float | None = None
+) -> dict[str, Any]:
+    """The row with each reward by its name and their sum, and how far reward models are apart on the answer where there
+    are several; null where there is no verdict.
+    """
+    found = {name: _verdict(one) for name, one in zip(names, parts, strict=True)}
+    apart = {} if spread is None else {"reward_spread": _verdict(spread)}
+    return {**row, "rewards": found, "reward": _verdict(total), **apart}
+
+
+def _verdict(value: float) -> float | None:
+    return value if isfinite(value) else None

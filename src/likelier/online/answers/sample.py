@@ -283,13 +283,15 @@ class _Writing:
         parts = self.judges(given)
         weights = torch.tensor(self.judges.weights, dtype=parts.dtype)
         total = combine_rewards(parts, weights, torch.zeros(len(given), dtype=torch.long), how="sum")
-        names, sums = self.judges.names, total.tolist()
-        return [with_rewards(row, names, *both) for row, *both in zip(rows, parts.tolist(), sums, strict=True)]
+        names, spread = self.judges.names, self.judges.spread(parts)
+        apart = [None] * len(rows) if spread is None else spread.tolist()
+        told = zip(rows, parts.tolist(), total.tolist(), apart, strict=True)
+        return [with_rewards(row, names, own, reward, far) for row, own, reward, far in told]
 
 
 def summary_of(file: AnswerFile, sampling: Sampling) -> str:
     """What is in the file, in words."""
-    kept = ("tokens", "stop_reason", "reward", "rewards")
+    kept = ("tokens", "stop_reason", "reward", "rewards", "reward_spread")
     rows: list[dict[str, Any]] = [{name: row.get(name) for name in kept} for row in file.rows()]
     cut = sum(row["stop_reason"] == "length" for row in rows)
     mean = sum(row["tokens"] for row in rows) / len(rows)
@@ -305,4 +307,7 @@ def summary_of(file: AnswerFile, sampling: Sampling) -> str:
         without = f", {len(values) - len(known)} without a verdict" if len(known) < len(values) else ""
         mean_words = f"{sum(known) / len(known):.4g} on average" if known else "never a verdict"
         words.append(f"{'reward in all' if name == 'reward' else f'reward {name}'}: {mean_words}{without}")
+    apart = [row["reward_spread"] for row in rows if row["reward_spread"] is not None]
+    if apart:
+        words.append(f"reward models: {sum(apart) / len(apart):.4g} apart on average, the deviation of their scores")
     return "\n".join(words)

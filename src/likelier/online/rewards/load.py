@@ -138,6 +138,13 @@ class RewardSet:
 
         return torch.stack([reward(answers) for reward in self.rewards], 1)
 
+    def spread(self, parts: Tensor) -> Tensor | None:
+        """(n,) how far the reward models among them are apart on each answer: the standard deviation (ddof 1) of their
+        scores in `parts` (n, k), NaN where one has no verdict. None where fewer than two are reward models.
+        """
+        models = [number for number, reward in enumerate(self.rewards) if reward.is_model]
+        return parts[:, models].std(1) if len(models) > 1 else None
+
     def require(self, columns: Collection[str]) -> None:
         """Raises `ConfigError` where a reward needs a column that is not among these."""
         for reward in self.rewards:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from likelier.utils.errors import ConfigError
 class ModelReward(Reward):
     """The score of a sequence classifier."""
 
+    is_model: ClassVar[bool] = True
     classifier: Classifier
 
     def _verdicts(self, answers: Sequence[Answered]) -> Sequence[float | None]:

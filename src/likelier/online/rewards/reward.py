@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -67,9 +67,11 @@ class Reward:
     """Gives every answer a number, or none where it has no verdict.
 
     `name` stands in logs (`rewards/NAME/mean`), `spec` is what the user typed. `overruns` counts the answers that got
-    no verdict because it took too long.
+    no verdict because it took too long. `is_model`: whether it is a reward model, whose scores another one's can be
+    held against.
     """
 
+    is_model: ClassVar[bool] = False
     name: str
     spec: str
     overruns: int = field(default=0, init=False)
