@@ -40,6 +40,7 @@ OF_OWN_ANSWERS |= {
     "same-opening",
     "reward-models-disagree",
 }
+OF_OWN_ANSWERS |= {"blind-critic"}
 Scenario = dict[str, Any]
 
 

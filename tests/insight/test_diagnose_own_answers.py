@@ -210,6 +210,9 @@ def test_a_reward_that_is_the_same_for_all_is_an_error(tmp_path: Path) -> None:
     run = made(tmp_path / "run", rows)
     assert bad(run) == ["constant-reward"] and the(run, "constant-reward").severity == "error"
     assert f"{24 * 8 * 8:,} answers" in numbers(the(run, "constant-reward"))
+    of_one_each = [{k: v for k, v in row.items() if k != "frac_reward_zero_std"} for row in rows]
+    one_each = made(tmp_path / "one each", of_one_each, method="ppo")
+    assert the(one_each, "constant-reward").severity == "error"
     alone = made(tmp_path / "alone", rows, method="reinforce")
     assert "constant-reward" not in names(alone), "one answer to a prompt has no others to differ from"
 
@@ -228,6 +231,8 @@ def test_groups_that_teach_nothing(tmp_path: Path) -> None:
     assert "dead-groups" not in names(one), "eight prompts cannot tell 60 % from a half"
     whole = made(tmp_path / "whole", steps(frac_reward_zero_std=(1.0, 1.0)), method="reinforce")
     assert "dead-groups" not in names(whole)
+    alone = made(tmp_path / "alone", steps(frac_reward_zero_std=(1.0, 1.0)), method="ppo")
+    assert "dead-groups" not in names(alone), "a critic compares nothing"
 
 
 def test_where_they_are_dead_is_read_from_the_rollouts(tmp_path: Path) -> None:
@@ -253,6 +258,7 @@ def test_where_they_are_dead_is_read_from_the_rollouts(tmp_path: Path) -> None:
         ("sampler-drift", {"sampler__kl": (1e-9, 0.1)}, {"sampler__kl": (1e-9, 0.001)}),
         ("kl-blow-up", {"kl": (0.0, 40.0)}, {"kl": (0.0, 2.0)}),
         ("reward-models-disagree", {"rewards__spread": (0.3, 1.2)}, {"rewards__spread": (0.3, 0.5)}),
+        ("blind-critic", {"value__explained_variance": (0.0, -0.1)}, {"value__explained_variance": (0.0, 0.4)}),
     ],
 )
 def test_how_it_writes(name: str, course: dict[str, Any], milder: dict[str, Any], tmp_path: Path) -> None:
@@ -308,6 +314,7 @@ def test_every_advice_can_be_typed(tmp_path: Path) -> None:
         "dead": {"frac_reward_zero_std": (0.9, 0.9), "reward": (0.2, 0.8)},
         "apart": {"rewards__spread": (0.3, 1.2)},
         "constant": {"frac_reward_zero_std": (1.0, 1.0), "reward": (0.0, 0.0)},
+        "blind": {"value__explained_variance": (0.0, 0.0)},
     }
     worse = [held_out(0, "start", share(30)), held_out(24, "end", share(10))]
     own = {"updates_per_rollout": 4, "max_new_tokens": 64, "truncated": "keep"}
@@ -315,7 +322,7 @@ def test_every_advice_can_be_typed(tmp_path: Path) -> None:
     train_command.add_flags(parser)
     seen = set[str]()
     for name, course in courses.items():
-        for method in ("grpo", "dr_grpo", "rloo"):
+        for method in ("ppo",) if name == "blind" else ("grpo", "dr_grpo", "rloo", "ppo"):
             run = made(tmp_path / name / method, steps(**course), worse, method, own, run={"eval_fraction": 0.1})
             for one in diagnose(run):
                 seen.add(one.name)
@@ -326,6 +333,7 @@ def test_every_advice_can_be_typed(tmp_path: Path) -> None:
                         _followed(method, own, {option: vars(parser.parse_args([flag, word]))[option]})
     assert seen >= {"reward-hacking", "constant-reward", "dead-groups", "entropy-collapse", "length-runaway", "learned"}
     assert seen >= {"truncated-answers", "clip-share", "kl-blow-up", "sampler-drift", "reward-models-disagree"}
+    assert seen >= {"truncated-answers", "clip-share", "kl-blow-up", "sampler-drift", "blind-critic"}
 
 
 def _followed(method: str, own: dict[str, Any], given: dict[str, Any]) -> None:

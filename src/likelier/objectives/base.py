@@ -87,6 +87,7 @@ class Objective:
             "per_token": self.per_token(),
             "writes_answers": False,
             "reads_values": self.reads_values,
+            "compares_answers": True,
         }
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:

@@ -100,6 +100,10 @@ class PolicyGradient(OnlineObjective):
     def refills(self) -> bool:
         return self.refill
 
+    @property
+    def compares_answers(self) -> bool:
+        return self.advantage != "step"
+
     def needs_old_logps(self, updates_per_rollout: int) -> bool:
         return self._kl_in("reward") or super().needs_old_logps(updates_per_rollout)
 

@@ -55,6 +55,11 @@ class OnlineObjective:
         """Whether groups whose answers all earned the same are replaced by other prompts'."""
         return False
 
+    @property
+    def compares_answers(self) -> bool:
+        """Whether an answer's reward counts for what it is beside the others to its prompt."""
+        return True
+
     def needs_old_logps(self, updates_per_rollout: int) -> bool:
         """Whether a rollout is scored under the policy that wrote it before it is learnt from. The first update needs
         no such scores for its ratios: they are those that it computes itself.
@@ -81,6 +86,7 @@ class OnlineObjective:
             "per_token": self.per_token(),
             "writes_answers": True,
             "reads_values": False,
+            "compares_answers": self.compares_answers,
         }
 
     def per_token(self) -> bool:

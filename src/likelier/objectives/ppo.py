@@ -76,6 +76,10 @@ class PPO(OnlineObjective):
     def needs_reference(self) -> bool:
         return self.kl_coefficient > 0
 
+    @property
+    def compares_answers(self) -> bool:
+        return False
+
     def needs_old_logps(self, updates_per_rollout: int) -> bool:
         return self.needs_reference or super().needs_old_logps(updates_per_rollout)
 

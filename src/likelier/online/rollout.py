@@ -143,7 +143,8 @@ class Rollout:
         for own in self._by_group(self.rewards):
             if len(verdicts := own[~own.isnan()]) > 1:
                 sums.add_sum("reward_std", verdicts.std(), 1)
-        sums.add("frac_reward_zero_std", equal_groups(self.rewards, self.group_of).double())
+        if len(self.answers) > len(self.asked):  # one answer alone is always equal
+            sums.add("frac_reward_zero_std", equal_groups(self.rewards, self.group_of).double())
         whole = torch.tensor([answer.is_whole for answer in self.answers])
         sums.add("completions/mean_length", lengths)
         sums.add("completions/mean_terminated_length", lengths, whole)

@@ -24,6 +24,7 @@ class MethodFacts:
     per_token: bool = False
     writes_answers: bool = False
     reads_values: bool = False
+    compares_answers: bool = True
 
 
 def facts_by_name(method: str | None, scale: float | None, hyperparameters: Mapping[str, Any]) -> MethodFacts:

@@ -210,6 +210,12 @@ _ENTRIES = [
         "Answers are drawn from one distribution and learnt from as if they were drawn from another one.",
     ),
     Entry(
+        "blind-critic",
+        "The critic explains nothing",
+        "Its values say no more of what an answer will earn than their mean does, so that advantages are as noisy as "
+        "without it, and the policy learns from chance.",
+    ),
+    Entry(
         "learned",
         "Held-out answers earn more than before",
         "One answer to each held-out prompt, drawn with the same random numbers before and after, judged by the same "

@@ -20,6 +20,7 @@ from likelier.insight.diagnose.rows import ROWS, left_out
 from likelier.insight.diagnose.stability import skipped_step, unstable
 from likelier.insight.diagnose.start import distant_reference, wrong_reference
 from likelier.insight.diagnose.written import (
+    blind_critic,
     clip_share,
     entropy_collapse,
     kl_blow_up,
@@ -69,6 +70,7 @@ CHECKS = (
     Check(dead_groups),
     Check(clip_share),
     Check(sampler_drift),
+    Check(blind_critic),
     Check(gained, while_training=False),
     Check(distant_reference, while_training=False),
 )

@@ -279,9 +279,10 @@ _ASK_REWARD = (
 
 
 def _is_constant(facts: Facts) -> bool:
-    dead = facts.trend("frac_reward_zero_std")
+    dead, reward = facts.trend("frac_reward_zero_std"), facts.trend("reward")
     several = (facts.card.hyperparameters.get("answers_per_prompt") or 0) > 1
-    return several and bool(dead) and min(dead.values) == 1 and _spread(facts.trend("reward")) <= ALIKE
+    alone = not dead and len(reward) >= FEWEST and (facts.batch_size or 0) > 1
+    return (min(dead.values) == 1 if several and dead else alone) and _spread(reward) <= ALIKE
 
 
 def _spread(trend: Trend) -> float:
@@ -306,7 +307,7 @@ def _groups_of(facts: Facts, steps: int) -> int:
 def dead_groups(facts: Facts) -> Iterator[Verdict]:
     """Prompts whose answers all earn the same, so that nothing is learnt from them."""
     dead = facts.trend("frac_reward_zero_std")
-    compared = facts.card.hyperparameters.get("advantage") != "step"
+    compared = facts.method.compares_answers and facts.card.hyperparameters.get("advantage") != "step"
     if not facts.method.writes_answers or not dead or not compared or _is_constant(facts):
         return
     groups = _groups_of(facts, dead.third)

@@ -20,6 +20,7 @@ HARDLY = 0.9  # of the answers cut: the exception is one that ends
 # Ratios beyond the clip: a fifth of the tokens teach nothing more. Of whole answers more is usual (GSPO's paper).
 HELD_BACK = {"token": 0.2, "sequence": 0.5, "geometric": 0.5}
 APART = 2.0  # times the disagreement at the start: with the same noise in their labels it does not grow by itself
+KNOWS = 0.05  # of the returns' variance: a critic that explains less leaves advantages as noisy as none would
 DRIFT = MOVED  # nats an answer between sampler and scorer: one is 1.6 times likelier than the other takes it to be
 
 
@@ -215,6 +216,28 @@ def sampler_drift(facts: Facts) -> Iterator[Verdict]:
         "a server in the policy's own precision, with the newest adapter, and without quantized weights or cache",
     ]
     yield verdict("sampler-drift", "info" if corrected else "warning", evidence, advice)
+
+
+def blind_critic(facts: Facts) -> Iterator[Verdict]:
+    """A critic whose values say no more of what answers earn than one number would."""
+    explained = facts.trend("value/explained_variance")
+    if len(explained) < 2 * BEGINNING or not explained.last.surely_below(KNOWS):
+        return
+    updates = facts.card.block("online").get("updates_per_rollout") or 1
+    own, warmup = (facts.card.hyperparameters.get(name) for name in ("critic_learning_rate", "critic_warmup"))
+    evidence = [
+        ("share of the returns' variance that its values explain", from_to_shares(explained)),
+        _change(facts, "value/loss", "its loss"),
+        _gain(facts),
+    ]
+    peak = own or facts.peak_rate
+    advice = [
+        f"--critic-learning-rate {rate(5 * peak)}" if peak else None,
+        f"--critic-warmup {max(2, 2 * (warmup or 2))}: it learns alone from so many rollouts first",
+        "--reward model:FOLDER: a critic that begins as the reward model knows what answers earn",
+        f"--updates-per-rollout {2 * updates}" if updates < 4 else None,
+    ]
+    yield verdict("blind-critic", "info" if _gained(facts) else "warning", evidence, advice)
 
 
 # --- shared --------------------------------------------------------------------------------------------------------
