@@ -107,6 +107,32 @@ def test_an_answer_without_an_end_earns_what_takes_its_rewards_place(tmp_path: P
     assert all(len(one["values"]) == len(one["token_advantages"]) == one["tokens"] for one in answers)
 
 
+def test_entropy_is_worth_what_its_coefficient_says(tmp_path: Path) -> None:
+    """The same first step with and without: the loss is less by the coefficient times the mean entropy."""
+    losses, entropies = [], []
+    for coefficient in (0.0, 0.5):
+        changed = {"entropy_coefficient": coefficient, "critic_warmup": 0}
+        trainer = ppo(tmp_path / str(coefficient), changed=changed, max_steps=2, logging_steps=1)
+        trainer.train()
+        losses.append(steps(tmp_path / str(coefficient))[0]["loss"])
+        rollout = trainer._rollout
+        assert rollout is not None
+        entropies.append(exact_entropy(rollout))
+    assert losses[0] - losses[1] == pytest.approx(0.5 * entropies[0], abs=1e-9)
+
+
+def exact_entropy(rollout: Any) -> float:
+    """Mean over the tokens, under the policy that wrote them."""
+    model, found = tiny_policy().model.eval(), []
+    for number, answer in enumerate(rollout.answers):
+        prompt = rollout.asked[int(rollout.group_of[number])].ids
+        ids = torch.tensor([*prompt.tolist(), *answer.ids.tolist()])[None]
+        with torch.no_grad():
+            logps = model(input_ids=ids).logits[0].log_softmax(-1)
+        found.append(-(logps.exp() * logps).sum(-1)[len(prompt) - 1 : -1])
+    return float(torch.cat(found).mean())
+
+
 def test_the_critic_is_clipped_with_the_policy(tmp_path: Path) -> None:
     trainer = ppo(tmp_path / "run", changed={"critic_warmup": 0}, max_steps=1, trainer={"max_grad_norm": 1e-3})
     trainer.train()

@@ -17,7 +17,13 @@ from likelier.models.policy import add_lora
 from likelier.scoring import attach_scorer, collate, score_plain, score_shared_prefix
 from likelier.scoring import shared_prefix as scorer_room
 from likelier.scoring.attention import install_attention
-from likelier.scoring.logprobs import HeadTransform, is_plain_linear, linear_token_logprobs, token_logprobs
+from likelier.scoring.logprobs import (
+    HeadTransform,
+    is_plain_linear,
+    linear_token_logprobs,
+    token_logprobs,
+    token_logprobs_and_entropies,
+)
 from tests.helpers.architectures import gradient_gap, hard_pairs, tiny, weighted_gradients
 from tests.helpers.support import tiny_model
 
@@ -297,3 +303,35 @@ def test_answers_drawn_at_a_temperature_are_scored_at_it(name: str) -> None:
     logits = (model(row).logits[0, -len(batch.answers[0]) - 1 : -1] / 0.7).log_softmax(1)
     expected = logits.gather(1, batch.answers[0][:, None])[:, 0]
     torch.testing.assert_close(found.token_logps[found.answer_of == 0], expected, atol=1e-5, rtol=1e-5)
+
+
+# --- entropies ---
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=list(TRANSFORMS))
+def test_entropies_are_those_of_the_whole_distribution(transform: HeadTransform, chunk: int) -> None:
+    hidden, targets, head = made_up()
+    hidden.requires_grad_()
+    logps, entropies = token_logprobs_and_entropies(hidden, targets, head, transform, chunk)
+    wanted = torch.distributions.Categorical(logits=transform(head(hidden)))
+    torch.testing.assert_close(logps, token_logprobs(hidden, targets, head, transform, chunk), rtol=0, atol=1e-12)
+    torch.testing.assert_close(entropies, wanted.entropy(), rtol=0, atol=1e-12)
+    found, expected = (
+        torch.autograd.grad(one.sum(), hidden, retain_graph=True)[0] for one in (entropies, wanted.entropy())
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_both_scorers_tell_the_same_entropies() -> None:
+    model = tiny_model()
+    attach_scorer(model)
+    install_attention(causal_model(model))
+    batch = replace(collate(hard_pairs()), entropies=True, temperature=0.8)
+    with torch.no_grad():
+        plain, shared = score_plain(model, batch), score_shared_prefix(model, batch)
+    assert plain.token_entropies is not None and shared.token_entropies is not None
+    torch.testing.assert_close(plain.token_entropies, shared.token_entropies, rtol=0, atol=1e-9)
+    torch.testing.assert_close(plain.token_logps, shared.token_logps, rtol=0, atol=1e-9)
+    some = shared.of_answers(torch.tensor([1, 0]))
+    assert some.token_entropies is not None and len(some.token_entropies) == int(some.lengths.sum())

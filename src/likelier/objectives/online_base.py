@@ -60,6 +60,11 @@ class OnlineObjective:
         """Whether an answer's reward counts for what it is beside the others to its prompt."""
         return True
 
+    @property
+    def needs_entropies(self) -> bool:
+        """Whether the loss asks for the entropy at every token."""
+        return False
+
     def needs_old_logps(self, updates_per_rollout: int) -> bool:
         """Whether a rollout is scored under the policy that wrote it before it is learnt from. The first update needs
         no such scores for its ratios: they are those that it computes itself.

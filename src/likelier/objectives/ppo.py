@@ -58,6 +58,7 @@ class PPO(OnlineObjective):
     gae_lambda: float = hyperparameter(0.95, "from the critic's word (0) to all that was earned later (1)")
     whiten: Whitening = hyperparameter("advantages", "what is brought to deviation 1 over the tokens of a step")
     score_clip: float | None = hyperparameter(None, "the largest score of an answer, of either sign")
+    entropy_coefficient: float = hyperparameter(0.0, "what a nat of entropy at a token takes off the loss")
     critic: CriticPlace = hyperparameter(
         "own", "a critic beside the policy (with LoRA an adapter on its base), or a head on the policy's own trunk"
     )
@@ -75,6 +76,10 @@ class PPO(OnlineObjective):
     @property
     def needs_reference(self) -> bool:
         return self.kl_coefficient > 0
+
+    @property
+    def needs_entropies(self) -> bool:
+        return self.entropy_coefficient > 0
 
     @property
     def compares_answers(self) -> bool:
@@ -140,6 +145,9 @@ class PPO(OnlineObjective):
         scores, items = only_counted(scores, items)
         bounds = {"low": self.clip_low, "high": self.clip_high, "dual": self.clip_dual}
         found = clipped_losses(self.log_ratios(scores, items), items.of_tokens(scores), **bounds)
+        if self.needs_entropies:
+            assert scores.token_entropies is not None
+            found = found - self.entropy_coefficient * scores.token_entropies
         return aggregate(found, scores.answer_of, scores.lengths, how="token", step=step)
 
     def value_losses(self, values: SequenceScores, items: RolloutItems, step: StepCounts) -> Tensor:
@@ -218,6 +226,7 @@ _RULES: tuple[tuple[str, Callable[[PPO], bool], str], ...] = (
     ("gae_lambda", lambda own: _fraction(own.gae_lambda), "from 0 to 1"),
     ("whiten", lambda own: own.whiten in get_args(Whitening), f"one of {', '.join(get_args(Whitening))}"),
     ("score_clip", lambda own: own.score_clip is None or own.score_clip > 0, "above 0"),
+    ("entropy_coefficient", lambda own: 0 <= own.entropy_coefficient < torch.inf, "at least 0"),
     ("critic", lambda own: own.critic in get_args(CriticPlace), f"one of {', '.join(get_args(CriticPlace))}"),
     ("critic_learning_rate", lambda own: own.critic_learning_rate is None or own.critic_learning_rate > 0, "above 0"),
     ("critic_warmup", lambda own: own.critic_warmup is None or own.critic_warmup >= 0, "at least 0"),

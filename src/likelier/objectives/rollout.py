@@ -65,7 +65,8 @@ def only_counted(scores: SequenceScores, items: RolloutItems) -> tuple[SequenceS
     def kept(values: Tensor | None, where: Tensor) -> Tensor | None:
         return None if values is None else values.where(where, 0.0)
 
-    return replace(scores, token_logps=scores.token_logps.where(tokens, 0.0)), replace(
+    entropies = kept(scores.token_entropies, tokens)
+    return replace(scores, token_logps=scores.token_logps.where(tokens, 0.0), token_entropies=entropies), replace(
         items,
         advantages=items.advantages.where(items.counts, 0.0),
         old_token_logps=kept(items.old_token_logps, tokens),

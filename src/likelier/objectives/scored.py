@@ -22,20 +22,22 @@ class SequenceScores:
 
     `logps` (answers,) log-probabilities in nats summed over answer tokens (EOS included, prompt excluded, and what an
     answer's mask leaves out), `lengths` (answers,) the number of tokens summed, `token_logps` (tokens,) beneath them
-    with `answer_of` (tokens,) saying whose each is.
+    with `answer_of` (tokens,) saying whose each is. `token_entropies` (tokens,) are those of the distributions that
+    the tokens were drawn from, in nats, where they were asked for.
     """
 
     logps: Tensor
     lengths: Tensor
     token_logps: Tensor
     answer_of: Tensor
+    token_entropies: Tensor | None = None
 
     @staticmethod
-    def of(token_logps: Tensor, lengths: Tensor) -> SequenceScores:
+    def of(token_logps: Tensor, lengths: Tensor, token_entropies: Tensor | None = None) -> SequenceScores:
         """Sum the log-probabilities of all scored answer tokens, `lengths` of each answer, one after the other."""
         answer_of = torch.arange(len(lengths)).repeat_interleave(lengths.cpu()).to(token_logps.device)
         logps = token_logps.new_zeros(len(lengths)).index_add(0, answer_of, token_logps)
-        return SequenceScores(logps, lengths.to(token_logps.device), token_logps, answer_of)
+        return SequenceScores(logps, lengths.to(token_logps.device), token_logps, answer_of, token_entropies)
 
     @staticmethod
     def sums_of(logps: Tensor, lengths: Tensor) -> SequenceScores:
@@ -49,11 +51,14 @@ class SequenceScores:
         answer_of = torch.arange(len(numbers), device=lengths.device).repeat_interleave(lengths)
         before = lengths.cumsum(0) - lengths
         tokens = torch.arange(len(answer_of), device=lengths.device) + (starts[numbers] - before)[answer_of]
-        return SequenceScores(self.logps[numbers], lengths, self.token_logps[tokens], answer_of)
+        entropies = None if self.token_entropies is None else self.token_entropies[tokens]
+        return SequenceScores(self.logps[numbers], lengths, self.token_logps[tokens], answer_of, entropies)
 
     def detached(self) -> SequenceScores:
         """The same numbers without their history."""
-        return replace(self, logps=self.logps.detach(), token_logps=self.token_logps.detach())
+        entropies = None if self.token_entropies is None else self.token_entropies.detach()
+        own = {"logps": self.logps.detach(), "token_logps": self.token_logps.detach()}
+        return replace(self, **own, token_entropies=entropies)
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class RolloutWalker(WithinMemory):
         backward: Callable[[Tensor], None],
         weight: float,
     ) -> tuple[StepPart, Tensor]:
-        batch = self._batch(part)
+        batch = replace(self._batch(part), entropies=self.objective.needs_entropies)
         scores: SequenceScores = wrapped(batch=batch)
         assert batch.items.rows is not None
         own = scores.of_answers(batch.items.rows)  # equal answers are scored once, and count each

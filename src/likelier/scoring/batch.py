@@ -24,7 +24,7 @@ class Batch:
     once), `prompt_of[a]` the prompt number of answer `a`. `items` are the pairs or labelled rows over the answers, with
     what the reference and the data say of them, on `device`. `masks` are (tokens,) bool for each answer, on the CPU:
     which of its tokens are scored; None for all. `temperature` divides the logits: answers that were drawn at one are
-    scored at it.
+    scored at it. `entropies` asks for the entropy at every scored token beside its log-probability.
     """
 
     prompts: list[Tensor]
@@ -34,6 +34,7 @@ class Batch:
     device: torch.device
     masks: list[Tensor | None] | None = None
     temperature: float = 1.0
+    entropies: bool = False
 
     @property
     def targets(self) -> list[Tensor]:

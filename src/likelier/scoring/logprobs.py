@@ -65,22 +65,53 @@ def token_logprobs(
     Returns:
         (tokens,) in nats; softmax in fp32, or fp64 where the model is in fp64.
     """
+    return _in_chunks(_chunk_logprobs, hidden, targets, head, transform, chunk)
+
+
+def token_logprobs_and_entropies(
+    hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], transform: HeadTransform, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """`token_logprobs`, and beside them the entropy (tokens,) of each whole distribution, in nats."""
+    found = _in_chunks(_chunk_logprobs_and_entropies, hidden, targets, head, transform, chunk)
+    return found[:, 0], found[:, 1]
+
+
+def _in_chunks(
+    of_chunk: Callable[..., Tensor],
+    hidden: Tensor,
+    targets: Tensor,
+    head: Callable[[Tensor], Tensor],
+    transform: HeadTransform,
+    chunk: int,
+) -> Tensor:
     parts = []
     for start in range(0, len(targets), chunk):
         piece, wanted = hidden[start : start + chunk], targets[start : start + chunk]
         if torch.is_grad_enabled():
-            parts.append(checkpoint(_chunk_logprobs, piece, wanted, head, transform, use_reentrant=False))
+            parts.append(checkpoint(of_chunk, piece, wanted, head, transform, use_reentrant=False))
         else:
-            parts.append(_chunk_logprobs(piece, wanted, head, transform))
+            parts.append(of_chunk(piece, wanted, head, transform))
     return torch.cat(parts)
 
 
 def _chunk_logprobs(
     hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], transform: HeadTransform
 ) -> Tensor:
-    logits = head(hidden)
-    logits = transform(logits if logits.dtype == torch.float64 else logits.float())
+    logits = _chunk_logits(hidden, head, transform)
     return logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(1)
+
+
+def _chunk_logprobs_and_entropies(
+    hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], transform: HeadTransform
+) -> Tensor:
+    logps = _chunk_logits(hidden, head, transform).log_softmax(1)
+    entropies = -(logps.exp() * logps).sum(1)
+    return torch.stack([logps.gather(1, targets[:, None]).squeeze(1), entropies], 1)
+
+
+def _chunk_logits(hidden: Tensor, head: Callable[[Tensor], Tensor], transform: HeadTransform) -> Tensor:
+    logits = head(hidden)
+    return transform(logits if logits.dtype == torch.float64 else logits.float())
 
 
 def is_plain_linear(head: nn.Module) -> bool:

@@ -12,7 +12,12 @@ from torch.nn.utils.rnn import pad_sequence
 from likelier.models.layers import backbone_of, causal_model
 from likelier.objectives.scored import SequenceScores
 from likelier.scoring.batch import Batch
-from likelier.scoring.logprobs import HeadTransform, default_chunk, token_logprobs
+from likelier.scoring.logprobs import (
+    HeadTransform,
+    default_chunk,
+    token_logprobs,
+    token_logprobs_and_entropies,
+)
 
 
 def score_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> SequenceScores:
@@ -44,5 +49,8 @@ def score_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> Seq
     head = causal.get_output_embeddings()
     chunk = chunk or default_chunk(causal.config.get_text_config().vocab_size)
     transform = HeadTransform.of(causal.config.get_text_config(), batch.temperature)
-    token_logps = token_logprobs(hidden[predicts.to(batch.device)], targets, head, transform, chunk)
-    return SequenceScores.of(token_logps, batch.lengths)
+    of_head = (hidden[predicts.to(batch.device)], targets, head, transform, chunk)
+    if batch.entropies:
+        logps, entropies = token_logprobs_and_entropies(*of_head)
+        return SequenceScores.of(logps, batch.lengths, entropies)
+    return SequenceScores.of(token_logprobs(*of_head), batch.lengths)

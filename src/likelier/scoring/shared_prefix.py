@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from likelier.scoring.logprobs import (
     is_plain_linear,
     linear_token_logprobs,
     token_logprobs,
+    token_logprobs_and_entropies,
 )
 
 NO_MASK = (1, 1, 1, 1)  # transformers leaves a mask of four dimensions as it is; ours is never looked at
@@ -27,12 +30,25 @@ def score_shared_prefix(model: nn.Module, batch: Batch, chunk: int | None = None
     answer tokens projected to the vocabulary at a time (default: by vocabulary size).
     """
     layout = shared_prefix_layout(batch)
+    if batch.entropies:
+        found = token_logprobs_and_entropies(*_of_head(model, layout, chunk, batch.temperature))
+        logps, entropies = (values.index_select(0, layout.token_of) for values in found)
+        return SequenceScores.of(logps, batch.lengths, entropies)
     predictions = layout_logprobs(model, layout, chunk, batch.temperature)
     return SequenceScores.of(predictions.index_select(0, layout.token_of), batch.lengths)
 
 
 def layout_logprobs(model: nn.Module, layout: Layout, chunk: int | None = None, temperature: float = 1.0) -> Tensor:
     """(scored,) log-probabilities of the layout's targets: the passes through the model and its head."""
+    hidden, targets, head, transform, chunk = _of_head(model, layout, chunk, temperature)
+    project = linear_token_logprobs if is_plain_linear(head) else token_logprobs
+    return project(hidden, targets, head, transform, chunk)
+
+
+def _of_head(
+    model: nn.Module, layout: Layout, chunk: int | None, temperature: float
+) -> tuple[Tensor, Tensor, Any, HeadTransform, int]:
+    """What the head reads, (scored, width), and what it is held to."""
     causal = causal_model(model)
     hidden = backbone_of(causal)(
         input_ids=layout.tokens,
@@ -41,7 +57,7 @@ def layout_logprobs(model: nn.Module, layout: Layout, chunk: int | None = None, 
         use_cache=False,
         shared_prefix=layout.segments,
     ).last_hidden_state
-    head, transform = causal.get_output_embeddings(), HeadTransform.of(causal.config.get_text_config(), temperature)
-    chunk = chunk or default_chunk(causal.config.get_text_config().vocab_size)
-    project = linear_token_logprobs if is_plain_linear(head) else token_logprobs
-    return project(hidden[0].index_select(0, layout.sources), layout.targets, head, transform, chunk)
+    config = causal.config.get_text_config()
+    transform = HeadTransform.of(config, temperature)
+    rows = hidden[0].index_select(0, layout.sources)
+    return rows, layout.targets, causal.get_output_embeddings(), transform, chunk or default_chunk(config.vocab_size)
