@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import TrainingArguments
-from trl import DPOConfig, KTOConfig
+from trl import DPOConfig, KTOConfig, RewardConfig
 
 from likelier.cli import importing
 from likelier.cli import main as cli
@@ -23,7 +23,7 @@ from likelier.cli.importing import TOOLS, import_config
 from likelier.cli.importing.common import Draft
 from likelier.cli.importing.objectives import LOSSES
 from likelier.cli.importing.text import note_lines, read_source, render
-from likelier.objectives import METHODS, Scored
+from likelier.objectives import METHODS, RewardModel, Scored
 from likelier.online.config import parse_run
 from likelier.training.config import parse, read_yaml
 from likelier.utils.errors import ConfigError
@@ -81,6 +81,7 @@ def openrlhf(tmp_path: Path, **options: Any) -> Draft:
     return draft_of(tmp_path, OPENRLHF | options, "openrlhf")
 
 
+BARE = {"model_name_or_path": "m", "dataset_name": "d.jsonl", "output_dir": "o"}
 TOOL_OF = {"trl": trl, "axolotl": axolotl, "llama-factory": factory, "verl": verl, "openrlhf": openrlhf}
 
 
@@ -194,7 +195,27 @@ def test_imported_simpo_has_the_loss_of_trls_trainer(beta: float, tmp_path: Path
     assert torch.allclose(found, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("config", [DPOConfig, KTOConfig, CPOConfig])
+def test_a_reward_model_of_trl(tmp_path: Path) -> None:
+    """Its defaults are those of the installed TRL; rows that are too long are left out there as well."""
+    theirs = RewardConfig(output_dir=str(tmp_path), activation_checkpointing=True, use_cpu=True)
+    for found in (trl(tmp_path, center_rewards_coefficient=None), draft_of(tmp_path, BARE, "trl", trainer="reward")):
+        options = found.options
+        assert options["method"] == "reward" and "center_weight" not in options and "beta" not in options
+        assert options["learning_rate"] == theirs.learning_rate and options["max_length"] == theirs.max_length
+        assert options["truncation"] == "drop" and theirs.center_rewards_coefficient is None
+    assert written(trl(tmp_path, center_rewards_coefficient=0.01), tmp_path).objective == RewardModel(
+        center_weight=0.01
+    )
+    assert "has one loss" in refused("trl", tmp_path, center_rewards_coefficient=0.01, loss_type="sigmoid")
+
+
+def test_a_reward_model_begins_with_no_adapter_of_llama_factory(tmp_path: Path) -> None:
+    draft = factory(tmp_path, stage="rm", adapter_name_or_path="saves/sft", ref_model="m")
+    assert draft.options["model"] == "./name-your-model" and "reference" not in draft.options
+    assert "merge them" in said(draft) and "a reward model has no reference" in said(draft)
+
+
+@pytest.mark.parametrize("config", [DPOConfig, KTOConfig, CPOConfig, RewardConfig])
 def test_no_option_of_trls_own_is_unknown(config: Any, tmp_path: Path) -> None:
     """Every field that TRL adds to, or changes in, transformers' arguments is known to the importer."""
     own = {
@@ -219,8 +240,8 @@ def test_no_training_argument_of_transformers_is_unknown(tool: str, tmp_path: Pa
     assert unknown == []
 
 
-def first_loss(config: Any) -> str:
-    return {DPOConfig: "sigmoid", KTOConfig: "kto", CPOConfig: "simpo"}[config]
+def first_loss(config: Any) -> str | None:
+    return {DPOConfig: "sigmoid", KTOConfig: "kto", CPOConfig: "simpo"}.get(config)
 
 
 @pytest.mark.parametrize("loss", [name for name, one in LOSSES["dpo"].items() if one.method])
@@ -368,13 +389,15 @@ def test_the_trainer_can_be_named_where_the_file_does_not_say_it(tmp_path: Path)
         ("axolotl", {"rl": "magic"}, "known: dpo, ipo, kto, simpo"),
         ("axolotl", {"learning_rate": None}, "learning_rate is missing"),
         ("axolotl", {"dpo_use_weighting": True}, "WPO"),
-        ("axolotl", {"reward_model": True}, "reward model"),
+        ("axolotl", {"reward_model": True}, "rl: dpo and reward_model"),
+        ("axolotl", {"process_reward_model": True}, "a reward for each step of an answer"),
+        ("axolotl", {"center_rewards_coefficient": 0.01}, "it is about reward_model: true"),
         ("axolotl", {"adapter": "llama-adapter"}, "adapter: 'llama-adapter' has no counterpart"),
         ("axolotl", {"dpo_loss_type": ["sppo_hard"]}, "the nearest here is ipo"),
         ("axolotl", {"dpo_norm_loss": True, "dpo_loss_type": ["hinge"]}, "dpo_norm_loss"),
         ("axolotl", {"excess_length_strategy": "fold"}, "known: drop, truncate, raise"),
         ("axolotl", {"datasets": ["a/b"]}, "must be a block"),
-        ("llama-factory", {"stage": "sft"}, "stage: sft is no preference training; known: dpo, kto"),
+        ("llama-factory", {"stage": "sft"}, "stage: sft is no preference training; known: dpo, kto, rm"),
         ("llama-factory", {"pref_loss": "orpo"}, "the nearest here is simpo with nll_weight"),
         ("llama-factory", {"pref_loss": "kto_pair"}, "the nearest here is kto"),
         ("llama-factory", {"pref_bco_weight": 0.5}, "BCO"),

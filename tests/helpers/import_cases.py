@@ -57,6 +57,13 @@ NOTES: dict[str, dict[str, str]] = {
         "log_completions": "rollouts/",
     },
     "trl/rloo.json": {"per_device_train_batch_size": "divided by 4 answers each"},
+    "trl/reward.yaml": {
+        "lora_modules_to_save": "trained and saved in any case",
+        "activation_offloading": "",
+        "dataset_num_proc": "",
+    },
+    "llamafactory/rm-lora.yaml": {"stage": "a value head with a bias", "pref_beta": "with stage rm it has no effect"},
+    "axolotl/reward.yml": {"datasets": "which reads input, chosen, rejected", "num_labels": "", "model_type": "found"},
     "trl/ipo-minimal.yaml": {"loss_type": "AT EVERY TOKEN"},
     "axolotl/dpo-qlora.yml": {
         "dpo_label_smoothing": "conservative DPO",

@@ -1,10 +1,12 @@
-"""Axolotl: YAML files with `rl: dpo`, `ipo`, `kto` or `simpo`. It trains with TRL, whose losses it means."""
+"""Axolotl: YAML files with `rl: dpo`, `ipo`, `kto` or `simpo`, or `reward_model: true`. It trains with TRL, whose
+losses it means.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from likelier.cli.importing import adapters, arguments
+from likelier.cli.importing import adapters, arguments, reward_models
 from likelier.cli.importing.axolotl_data import data
 from likelier.cli.importing.common import (
     NO_MODEL,
@@ -30,6 +32,7 @@ MARKS = frozenset(
         *("base_model", "rl", "micro_batch_size", "sequence_len", "num_epochs", "val_set_size", "lr_scheduler"),
         *("adapter", "lora_target_linear", "dataset_prepared_path", "rl_beta", "sample_packing", "optimizer"),
         *("kto_desirable_weight", "kto_undesirable_weight", "dpo_loss_type", "wandb_project", "test_datasets"),
+        "reward_model",
     }
 )
 
@@ -92,7 +95,9 @@ RULES: dict[str, Rule] = {
     **each(decided("a loss that is not finite stops the run"), "loss_watchdog_threshold", "loss_watchdog_patience"),
     **each(decided("only answers are trained on"), "train_on_inputs"),
     **each(decided("every step logs its tokens and times"), "include_tokens_per_second", "include_tkps"),
-    **each(refused("a reward model is not trained here; the nearest is dpo"), "reward_model", "process_reward_model"),
+    "process_reward_model": refused("a reward for each step of an answer is not trained here; the nearest is reward"),
+    "center_rewards_coefficient": refused("it is about reward_model: true; take the line out"),
+    "num_labels": left_out("a reward model has one output", off=(1,)),
     "dpo_use_weighting": refused("WPO's weights are not known here, the nearest is dpo; take the line out"),
     "pretraining_dataset": refused("only preference training is read here"),
     "max_prompt_len": left_out("prompts have no limit of their own, only prompt and answer together (max_length)"),
@@ -152,6 +157,11 @@ def translate(draft: Draft, trainer: str | None) -> None:
 def _objective(draft: Draft) -> None:
     """The method from `rl`; beta from one of three places."""
     rl = None if draft.take("rl") is None else str(draft.values["rl"])
+    if draft.take("reward_model"):
+        if rl is not None:
+            raise draft.error(f"rl: {rl} and reward_model: a reward model is trained without rl; drop one of them")
+        reward_models.of_trl(draft)
+        return
     what = "rl is missing: this trains without preferences" if rl is None else f"rl: {rl} has no counterpart"
     trainer, names = _METHODS[known_method(draft, rl, what, _METHODS)]
     block = as_block(draft, "trl", draft.take("trl", {}))

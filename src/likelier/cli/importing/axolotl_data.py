@@ -21,6 +21,7 @@ _COLUMNS = {
     "intel": "question, chosen, rejected",
     "prompt_pairs": "prompt, chosen, rejected",
     "ultra": "prompt, and conversations under chosen and rejected",
+    "chat_template": "input, chosen, rejected, and system",
     "argilla_chat": "conversations under chosen and rejected",
 }
 

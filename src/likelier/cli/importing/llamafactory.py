@@ -1,8 +1,8 @@
-"""LLaMA-Factory: YAML files with `stage: dpo` (and one of its losses) or `stage: kto`."""
+"""LLaMA-Factory: YAML files with `stage: dpo` (and one of its losses), `stage: kto` or `stage: rm`."""
 
 from __future__ import annotations
 
-from likelier.cli.importing import adapters, arguments
+from likelier.cli.importing import adapters, arguments, reward_models
 from likelier.cli.importing.common import (
     NO_MODEL,
     Draft,
@@ -153,13 +153,21 @@ def _kto(draft: Draft) -> None:
     _without_effect(draft, ("pref_loss", "dpo_label_smoothing", "simpo_gamma"), "kto")
 
 
+def _reward(draft: Draft) -> None:
+    """`stage: rm`."""
+    reward_models.of_llama_factory(draft)
+    keys = ("pref_loss", "pref_beta", "pref_ftx", "dpo_label_smoothing", "simpo_gamma")
+    _without_effect(draft, (*keys, "kto_chosen_weight", "kto_rejected_weight"), "rm")
+
+
 def _without_effect(draft: Draft, keys: tuple[str, ...], stage: str) -> None:
     for key in keys:
         if draft.given(key):
             draft.note("left out", [key], f"with stage {stage} it has no effect there either")
 
 
-_STAGES = {"dpo": _pairs, "kto": _kto}
+_STAGES = {"dpo": _pairs, "kto": _kto, "rm": _reward}
+_WITHOUT_REFERENCE = {"simpo": "SimPO", "reward": "a reward model"}
 
 
 # --- data ----------------------------------------------------------------------------------------------------------
@@ -205,7 +213,7 @@ def _model(draft: Draft) -> None:
     draft.put("model", base or missing(draft, "model", NO_MODEL))
     named = draft.take("adapter_name_or_path")
     folders = [one.strip() for one in str(named).split(",")] if named else []
-    if folders and (len(folders) > 1 or draft.take("create_new_adapter")):
+    if folders and (len(folders) > 1 or draft.take("create_new_adapter") or draft.options["method"] == "reward"):
         _merged(draft, folders)
         folders = []
     _reference(draft, folders)
@@ -233,9 +241,10 @@ def _merged(draft: Draft, folders: list[str]) -> None:
 
 def _reference(draft: Draft, folders: list[str]) -> None:
     model, adapter = draft.take("ref_model"), draft.take("ref_model_adapters")
-    if draft.options["method"] == "simpo":
+    alone = _WITHOUT_REFERENCE.get(draft.options["method"])
+    if alone is not None:
         if model or adapter:
-            draft.note("left out", ["ref_model", "ref_model_adapters"], "SimPO has no reference, there as here")
+            draft.note("left out", ["ref_model", "ref_model_adapters"], f"{alone} has no reference, there as here")
     elif adapter:
         draft.put("reference", adapter)
         draft.note("differs", ["ref_model", "ref_model_adapters"], "the reference is the adapter; it names its base")

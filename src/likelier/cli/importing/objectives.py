@@ -76,8 +76,8 @@ def find_trainer(draft: Draft, losses: list[str]) -> str:
         draft.note(
             "differs",
             (),
-            "the file does not say for which trainer it is, and DPO was taken; if it is for KTO or CPO, import it "
-            "with --trainer kto or --trainer cpo",
+            "the file does not say for which trainer it is, and DPO was taken; if it is for KTO, CPO or a reward "
+            "model, import it with --trainer kto, --trainer cpo or --trainer reward",
         )
     return "dpo"
 

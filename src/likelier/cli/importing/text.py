@@ -33,7 +33,7 @@ _ORDER = (
     *("method", "model", "data", "output", "reference", "eval_data", "eval_fraction", "dtype", "push_to_hub"),
     *("chat_template", "chat_template_kwargs", "system_prompt"),
     *("beta", "tau", "length_normalize", "gamma_beta_ratio", "allow_small_beta", "label_smoothing"),
-    *("flip_probability", "desirable_weight", "undesirable_weight", "nll_weight"),
+    *("flip_probability", "desirable_weight", "undesirable_weight", "nll_weight", "center_weight"),
     *("answers_per_prompt", "advantage", "aggregation", "clip_low", "clip_high", "clip_dual", "weight_high"),
     *("kl_coefficient", "reward", "reward_weights", "combine", "max_new_tokens", "temperature", "truncated"),
     *("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "load_in_4bit"),
@@ -42,8 +42,8 @@ _ORDER = (
 
 # Files that make a configuration instead of being one, and how one is got out of them.
 _DUMP = (
-    ", whose configuration is there only while it runs. Where it has made its DPOConfig, KTOConfig, GRPOConfig or "
-    'TrainingArguments (here: args), add the line\n    open("config.json", "w").write(args.to_json_string())\n'
+    ", whose configuration is there only while it runs. Where it has made its DPOConfig, KTOConfig, RewardConfig, "
+    'GRPOConfig or TrainingArguments (here: args), add the line\n    open("config.json", "w").write(args.to_json_string())\n'
     "run it up to there, and import config.json. Model, data and LoRA are no part of it: name them in the run file"
 )
 _PROGRAMS = {
@@ -52,6 +52,9 @@ _PROGRAMS = {
     ".sh": "shell script; write the options of its command into a YAML file, `name: value` a line without the dashes, "
     "and import that",
 }
+
+
+_HANDED_ON = {"center_rewards_coefficient"}  # options of TRL that Axolotl has under the same name
 
 
 def read_source(path: str) -> dict[str, Any]:
@@ -83,6 +86,7 @@ def recognise(path: str, values: Mapping[str, Any], marks: Mapping[str, frozense
         raise ConfigError(f"{path} has the keys method and model: it is a run file of likelier already")
     found = {tool: sorted(own & values.keys()) for tool, own in marks.items()}
     found = {tool: keys for tool, keys in found.items() if keys}
+    found = {tool: keys for tool, keys in found.items() if set(keys) - _HANDED_ON} or found
     if len(found) == 1:
         return next(iter(found))
     if not found:

@@ -1,4 +1,5 @@
-"""TRL: the YAML files of `trl dpo` and `trl kto`, and of scripts with DPOConfig, KTOConfig or CPOConfig.
+"""TRL: the YAML files of `trl dpo`, `trl kto` and `trl reward`, and of scripts with DPOConfig, KTOConfig, CPOConfig or
+RewardConfig.
 
 Names and defaults are those of TRL 1.16; options that it no longer has are read as the versions did that had them.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from likelier.cli.importing import adapters, arguments
+from likelier.cli.importing import adapters, arguments, reward_models
 from likelier.cli.importing.common import (
     NO_MODEL,
     Draft,
@@ -34,7 +35,7 @@ MARKS = frozenset(
         *("dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "dataset_mixer"),
         *("dataset_mixture", "loss_type", "loss_weights", "beta", "max_prompt_length", "truncation_mode"),
         *("desirable_weight", "undesirable_weight", "use_peft", "lora_task_type", "sync_ref_model"),
-        *("f_divergence_type", "test_split_size"),
+        *("f_divergence_type", "test_split_size", "center_rewards_coefficient"),
     }
 )
 
@@ -88,15 +89,21 @@ RULES: dict[str, Rule] = {
 
 
 def translate(draft: Draft, trainer: str | None) -> None:
-    """Fill the draft. `trainer` is dpo, kto or cpo, or None to find it out."""
+    """Fill the draft. `trainer` is dpo, kto, cpo or reward, or None to find it out."""
     losses = [str(one) for one in as_list(draft.take("loss_type"))]
-    trainer = trainer or find_trainer(draft, losses)
+    if trainer is None:
+        trainer = "reward" if reward_models.is_of_trl(draft) else find_trainer(draft, losses)
+    if trainer == "reward" and losses:
+        raise draft.error(f"loss_type: {', '.join(losses)}: TRL's RewardTrainer has one loss; take the line out")
     draft.put("model", draft.take("model_name_or_path") or missing(draft, "model", NO_MODEL))
     data(draft)
     arguments.output(draft, "trainer_output")
-    objective(draft, trainer, losses)
+    if trainer == "reward":
+        reward_models.of_trl(draft)
+    else:
+        objective(draft, trainer, losses)
     arguments.steps_and_rows(draft, draft.whole("num_processes", 1))
-    arguments.rate(draft, 1e-6)
+    arguments.rate(draft, 1e-4 if trainer == "reward" else 1e-6)
     arguments.schedule(draft, "lr_scheduler_type", "linear")
     arguments.warmup(draft, "lr_scheduler_type", 0.0)
     if arguments.order(draft) and trainer == "kto":
@@ -227,6 +234,9 @@ def _lengths(draft: Draft, trainer: str) -> None:
         )
         return
     draft.put_or_default("max_length", limit, 1024)
+    if trainer == "reward":
+        draft.put_default("truncation", "drop")
+        return
     if mode == "keep_end":
         draft.put("truncation", "cut-prompt-left")
         text = "rows are cut at the prompt's beginning; a row whose answer alone is too long is left out, not cut"
