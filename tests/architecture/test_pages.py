@@ -10,7 +10,7 @@ from tests.architecture.tree import SOURCES
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *SOURCES.rglob("*.py")]
-HOLDS = ("src", "tests", "docs", "examples", "benchmarks")
+HOLDS = ("src", "tests", "docs", "examples", "benchmarks", "studies")
 FILE = re.compile(r"`((?:\w+/)*\w+\.py)`")
 NAME = re.compile(r"`((?:[A-Z]\w+\.)?[A-Za-z]*_\w+|[A-Z]\w+(?:\.\w+)?)`")
 OTHERS = {"CHANGELOG.md"}  # what was called so then
