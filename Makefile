@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast test-vllm soak fuzz mutants check lint types format docs bench bench-quick audit-dependencies clean
+.PHONY: demo test test-fast test-vllm soak fuzz mutants check lint types format docs bench bench-quick studies audit-dependencies clean
 .DEFAULT_GOAL := check
 
 # torch first and pinned: on a machine without CUDA an unpinned torch brings gigabytes of CUDA packages.
@@ -86,6 +86,10 @@ bench: $(VENV)/.installed-dev
 
 bench-quick: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/versus_trl.py --quick
+
+# What papers claim, put to the test: computes the cells that docs/studies/ lacks, then makes its page. ARGUMENTS=--again: all.
+studies: $(VENV)/.installed-dev
+	$(BIN)/python -m studies $(ARGUMENTS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-audit build site .pytest_cache .ruff_cache .coverage

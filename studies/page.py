@@ -1,0 +1,86 @@
+"""The page of all studies, docs/studies/index.md, made from their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from studies import s19
+from studies.harness import FOLDER, Results, Study, Table, read
+
+STUDIES: tuple[Study, ...] = (s19.STUDY,)
+PAGE = FOLDER / "index.md"
+
+_HEAD = """# Studies
+
+<!-- made by `make studies` from the JSON files beside it: change those, or the studies -->
+
+What is said of these methods, put to the test where everything is known. Each sentence has a rule that was written
+before the study ran, and a verdict by that rule: it *holds*, it *fails*, or it *holds where* the rule held. Numbers are
+means over seeds with their 95 % interval (Student's, of shares of runs Wilson's); a difference is taken seed by seed.
+
+```sh
+make studies
+```
+
+computes what is missing in `docs/studies/`, judges, draws, and makes this page. One study alone is
+`python -m studies.s19`, with `--again` to compute it anew and `--quick` for a small one in seconds. The rules stand in
+the files of `studies/`.
+"""
+
+
+def page(studies: Sequence[Study] = STUDIES) -> str:
+    """The page as Markdown. Raises `LookupError` for a study that has not run."""
+    parts = [(study, read(study)) for study in studies]
+    for study, content in parts:
+        if not content["cells"]:
+            raise LookupError(f"{study.file} holds no cell: run python -m studies.{study.name}")
+    lines = [_HEAD, *_overview(parts)]
+    for study, content in parts:
+        lines += _study(study, content)
+    return "\n".join(lines) + "\n"
+
+
+def _overview(parts: Sequence[tuple[Study, Any]]) -> Iterator[str]:
+    rows = []
+    for study, content in parts:
+        results = Results(content["cells"])
+        link = f"[{study.name.upper()}](#{_anchor(study)})"
+        rows += [[verdict["claim"], verdict["verdict"], link] for verdict in (c.verdict(results) for c in study.claims)]
+    yield from _table(Table("", ["claim", "verdict", "study"], rows))
+
+
+def _study(study: Study, content: Any) -> Iterator[str]:
+    results = Results(content["cells"])
+    yield f"\n## {_title(study)}\n\n{study.text.strip()}\n"
+    for plot in study.plots(results):
+        yield f"![{plot.title}: {', '.join(line.name for line in plot.lines)}]({study.name}-{plot.name}.svg)\n"
+    for table in study.tables(results):
+        yield from _table(table)
+    for claim in study.claims:
+        verdict = claim.verdict(results)
+        yield f"**{verdict['claim']}** *{verdict['verdict'].capitalize()}.* The rule: {verdict['rule']}.\n"
+        yield from (f"- {case}: {numbers}" for case, numbers in verdict["numbers"].items())
+        yield ""
+    seeds = len({cell["seed"] for cell in content["cells"]})
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    yield f"{seeds} seeds, {content['seconds'] / 60:.1f} processor minutes ({content['machine']}); {versions}."
+
+
+def _title(study: Study) -> str:
+    return f"{study.name.upper()}: {study.title}"
+
+
+def _anchor(study: Study) -> str:
+    """The address that the page's headings get."""
+    kept = "".join(letter for letter in _title(study).lower() if letter.isalnum() or letter in " -")
+    return "-".join(kept.split())
+
+
+def _table(table: Table) -> Iterator[str]:
+    if table.title:
+        yield f"{table.title}:\n"
+    yield f"| {' | '.join(table.head)} |"
+    yield f"|{'---|' * len(table.head)}"
+    yield from (f"| {' | '.join(row)} |" for row in table.rows)
+    yield ""

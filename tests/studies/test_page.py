@@ -1,0 +1,37 @@
+"""The page of studies is what their files say, and every study runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from studies import harness, page
+from studies.harness import Results, Study, computed, read
+from studies.plots import drawn
+
+
+def test_the_page_is_what_the_files_say() -> None:
+    assert page.PAGE.read_text(encoding="utf-8") == page.page()
+
+
+@pytest.mark.parametrize("study", page.STUDIES, ids=lambda study: study.name)
+def test_every_plot_of_the_page_is_there(study: Study) -> None:
+    for plot in study.plots(Results(read(study)["cells"])):
+        assert (page.FOLDER / f"{study.name}-{plot.name}.svg").read_text(encoding="utf-8") == drawn(plot)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", page.STUDIES, ids=lambda study: study.name)
+def test_a_quick_study_runs_to_its_verdicts(study: Study, tmp_path: Path) -> None:
+    found = computed(study, tmp_path, quick=True)
+    assert len(found.cells) == len(study.quick)
+    verdicts = [claim.verdict(found) for claim in study.claims]
+    assert verdicts and any(verdict["numbers"] for verdict in verdicts)
+    assert all(table.rows for table in study.tables(found)) and list(tmp_path.glob("*.svg"))
+
+
+@pytest.mark.parametrize("study", page.STUDIES, ids=lambda study: study.name)
+def test_a_study_is_short(study: Study) -> None:
+    file = Path(harness.__file__).with_name(f"{study.name}.py")
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 150
