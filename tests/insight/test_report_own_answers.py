@@ -104,6 +104,19 @@ def test_the_best_and_the_worst_answers_are_shown(tmp_path: Path) -> None:
     assert apart.told == "rewards 2, 0.5, \N{MINUS SIGN}1" and alike.told == "all 2 answers earn 1"
 
 
+def test_a_critic_s_word_on_each_token_is_coloured(tmp_path: Path) -> None:
+    run = made(tmp_path / "run", method="ppo")
+    told = {"token_texts": ["<b", "&"], "token_advantages": [1.5, -0.75], "values": [0.25, 0.5]}
+    rows = [{"prompt": str(reward), "answers": [answer("<b&", reward) | told]} for reward in range(6)]
+    write_rollout(run.folder, 1, rows)
+    (step,) = shown_rollouts(run)
+    assert [one.prompt for one in step.groups] == ["5", "4", "1", "0"] and step.groups[0].told == "reward 5"
+    ((_, shown),) = step.groups[0].answers
+    first = '<span class="tok tok-up-5" title="advantage +1.500, value before it +0.250">&lt;b</span>'
+    second = '<span class="tok tok-down-3" title="advantage −0.750, value before it +0.500">&amp;</span>'
+    assert str(shown.text) == f'<span class="tokens">{first}{second}</span>'
+
+
 def answer(text: str, reward: float) -> dict[str, object]:
     parts = {"one": reward, "two": 0.0, "three": None}
     known = {"tokens": 7, "stop_reason": "length", "reward": reward, "rewards": parts, "advantage": reward}

@@ -179,20 +179,21 @@ class Rollout:
                     "rewards": dict(zip(self.names, map(_number, self.parts[number]), strict=True)),
                     "advantage": _number(self.advantages[number]),
                     "counts": bool(self.counts[number]),
-                    **self._tokens_of_row(number),
+                    **self._tokens_of_row(number, decode),
                 }
                 for number in own
             ],
         }
 
-    def _tokens_of_row(self, number: int) -> dict[str, Any]:
+    def _tokens_of_row(self, number: int, decode: Callable[[Any], str]) -> dict[str, Any]:
         """What a critic made of an answer's tokens; its advantage is then their mean."""
         if self.estimates is None:
             return {}
         values, advantages, _ = (own.split(self.lengths.tolist())[number] for own in vars(self.estimates).values())
         told = {"values": values, "token_advantages": advantages}
-        mean = {"advantage": float(advantages.mean())}
-        return mean | {name: [round(one, 5) for one in own.tolist()] for name, own in told.items()}
+        texts = [decode([token]) for token in self.answers[number].ids.tolist()]
+        numbers = {name: [round(one, 5) for one in own.tolist()] for name, own in told.items()}
+        return {"advantage": float(advantages.mean()), "token_texts": texts, **numbers}
 
     # --- for a checkpoint between two updates on the same answers ---------------------------------------------------
 

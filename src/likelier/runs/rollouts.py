@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from likelier.runs.checkpoints import step_of
-from likelier.runs.shapes import WHOLE, checked, made, shape_of
+from likelier.runs.shapes import NUMBER, TEXT, WHOLE, checked, made, shape_of
 from likelier.utils.errors import RunFolderError
 from likelier.utils.redaction import without_secrets
 from likelier.utils.strict_json import BrokenJson, parse_json
@@ -17,7 +17,8 @@ from likelier.utils.strict_json import BrokenJson, parse_json
 @dataclass(frozen=True)
 class RolledOut:
     """An answer: its reward in all and by part, and how it compares with the others of its prompt. None is no verdict;
-    `counts` says whether it belongs to the loss.
+    `counts` says whether it belongs to the loss. Where there was a critic, `token_texts` are its tokens one by one with
+    their `token_advantages` and the `values` of the states before them.
     """
 
     text: str
@@ -28,6 +29,15 @@ class RolledOut:
     rewards: Mapping[str, float] = field(default_factory=dict)
     advantage: float | None = None
     counts: bool = True
+    token_texts: Annotated[Sequence[str], [TEXT]] = ()
+    token_advantages: Annotated[Sequence[float], [NUMBER]] = ()
+    values: Annotated[Sequence[float], [NUMBER]] = ()
+
+    @property
+    def as_tokens(self) -> dict[str, list[dict[str, Any]]]:
+        """The answer as what is coloured token by token; without tokens where there was no critic."""
+        rows = zip(self.token_texts, self.token_advantages, self.values, strict=False)
+        return {"tokens": [{"text": text, "advantage": one, "value": value} for text, one, value in rows]}
 
     @property
     def is_cut(self) -> bool:

@@ -43,7 +43,8 @@ _ORDER = (
 # Files that make a configuration instead of being one, and how one is got out of them.
 _DUMP = (
     ", whose configuration is there only while it runs. Where it has made its DPOConfig, KTOConfig, RewardConfig, "
-    'GRPOConfig or TrainingArguments (here: args), add the line\n    open("config.json", "w").write(args.to_json_string())\n'
+    "GRPOConfig or TrainingArguments (here: args), add the line\n"
+    '    open("config.json", "w").write(args.to_json_string())\n'
     "run it up to there, and import config.json. Model, data and LoRA are no part of it: name them in the run file"
 )
 _PROGRAMS = {

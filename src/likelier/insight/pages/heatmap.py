@@ -2,8 +2,9 @@
 
 An `answer` is what `rewards` writes per token: `tokens`, each with `text`, `logp` and, where there is a reference,
 `ref_logp` and `logratio`. A token's share is its log-ratio (times the reward scale); without a reference, its
-log-probability. The depth of the colour is the share's size beside the largest of the pair. A token that is not trained
-on (`trained` is false: a tool's or a user's, between turns) has none of these and is shown dim.
+log-probability; of an answer that a critic judged, its `advantage`. The depth of the colour is the share's size beside
+the largest of the pair. A token that is not trained on (`trained` is false: a tool's or a user's, between turns) has
+none of these and is shown dim.
 """
 
 from __future__ import annotations
@@ -65,13 +66,13 @@ class Piece:
 
 
 def share_of(token: Mapping[str, Any]) -> float:
-    """What a token adds to the reward, before its scale: the log-ratio; without a reference the log-probability; one
-    that is not trained on, nothing.
+    """What a token adds to the reward, before its scale: the log-ratio; without a reference the log-probability; its
+    advantage, where a critic told one; one that is not trained on, nothing.
     """
     if not _is_trained(token):
         return 0.0
-    logratio = token.get("logratio")
-    return float(token["logp"] if logratio is None else logratio)
+    told = (token.get(name) for name in ("advantage", "logratio", "logp"))
+    return float(next(value for value in told if value is not None))
 
 
 def _is_trained(token: Mapping[str, Any]) -> bool:
@@ -119,7 +120,8 @@ def numbers_of(piece: Piece) -> str:
     if not piece.is_trained:
         return "not trained on"
     named = (("policy", "logp"), ("reference", "ref_logp"), ("log-ratio", "logratio"), ("reward", "reward"))
-    found = [(words, piece.total(name)) for words, name in named]
+    of_states = (("value before it", "value"),) if len(piece.tokens) == 1 else ()
+    found = [(words, piece.total(name)) for words, name in (*named, ("advantage", "advantage"), *of_states)]
     parts = [f"{words} {signed(value)}" for words, value in found if value is not None]
     several = f" ({len(piece.tokens)} tokens)" if len(piece.tokens) > 1 else ""
     return ", ".join(parts) + several

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from likelier.insight.diagnose.earned import held_out_gain
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.pages.charts import number
-from likelier.insight.pages.heatmap import signed
+from likelier.insight.pages.heatmap import scale_of, signed, token_spans
 from likelier.insight.report.answers import Reply
 from likelier.insight.report.examples import Written, clipped, place
 from likelier.insight.verdicts import Severity, Verdict
@@ -20,6 +20,7 @@ from likelier.utils.statistics import mean_of
 
 FINE, ROUGH = 0.1, 0.25  # of a standard deviation, to either side: some 400 and 60 prompts
 MOST_GROUPS = 3  # of a step
+MOST_ALONE = 2  # of single answers, from either end
 
 
 # --- the two questions ---------------------------------------------------------------------------------------------
@@ -122,10 +123,19 @@ def shown_rollouts(run: Run) -> list[ShownStep]:
 
 
 def _shown_step(one: WrittenStep) -> ShownStep:
-    groups = sorted((group for group in one.groups if group.judged), key=_spread, reverse=True)
+    groups = _telling([group for group in one.groups if group.judged])
     answers = sum(len(group.answers) for group in one.groups)
     told = f"{answers:,} answers to {len(one.groups):,} prompts"
-    return ShownStep(one.step, told, tuple(_shown_group(group) for group in groups[:MOST_GROUPS]))
+    scale = scale_of(*(answer.as_tokens for group in groups for answer in group.answers))
+    return ShownStep(one.step, told, tuple(_shown_group(group, scale) for group in groups))
+
+
+def _telling(groups: Sequence[Group]) -> list[Group]:
+    """Some prompts: those whose answers differ most; of single answers the best and the worst."""
+    if any(len(group.answers) > 1 for group in groups):
+        return sorted(groups, key=_spread, reverse=True)[:MOST_GROUPS]
+    ranked = sorted(groups, key=lambda group: -(group.judged[0].reward or 0.0))
+    return ranked if len(ranked) <= 2 * MOST_ALONE else [*ranked[:MOST_ALONE], *ranked[-MOST_ALONE:]]
 
 
 def _spread(group: Group) -> float:
@@ -133,13 +143,20 @@ def _spread(group: Group) -> float:
     return (best or 0.0) - (worst or 0.0)
 
 
-def _shown_group(group: Group) -> ShownGroup:
+def _shown_group(group: Group, scale: float) -> ShownGroup:
     ranked = group.judged
     ends = [("best", ranked[0]), ("worst", ranked[-1])] if _spread(group) else [("one of them", ranked[0])]
     rewards = ", ".join(number(one.reward or 0.0) for one in ranked)
     told = f"rewards {rewards}" if _spread(group) else f"all {len(ranked)} answers earn {rewards.split(', ')[0]}"
-    answers = tuple((which, Written(clipped(one.text), ", ".join(_remarks(one)))) for which, one in ends)
+    told = f"reward {rewards}" if len(ranked) == 1 else told
+    answers = tuple((which, Written(_shown(one, scale), ", ".join(_remarks(one)))) for which, one in ends)
     return ShownGroup(clipped(group.prompt), place(group.source), clipped(told, 400), answers)
+
+
+def _shown(answer: RolledOut, scale: float) -> str:
+    """Its text, each token in the colour of its advantage where a critic told one."""
+    tokens = answer.as_tokens
+    return token_spans(tokens, scale) if tokens["tokens"] else clipped(answer.text)
 
 
 def _remarks(answer: RolledOut) -> Iterator[str]:
