@@ -194,6 +194,33 @@ def answers_of(world: Path) -> list[Answered]:
     ]
 
 
+@pytest.mark.parametrize("name", ["whole", "adapter"])
+def test_a_row_is_inspected_by_its_scores(
+    world: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The score after each token and its change: those that `likelier score --per-token` writes."""
+    words = ["--data", str(world / "pairs.jsonl"), "--output", str(tmp_path / "scores.jsonl"), "--per-token"]
+    assert cli.main(["score", "--reward-model", str(world / name), *words]) == 0
+    capsys.readouterr()
+    row = json.loads((tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert cli.main(["inspect", str(world / name), "--row", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for side in ("chosen", "rejected"):
+        values = [token["score"] for token in found[side]["tokens"]]
+        assert values == pytest.approx([token["value"] for token in row[side]["tokens"]], abs=1e-5)
+        assert values[0] + sum(token["change"] for token in found[side]["tokens"]) == pytest.approx(
+            values[-1], abs=1e-5
+        )
+        assert found[side]["score"] == pytest.approx(values[-1]) and "logp" not in found[side]
+        assert found[side]["reward"] == pytest.approx(row[side]["reward"], abs=1e-5)
+    assert cli.main(["inspect", str(world / name), "--row", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "score so far" in told and "raised it" in told and "nats" not in told and "policy" not in told
+    page = tmp_path / "page.html"
+    assert cli.main(["inspect", str(world / name), "--row", "1", "--at", "start", "--html", str(page)]) == 0
+    assert "reward model" in page.read_text(encoding="utf-8")
+
+
 def test_an_adapter_of_the_other_kind_is_refused(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

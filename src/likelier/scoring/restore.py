@@ -251,19 +251,21 @@ def policy_at(name: str, card: RunCard, at: str, dtype: Dtype) -> tuple[Policy, 
     Raises `RunFolderError` where the run holds no model of that time.
     """
     chat = recorded_chat(card)
+    seed = {} if card.options.seed is None else {"seed": card.options.seed}  # of a head that was drawn
+    head: dict[str, Any] = {"values": card.facts.reads_values, **seed}
     if at == "start":
         source = card.run.model
         if not source:
             raise RunFolderError(f"{name} names no model that it began with (it began in Python)")
         say_what_a_file_names(str(source), f"{name}/run.json")
-        began = load_policy(source, dtype=dtype)
+        began = load_policy(source, dtype=dtype, **head)
         return replace(began, tokenizer=_own_tokenizer(name) or began.tokenizer, chat=chat), source
     folder = Path(name) if at == "end" else RunFolder(name).checkpoints.path / at
     if at != "end":
         refuse_links_below(folder)
     if not _holds_model(folder):
         raise RunFolderError(f"{name} holds no model of {at}; it has: {', '.join(times_of(name))}")
-    return replace(load_policy(folder, dtype=dtype), chat=chat), str(folder)
+    return replace(load_policy(folder, dtype=dtype, **head), chat=chat), str(folder)
 
 
 def times_of(name: str) -> list[str]:

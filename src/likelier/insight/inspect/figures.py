@@ -11,7 +11,10 @@ from likelier.insight.pages.render import render
 from likelier.utils.files import base_names
 
 PAIR = "pair"
-TOKEN_NUMBERS = (("policy", "logp"), ("reference", "ref_logp"), ("log-ratio", "logratio"), ("reward", "reward"))
+TOKEN_NUMBERS = (
+    *(("policy", "logp"), ("reference", "ref_logp"), ("log-ratio", "logratio"), ("reward", "reward")),
+    *(("score so far", "score"), ("change", "change")),
+)
 _MINUS = "\u2212"
 
 
@@ -53,10 +56,11 @@ def table_of(found: Inspection) -> Table:
     """Every link of the chain, from the sums over tokens to the loss's derivative."""
     answers = found.answers
     columns = (*answers, PAIR) if len(answers) == 2 else tuple(answers)
-    rows = [
-        Figure("tokens", _each(answers, "length"), "of the answer, its end included"),
-        Figure("log-prob, policy", _each(answers, "logp"), "summed over the tokens, in nats"),
-    ]
+    rows = [Figure("tokens", _each(answers, "length"), "of the answer, its end included")]
+    if found.objective.reads_values:
+        rows.append(Figure("score", _each(answers, "score"), "what the head says at the last token"))
+    else:
+        rows.append(Figure("log-prob, policy", _each(answers, "logp"), "summed over the tokens, in nats"))
     if found.reference is not None:
         rows.append(Figure("log-prob, reference", _each(answers, "ref_logp"), "the same under the reference"))
         rows.append(Figure("log-ratio", _each(answers, "logratio"), "policy less reference"))
@@ -72,6 +76,8 @@ def _each(answers: dict[str, dict[str, Any]], name: str) -> dict[str, float]:
 
 def _reward_words(found: Inspection) -> str:
     scale = found.objective.reward_scale()
+    if found.objective.reads_values:
+        return "score less its mean over training answers" if found.at == "end" else "the score itself"
     if scale is not None:
         return f"{scale:g} x log-ratio"
     answer = next(iter(found.answers.values()))
@@ -94,7 +100,10 @@ def _items(found: Inspection) -> list[Figure]:
     if items:
         rows.append(Figure("loss", _of_items(found, "loss"), found.objective.method))
         slopes = {side: slope for item in items for side, slope in item.gradient.items()}
-        rows.append(Figure("d loss / d log-prob", slopes, "the gradient weight, of the answer and of each token"))
+        if found.objective.reads_values:
+            rows.append(Figure("d loss / d score", slopes, "the gradient weight of the answer"))
+        else:
+            rows.append(Figure("d loss / d log-prob", slopes, "the gradient weight, of the answer and of each token"))
     return rows
 
 
@@ -107,7 +116,11 @@ def notes_of(found: Inspection) -> list[str]:
     notes = [found.chain.reason] if found.chain.reason else []
     if found.chain.items and all(item.logit is None for item in found.chain.items):
         notes.append(f"{found.objective.method}'s loss is no sigmoid of a single logit, so none is shown")
-    if found.reference is None:
+    if found.objective.reads_values:
+        notes.append(
+            "the score so far is what an answer that ended there would get; only whole answers were trained on"
+        )
+    elif found.reference is None:
         notes.append(f"{found.objective.method} has no reference: a token's share of the reward is its log-probability")
     labels = {item.of: item.label for item in found.chain.items if item.label is not None and found.baseline}
     notes += [f"{side} is trained on as {'good' if label else 'bad'}" for side, label in labels.items()]

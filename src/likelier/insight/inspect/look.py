@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class Inspection:
     """All that is known of one row under a run.
 
     `answers` by side (chosen and rejected, or completion) are the entries of `likelier score --per-token` with the
-    objective's own reward, and each token's share of it; without a reference they lack what needs one.
+    objective's own reward, and each token's share of it; without a reference they lack what needs one. Of a reward
+    model they have a score, and each token the score of the answer up to it, and by how much it changed it.
     """
 
     run: str
@@ -94,7 +96,12 @@ def look(place: Place, subject_of: Callable[[RunCard, Policy], Subject]) -> Insp
     baseline = _baseline(name, place.at) if objective.needs_partner else None
     chain = chain_of(objective, subject.record, group, answers, 0.0 if baseline is None else baseline.value)
     for side, answer in answers.items():
-        answers[side] = _with_reward(answer, chain.rewards[side], objective.reward_scale())
+        reward = chain.rewards[side]
+        if objective.reads_values:
+            offset = card.reward_offset or 0.0 if place.at == "end" else 0.0  # it is measured at the end
+            answers[side] = {"score": reward, "reward": reward - offset, **_without(answer, "logp")}
+        else:
+            answers[side] = _with_reward(answer, reward, objective.reward_scale())
     return Inspection(
         run=place.run,
         at=place.at,
@@ -116,6 +123,8 @@ def _scored(
 ) -> tuple[Reference | None, dict[str, dict[str, Any]]]:
     """The reference, and each answer's scores token by token (beta 1)."""
     how = ReferenceScoring.here(policy, [group])
+    if objective.reads_values:
+        return None, _values(policy, group, how)
     if not objective.needs_reference:
         return None, _without_reference(policy, group, how)
     find = reference_at_start if place.at == "start" else reference_for
@@ -126,6 +135,23 @@ def _scored(
 
 def _sides(group: Group) -> tuple[str, ...]:
     return ("chosen", "rejected") if group.is_pair else ("completion",)
+
+
+def _without(answer: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in answer.items() if key != name}
+
+
+def _values(policy: Policy, group: Group, how: ReferenceScoring) -> dict[str, dict[str, Any]]:
+    """What a reward model says at each token of the answers; its first one has nothing to be compared with."""
+    found = {}
+    scores = score_answers(policy.model, [group], how, per_token=True)[0]
+    for side, ids, score in zip(_sides(group), group.own_answers, scores, strict=True):
+        values = score.token_logps
+        changes = [0.0, *(now - before for before, now in pairwise(values))]
+        figures = [{"score": value, "change": change} for value, change in zip(values, changes, strict=True)]
+        tokens = token_rows(policy.tokenizer, ids, None, figures)
+        found[side] = {"logp": score.logp, "length": len(ids), "tokens": tokens}
+    return found
 
 
 def _without_reference(policy: Policy, group: Group, how: ReferenceScoring) -> dict[str, dict[str, Any]]:

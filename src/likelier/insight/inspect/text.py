@@ -91,7 +91,10 @@ def _head(found: Inspection) -> list[Any]:
     when = _when(found.at)
     place = f"{found.source}, {found.part}" if found.part else found.source
     lines = [f"{found.run} {when}, {found.objective.method}: {found.explained}", f"row: {place}"]
-    lines += [f"policy: {found.policy}", f"reference: {found.reference or 'none: this method needs no reference'}"]
+    if found.objective.reads_values:
+        lines.append(f"reward model: {found.policy}")
+    else:
+        lines += [f"policy: {found.policy}", f"reference: {found.reference or 'none: this method needs no reference'}"]
     return [Text(printable(line)) for line in lines]
 
 

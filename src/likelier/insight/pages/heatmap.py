@@ -2,9 +2,9 @@
 
 An `answer` is what `rewards` writes per token: `tokens`, each with `text`, `logp` and, where there is a reference,
 `ref_logp` and `logratio`. A token's share is its log-ratio (times the reward scale); without a reference, its
-log-probability; of an answer that a critic judged, its `advantage`. The depth of the colour is the share's size beside
-the largest of the pair. A token that is not trained on (`trained` is false: a tool's or a user's, between turns) has
-none of these and is shown dim.
+log-probability; of an answer that a critic judged, its `advantage`; of a reward model the `change` of the score at that
+token. The depth of the colour is the share's size beside the largest of the pair. A token that is not trained on
+(`trained` is false: a tool's or a user's, between turns) has none of these and is shown dim.
 """
 
 from __future__ import annotations
@@ -60,18 +60,20 @@ class Piece:
         return text or "(nothing)"
 
     def total(self, name: str) -> float | None:
-        """The sum of its tokens' values of that name; None where they have none."""
+        """The sum of its tokens' values of that name, of scores so far the last one; None where they have none."""
+        if name == "score":
+            return self.tokens[-1].get(name)
         values = [token[name] for token in self.tokens if token.get(name) is not None]
         return sum(values) if len(values) == len(self.tokens) else None
 
 
 def share_of(token: Mapping[str, Any]) -> float:
     """What a token adds to the reward, before its scale: the log-ratio; without a reference the log-probability; its
-    advantage, where a critic told one; one that is not trained on, nothing.
+    advantage, where a critic told one; of a reward model the change of its score; one that is not trained on, nothing.
     """
     if not _is_trained(token):
         return 0.0
-    told = (token.get(name) for name in ("advantage", "logratio", "logp"))
+    told = (token.get(name) for name in ("change", "advantage", "logratio", "logp"))
     return float(next(value for value in told if value is not None))
 
 
@@ -120,8 +122,9 @@ def numbers_of(piece: Piece) -> str:
     if not piece.is_trained:
         return "not trained on"
     named = (("policy", "logp"), ("reference", "ref_logp"), ("log-ratio", "logratio"), ("reward", "reward"))
+    named = (*named, ("advantage", "advantage"), ("score so far", "score"), ("change", "change"))
     of_states = (("value before it", "value"),) if len(piece.tokens) == 1 else ()
-    found = [(words, piece.total(name)) for words, name in (*named, ("advantage", "advantage"), *of_states)]
+    found = [(words, piece.total(name)) for words, name in (*named, *of_states)]
     parts = [f"{words} {signed(value)}" for words, value in found if value is not None]
     several = f" ({len(piece.tokens)} tokens)" if len(piece.tokens) > 1 else ""
     return ", ".join(parts) + several
@@ -184,8 +187,14 @@ def _has_reference(answers: Iterable[Mapping[str, Any]]) -> bool:
     return all(token.get("logratio") is not None for token in trained)
 
 
+def _are_scores(answers: Iterable[Mapping[str, Any]]) -> bool:
+    return any("change" in token for answer in answers for token in answer["tokens"])
+
+
 def _ends(answers: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """What the two colours mean."""
+    if _are_scores(answers):
+        return "lowered the score", "raised it"
     if _has_reference(answers):
         return "less likely than under the reference", "more likely"
     return "unlikely under the policy", "likely"
@@ -193,7 +202,7 @@ def _ends(answers: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 
 def _levels(answers: Sequence[Mapping[str, Any]]) -> range:
     """Those that can occur: log-probabilities are never above 0."""
-    return range(-LEVELS, LEVELS + 1 if _has_reference(answers) else 1)
+    return range(-LEVELS, LEVELS + 1 if _are_scores(answers) or _has_reference(answers) else 1)
 
 
 def legend(*answers: Mapping[str, Any]) -> Markup:
@@ -223,4 +232,5 @@ def legend_text(*answers: Mapping[str, Any]) -> Text:
 
 def _deepest(answers: Sequence[Mapping[str, Any]]) -> str:
     scale = scale_of(*answers)
-    return f"the deepest colour is {scale:.3g} nats" if scale else "no token has a share"
+    unit = "" if _are_scores(answers) else " nats"
+    return f"the deepest colour is {scale:.3g}{unit}" if scale else "no token has a share"
