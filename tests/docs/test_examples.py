@@ -149,7 +149,7 @@ def test_run_files_parse(name: str) -> None:
 
 def test_every_run_file_is_tested() -> None:
     recipes = {"70b-qlora", "8b-eight-gpus", "8b-one-gpu", "laptop"}  # in test_recipes.py
-    known = {"dpo", "kto", "mix", "stages", "rounds", "grpo", *recipes}
+    known = {"dpo", "kto", "mix", "stages", "rounds", "grpo", "ppo", *recipes}
     assert {file.stem for file in (ROOT / "examples").glob("*.yaml")} == known
 
 
@@ -213,6 +213,22 @@ def test_rounds_write_judge_and_train_again(as_demo: Path, tmp_path: Path, monke
     assert [stage["method"] for stage in stages] == ["sample", "dpo"] * 3 + ["sample"]
     assert [stage["pairs"]["count"] for stage in stages if "pairs" in stage] == [24] * 3
     assert {stage["evaluation"]["prompts"] for stage in stages if "evaluation" in stage} == {24}
+
+
+@pytest.mark.slow
+def test_a_reward_model_and_ppo_follow_from_own_answers(as_demo: Path, tmp_path: Path) -> None:
+    values = read_yaml("examples/ppo.yaml")
+    sample, reward, ppo = values["stages"]
+    sample |= {"reward": "length:3", "max_new_tokens": 6}  # the tiny model keeps no rule
+    reward |= {"max_steps": 2, "batch_size": 4}
+    ppo |= {"max_steps": 3, "max_new_tokens": 6}
+    file = tmp_path / "ppo.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert main(["train", str(file), "--output", str(tmp_path / "run")]) == 0
+    roles = json.loads((tmp_path / "run" / "3-ppo" / "run.json").read_text(encoding="utf-8"))["roles"]
+    assert [role["name"] for role in roles] == ["actor", "critic", "reference", "reward model"]
+    base = roles[0]["weights"]
+    assert sum(role["weights"] for role in roles[1:]) < base, "one base for all four"
 
 
 # --- thumbs, and best of n -----------------------------------------------------------------------------------------
