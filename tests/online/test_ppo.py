@@ -142,6 +142,18 @@ def test_the_critic_is_clipped_with_the_policy(tmp_path: Path) -> None:
     assert float(torch.stack([one.norm() for one in both]).norm()) <= 1e-3 * (1 + 1e-6)
 
 
+def test_the_critic_has_its_own_rate_and_activations_that_are_computed_again(tmp_path: Path) -> None:
+    found = []
+    for again in (False, True):
+        changed = {"critic_warmup": 0, "critic_learning_rate": 3e-3}
+        trainer = ppo(tmp_path / str(again), lora_policy(), changed=changed, activation_checkpointing=again)
+        trainer.train()
+        group = trainer.optimizer.param_groups[-1]
+        assert (group["lr"], group["weight_decay"], group["eps"]) == (3e-3, 0.0, 1e-5)
+        found.append([line["value/loss"] for line in steps(tmp_path / str(again))])
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

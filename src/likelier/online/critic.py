@@ -85,8 +85,9 @@ class Critic:
         for weight, part in zip(with_gradient, parts, strict=True):
             weight.grad = part.view_as(weight).to(weight)
 
-    def forget_gradients(self) -> None:
-        """Of its own weights."""
+    def begin_step(self) -> None:
+        """Ready to learn, without the gradients of the step before (the policy's weights are not its own)."""
+        self.model.train()
         for weight in self.own.values():
             weight.grad = None
 

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from likelier.data.packing import StepSampler
 from likelier.data.prompts import Prompt
 from likelier.data.records import UnusableRows
+from likelier.models.layers import checkpoint_activations
 from likelier.models.policy import Policy, require_same_vocabulary
 from likelier.objectives.metrics import MetricSums
 from likelier.objectives.online_base import OnlineObjective
@@ -133,6 +134,8 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         online, critic = run.online, critic_for(run.objective, run.policy, run.rewards)
         if critic is not None:
             critic.require_steps(run.planned_steps(), online.updates_per_rollout)
+            if self.options.activation_checkpointing:
+                checkpoint_activations(critic.model)
         return RolloutWalker(
             run.policy.model,
             run.objective,
@@ -286,8 +289,9 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         """One for both: the critic's own weights are a group of it, with their own learning rate."""
         made, critic = super().create_optimizer(*args, **kwargs), self._walker.critic
         if critic is not None:
-            rate = critic.objective.critic_learning_rate or self.args.learning_rate
-            self.optimizer.add_param_group({"params": list(critic.own.values()), "lr": rate})  # type: ignore[union-attr]
+            rate, decay = critic.objective.critic_learning_rate or self.args.learning_rate, self.args.weight_decay
+            group = {"params": list(critic.own.values()), "lr": rate, "weight_decay": decay}
+            self.optimizer.add_param_group(group)  # type: ignore[union-attr]
         return made
 
     def _learners(self, model: nn.Module) -> nn.Module:

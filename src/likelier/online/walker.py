@@ -70,7 +70,7 @@ class RolloutWalker(WithinMemory):
         parts: list[StepPart] = []
         differences: list[Tensor] = []
         if self.critic is not None:
-            self.critic.forget_gradients()
+            self.critic.begin_step()
         for number, part in enumerate(cut, 1):
             numbers = [groups[group] for group in part.groups]
             with unsynchronized(wrapped, True):  # a trunk that both have: its gradients are exchanged with the policy's
