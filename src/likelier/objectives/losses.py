@@ -106,6 +106,19 @@ def ipo_loss(
     return (chosen_logratios - rejected_logratios - target) ** 2
 
 
+def rebel_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, reward_gaps: Tensor, *, eta: float) -> Tensor:
+    """Regression of relative rewards: `((Dw - Dl) / eta - (rw - rl))^2`, D being log-ratios to the policy that wrote
+    the answers.
+
+    Source: arXiv 2404.16767, equation 9; its code multiplies the gap by eta and not the difference by 1 / eta, so that
+    its loss is eta^2 times this one. `reward_gaps` are rw - rl; at 0 the two answers are to stay as far apart as they
+    were.
+
+    Shapes: three times (n,) -> (n,). At zero log-ratios the value is the gap's square.
+    """
+    return ((chosen_logratios - rejected_logratios) / eta - reward_gaps) ** 2
+
+
 def _by_label(desirable: Tensor, up: float, down: float, like: Tensor) -> Tensor:
     """`up` for desirable rows, else `down`, as exact as `like` (torch.where makes float32 of two Python numbers)."""
     return torch.where(desirable, torch.full_like(like, up), torch.full_like(like, down))

@@ -28,6 +28,7 @@ class OnlineObjective:
     adam_epsilon: ClassVar[float] = 1e-8
     has_critic: ClassVar[bool] = False
     strength: ClassVar[str] = "kl_coefficient"  # the option that holds the policy to where it began
+    compares_pairs: ClassVar[bool] = False  # two answers to a prompt are learnt from at once, the better and the worse
 
     method: str
     source: str
@@ -64,6 +65,11 @@ class OnlineObjective:
     def needs_entropies(self) -> bool:
         """Whether the loss asks for the entropy at every token."""
         return False
+
+    @property
+    def answers_learnt(self) -> int:
+        """How many of a prompt's answers are learnt from."""
+        return 2 if self.compares_pairs else self.answers_per_prompt
 
     def needs_old_logps(self, updates_per_rollout: int) -> bool:
         """Whether a rollout is scored under the policy that wrote it before it is learnt from. The first update needs
@@ -119,19 +125,29 @@ class OnlineObjective:
 
         `rewards` (answers,), NaN for no verdict; `group_of` (answers,) numbers of the prompts; `lengths` (answers,)
         tokens; `kl` (answers,) each answer's log-ratio to the reference in nats (k1, summed), where the rollout was
-        scored under both. All answers of the step, of all ranks.
+        scored under both. All answers of the step, of all ranks. Where it `compares_pairs`, of each prompt two answers
+        count or none, and the one with the higher advantage is the chosen one.
         """
         raise NotImplementedError
 
     def losses(self, scores: SequenceScores, items: RolloutItems, step: StepCounts) -> Tensor:
-        """Each answer's share of the whole step's loss, (answers,): their plain sum over all micro-batches and ranks is
-        the loss. An answer that does not count has share 0 and no gradient.
+        """Each answer's share of the whole step's loss, (answers,), or each pair's, (pairs,), where it `compares_pairs`
+        and the chosen and the rejected answer of a pair stand next to each other: their plain sum over all
+        micro-batches and ranks is the loss. An answer that does not count has share 0 and no gradient.
         """
         raise NotImplementedError
 
     def metrics(self, scores: SequenceScores, items: RolloutItems) -> MetricSums:
         """What to log of the answers that count. Read them with `readable`."""
         raise NotImplementedError
+
+    def rollout_metrics(
+        self, advantages: Advantages, group_of: Tensor, rewards: Tensor, kl: Tensor | None
+    ) -> MetricSums:
+        """What to log of a rollout as a whole, beside its rewards and lengths; arguments as those of `advantages`, and
+        what it gave.
+        """
+        return MetricSums()
 
     def readable(self, sums: MetricSums) -> dict[str, float]:
         """The metrics of some steps, and of their rollouts, from their sums."""

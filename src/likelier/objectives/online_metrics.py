@@ -59,13 +59,25 @@ def policy_metrics(objective: HasRatios, scores: SequenceScores, items: RolloutI
         moved = (scores.token_logps - items.old_token_logps) ** 2 / 2
         sums.add("approximate_kl", moved, counted[scores.answer_of])
     if items.ref_token_logps is not None:
-        kl = answer_sums(k1(scores.token_logps, items.ref_token_logps), scores.answer_of, scores.lengths)
-        sums.add("kl", kl, counted)
-        sums.add(_SQUARES, kl * kl, counted)
+        ratios = k1(scores.token_logps, items.ref_token_logps)
+        add_kl(sums, answer_sums(ratios, scores.answer_of, scores.lengths), counted)
+    add_drift(sums, scores, items)
+    return sums
+
+
+def add_kl(sums: MetricSums, kl: Tensor, where: Tensor | None = None) -> None:
+    """`kl`, and what its standard error is made of: (answers,) each answer's log-ratio to the reference, of all or of
+    those that `where` (bool) selects.
+    """
+    sums.add("kl", kl, where)
+    sums.add(_SQUARES, kl * kl, where)
+
+
+def add_drift(sums: MetricSums, scores: SequenceScores, items: RolloutItems) -> None:
+    """`sampler/kl`, where the sampler's log-probabilities are given."""
     if items.sampler_token_logps is not None:
         drift = k3(items.sampler_token_logps, items.old(scores))
-        sums.add("sampler/kl", drift, counted[scores.answer_of])
-    return sums
+        sums.add("sampler/kl", drift, items.counted()[scores.answer_of])
 
 
 def _add_ratios(sums: MetricSums, objective: HasRatios, scores: SequenceScores, items: RolloutItems) -> None:
