@@ -15,14 +15,15 @@ pytestmark = pytest.mark.slow
 
 def test_several_processes_equal_one(tmp_path: Path) -> None:
     """Losses, rewards, evaluations and weights: with a reference and two updates a rollout, with refill, with an answer
-    scored in many parts, with fewer prompts than processes, with a critic of its own and one on the policy's trunk; and
-    cut short in one world and gone on with in the other.
+    scored in many parts, with fewer prompts than processes, with pairs, with a critic of its own and one on the
+    policy's trunk; and cut short in one world and gone on with in the other.
     """
     jobs = ["alone:learn_online:alone", "ddp-2:learn_online:ddp", "alone:online_go_on:whole"]
     cut = ["ddp-2:online_cut_short:cut", "alone:online_go_on:cut"]
     codes, said = run_worlds(tmp_path, *jobs, *cut)
     assert codes == [[0], [0, 0], [0], [0, 0], [0]], said[-3000:]
-    for name in ("grpo", "rloo", "dapo", "one", "ppo-own", "ppo-shared"):
+    pairs, critics = ("online_dpo", "rebel"), ("ppo-own", "ppo-shared")
+    for name in ("grpo", "rloo", "dapo", "one", *pairs, *critics):
         assert_equal_runs(tmp_path / "alone" / name, tmp_path / "ddp" / name, 1e-9)
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut", 1e-9)
 

@@ -183,6 +183,9 @@ def learn_online(folder: Path, more: dict[str, Any]) -> None:
     online_trainer(folder / "rloo", tiny_policy(), "rloo", **written, token_budget=64).train()
     online_trainer(folder / "dapo", tiny_policy(), "dapo", **written).train()
     online_trainer(folder / "one", tiny_policy(), **written, batch_size=1).train()
+    four = {"answers_per_prompt": 4}
+    online_trainer(folder / "online_dpo", lora_policy(), "online_dpo", **written, changed=four, token_budget=64).train()
+    online_trainer(folder / "rebel", tiny_policy(), "rebel", **written, online={"updates_per_rollout": 2}).train()
     taught = {"critic_warmup": 0, "kl_target": 0.5, "kl_horizon": 20.0}
     for critic in ("own", "shared"):
         changed = {"changed": {"critic": critic, **taught}, "online": {"updates_per_rollout": 2}, "token_budget": 64}

@@ -33,7 +33,7 @@ def test_the_help_has_every_option_with_what_the_presets_have(capsys: pytest.Cap
         cli.main(["train", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert not [name for name in ONLINE_NAMES if f"--{name.replace('_', '-')}" not in shown]
-    assert "default: 8; dapo 16, rloo 4, cispo 16, reinforce 1, ppo 1)" in shown
+    assert "default: 8; dapo 16, rloo 4, cispo 16, reinforce 1, online_dpo 2, rebel 2, ppo 1)" in shown
     assert "()" not in shown and "--answers-per-prompt ANSWERS" in shown
     assert "--top-p" not in shown
 
@@ -49,7 +49,7 @@ def test_the_page_of_options_has_every_one() -> None:
 
 
 def test_a_preset_s_values_are_told_by_what_most_have() -> None:
-    assert preset_default("kl_coefficient") == "0; rloo 0.05, ppo 0.05"
+    assert preset_default("kl_coefficient") == "0; rloo 0.05, rebel 0.05, ppo 0.05"
     assert preset_default("weight_high") == "cispo 5"
     assert preset_default("clip_dual") == ""
     assert preset_default("clip_low") == "0.2; gspo 0.0003, cispo none, reinforce none"
@@ -101,7 +101,7 @@ def test_the_options_of_a_method_are_those_of_its_kind(another: dict[str, str]) 
     family = ", ".join([*(preset.method for preset in GRPO_FAMILY), "ppo"])
     assert refused(method="another", clip_low=0.1) == f"clip_low has no effect on another; it belongs to {family}"
     assert refused(patience=1) == "patience has no effect on grpo; it belongs to another"
-    assert preset_default("patience") == "2" and preset_default("answers_per_prompt").endswith("another 2")
+    assert preset_default("patience") == "another 2" and preset_default("answers_per_prompt").endswith("another 2")
 
 
 def test_a_method_has_defaults_for_the_run(another: dict[str, str]) -> None:

@@ -35,7 +35,7 @@ def test_every_method_trains(method: str, make: Callable[[], Policy], tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("updates", [1, 2])
-@pytest.mark.parametrize("method", ["grpo", "rloo"])
+@pytest.mark.parametrize("method", ["grpo", "rloo", "online_dpo", "rebel"])
 def test_how_a_step_is_cut_changes_nothing(method: str, updates: int, tmp_path: Path) -> None:
     found = []
     for budget in (40, 4096):
@@ -49,12 +49,13 @@ def test_how_a_step_is_cut_changes_nothing(method: str, updates: int, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["grpo", "online_dpo", "rebel"])
 @pytest.mark.parametrize("updates", [1, 3])
-def test_a_run_that_goes_on_ends_where_one_without_a_break_ends(updates: int, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_ends_where_one_without_a_break_ends(method: str, updates: int, tmp_path: Path) -> None:
     whole, broken = lora_policy(), lora_policy()
     online = {"updates_per_rollout": updates}
-    trainer(tmp_path / "whole", whole, online=online, held_out=3, save_steps=2).train()
-    first = trainer(tmp_path / "broken", broken, online=online, held_out=3, save_steps=2)
+    trainer(tmp_path / "whole", whole, method, online=online, held_out=3, save_steps=2).train()
+    first = trainer(tmp_path / "broken", broken, method, online=online, held_out=3, save_steps=2)
     walk, calls = first._walker.walk, []
 
     def until_the_third(*arguments: Any, **named: Any) -> Any:
@@ -67,7 +68,7 @@ def test_a_run_that_goes_on_ends_where_one_without_a_break_ends(updates: int, tm
     with pytest.raises(KeyboardInterrupt):
         first.train()
     again = lora_policy()
-    trainer(tmp_path / "broken", again, online=online, held_out=3, save_steps=2, resume=True).train()
+    trainer(tmp_path / "broken", again, method, online=online, held_out=3, save_steps=2, resume=True).train()
     assert same(weights(whole), weights(again))
     kept = ("loss", "reward", "grad_norm", "entropy")
     lines = [[{name: line.get(name) for name in kept} for line in steps(tmp_path / run)] for run in ("whole", "broken")]

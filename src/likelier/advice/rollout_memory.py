@@ -24,7 +24,7 @@ from likelier.advice.memory import (
     own_memory,
     training_of,
 )
-from likelier.advice.rows import MicroBatch, filled_written
+from likelier.advice.rows import MicroBatch, filled, filled_written
 from likelier.advice.waves import Wave, WaveTracer
 from likelier.advice.weights import Known, count_weights, find_model
 from likelier.data.lengths import Row
@@ -74,8 +74,8 @@ class Rollouts:
 
     @property
     def row(self) -> Row:
-        """The longest prompt with its answers, all at their longest."""
-        return Row(max(self.prompts), (self.tokens,) * self.answers)
+        """The longest prompt with the answers that are learnt from, all at their longest."""
+        return Row(max(self.prompts), (self.tokens,) * self.objective.answers_learnt)
 
 
 class OnlinePlanner(Planner):
@@ -94,7 +94,8 @@ class OnlinePlanner(Planner):
 
     def micro_batch(self, budget: int) -> MicroBatch:
         """The fullest micro-batch at this budget."""
-        return filled_written(self.rollouts.row, budget, self.asked.batch_size)
+        fill = filled if self.rollouts.objective.compares_pairs else filled_written  # a pair is not cut
+        return fill(self.rollouts.row, budget, self.asked.batch_size)
 
     def needed(self, budget: int) -> int:
         """The peak at this budget, with what surrounds it."""

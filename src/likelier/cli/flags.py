@@ -14,6 +14,7 @@ from likelier.data.options import ChatOptions
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add every option as a flag. A flag that is not given leaves no trace in the namespace."""
     from likelier.models.options import LoraOptions
+    from likelier.online.config import online_hyperparameters
     from likelier.training.config import RunOptions, hyperparameter_fields, hyperparameter_help
     from likelier.training.options import TrainingOptions
 
@@ -21,6 +22,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the method's hyperparameters")
     for name, owners in hyperparameter_fields().items():
         known = {method: "from the data" if item.default is None else item.default for method, item in owners.items()}
+        known |= {one.method: one.hyperparameters()[name] for one in online_hyperparameters().get(name, ())}
         defaults = ", ".join(f"{method} {default}" for method, default in known.items())
         _flag(
             group,
@@ -38,6 +40,7 @@ def add_online_flags(parser: argparse.ArgumentParser, names: Collection[str] | N
     from likelier.objectives.online import ONLINE_METHODS
     from likelier.online.config import DISTORTIONS, online_fields, paper_help, preset_default
     from likelier.online.options import OnlineOptions
+    from likelier.training.config import hyperparameter_fields
 
     group = parser.add_argument_group("answers that the policy writes", f"For {', '.join(ONLINE_METHODS)}.")
     add_section_flags(group, OnlineOptions, names)
@@ -45,7 +48,7 @@ def add_online_flags(parser: argparse.ArgumentParser, names: Collection[str] | N
         "their loss", "Each method is a preset of these options; one that it has no use for is refused."
     )
     for name, (item, hint) in online_fields().items():
-        if names is None or name in names:
+        if name not in hyperparameter_fields() and (names is None or name in names):
             default = preset_default(name)
             text = f"{item.metadata['help']}{f' (default: {default})' if default else ''}".replace("%", "%%")
             _flag(group, name, text, hint is bool, _choices(hint))

@@ -7,9 +7,11 @@ from typing import Any
 
 from likelier.objectives.grpo_family import GRPO_FAMILY, GRPO_OF_ITS_PAPER
 from likelier.objectives.online_base import OnlineObjective
+from likelier.objectives.online_preference import ONLINE_PREFERENCE
 from likelier.objectives.ppo import PPO_OF_N_PLUS
 
-ONLINE_METHODS: dict[str, OnlineObjective] = {preset.method: preset for preset in (*GRPO_FAMILY, PPO_OF_N_PLUS)}
+_PRESETS = (*GRPO_FAMILY, *ONLINE_PREFERENCE, PPO_OF_N_PLUS)
+ONLINE_METHODS: dict[str, OnlineObjective] = {preset.method: preset for preset in _PRESETS}
 # Where the preset of a name is not what its paper has.
 PAPER_PRESETS: dict[str, OnlineObjective] = {preset.method: preset for preset in (GRPO_OF_ITS_PAPER,)}
 

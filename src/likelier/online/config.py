@@ -125,7 +125,9 @@ ELSEWHERE = {
     "epsilon_high": "clip_high (weight_high, where weights are clamped)",
     "num_iterations": "updates_per_rollout",
     "reward_funcs": "reward",
+    "loss_type": "preference_loss",
 }
+_OF_EVERY_METHOD = {item.name for item in fields(OnlineOptions)}
 # What cuts or bends the distribution that answers are drawn from.
 DISTORTIONS = ("top_p", "top_k", "min_p", "repetition_penalty")
 
@@ -136,8 +138,9 @@ def _refuse(name: str, method: str) -> None:
             f"{name} is no option of training: answers are drawn from the policy's whole distribution, because a cut "
             "one is not what the loss takes the gradient of; drop it (likelier sample has top_p, top_k and min_p)"
         )
-    if name in ELSEWHERE:
-        raise ConfigError(f"unknown option {name!r} of {method}; here it is called {ELSEWHERE[name]}")
+    ours = ELSEWHERE.get(name, "")
+    if ours.partition(" ")[0] in ONLINE_METHODS[method].hyperparameters().keys() | _OF_EVERY_METHOD:
+        raise ConfigError(f"unknown option {name!r} of {method}; here it is called {ours}")
     if owners := [*hyperparameter_fields().get(name, ()), *_online_owners(name)]:
         raise ConfigError(f"{name} has no effect on {method}; it belongs to {', '.join(owners)}")
     known = [item.name for kind in (OnlineRunOptions, *_SECTIONS) for item in fields(kind)] + sorted(ONLINE_NAMES)
@@ -152,6 +155,8 @@ def _online_owners(name: str) -> list[str]:
 def preset_default(name: str) -> str:
     """What the presets have for an option: what most of them have, then those that differ. Nothing for what is off."""
     values = {preset.method: getattr(preset, name) for preset in online_hyperparameters()[name]}
+    if len(values) == 1:
+        return "".join(f"{method} {_word(value)}" for method, value in values.items())
     usual = Counter(values.values()).most_common(1)[0][0]
     others = [f"{method} {_word(value)}" for method, value in values.items() if value != usual]
     parts = [] if usual is None or usual is False else [_word(usual)]

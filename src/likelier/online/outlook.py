@@ -47,7 +47,8 @@ class OnlineOutlook(RunOutlook):
             token_budget=token_budget,
         )
         tokens = min(token_budget, TIMED.get(device.type, TIMED["cpu"]))
-        super().__init__(run, work, _timed(asked, each, run.online.max_new_tokens, tokens), token_budget, device, clock)
+        rows = _timed(asked, run.objective.answers_learnt, run.online.max_new_tokens, tokens)
+        super().__init__(run, work, rows, token_budget, device, clock)
         self._run, self._sampler = run, sampler
         self._prompts = asked[: max(1, work.together // each // ranks)]
         self._asked, self._held, self._served = len(asked), len(held_out), run.server is not None

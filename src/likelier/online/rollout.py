@@ -91,14 +91,23 @@ class Rollout:
         """Tokens that were written."""
         return int(self.lengths.sum())
 
-    def group(self, number: int) -> Group:
-        """An answer with its prompt, as a row that the engine scores."""
-        asked = self.asked[int(self.group_of[number])]
-        return Group(asked.ids, (self.answers[number].ids,), asked.prompt.source, desirable=True)
+    def group(self, *numbers: int) -> Group:
+        """An answer with its prompt as a row that the engine scores; or two to one prompt, as a pair."""
+        asked = self.asked[int(self.group_of[numbers[0]])]
+        answers = tuple(self.answers[number].ids for number in numbers)
+        return Group(asked.ids, answers, asked.prompt.source, desirable=True if len(answers) == 1 else None)
 
     def counted(self) -> list[int]:
         """The numbers of the answers that belong to the loss."""
         return self.counts.nonzero()[:, 0].tolist()
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """The numbers of the two answers that count of a prompt, the better one first."""
+        of_prompts: dict[int, list[int]] = {}
+        for number in self.counted():
+            of_prompts.setdefault(int(self.group_of[number]), []).append(number)
+        ordered = (sorted(own, key=lambda one: -float(self.advantages[one])) for own in of_prompts.values())
+        return [(chosen, rejected) for chosen, rejected in ordered]
 
     def step_counts(self, max_length: int) -> StepCounts:
         """What the step's loss divides by."""
@@ -159,11 +168,17 @@ class Rollout:
     def _by_group(self, values: Tensor) -> list[Tensor]:
         return [values[self.group_of == number] for number in range(len(self.asked))]
 
-    def as_rows(self, decode: Callable[[Any], str], most: int) -> list[dict[str, Any]]:
-        """The rollout in words, one object a prompt, at most so many prompts of it."""
-        return [self._row(number, decode) for number in range(min(most, len(self.asked)))]
+    def as_rows(self, decode: Callable[[Any], str], most: int, *, paired: bool = False) -> list[dict[str, Any]]:
+        """The rollout in words, one object a prompt, at most so many prompts of it; where answers were `paired`, it
+        says which is the chosen and which the rejected one of two that earned differently.
+        """
+        sides: dict[int, dict[str, str]] = {}
+        for chosen, rejected in self.pairs() if paired else ():
+            if self.advantages[chosen] > self.advantages[rejected]:
+                sides |= {chosen: {"side": "chosen"}, rejected: {"side": "rejected"}}
+        return [self._row(number, decode, sides) for number in range(min(most, len(self.asked)))]
 
-    def _row(self, group: int, decode: Callable[[Any], str]) -> dict[str, Any]:
+    def _row(self, group: int, decode: Callable[[Any], str], sides: Mapping[int, dict[str, str]]) -> dict[str, Any]:
         asked, own = self.asked[group], (self.group_of == group).nonzero()[:, 0].tolist()
         return {
             "source": str(asked.prompt.source),
@@ -180,6 +195,7 @@ class Rollout:
                     "advantage": _number(self.advantages[number]),
                     "counts": bool(self.counts[number]),
                     **self._tokens_of_row(number, decode),
+                    **sides.get(number, {}),
                 }
                 for number in own
             ],

@@ -120,8 +120,8 @@ class RolloutMaker:
         asked_more = 0
         if self.objective.refills:
             rollout, asked_more = self._refilled(rollout, step)
-        rollout = self._compared(rollout)
-        metrics = rollout.metrics()
+        rollout, compared = self._compared(rollout)
+        metrics = rollout.metrics().merge([compared])
         if self.estimator is not None:
             rollout, estimated = self.estimator.estimated(rollout)
             metrics.merge([estimated])
@@ -175,8 +175,8 @@ class RolloutMaker:
             rewards = rewards.masked_fill(_cut(rollout), self.options.score_of_cut)
         return replace(rollout, names=self.rewards.names, parts=parts, rewards=rewards)
 
-    def _compared(self, rollout: Rollout) -> Rollout:
-        """With advantages, and what the loss needs of policy and reference beforehand."""
+    def _compared(self, rollout: Rollout) -> tuple[Rollout, MetricSums]:
+        """With advantages, and what the loss needs of policy and reference beforehand; and metrics of that."""
         objective, walker = self.objective, self.walker
         if objective.needs_old_logps(self.options.updates_per_rollout):
             rollout = replace(rollout, old=walker.token_logps(self.policy.model, rollout))
@@ -184,21 +184,21 @@ class RolloutMaker:
             assert self.reference is not None
             with self.reference.use() as model:
                 rollout = replace(rollout, ref=walker.token_logps(model, rollout))
-        found = objective.advantages(
-            rollout.rewards,
-            rollout.group_of,
-            lengths=rollout.lengths,
-            max_length=self.options.max_new_tokens,
-            kl=_summed_difference(rollout),
-        )
-        counts = found.counts & ~_cut(rollout) if self.options.truncated == "mask" else found.counts
+        masked = _cut(rollout) & (self.options.truncated == "mask")
+        rewards, kl = rollout.rewards, _summed_difference(rollout)
+        if objective.compares_pairs:  # an answer that is left out is no part of a pair
+            rewards = rewards.masked_fill(masked, torch.nan)
+        limits = {"lengths": rollout.lengths, "max_length": self.options.max_new_tokens}
+        found = objective.advantages(rewards, rollout.group_of, **limits, kl=kl)
+        counts = found.counts & ~masked
         if not bool(counts.any()):
-            raise TrainingError(self._nothing_left(rollout, int((~found.counts).sum())))
-        return replace(rollout, advantages=found.values, counts=counts)
+            raise TrainingError(self._nothing_left(rollout))
+        metrics = objective.rollout_metrics(found, rollout.group_of, rewards, kl)
+        return replace(rollout, advantages=found.values, counts=counts), metrics
 
-    def _nothing_left(self, rollout: Rollout, silent: int) -> str:
-        """Why no answer of a step counts, and what mends it; `silent` answers have no verdict."""
-        total, cut = len(rollout.answers), int(_cut(rollout).sum())
+    def _nothing_left(self, rollout: Rollout) -> str:
+        """Why no answer of a step counts, and what mends it."""
+        total, cut, silent = len(rollout.answers), int(_cut(rollout).sum()), int(rollout.rewards.isnan().sum())
         causes, mends = [], []
         if silent:
             causes.append(f"{silent} have no verdict of {' or '.join(self.rewards.names)}")
@@ -219,15 +219,22 @@ def _cut(rollout: Rollout) -> Tensor:
 
 
 def _summed_difference(rollout: Rollout) -> Tensor | None:
-    """(answers,) each answer's log-ratio to the reference, in nats, where it was scored under both."""
-    if rollout.old is None or rollout.ref is None:
+    """(answers,) each answer's log-ratio to the reference, in nats, where there is one: by the scorer's own
+    log-probabilities, or else by those that the sampler told.
+    """
+    if rollout.ref is None:
         return None
-    pairs = zip(rollout.old, rollout.ref, strict=True)
+    own = rollout.old or [answer.logps for answer in rollout.answers]
+    pairs = zip(own, rollout.ref, strict=True)
     return torch.from_numpy(np.array([float((old - ref).sum()) for old, ref in pairs]))
 
 
-def longest_rows(asked: Sequence[Asked], answers: int, max_new_tokens: int) -> list[Group]:
-    """Rows as large as a step can have, for a trial of memory: the longest prompt with answers up to the limit."""
-    longest = max(asked, key=lambda one: len(one.ids))
-    rows = np.random.default_rng(0).integers(0, 2, (answers, max_new_tokens)).astype(np.int32)
-    return [Group(longest.ids, (row,), longest.prompt.source, desirable=True) for row in rows]
+def longest_rows(asked: Sequence[Asked], objective: OnlineObjective, max_new_tokens: int, prompts: int) -> list[Group]:
+    """Rows as large as those of a step of so many prompts can be, for a trial of memory: the longest prompts with
+    answers up to the limit.
+    """
+    longest = sorted(asked, key=lambda one: -len(one.ids))[:prompts]
+    rows = np.random.default_rng(0).integers(0, 2, (objective.answers_learnt, max_new_tokens)).astype(np.int32)
+    if objective.compares_pairs:
+        return [Group(one.ids, (rows[0], rows[1]), one.prompt.source) for one in longest]
+    return [Group(one.ids, (row,), one.prompt.source, desirable=True) for one in longest for row in rows]

@@ -111,7 +111,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         self.objective, self.online = objective, online
         self._asked, self._held_out = run.asked(), run.asked(held_out=True)
         window = MetricWindow(None, run.ranks, objective.readable)
-        longest = longest_rows(self._asked, objective.answers_per_prompt, online.max_new_tokens)
+        longest = longest_rows(self._asked, objective, online.max_new_tokens, run.options.batch_size)
         super().__init__(run, self._asked, self._held_out, longest[:2], window, callbacks)
         self._longest = longest
         self._walker = self._walker_of(run)
@@ -252,7 +252,8 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         self._add_sums(metrics)
         every = self.online.rollout_steps
         if self.ranks.is_first and every and (step % every == 0 or step + 1 == self.state.max_steps):
-            rows = rollout.as_rows(self.policy.tokenizer.decode, _ROLLOUT_PROMPTS)
+            decode, paired = self.policy.tokenizer.decode, self.objective.compares_pairs
+            rows = rollout.as_rows(decode, _ROLLOUT_PROMPTS, paired=paired)
             self.folder.write_rollout(step + 1, rows)
         return rollout
 

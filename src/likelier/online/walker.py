@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from likelier.data.tokenize import Group
 from likelier.models.layers import frozen
-from likelier.objectives import Scored, SequenceScores
+from likelier.objectives import Items, Scored, SequenceScores
 from likelier.objectives.metrics import MetricSums
 from likelier.objectives.online_base import OnlineObjective
 from likelier.objectives.rollout import StepCounts
@@ -61,7 +61,7 @@ class RolloutWalker(WithinMemory):
         self,
         wrapped: nn.Module,
         rollout: Rollout,
-        groups: dict[Group, int],
+        groups: dict[Group, tuple[int, ...]],
         backward: Callable[[Tensor], None],
         weight: float,
     ) -> RolloutResult:
@@ -72,7 +72,7 @@ class RolloutWalker(WithinMemory):
         if self.critic is not None:
             self.critic.begin_step()
         for number, part in enumerate(cut, 1):
-            numbers = [groups[group] for group in part.groups]
+            numbers = [answer for group in part.groups for answer in groups[group]]
             with unsynchronized(wrapped, True):  # a trunk that both have: its gradients are exchanged with the policy's
                 of_critic = self._part_of_critic(rollout, part, numbers, step, backward)
             with unsynchronized(wrapped, number < len(cut)):
@@ -98,18 +98,17 @@ class RolloutWalker(WithinMemory):
     ) -> tuple[StepPart, Tensor]:
         batch = replace(self._batch(part), entropies=self.objective.needs_entropies)
         scores: SequenceScores = wrapped(batch=batch)
-        assert batch.items.rows is not None
-        own = scores.of_answers(batch.items.rows)  # equal answers are scored once, and count each
+        places = torch.tensor(batch.answers_of_groups(), device=self.device).flatten()
+        own = scores.of_answers(places)  # equal answers are scored once, and count each
         items = rollout.items(numbers, own.token_logps)
         losses = self.objective.losses(own, items, step)
         backward(losses.sum() * self._scale(part) * weight)
         own = own.detached()
         metrics = self.objective.metrics(own, items)
-        metrics.add_sum("loss", losses.detach().sum() * step.answers, len(losses))  # each is its share of the step's
+        metrics.add_sum("loss", losses.detach().sum() * step.answers, len(numbers))  # each is its share of the step's
         assert items.sampler_token_logps is not None
         apart = (items.old(own) - items.sampler_token_logps).abs()
-        scored = Scored(own, replace(batch.items, rows=torch.arange(len(losses), device=self.device)))
-        return StepPart(scored, losses.detach(), part.counts, metrics), apart
+        return StepPart(Scored(own, _items(batch)), losses.detach(), part.counts, metrics), apart
 
     def _part_of_critic(
         self,
@@ -162,5 +161,16 @@ class RolloutWalker(WithinMemory):
                 found |= {int(number): np.array(values) for number, values in theirs.items()}
         return [found[number] for number in range(len(rollout.answers))]
 
-    def _groups(self, rollout: Rollout) -> dict[Group, int]:
-        return {rollout.group(number): number for number in rollout.counted()}
+    def _groups(self, rollout: Rollout) -> dict[Group, tuple[int, ...]]:
+        """What is computed together, with its answers' numbers: the answers that count one by one, or their pairs."""
+        single = [(number,) for number in rollout.counted()]
+        return {rollout.group(*own): own for own in (rollout.pairs() if self.objective.compares_pairs else single)}
+
+
+def _items(batch: Batch) -> Items:
+    """The batch's items over its answers one after the other, equal ones each."""
+    items, device = batch.items, batch.device
+    if items.pairs is not None:
+        return replace(items, pairs=torch.arange(2 * len(items.pairs), device=device).reshape(-1, 2))
+    assert items.rows is not None
+    return replace(items, rows=torch.arange(len(items.rows), device=device))

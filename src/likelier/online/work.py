@@ -50,7 +50,8 @@ def online_work(
     """
     size, each, most = round(len(prompts) / share), objective.answers_per_prompt, online.max_new_tokens
     prompt = fmean(prompts)
-    row = Row(max(1, round(prompt)), (most,) * each)
+    row = Row(max(1, round(prompt)), (most,) * objective.answers_learnt)
+    written = Row(row.prompt, (most,) * each)
     steps = online_steps(size, options, online)
     rollouts = ceil(steps / online.updates_per_rollout)
     an_epoch = ceil(size / options.batch_size)
@@ -61,7 +62,7 @@ def online_work(
     return Work(
         steps=steps,
         training=training,
-        statistics=round(asked * row.tokens * scorings(objective, online)),
+        statistics=round(asked * written.tokens * scorings(objective, online)),
         reference=0,
         trial=TRIAL * 2 * (max(prompts) + most),
         sampling=_written(asked, prompt, each, most, together if at_once else 0),

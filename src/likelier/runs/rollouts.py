@@ -17,8 +17,9 @@ from likelier.utils.strict_json import BrokenJson, parse_json
 @dataclass(frozen=True)
 class RolledOut:
     """An answer: its reward in all and by part, and how it compares with the others of its prompt. None is no verdict;
-    `counts` says whether it belongs to the loss. Where there was a critic, `token_texts` are its tokens one by one with
-    their `token_advantages` and the `values` of the states before them.
+    `counts` says whether it belongs to the loss, and `side` which answer of a pair it is, where the method makes pairs.
+    Where there was a critic, `token_texts` are its tokens one by one with their `token_advantages` and the `values` of
+    the states before them.
     """
 
     text: str
@@ -29,6 +30,7 @@ class RolledOut:
     rewards: Mapping[str, float] = field(default_factory=dict)
     advantage: float | None = None
     counts: bool = True
+    side: str | None = None
     token_texts: Annotated[Sequence[str], [TEXT]] = ()
     token_advantages: Annotated[Sequence[float], [NUMBER]] = ()
     values: Annotated[Sequence[float], [NUMBER]] = ()

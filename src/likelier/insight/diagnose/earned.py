@@ -151,7 +151,8 @@ def holds_closer(facts: Facts) -> str | None:
     own = facts.card.hyperparameters.get(facts.method.strength)
     if not isinstance(own, (int, float)):
         return None
-    return f"--kl-coefficient {3 * own if own else 0.05:.3g} holds the policy closer to its reference"
+    flag = facts.method.strength.replace("_", "-")
+    return f"--{flag} {3 * own if own else 0.05:.3g} holds the policy closer to its reference"
 
 
 # --- learned -------------------------------------------------------------------------------------------------------

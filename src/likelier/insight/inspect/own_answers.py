@@ -114,7 +114,8 @@ def _kept(run: Run) -> Iterator[_Kept]:
     for step in reversed(run.rollouts()):
         for group in step.groups:
             for number, one in enumerate(group.answers, 1):
-                which = f"step {step.step}, answer {number}" + ("" if one.counts else ", left out of the loss")
+                place = one.side or ("" if one.counts else "left out of the loss")
+                which = f"step {step.step}, answer {number}" + (f", {place}" if place else "")
                 told = (group.source, group.prompt, group.prompt_ids, one.ids, which)
                 yield _Kept(*told, one.reward, one.rewards, one.advantage)
     for when, words in (("end", "held out, after training"), ("start", "held out, before training")):

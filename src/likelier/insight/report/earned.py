@@ -166,5 +166,7 @@ def _remarks(answer: RolledOut) -> Iterator[str]:
     if answer.advantage is not None:
         yield f"advantage {signed(answer.advantage, 3)}"
     yield f"{answer.tokens} tokens" + (", cut at the limit" if answer.is_cut else "")
+    if answer.side is not None:
+        yield f"the {answer.side} answer of its pair"
     if not answer.counts:
         yield "left out of the loss"
