@@ -58,6 +58,9 @@ def test_its_curves(online_runs: OnlineRuns) -> None:
 def test_a_clip_that_holds_and_a_sampler_apart_are_drawn(tmp_path: Path) -> None:
     found = titles(made(tmp_path / "run", steps(clip_ratio__region_mean=(0.0, 0.1), sampler__kl=(0.001, 0.002))))
     assert "Ratios beyond the clip" in found and "Sampler against scorer" in found
+    assert not {"Returns", "What the critic explains"} & set(found)
+    critic = {"value__explained_variance": (0.0, 0.5), "returns": (0.0, 1.0), "kl_penalty": (0.0, 0.2)}
+    assert {"Returns", "What the critic explains"} <= set(titles(made(tmp_path / "ppo", steps(**critic), method="ppo")))
 
 
 @pytest.mark.parametrize(

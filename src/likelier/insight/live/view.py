@@ -19,6 +19,7 @@ _SPARK = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 _SPARK_WIDTH = 24
 _SHOWN = 3  # warnings
 _REWARD, _LENGTH, _RATIO = "reward", "completions/mean_length", "ratio/mean"
+_EXPLAINED = "value/explained_variance"  # by a critic, where there is one
 # Metric, its name in a plain line, and how it is written there: of runs on pairs, and of those that write answers.
 _OF_PAIRS = (
     ("loss", "loss", "{:.3f}"),
@@ -33,6 +34,7 @@ _OF_ANSWERS = (
     ("completions/clipped_ratio", "cut", "{:.0%}"),
     (_RATIO, "ratio", "{:.3f}"),
     ("kl", "kl", "{:.3g}"),
+    (_EXPLAINED, "critic", "{:.0%}"),
 )
 # The same on a whole screen.
 _FIGURES_OF_PAIRS = (
@@ -46,6 +48,7 @@ _FIGURES_OF_ANSWERS = (
     ("completions/clipped_ratio", "cut answers", "{:.1%}"),
     ("entropy", "entropy", "{:.3g} nats a token"),
     ("kl", "KL", "{:.3g} nats an answer in training"),
+    (_EXPLAINED, "critic", "{:.0%} of the returns' variance"),
 )
 _COLOURS = {"training": "cyan", "done": "green", "failed": "red", "interrupted": "yellow"}
 

@@ -26,6 +26,8 @@ def curves_of_answers(run: Run) -> list[Markup]:
         _kl_in_training(run),
         *([kl(run), own_answers(run)] if len(run.evaluations) > 1 else []),
         _clipped(run),
+        _returns(run),
+        _critic(run),
         _drift(run),
         gradient(run),
         rate(run),
@@ -136,6 +138,21 @@ def _clipped(run: Run) -> Markup:
     ]
     note = "What lies beyond the clip teaches nothing more."
     return line_chart("Ratios beyond the clip", "step", "share", series, percent=True, note=note)
+
+
+def _returns(run: Run) -> Markup:
+    series = [trained(run, "returns"), trained(run, "kl_penalty", "price of the divergence", 0)]
+    note = "What the policy climbs: an answer's score less what its divergence from the reference costs it."
+    return line_chart("Returns", "step", "mean over answers", series, note=note)
+
+
+def _critic(run: Run) -> Markup:
+    note = (
+        "How much of what answers go on to earn the critic's values tell beforehand: 100 % is a critic that knows, 0 "
+        "one that knows no more than their mean, and advantages are then as noisy as without it."
+    )
+    series = [trained(run, "value/explained_variance")]
+    return line_chart("What the critic explains", "step", "share of variance", series, percent=True, note=note)
 
 
 def _drift(run: Run) -> Markup:
