@@ -103,7 +103,7 @@ def test_what_openrlhf_says_otherwise(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (flattened(VERL) | {"algorithm.adv_estimator": "gae"}, "PPO is not built here"),
+        (flattened(VERL) | {"algorithm.adv_estimator": "remax"}, "the nearest are gae, grpo and rloo"),
         (flattened(VERL) | {f"{ACTOR}policy_loss.loss_mode": "clip-cov"}, "has no counterpart"),
         (flattened(VERL) | {f"{ACTOR}use_kl_loss": True, "algorithm.use_kl_in_reward": True}, "in one place"),
         (flattened(VERL) | {f"{ACTOR}loss_agg_mode": "other"}, "known: token-mean"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from likelier.cli.importing import axolotl, llamafactory, openrlhf, trl, trl_online, verl
+from likelier.cli.importing import axolotl, llamafactory, openrlhf, trl, trl_online, trl_ppo, verl
 from likelier.cli.importing.common import Draft
 from likelier.cli.importing.text import read_source, recognise
 from likelier.online.config import parse_run
@@ -26,15 +26,17 @@ class Tool:
 
 
 def _of_trl(draft: Draft, trainer: str | None) -> None:
-    trainer = trainer or trl_online.online_trainer(draft)
-    if trainer in ("grpo", "rloo"):
+    trainer = trainer or trl_online.online_trainer(draft) or ("ppo" if draft.values.keys() & trl_ppo.MARKS else None)
+    if trainer == "ppo":
+        trl_ppo.translate(draft)
+    elif trainer in ("grpo", "rloo"):
         trl_online.translate(draft, trainer)
     else:
         trl.translate(draft, trainer)
 
 
 TOOLS = {
-    "trl": Tool("TRL", trl.MARKS | trl_online.MARKS, _of_trl),
+    "trl": Tool("TRL", trl.MARKS | trl_online.MARKS | trl_ppo.MARKS, _of_trl),
     "axolotl": Tool("Axolotl", axolotl.MARKS, axolotl.translate),
     "llama-factory": Tool("LLaMA-Factory", llamafactory.MARKS, llamafactory.translate),
     "verl": Tool("verl", verl.MARKS, verl.translate),
@@ -48,7 +50,7 @@ def import_config(path: str, tool: str | None = None, trainer: str | None = None
     Raises `ConfigError` for a file that cannot be read or recognised, and for a method that is not here.
     """
     values = read_source(path)
-    blocks = dict.fromkeys([key.partition(".")[0] for key in values])
+    blocks = dict.fromkeys([key.partition(".")[0] for key in values], True)
     tool = tool or recognise(path, {**blocks, **values}, {name: one.marks for name, one in TOOLS.items()})
     if tool == "verl":
         values = verl.flattened(values)

@@ -25,10 +25,12 @@ MARKS = frozenset(
     {
         *("pretrain", "prompt_data", "advantage_estimator", "n_samples_per_prompt", "rollout_batch_size"),
         *("generate_max_len", "init_kl_coef", "remote_rm_url", "actor_learning_rate"),
+        *("critic_pretrain", "freezing_actor_steps"),
     }
 )
 # Theirs: our method and what rewards are compared with.
 _ESTIMATORS = {"group_norm": ("grpo", "std"), "dr_grpo": ("grpo", "mean"), "rloo": ("rloo", "leave-one-out")}
+_WITH_CRITIC = "gae"
 _WORKER = decided(rollouts.WORKERS)
 _CRITIC = decided(rollouts.CRITIC)
 RULES: dict[str, Rule] = {
@@ -39,6 +41,14 @@ RULES: dict[str, Rule] = {
     "max_norm": Rule("trainer.max_grad_norm", as_number, off=()),
     "top_p": left_out(rollouts.WHOLE, off=(False, 1, 1.0)),
     "entropy_loss_coef": left_out("no entropy is added to the loss", off=(False, 0, 0.0)),
+    **each(left_out("no text is learnt beside the answers"), "ptx_coef", "pretrain_data", "pretrain_data_probs"),
+    **each(left_out("the model's weights are saved, not their moving average"), "enable_ema", "ema_beta"),
+    "aux_loss_coef": left_out("no load-balancing loss is added", off=(False, 0, 0.0)),
+    "input_template": left_out("write it into the prompts"),
+    **each(
+        left_out("held-out prompts are answered as prompts are in training, once each"),
+        *("eval_temperature", "eval_n_samples_per_prompt", "eval_split"),
+    ),
     "normalize_reward": left_out("rewards are compared within the group; their scale is kept"),
     "reward_clip_range": left_out("bound the reward in its function"),
     "agent_func_path": refused("rollouts of several turns are not built here; take the line out"),
@@ -63,16 +73,25 @@ RULES: dict[str, Rule] = {
         *("colocate_actor_ref", "colocate_critic_reward", "micro_train_batch_size", "micro_rollout_batch_size"),
         *("bf16", "flash_attn", "attn_implementation", "adam_offload", "packing_samples", "ref_reward_offload"),
         *("deepspeed_enable_sleep", "use_dynamic_batch", "async_train", "local_rank", "ring_attn_size"),
+        *("ring_head_stride", "async_queue_size", "rollout_max_tokens_per_gpu", "train_max_tokens_per_gpu", "zpg"),
+        *("ds_tensor_parallel_size", "actor_init_on_gpu", "grad_accum_dtype", "overlap_comm", "deepcompile", "perf"),
+        *("gradient_checkpointing_use_reentrant", "use_liger_kernel", "disable_fast_tokenizer", "max_len"),
+        *("full_determinism",),
     ),
     **each(
         decided(rollouts.SERVER),
         *("vllm_num_engines", "vllm_tensor_parallel_size", "vllm_gpu_memory_utilization", "vllm_enable_sleep"),
         *("vllm_sync_backend", "vllm_sync_with_ray", "vllm_generate_batch_size", "enforce_eager"),
-        *("enable_prefix_caching",),
+        *("enable_prefix_caching", "enable_vllm_is_correction", "vllm_is_truncated_threshold"),
+        *("rollout_tasks_per_gpu",),
     ),
     **each(left_out("set report_to: wandb, and its project in the shell"), "use_wandb", "wandb_project"),
     **each(left_out("set report_to: wandb, and its project in the shell"), "wandb_run_name", "use_tensorboard"),
+    **each(left_out("set report_to: wandb, and its project in the shell"), "wandb_org", "wandb_group"),
     **each(decided("checkpoints lie in the run folder"), "ckpt_path", "save_hf_ckpt", "load_checkpoint"),
+    **each(decided("checkpoints lie in the run folder"), "disable_ds_ckpt", "use_ds_universal_ckpt", "max_ckpt_mem"),
+    "max_ckpt_num": left_out("set save_total_limit beside save_steps"),
+    "use_ms": left_out("name the model's folder"),
 }
 
 
@@ -98,7 +117,15 @@ def translate(draft: Draft, trainer: str | None) -> None:
     rollouts.adapter(draft, draft.whole("lora_rank", 0), draft.number("lora_alpha", 16), ["lora_rank", "lora_alpha"])
     if draft.number("lora_dropout"):
         draft.note("left out", ["lora_dropout"], "answers are scored as they were sampled, without dropout")
+    _betas(draft)
     finish(draft, RULES)
+
+
+def _betas(draft: Draft) -> None:
+    """Adam's, which are not PyTorch's."""
+    first, second = as_list(draft.take("adam_betas")) or (0.9, 0.95)
+    draft.trainer["adam_beta1"] = as_number(draft, "adam_betas", first)
+    draft.trainer["adam_beta2"] = as_number(draft, "adam_betas", second)
 
 
 def _data(draft: Draft) -> None:
@@ -118,10 +145,13 @@ def _data(draft: Draft) -> None:
 
 
 def _method(draft: Draft) -> None:
-    estimator, kind = str(draft.take("advantage_estimator", "gae")), draft.take("policy_loss_type", "ppo")
+    estimator, kind = str(draft.take("advantage_estimator", _WITH_CRITIC)), draft.take("policy_loss_type", "ppo")
+    if estimator == _WITH_CRITIC:
+        _ppo(draft, kind)
+        return
     if estimator not in _ESTIMATORS:
-        nearest = "PPO is not built here" if estimator == "gae" else "REINFORCE++ takes the batch's spread"
-        raise draft.error(f"advantage_estimator {estimator} has no counterpart ({nearest}); the nearest is group_norm")
+        nearest = "REINFORCE++ takes the batch's spread; the nearest is group_norm"
+        raise draft.error(f"advantage_estimator {estimator} has no counterpart ({nearest})")
     method, advantage = _ESTIMATORS[estimator]
     draft.put("method", "gspo" if kind == "gspo" else method)
     draft.put("advantage", "mean" if advantage == "std" and draft.take("no_advantage_std_norm") else advantage)
@@ -129,14 +159,55 @@ def _method(draft: Draft) -> None:
     draft.put("aggregation", "sequence-mean" if kind == "gspo" else "token")
     if method == "rloo" and kind != "gspo":
         draft.put("ratio", "token")
-    clip, both = draft.number("eps_clip", 0.2), as_list(draft.take("eps_clip_low_high"))
-    low, high = (as_number(draft, "eps_clip_low_high", one) for one in (both or [clip, clip]))
-    rollouts.clips(draft, low, high, draft.number("dual_clip"), geometric=kind == "gspo")
+    _clips(draft, geometric=kind == "gspo")
     if draft.take("dynamic_filtering"):
         draft.put("refill", True)
     length = draft.number("overlong_buffer_len")
     if length:
         draft.put("overlong_cache", round(length / draft.options["max_new_tokens"], 6))
+
+
+def _clips(draft: Draft, *, geometric: bool) -> None:
+    clip, both = draft.number("eps_clip", 0.2), as_list(draft.take("eps_clip_low_high"))
+    low, high = (as_number(draft, "eps_clip_low_high", one) for one in (both or [clip, clip]))
+    rollouts.clips(draft, low, high, draft.number("dual_clip"), geometric=geometric)
+
+
+def _ppo(draft: Draft, kind: str) -> None:
+    """Advantages by a critic."""
+    for key in ("use_kl_loss", "dynamic_filtering", "overlong_buffer_len"):
+        if draft.values.get(key):
+            raise draft.error(f"{key} with advantage_estimator gae is not built here: take one of them out")
+        draft.off([key])
+    if kind != "ppo":
+        raise draft.error(
+            f"policy_loss_type {kind} with advantage_estimator gae is not built here: take one of them out"
+        )
+    draft.put("method", "ppo")
+    draft.put("truncated", "keep")
+    draft.put("gamma", float(draft.number("gamma", 1.0)))
+    draft.put_or_default("gae_lambda", draft.number("lambd"), 1.0)
+    draft.put_or_default("value_clip", draft.number("value_clip"), 0.5)
+    draft.put_or_default("critic_warmup", max(0, draft.whole("freezing_actor_steps", 0)), 0)
+    _clips(draft, geometric=False)
+    rollouts.entropy(draft, "entropy_loss_coef")
+    _score_clip(draft)
+    if draft.take("no_advantage_std_norm"):
+        text = "advantages lose their mean alone there; here they are brought to deviation 1 as well (whiten)"
+        draft.note("differs", ["no_advantage_std_norm"], text)
+    rollouts.own_critic(draft, draft.number("critic_learning_rate"), 9e-6)
+    rollouts.adam_of_torch(draft)
+    if draft.given("critic_pretrain"):
+        draft.note("differs", ["critic_pretrain"], rollouts.CRITIC_BEGINS)
+
+
+def _score_clip(draft: Draft) -> None:
+    bounds = as_list(draft.take("reward_clip_range"))
+    low, high = (as_number(draft, "reward_clip_range", one) for one in (bounds or [-10, 10]))
+    if high > 0 and low == -high:
+        draft.put_or_default("score_clip", float(high) if bounds else None, 10.0)
+    else:
+        draft.note("left out", ["reward_clip_range"], "score_clip bounds a score by the same on both sides")
 
 
 def _divergence(draft: Draft) -> None:
@@ -145,6 +216,12 @@ def _divergence(draft: Draft) -> None:
     draft.put("kl_coefficient", float(coefficient))
     if not coefficient:
         draft.off(["kl_target", "kl_horizon"])
+        return
+    if draft.options["method"] == "ppo":
+        if kind != "k1":
+            draft.note("differs", ["kl_estimator"], f"{kind}: {rollouts.K1_IN_REWARD}")
+        if draft.given("kl_target"):
+            draft.note("differs", ["kl_target", "kl_horizon"], rollouts.KL_OF_TOKENS)
         return
     draft.put("kl_place", "loss" if in_loss else "reward")
     if in_loss:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from likelier.cli.importing.common import Draft, missing
+from likelier.cli.importing.common import Draft, Note, missing
 
 NO_REWARD = "./name-your-rewards.py:reward"
 WHOLE = "answers are drawn from the policy's whole distribution, which is the one that the loss is about"
 SERVER = "the policy itself writes, in the process that trains it"
 WORKERS = "workers, devices and micro-batches: one process here, micro-batches are cut by token_budget"
 CRITIC = "no critic is trained"
+CRITIC_BEGINS = (
+    "the critic begins as the reward model here, where that has the policy's vocabulary, else as the policy with a new "
+    "head"
+)
+K1_IN_REWARD = "in the reward it does not pull along the divergence's gradient, k1 does; k1 is charged here"
+KL_OF_TOKENS = (
+    "nats a token there, nats an answer here, so that the coefficient stays as it is: set kl_target to theirs times "
+    "the length of your answers, and kl_horizon"
+)
 PLAIN_K3 = "the gradient of plain k3 is that of the other direction's KL; here k3 is weighted by the ratio"
 
 
@@ -41,8 +50,12 @@ def clips(draft: Draft, low: float, high: float, dual: float | None, *, geometri
 
 
 def prompts_of_a_step(draft: Draft, prompts: int, rollout: int, keys: Iterable[str]) -> None:
-    """Prompts of one optimizer step, of a tool that writes the answers of several steps at once."""
+    """Prompts of one optimizer step, of a tool that writes the answers of several steps at once. What it counts in
+    rollouts is more of ours.
+    """
     draft.put("batch_size", prompts)
+    if "critic_warmup" in draft.options:
+        draft.options["critic_warmup"] *= max(1, rollout // prompts)
     if rollout != prompts:
         text = (
             f"answers to {rollout} prompts are written at once there and learnt from in pieces of {prompts}; here each "
@@ -57,3 +70,25 @@ def adapter(draft: Draft, rank: int, alpha: float, keys: Iterable[str]) -> None:
         draft.put("lora_alpha", alpha)
     else:
         draft.off(keys)
+
+
+def adam_of_torch(draft: Draft) -> None:
+    """What Adam adds to its denominator where a tool leaves that to PyTorch; PPO's paper has a thousand times that."""
+    draft.trainer["adam_epsilon"] = 1e-8
+    draft.notes.append(Note("default", (), "trainer.adam_epsilon: 1e-08"))
+
+
+def own_critic(draft: Draft, rate: float | None, default: float) -> None:
+    """A critic with an optimizer of its own there, beside the policy's here."""
+    draft.put_or_default("critic_learning_rate", rate, default)
+    text = (
+        "the critic's gradient is clipped by itself there; here policy and critic are clipped together, the critic's "
+    )
+    draft.note("differs", (), f"critic: {text}loss with the weight value_coefficient")
+
+
+def entropy(draft: Draft, key: str) -> None:
+    """A bonus for entropy, in nats a token."""
+    bonus = draft.number(key)
+    if bonus:
+        draft.put("entropy_coefficient", float(bonus))

@@ -35,15 +35,19 @@ _ORDER = (
     *("beta", "tau", "length_normalize", "gamma_beta_ratio", "allow_small_beta", "label_smoothing"),
     *("flip_probability", "desirable_weight", "undesirable_weight", "nll_weight", "center_weight"),
     *("answers_per_prompt", "advantage", "aggregation", "clip_low", "clip_high", "clip_dual", "weight_high"),
-    *("kl_coefficient", "reward", "reward_weights", "combine", "max_new_tokens", "temperature", "truncated"),
+    *("kl_coefficient", "gamma", "gae_lambda", "value_clip", "value_coefficient", "critic_learning_rate"),
+    *("critic_warmup", "score_clip", "updates_per_rollout", "reward", "reward_weights", "combine"),
+    *("max_new_tokens", "temperature", "truncated", "missing_eos_penalty"),
     *("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "load_in_4bit"),
     *("batch_size", "learning_rate", "scheduler", "warmup", "max_steps", "epochs", "order", "max_length", "truncation"),
 )
 
+_CLEARLY = 2  # times as many names of its own as another tool has in a file tell whose that is
+
 # Files that make a configuration instead of being one, and how one is got out of them.
 _DUMP = (
     ", whose configuration is there only while it runs. Where it has made its DPOConfig, KTOConfig, RewardConfig, "
-    "GRPOConfig or TrainingArguments (here: args), add the line\n"
+    "GRPOConfig, PPOConfig or TrainingArguments (here: args), add the line\n"
     '    open("config.json", "w").write(args.to_json_string())\n'
     "run it up to there, and import config.json. Model, data and LoRA are no part of it: name them in the run file"
 )
@@ -55,7 +59,7 @@ _PROGRAMS = {
 }
 
 
-_HANDED_ON = {"center_rewards_coefficient"}  # options of TRL that Axolotl has under the same name
+_SHARED = {"center_rewards_coefficient", "reward_model"}  # of Axolotl, and of TRL or verl under the same name
 
 
 def read_source(path: str) -> dict[str, Any]:
@@ -82,14 +86,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def recognise(path: str, values: Mapping[str, Any], marks: Mapping[str, frozenset[str]]) -> str:
-    """The tool whose own option names the file has. Raises `ConfigError` where that is none, or several."""
+    """The tool whose own option names the file has, or far more of them than of any other's. Raises `ConfigError` where
+    that is none, or several.
+    """
     if {"method", "model"} <= values.keys():
         raise ConfigError(f"{path} has the keys method and model: it is a run file of likelier already")
-    found = {tool: sorted(own & values.keys()) for tool, own in marks.items()}
+    given = {name for name, value in values.items() if value is not None}
+    found = {tool: sorted(own & given) for tool, own in marks.items()}
     found = {tool: keys for tool, keys in found.items() if keys}
-    found = {tool: keys for tool, keys in found.items() if set(keys) - _HANDED_ON} or found
-    if len(found) == 1:
-        return next(iter(found))
+    found = {tool: keys for tool, keys in found.items() if set(keys) - _SHARED} or found
+    first, *others = sorted(found, key=lambda tool: len(found[tool]), reverse=True) or [""]
+    if found and all(len(found[first]) >= _CLEARLY * len(found[tool]) for tool in others):
+        return first
     if not found:
         raise ConfigError(
             f"{path} has no option that tells whose configuration it is; name the tool with --from ({', '.join(marks)})"

@@ -31,7 +31,7 @@ _OF_EITHER = frozenset(
         *("steps_per_generation", "generation_batch_size", "mask_truncated_completions", "use_bias_correction_kl"),
     }
 )
-MARKS = _OF_RLOO | _OF_EITHER
+MARKS = _OF_RLOO - {"reward_clip_range"} | _OF_EITHER  # that one OpenRLHF has as well
 # A loss of TRL: our method, and what a step is divided by where that is not the preset's.
 LOSSES: dict[str, tuple[str, str]] = {
     "dapo": ("grpo", "token"),

@@ -12,6 +12,7 @@ from likelier.cli.importing import rollouts
 from likelier.cli.importing.common import NO_MODEL, Draft, Rule, as_list, data_sets, decided, finish, left_out, missing
 
 MARKS = frozenset({"actor_rollout_ref"})
+_WITH_CRITIC = "gae"
 _MODEL, _ACTOR, _ROLLOUT = ("actor_rollout_ref." + part for part in ("model.", "actor.", "rollout."))
 _OPTIM, _KL = f"{_ACTOR}optim.", "algorithm.kl_ctrl."
 _DIVIDED = {
@@ -35,9 +36,11 @@ _PREFIXES: dict[str, Rule] = {
     _ACTOR: decided(rollouts.WORKERS),
     "actor_rollout_ref.ref.": decided("the reference is the policy as it starts"),
     "actor_rollout_ref.": decided(rollouts.WORKERS),
-    "critic.": decided(rollouts.CRITIC),
+    "critic.": decided("policy and critic share sizes, passes, schedule and workers; without gae no critic is trained"),
     "reward_model.": decided("rewards are named in reward"),
     "algorithm.gamma": decided("an answer has one reward, at its end"),
+    _KL: decided("without effect there: the coefficient is fixed, or nothing is charged in the reward"),
+    "algorithm.norm_adv_by_std_in_grpo": decided("it is about grpo"),
     "algorithm.lam": decided(rollouts.CRITIC),
     "algorithm.": left_out("it has no counterpart"),
     "data.": decided("prompts are read, cut and batched by themselves"),
@@ -106,12 +109,17 @@ def _data(draft: Draft) -> None:
 
 
 def _method(draft: Draft) -> None:
-    estimator = str(draft.take("algorithm.adv_estimator", "gae"))
+    estimator = str(draft.take("algorithm.adv_estimator", _WITH_CRITIC))
     divided = draft.take("algorithm.norm_adv_by_std_in_grpo", True)
     mode = str(draft.take(f"{_ACTOR}policy_loss.loss_mode", "vanilla"))
+    if estimator == _WITH_CRITIC and mode == "vanilla":
+        _ppo(draft)
+        return
     if estimator not in ("grpo", "rloo") or mode not in ("vanilla", "gspo"):
-        nearest = "PPO is not built here; the nearest is grpo" if estimator == "gae" else "the nearest is grpo or rloo"
-        raise draft.error(f"adv_estimator {estimator} with loss_mode {mode} has no counterpart; {nearest}")
+        raise draft.error(
+            f"adv_estimator {estimator} with loss_mode {mode} has no counterpart; the nearest are gae, grpo and rloo "
+            "with loss_mode vanilla"
+        )
     draft.put("method", "gspo" if mode == "gspo" else estimator)
     if estimator == "rloo":
         draft.put("ratio", "token")
@@ -123,13 +131,44 @@ def _method(draft: Draft) -> None:
     if how == "seq-mean-token-sum-norm":
         text = "the constant is the longest answer allowed here, the padded width of the batch there"
         draft.note("differs", [f"{_ACTOR}loss_agg_mode"], text)
-    clip = draft.number(f"{_ACTOR}clip_ratio", 0.2)
-    low, high = (draft.number(f"{_ACTOR}clip_ratio_{side}", clip) for side in ("low", "high"))
-    dual = draft.number(f"{_ACTOR}clip_ratio_c", 3.0)
-    rollouts.clips(draft, low, high, dual, geometric=mode == "gspo")
+    _clips(draft, geometric=mode == "gspo")
     if draft.take("algorithm.filter_groups.enable"):
         draft.put("refill", True)
     draft.off(["algorithm.filter_groups.metric", "algorithm.filter_groups.max_num_gen_batches"])
+
+
+def _clips(draft: Draft, *, geometric: bool) -> None:
+    clip = draft.number(f"{_ACTOR}clip_ratio", 0.2)
+    low, high = (draft.number(f"{_ACTOR}clip_ratio_{side}", clip) for side in ("low", "high"))
+    rollouts.clips(draft, low, high, draft.number(f"{_ACTOR}clip_ratio_c", 3.0), geometric=geometric)
+
+
+def _ppo(draft: Draft) -> None:
+    """Advantages by a critic."""
+    how = str(draft.take(f"{_ACTOR}loss_agg_mode", "token-mean"))
+    if how != "token-mean":
+        raise draft.error(
+            f"loss_agg_mode {how} with adv_estimator gae: PPO divides by a step's tokens here; take it out"
+        )
+    for key in ("algorithm.filter_groups.enable", "reward_model.overlong_buffer.enable", f"{_ACTOR}use_kl_loss"):
+        if draft.values.get(key):
+            raise draft.error(f"{key} with adv_estimator gae is not built here: take one of them out")
+        draft.off([key])
+    draft.put("method", "ppo")
+    draft.put("truncated", "keep")
+    draft.put("gamma", float(draft.number("algorithm.gamma", 1.0)))
+    draft.put_or_default("gae_lambda", draft.number("algorithm.lam"), 1.0)
+    draft.put_or_default("value_clip", draft.number("critic.cliprange_value"), 0.5)
+    rollouts.own_critic(draft, draft.number("critic.optim.lr"), 1e-5)
+    rollouts.adam_of_torch(draft)
+    first = draft.whole("trainer.critic_warmup", 0)
+    draft.put_or_default("critic_warmup", max(0, first - 1), 0)
+    if first > 0:
+        text = "the rollout from which the policy learns there, the rollouts before it here"
+        draft.note("differs", ["trainer.critic_warmup"], f"{first}: {text}")
+    draft.note("differs", ["critic.model.path"], rollouts.CRITIC_BEGINS)
+    _clips(draft, geometric=False)
+    rollouts.entropy(draft, f"{_ACTOR}entropy_coeff")
 
 
 def _divergence(draft: Draft) -> None:
@@ -139,12 +178,16 @@ def _divergence(draft: Draft) -> None:
     if in_loss and in_reward:
         raise draft.error("use_kl_loss and use_kl_in_reward are both on; here the divergence is charged in one place")
     draft.put("kl_coefficient", float(loss if in_loss else reward if in_reward else 0.0))
-    if in_loss or in_reward:
+    if (in_loss or in_reward) and draft.options["method"] != "ppo":
         draft.put("kl_place", "loss" if in_loss else "reward")
     if in_loss:
         draft.note("differs", [f"{_ACTOR}kl_loss_type"], f"{kind or 'low_var_kl'}: {rollouts.PLAIN_K3}")
     if in_reward and course != "fixed":
-        draft.note("differs", [f"{_KL}type"], "the coefficient stays as it is here")
+        keys = [f"{_KL}{name}" for name in ("type", "target_kl", "horizon")]
+        is_steered = draft.options["method"] == "ppo"
+        draft.note("differs", keys, rollouts.KL_OF_TOKENS if is_steered else "the coefficient stays as it is here")
+    if in_reward and draft.options["method"] == "ppo" and draft.take("algorithm.kl_penalty", "kl") not in ("kl", "k1"):
+        draft.note("differs", ["algorithm.kl_penalty"], rollouts.K1_IN_REWARD)
 
 
 def _reward(draft: Draft) -> None:
@@ -163,20 +206,21 @@ def _steps(draft: Draft) -> None:
     keys = ("data.train_batch_size", f"{_ACTOR}ppo_mini_batch_size")
     rollout, prompts = rollouts.count(draft, keys[0], 1024), rollouts.count(draft, keys[1], 256)
     rollouts.prompts_of_a_step(draft, min(prompts, rollout), rollout, keys)
-    answers = draft.whole(f"{_ROLLOUT}n", 1)
+    answers, passes = draft.whole(f"{_ROLLOUT}n", 1), draft.whole(f"{_ACTOR}ppo_epochs", 1)
     draft.put("answers_per_prompt", answers)
-    draft.put("updates_per_rollout", draft.whole(f"{_ACTOR}ppo_epochs", 1))
+    draft.put("updates_per_rollout", passes)
+    of_rollout = max(1, rollout // prompts) * passes
     draft.put("temperature", float(draft.number(f"{_ROLLOUT}temperature", 1.0)))
     steps, epochs = draft.whole("trainer.total_training_steps"), draft.number("trainer.total_epochs")
     if steps and steps > 0:
-        draft.put("max_steps", steps * max(1, rollout // prompts))
+        draft.put("max_steps", steps * of_rollout)
         draft.note("differs", ["trainer.total_training_steps"], "rollouts are counted there, optimizer steps here")
     else:
         draft.put_or_default("epochs", epochs, 30)
     for theirs, ours in (("save_freq", "save_steps"), ("test_freq", "eval_steps")):
         every = draft.whole(f"trainer.{theirs}", -1)
         if every > 0 and (ours != "eval_steps" or "eval_data" in draft.options):
-            draft.put(ours, every * max(1, rollout // prompts))
+            draft.put(ours, every * of_rollout)
     named = [one for one in as_list(draft.take("trainer.logger")) if one in _TRACKERS]
     if named:
         draft.put("report_to", ",".join(named))
