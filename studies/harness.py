@@ -111,7 +111,8 @@ class Claim:
 @dataclass(frozen=True)
 class Study:
     """One study. `settings` and `run` make its cells: `run(setting, seed, quick)` gives numbers by name; the rest is
-    made from all of them. `quick` settings take seconds and stand in no document.
+    made from all of them. `quick` settings take seconds and stand in no document. `text` was written before it ran,
+    `reading`, what we make of the numbers, after.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Study:
     tables: Callable[[Results], Sequence[Table]]
     plots: Callable[[Results], Sequence[Plot]]
     quick: Sequence[Setting] = field(default_factory=tuple)
+    reading: str = ""
 
     @property
     def file(self) -> Path:

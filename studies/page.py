@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from studies import s19
+from studies import s18, s19
 from studies.harness import FOLDER, Results, Study, Table, read
 
-STUDIES: tuple[Study, ...] = (s19.STUDY,)
+STUDIES: tuple[Study, ...] = (s18.STUDY, s19.STUDY)
 PAGE = FOLDER / "index.md"
 
 _HEAD = """# Studies
@@ -24,7 +24,7 @@ make studies
 ```
 
 computes what is missing in `docs/studies/`, judges, draws, and makes this page. One study alone is
-`python -m studies.s19`, with `--again` to compute it anew and `--quick` for a small one in seconds. The rules stand in
+`python -m studies.s18`, with `--again` to compute it anew and `--quick` for a small one in seconds. The rules stand in
 the files of `studies/`.
 """
 
@@ -62,6 +62,8 @@ def _study(study: Study, content: Any) -> Iterator[str]:
         yield f"**{verdict['claim']}** *{verdict['verdict'].capitalize()}.* The rule: {verdict['rule']}.\n"
         yield from (f"- {case}: {numbers}" for case, numbers in verdict["numbers"].items())
         yield ""
+    if study.reading:
+        yield f"**How we read it, afterwards.** {study.reading.strip()}\n"
     seeds = len({cell["seed"] for cell in content["cells"]})
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     yield f"{seeds} seeds, {content['seconds'] / 60:.1f} processor minutes ({content['machine']}); {versions}."
