@@ -24,6 +24,7 @@ from likelier.utils.errors import ConfigError, ModelError
 from tests.helpers.small_runs import pair_rows, save_tiny, write_rows
 
 pytestmark = pytest.mark.slow
+SIDES = ("chosen", "rejected")
 OPTIONS = ("--batch-size", "4", "--max-steps", "6", "--learning-rate", "1e-3", "--eval-fraction", "0.25")
 
 
@@ -51,7 +52,14 @@ def test_it_learns_and_is_evaluated(world: Path, name: str) -> None:
     found = lines(world / name)
     ends = [line for line in found if "eval_loss" in line]
     assert ends[-1]["eval_loss"] < ends[0]["eval_loss"] and ends[0]["eval_loss"] == pytest.approx(math.log(2), abs=0.3)
-    assert {"eval_pair_accuracy", "eval_pair_accuracy_low", "eval_rewards/margins"} <= ends[-1].keys()
+    detail = json.loads((world / name / "evaluations" / "step-6.json").read_text(encoding="utf-8"))
+    margins = [one - two for one, two in zip(*(detail["items"][side]["logps"] for side in SIDES), strict=True)]
+    claims = [1 / (1 + math.exp(-abs(margin))) for margin in margins]
+    assert ends[-1]["eval_confidence"] == pytest.approx(mean(claims), abs=1e-5)
+    assert sum(one["pairs"] for one in detail["calibration"]) == len(margins)
+    assert {"eval_calibration_error", "eval_pair_accuracy", "eval_pair_accuracy_low", "eval_rewards/margins"} <= ends[
+        -1
+    ].keys()
     assert not [key for line in found for key in line if "logps" in key or "ranking" in key or "kl" in key.split("_")]
     card = json.loads((world / name / "run.json").read_text(encoding="utf-8"))
     assert card["method"] == "reward" and math.isfinite(card["reward_offset"])

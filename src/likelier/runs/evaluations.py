@@ -66,6 +66,19 @@ class TellingPair:
 
 
 @dataclass(frozen=True)
+class ConfidenceBin:
+    """Held-out pairs on which a reward model is about as sure: its mean `claimed` share, and the share that is `right`
+    with its 95 % interval.
+    """
+
+    pairs: int
+    claimed: float
+    right: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Detail:
     """An evaluation `when` (`start`, `interval`, `end`): columns of its items, answers, pairs. The one of step 0 that
     holds nothing stands for none.
@@ -79,6 +92,7 @@ class Detail:
     items: Annotated[Mapping[str, Any], _ITEMS] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     pairs: tuple[TellingPair, ...] = ()
+    calibration: tuple[ConfidenceBin, ...] = ()
     rewards: Annotated[Sequence[float | None], _REWARDS] = ()
     best_of_n: Annotated[Sequence[float | None], _REWARDS] = ()
     prompts: Annotated[Sequence[str], [TEXT]] = ()

@@ -127,7 +127,8 @@ def _accuracy(row: Row) -> str:
         return "no reward differs yet"
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     interval = f" ({low:.1%} to {high:.1%})" if low is not None and high is not None else ""
-    return f"accuracy {row[name]:.1%}{interval}"
+    claims = f", claims {row['confidence']:.1%}" if "confidence" in row else ""
+    return f"accuracy {row[name]:.1%}{interval}{claims}"
 
 
 def _outcome(row: Row) -> str:

@@ -29,6 +29,8 @@ _FIGURES = (
     ("rewards/accuracies", "items right by reward", True),
     ("ranking_accuracy", "pairs right by the policy itself", True),
     ("ranking_accuracy_per_token", "the same, per token", True),
+    ("confidence", "pairs that it claims to get right", True),
+    ("calibration_error", "distance of its claims from what is right", True),
     ("rewards/margins", "reward margin", False),
     ("rewards/chosen", "reward of chosen answers", False),
     ("rewards/rejected", "reward of rejected answers", False),

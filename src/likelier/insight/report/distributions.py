@@ -7,8 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from likelier.insight.pages.charts import Series, line_chart
 from likelier.insight.pages.histograms import histogram_chart
 from likelier.insight.report.curves import CHOSEN, HELD_OUT, REJECTED
+from likelier.runs.evaluations import Detail
 from likelier.runs.reader import Run
 
 _GREY = 7
@@ -21,6 +23,8 @@ def distributions(run: Run) -> list[Markup]:
     when = "after training" if last.when == "end" else f"at step {last.step}"
     drawn = [_rewards(run, before, "before training"), _rewards(run, after, when), _margins(run, before, after, when)]
     both = {name: items for name, items in (("before", before), (when, after)) if items}
+    if run.card.facts.reads_values:
+        return [chart for chart in (_scores(both), _calibration(last)) if chart]
     drawn.append(_per_token(both) if "completion" in (after or before) else _likelier(both))
     return [chart for chart in drawn if chart]
 
@@ -83,6 +87,41 @@ def _margin(run: Run, items: Mapping[str, Any]) -> list[float]:
     if "chosen" not in sides:
         return []
     return [one - two for one, two in zip(*(_reward(run, sides[side]) for side in ("chosen", "rejected")), strict=True)]
+
+
+def _scores(both: Mapping[str, Mapping[str, Any]]) -> Markup:
+    found = {
+        when: [one - two for one, two in zip(items["chosen"]["logps"], items["rejected"]["logps"], strict=True)]
+        for when, items in both.items()
+        if "chosen" in items
+    }
+    return histogram_chart(
+        "Which answer the model prefers",
+        "score of chosen minus rejected",
+        found,
+        level=(0.0, "both alike"),
+        unit="number of pairs",
+        note="Held-out pairs. Left of the line are those that it gets wrong.",
+        colours=_colours(both),
+    )
+
+
+def _calibration(last: Detail) -> Markup:
+    """How often a reward model is right, where it claims to be so with a certain probability."""
+    bins = last.calibration
+    claimed = [100 * one.claimed for one in bins]
+    low, high = [one.low for one in bins], [one.high for one in bins]
+    series = [
+        Series("held-out pairs", claimed, [one.right for one in bins], low, high, colour=HELD_OUT),
+        Series("as it claims", [50.0, 100.0], [0.5, 1.0], dashed=True, colour=_GREY),
+    ]
+    note = (
+        "The chance that the preferred answer has the higher score, as the difference of the scores says it, against "
+        "how often it has. Below the dashed line the model is too sure of itself. The band is the 95 % interval of "
+        "each group of pairs: " + ", ".join(f"{one.pairs:,}" for one in bins) + "."
+    )
+    title, x_label = "Is it as often right as it claims?", "claimed, in percent"
+    return line_chart(title, x_label, "share that is right", series if bins else [], percent=True, note=note)
 
 
 def _likelier(both: Mapping[str, Mapping[str, Any]]) -> Markup:

@@ -18,6 +18,7 @@ from likelier.scoring.engine import prompt_numbers
 from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.scoring.reference.reload import ReferenceAccess
 from likelier.training.evaluation.answers import Answer, Asked, answer_metrics, kl_metrics, with_log_ratios, write
+from likelier.training.evaluation.calibration import calibration
 from likelier.training.evaluation.close_ups import telling_pairs, token_by_token
 from likelier.training.evaluation.heldout import Evaluation, evaluate_groups, item_table
 from likelier.training.evaluation.schedule import some_of
@@ -101,6 +102,12 @@ class Evaluator:
         found = self._score(groups, step)
         metrics, detail = dict(found.metrics), {"step": step, "when": when, "items_of": len(self.held_out)}
         detail["items"] = item_table(found, MOST_ITEMS)
+        if self.objective.reads_values and found.pairs is not None:
+            scores = found.scored.logps[found.pairs]
+            told, detail["calibration"] = calibration(
+                scores[:, 0] - scores[:, 1], prompt_numbers(found.groups).tolist()
+            )
+            metrics |= told
         if self.asked:
             with self._reference(when, groups) as reference:
                 answered = self._answer(when, reference)
