@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,13 @@ from trl import GRPOConfig, RLOOConfig
 from likelier.cli.importing import import_config
 from likelier.cli.importing.common import Draft
 from likelier.cli.importing.trl_online import LOSSES, NEAREST
+from likelier.online.config import parse_online
 from likelier.utils.errors import ConfigError
 from tests.cli.test_import_config import said
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from trl.experimental.online_dpo import OnlineDPOConfig
 
 TRL = {"model_name_or_path": "m", "dataset_name": "d.jsonl", "output_dir": "o", "reward_funcs": ["my.short"]}
 
@@ -31,7 +37,10 @@ def trl(tmp_path: Path, **options: Any) -> Draft:
     return imported(tmp_path, TRL | options)
 
 
-@pytest.mark.parametrize(("config", "trainer"), [(GRPOConfig, "grpo"), (RLOOConfig, "rloo")])
+ONLINE_DPO = (OnlineDPOConfig, "online_dpo")
+
+
+@pytest.mark.parametrize(("config", "trainer"), [(GRPOConfig, "grpo"), (RLOOConfig, "rloo"), ONLINE_DPO])
 def test_a_dump_of_trl_s_configuration_is_known_to_the_last_option(config: Any, trainer: str, tmp_path: Path) -> None:
     made = config(output_dir=str(tmp_path / "o"), use_cpu=True, bf16=False, report_to=[], activation_checkpointing=True)
     path = tmp_path / "config.json"
@@ -54,6 +63,28 @@ def test_the_defaults_that_are_written_out_are_trl_s(config: Any, tmp_path: Path
     assert options.get("kl_coefficient", 0) == theirs["beta"]
     assert options["clip_low"] == options["clip_high"] == theirs["epsilon"] and theirs["epsilon_high"] is None
     assert options["epochs"] == theirs["num_train_epochs"]
+
+
+def test_online_dpo_has_trl_s_defaults_and_options(tmp_path: Path) -> None:
+    values = {**TRL, "reward_model_path": "runs/rm"}
+    del values["reward_funcs"]
+    draft = imported(tmp_path, values)
+    theirs = {item.name: item.default for item in dataclasses.fields(OnlineDPOConfig)}
+    options = draft.options
+    assert (options["method"], options["preference_loss"], options["beta"]) == ("online_dpo", "dpo", 0.1)
+    assert (options["reward"], options["answers_per_prompt"]) == (["model:runs/rm"], 2)
+    assert options["max_prompt_length"] == theirs["max_length"] - theirs["max_new_tokens"]
+    for name in ("max_new_tokens", "temperature", "learning_rate"):
+        assert options[name] == theirs[name]
+    assert "is skipped here" in said(draft)
+    parse_online({name: value for name, value in options.items() if value is not None})
+    given = {"loss_type": "ipo", "beta": [0.2, 0.1], "missing_eos_penalty": 1, "max_new_tokens": 32, "temperature": 1}
+    draft = imported(tmp_path, values | given)
+    expected = {"preference_loss": "ipo", "beta": 0.2, "truncated": "penalty", "missing_eos_penalty": 1}
+    assert {name: draft.options[name] for name in expected} == expected
+    assert "each epoch has its own" in said(draft)
+    with pytest.raises(ConfigError, match="loss_type hinge is none of a pair of own answers"):
+        imported(tmp_path, values | {"loss_type": "hinge"})
 
 
 def test_every_loss_that_trl_documents_is_known() -> None:

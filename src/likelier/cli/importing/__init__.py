@@ -26,10 +26,13 @@ class Tool:
 
 
 def _of_trl(draft: Draft, trainer: str | None) -> None:
-    trainer = trainer or trl_online.online_trainer(draft) or ("ppo" if draft.values.keys() & trl_ppo.MARKS else None)
+    known, of_ppo = trl_online.online_trainer(draft), bool(draft.values.keys() & trl_ppo.MARKS)
+    if of_ppo and known in (None, "online_dpo"):  # whose options PPO's configuration has as well
+        known = "ppo"
+    trainer = trainer or known
     if trainer == "ppo":
         trl_ppo.translate(draft)
-    elif trainer in ("grpo", "rloo"):
+    elif trainer in trl_online.TRAINERS:
         trl_online.translate(draft, trainer)
     else:
         trl.translate(draft, trainer)

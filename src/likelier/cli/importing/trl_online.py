@@ -1,4 +1,4 @@
-"""TRL: the YAML files of `trl grpo` and `trl rloo`, and the dumps of GRPOConfig and RLOOConfig.
+"""TRL: the YAML files of `trl grpo` and `trl rloo`, and the dumps of GRPOConfig, RLOOConfig and OnlineDPOConfig.
 
 Names and defaults are those of TRL 1.16. Its batch sizes count answers; ours counts prompts of one optimizer step.
 """
@@ -9,6 +9,7 @@ from likelier.cli.importing import arguments, trl
 from likelier.cli.importing.common import (
     NO_MODEL,
     Draft,
+    Note,
     Rule,
     as_list,
     as_number,
@@ -31,7 +32,8 @@ _OF_EITHER = frozenset(
         *("steps_per_generation", "generation_batch_size", "mask_truncated_completions", "use_bias_correction_kl"),
     }
 )
-MARKS = _OF_RLOO - {"reward_clip_range"} | _OF_EITHER  # that one OpenRLHF has as well
+_OF_ONLINE_DPO = frozenset({"reward_model_path", "missing_eos_penalty"})
+MARKS = _OF_RLOO - {"reward_clip_range"} | _OF_EITHER | _OF_ONLINE_DPO  # that one OpenRLHF has as well
 # A loss of TRL: our method, and what a step is divided by where that is not the preset's.
 LOSSES: dict[str, tuple[str, str]] = {
     "dapo": ("grpo", "token"),
@@ -93,9 +95,13 @@ RULES: dict[str, Rule] = {
     "shuffle_dataset": Rule("order", lambda draft, key, value: "shuffled" if value else "file", off=()),
 }
 
+TRAINERS = ("grpo", "rloo", "online_dpo")
+
 
 def online_trainer(draft: Draft) -> str | None:
-    """`rloo` or `grpo` where the file's options say so."""
+    """`rloo`, `grpo` or `online_dpo` where the file's options say so."""
+    if draft.values.keys() & _OF_ONLINE_DPO:
+        return "online_dpo"
     if draft.values.keys() & _OF_RLOO:
         return "rloo"
     losses = {str(one) for one in as_list(draft.values.get("loss_type"))}
@@ -103,15 +109,18 @@ def online_trainer(draft: Draft) -> str | None:
 
 
 def translate(draft: Draft, trainer: str) -> None:
-    """Fill the draft, for `grpo` or `rloo`."""
+    """Fill the draft, for `grpo`, `rloo` or `online_dpo`."""
     draft.put("model", draft.take("model_name_or_path") or missing(draft, "model", NO_MODEL))
     trl.data(draft)
     arguments.output(draft, "trainer_output")
-    (_rloo if trainer == "rloo" else _grpo)(draft)
+    {"rloo": _rloo, "grpo": _grpo, "online_dpo": _online_dpo}[trainer](draft)
     _rewards(draft)
-    _answers(draft)
-    _steps(draft, 2 if trainer == "rloo" else 8)
-    arguments.rate(draft, 1e-6)
+    if trainer == "online_dpo":
+        _pairs(draft)
+    else:
+        _answers(draft)
+        _steps(draft, 2 if trainer == "rloo" else 8)
+    arguments.rate(draft, 5e-7 if trainer == "online_dpo" else 1e-6)
     arguments.schedule(draft, "lr_scheduler_type", "linear")
     arguments.warmup(draft, "lr_scheduler_type", 0.0)
     arguments.order(draft)
@@ -210,11 +219,43 @@ def _rloo(draft: Draft) -> None:
         draft.put("kl_coefficient", 0.0)
 
 
+_PAIR_LOSSES = {"sigmoid": "dpo", "ipo": "ipo"}
+
+
+def _online_dpo(draft: Draft) -> None:
+    draft.put("method", "online_dpo")
+    loss = str(draft.take("loss_type", "sigmoid"))
+    if loss not in _PAIR_LOSSES:
+        raise draft.error(f"loss_type {loss} is none of a pair of own answers; known: {', '.join(_PAIR_LOSSES)}")
+    draft.put("preference_loss", _PAIR_LOSSES[loss])
+    betas = [as_number(draft, "beta", one) for one in as_list(draft.take("beta", 0.1))]
+    draft.put("beta", float(betas[0]))
+    if len(betas) > 1:
+        draft.note("differs", ["beta"], f"one for the whole run here, {betas[0]:g}; there each epoch has its own")
+    text = "a pair whose answers earned the same is skipped here; there its first answer is the chosen one"
+    draft.notes.append(Note("differs", (), text))
+
+
+def _pairs(draft: Draft) -> None:
+    """Two answers to each prompt, whose batch sizes count prompts."""
+    draft.put("answers_per_prompt", 2)
+    most = draft.put_or_default("max_new_tokens", draft.whole("max_new_tokens"), 64)
+    draft.put_or_default("temperature", draft.number("temperature"), 0.9)
+    limit = draft.whole("max_length", 512)
+    if limit > most:
+        draft.put("max_prompt_length", limit - most)
+        draft.put("prompt_truncation", "cut-prompt-left")
+    if (penalty := draft.number("missing_eos_penalty")) is not None:
+        draft.put("truncated", "penalty")
+        draft.put("missing_eos_penalty", float(penalty))
+    arguments.steps_and_rows(draft, draft.whole("num_processes", 1))
+
+
 # --- rewards and answers -------------------------------------------------------------------------------------------
 
 
 def _rewards(draft: Draft) -> None:
-    model = draft.take("reward_model_name_or_path")
+    model = pick(draft, ("reward_model_name_or_path", "reward_model_path"))[1]
     named = [f"model:{model}"] if model else []
     for one in map(str, as_list(draft.take("reward_funcs"))):
         found = _REWARDS.get(one) or ":".join(one.rsplit(".", 1))
