@@ -116,6 +116,16 @@ def test_answers_in_a_file_are_scored(
             )
 
 
+def test_its_diagnosis_speaks_of_scores(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", str(world / "model"), "--data", str(world / "pairs.jsonl"), "--output", str(tmp_path / "run")]
+    words += ["--batch-size", "4", "--epochs", "12", "--learning-rate", "1e-3", "--eval-fraction", "0.25"]
+    assert cli.main(["train", "--method", "reward", *words]) == 0
+    capsys.readouterr()
+    assert cli.main(["diagnose", str(tmp_path / "run")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "of score, against the start" in told and "nats" not in told
+
+
 def test_only_a_trained_head_scores(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--data", str(world / "pairs.jsonl"), "--output", str(tmp_path / "scores.jsonl")]
     assert cli.main(["score", "--reward-model", str(world / "model"), *words]) == 2

@@ -238,9 +238,12 @@ class Facts:
         return self.lost["chosen"] - self.lost["rejected"]
 
     def told(self, level: Level) -> str:
-        """One of these levels in words: nats, the interval, and of how many rows or steps it is the mean."""
-        unit = "held-out rows" if any(map(self.on_held_out, SIDES)) else "logged steps"
-        return words.level(level) + (f", {level.cases:,} {unit}" if level.cases else "")
+        """One of these levels in words: nats (of a reward model, of score), the interval, and of how many rows or steps
+        it is the mean.
+        """
+        of = "held-out rows" if any(map(self.on_held_out, SIDES)) else "logged steps"
+        unit = "of score, against the start" if self.method.reads_values else "nats"
+        return words.level(level, unit) + (f", {level.cases:,} {of}" if level.cases else "")
 
     @cached_property
     def moved(self) -> Level | None:

@@ -21,6 +21,11 @@ _IN_TRAINING = (
     "The policy learns what the pairs prefer, as far as the training data tell. Nothing was held out, so whether it "
     "holds for others is not known."
 )
+_SCORES = "The model gives preferred answers the higher score, and no check of its training found anything."
+_SCORES_IN_TRAINING = (
+    "The model gives preferred answers of the training data the higher score. Nothing was held out, so whether it does "
+    "so with others is not known."
+)
 _BY_CHANCE = (
     "No check found anything wrong. The interval of the held-out accuracy holds one half, so on data that it has not "
     "seen the policy cannot be told from a coin."
@@ -105,6 +110,8 @@ def health(facts: Facts) -> Iterator[Verdict]:
         facts.distance,
     ]
     more = {name: words for name in ("title", "meaning") if (words := getattr(found, name))}
+    if found.is_shown and facts.method.reads_values:
+        more |= {"meaning": _SCORES if held is not None else _SCORES_IN_TRAINING}
     if found.is_shown:
         yield verdict("healthy", "good", evidence, **more)
     else:

@@ -218,6 +218,7 @@ def _faster(facts: Facts, moved: Level) -> list[str | None]:
 
 def _movement(facts: Facts) -> Iterator[tuple[str, str]]:
     what = "log-ratio to the reference" if facts.scale else "log-probability against the start"
+    what = "score" if facts.method.reads_values else what
     for side in (side for side in SIDES if side in facts.lost):
         yield f"{what}, {side} answers", facts.told(facts.lost[side])
     if facts.separated is not None:
