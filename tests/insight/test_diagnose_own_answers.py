@@ -190,6 +190,9 @@ def test_and_one_whose_held_out_best_lies_behind(tmp_path: Path) -> None:
     course = [held_out(0, "start", share(10)), held_out(12, "interval", share(38)), held_out(24, "end", share(12))]
     run = made(tmp_path / "run", evaluations=course)
     assert "reward-hacking" in bad(run) and "--max-steps 12" in " ".join(the(run, "reward-hacking").advice)
+    nearly = [course[0], held_out(12, "interval", [1.0] * 400), held_out(24, "end", share(375, 400))]
+    nearly[0] = held_out(0, "start", share(10, 400))
+    assert "reward-hacking" not in names(made(tmp_path / "nearly", evaluations=nearly)), "a sixteenth of the gain"
     wavers = [course[0], held_out(12, "interval", share(31)), held_out(24, "end", share(30))]
     assert "reward-hacking" not in names(made(tmp_path / "wavers", evaluations=wavers))
 

@@ -18,6 +18,7 @@ from likelier.utils.statistics import Z, mean_of, wilson
 
 ROSE = 0.5  # standard deviations of a prompt's answers: a rise that one sees in the answers themselves (Cohen's medium)
 STAYED = 0.2  # standard deviations of held-out rewards: a gain below it is small by anybody's measure (Cohen's small)
+LOST = 0.1  # of what held-out answers had gained at best: a policy that has found its level wavers by less
 HALF = 0.5  # of the groups: from there on more of what was written is thrown away than learnt from
 ALIKE = 1e-9  # of a reward: what is left of equal ones after summing
 FEWEST = 4  # logged steps, below which a part that stands still may do so by chance
@@ -96,17 +97,21 @@ def _stayed(facts: Facts, trend: Trend, gain: Gain) -> bool:
 
 
 def _fell_from_best(facts: Facts) -> bool:
-    """Whether held-out answers earned more at an evaluation before, beyond three standard errors: the best of several
-    was chosen for being high.
+    """Whether held-out answers earned more at an evaluation before, by more than a tenth of what they had gained there
+    and beyond three standard errors: the best of several was chosen for being high.
     """
     best = _best_evaluation(facts)
     if best is None:
         return False
-    change = gain_of(best[1], facts.detail("last").rewards)
+    change, gained = (gain_of(*pair) for pair in ((best[1], facts.detail("last").rewards), (_first(facts), best[1])))
     if change is None or change.prompts < 2:
         return False
-    half = (change.high - change.low) / 2
-    return change.value + SURE / Z * half < 0
+    half, won = (change.high - change.low) / 2, 0.0 if gained is None else max(gained.value, 0.0)
+    return change.value + SURE / Z * half < -LOST * won
+
+
+def _first(facts: Facts) -> tuple[float | None, ...]:
+    return next(tuple(one.rewards) for one in facts.details if any(reward is not None for reward in one.rewards))
 
 
 def _best_evaluation(facts: Facts) -> tuple[int, tuple[float | None, ...]] | None:
