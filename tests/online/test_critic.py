@@ -124,6 +124,20 @@ def test_it_begins_as_the_reward_model(folder: Path, name: str, lora: bool) -> N
         assert sum(weight.nbytes for weight in alone) < policy.parameters["all"]
 
 
+def test_it_drops_nothing(folder: Path, tmp_path: Path) -> None:
+    dropping = load_policy(str(folder / "model"), values=True, lora=LoraOptions(lora_r=4, lora_dropout=0.5), seed=3)
+    dropping.model.save_pretrained(tmp_path / "judge")
+    dropping.tokenizer.save_pretrained(tmp_path / "judge")
+    critic = made(policy_of(folder, lora=True), load_rewards([f"model:{tmp_path / 'judge'}"]), False)
+    critic.begin_step()
+    with torch.no_grad():
+        for weight in critic.own.values():
+            weight.normal_(std=0.1)
+    one, other = critic(batch()).token_logps, critic(batch()).token_logps
+    assert critic.model.training and bool(one.any())
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_scores_do_not_change_by_sharing(folder: Path) -> None:
     policy, judge = policy_of(folder, lora=True), load_policy(str(folder / "adapter"), values=True)
     judge.model.requires_grad_(False)

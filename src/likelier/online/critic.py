@@ -149,6 +149,9 @@ def _from_reward_model(objective: PPO, policy: Policy, rewards: RewardSet) -> Cr
         return None
     made = load_policy(folder, values=True, dtype=_dtype_of(policy), lora=_adapter_like(policy, folder))
     made.model.to(next(policy.model.parameters()).device)
+    for module in made.model.modules():  # whatever the reward model learnt with
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     attach_scorer(made.model, autocast=made.autocast)
     how = "with an adapter of its own" if has_adapter(made.model) else "a copy of it"
     words = f"the reward model {folder}, {how}"
