@@ -232,6 +232,7 @@ def test_json_has_stable_names(model: Path, tmp_path: Path, capsys: pytest.Captu
     assert cli.main(["recommend", *asked, "--goal", "ceiling"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["row"] == "ceiling" and found["online"]
+    assert any("--method ppo" in line and "a critic and a reference" in line for line in found["online_needs"])
     [command] = [line for line in found["online_needs"] if line.startswith("a command: ")]
     words = command.removeprefix("a command: likelier train ").split()
     flags = parser_of_train().parse_args(words)

@@ -10,9 +10,10 @@ import pytest
 import torch
 import yaml
 
+from likelier.advice.beside import reward_bytes
 from likelier.advice.fit import ways_of
 from likelier.advice.online import fit_online
-from likelier.advice.rollout_memory import OnlinePlanner, online_planner_for, reward_bytes
+from likelier.advice.rollout_memory import OnlinePlanner, online_planner_for
 from likelier.advice.trace import made_up_group
 from likelier.cli import main as cli
 from likelier.data.lengths import Row, tokens_of

@@ -18,7 +18,7 @@ import torch
 
 from likelier.advice.rows import MicroBatch, filled, fullest, longest_row
 from likelier.advice.spread import Spread, checked
-from likelier.advice.trace import Alive, StepTracer, Training
+from likelier.advice.trace import Alive, Device, StepTracer, Training, training_of
 from likelier.advice.weights import Known, Weights, count_weights, find_model, kept_of_a_token
 from likelier.data.lengths import Row, tokens_of
 from likelier.data.tokenize import default_max_length
@@ -30,7 +30,6 @@ from likelier.scoring.engine import PACK_LARGER
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, nearest
 
-Device = Literal["cpu", "cuda"]
 TO_SPARE = 0.1  # of the memory: plans are not exact to less
 _MOST_TOKENS = 65536  # of a micro-batch, as in the default token budget
 
@@ -173,6 +172,7 @@ def planner_for(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     known = known_model(model, lora or LoraOptions())
     training = training_of(known.lora, dtype, device, activation_checkpointing)
+    training = replace(training, values=METHODS[method].reads_values)
     context = getattr(known.config.get_text_config(), "max_position_embeddings", None)
     if max_length and context and max_length > context:
         raise ConfigError(f"max_length={max_length} is beyond the model's context of {context} tokens; lower it")
@@ -203,18 +203,6 @@ def own_memory(device: Device) -> int | None:
     return total_memory(torch.device(device)) if device == "cpu" or torch.cuda.is_available() else None
 
 
-def training_of(lora: LoraOptions, dtype: Dtype, device: Device, checkpointing: bool) -> Training:
-    """Precision and device of a run, as `load_policy` decides them."""
-    if lora.load_in_4bit and device == "cpu":
-        raise ConfigError("load_in_4bit needs CUDA; plan for it with --device cuda")
-    if dtype == "pure-bfloat16" and lora.lora_r is not None:
-        raise ConfigError("dtype=pure-bfloat16 is for training all weights; with lora_r take bfloat16")
-    autocast = dtype == "bfloat16" or (dtype == "auto" and device == "cuda")
-    small = dtype == "pure-bfloat16" or (autocast and lora.lora_r is not None)
-    weights = torch.bfloat16 if small else torch.float32
-    return Training(lora, weights, autocast, checkpointing, cuda=device == "cuda")
-
-
 class Planner:
     """Plans of one model trained in one way, for different token budgets."""
 
@@ -225,9 +213,13 @@ class Planner:
 
     def for_method(self, method: str) -> Planner:
         """The same for another method; what was traced is not traced again."""
-        planner = copy(self)
-        live = self.asked.live_reference and METHODS[method].needs_reference
+        planner, objective = copy(self), METHODS[method]
+        live = self.asked.live_reference and objective.needs_reference
         planner.asked = replace(self.asked, method=method, live_reference=live)
+        if objective.reads_values != self.asked.training.values:
+            planner.asked = replace(planner.asked, training=replace(self.asked.training, values=objective.reads_values))
+            planner.weights = count_weights(self.known.config, planner.asked.training)
+            planner.tracer = StepTracer(self.known.config, planner.asked.training)
         return planner
 
     def plan(self, token_budget: int | None = None, *, fit: bool = False) -> MemoryPlan:
@@ -260,6 +252,11 @@ class Planner:
             raise ConfigError("planning for CUDA where there is none: say how much memory it has, as --memory 24GB")
         return self.asked.memory
 
+    @property
+    def updated(self) -> float:
+        """Weights that an optimizer step changes, as a share of the policy's."""
+        return 1.0
+
     def default_budget(self) -> int:
         """The budget that the run would take by itself, on a device of this memory."""
         text = self.known.config.get_text_config()
@@ -288,29 +285,34 @@ class Planner:
     # --- the parts -----------------------------------------------------------------------------------------------
 
     def _parts(self, batch: MicroBatch) -> dict[str, int]:
+        gradients, alive = max(self._moments(batch), key=lambda moment: moment[0] + moment[1].total)
+        together = self._together(gradients=True)
+        return self._standing() | {"gradients": gradients, "together": together} | self._passing(alive)
+
+    def _moments(self, batch: MicroBatch) -> list[tuple[int, Alive]]:
+        """Bytes of the gradients that are there at the fullest moments of a micro-batch, and what is alive besides."""
         trace, trained = self.tracer.trace(batch.trained), self.asked.spread.own(self.weights.trained_bytes)
         # A trained embedding that is the head as well: the head's gradient waits for the embedding's, which is added to
         # it where it lies. Tracing cannot see that, and counts the sum as a third tensor.
         end = replace(trace.end, activations=max(0, trace.end.activations - self.weights.embedding))
-        moments = [(trained, trace.forward), (trained, trace.layers), (trained, end)]
-        if not batch.several:
-            moments = [(0, trace.forward), (0, trace.layers), (trained, end)]
-        gradients, alive = max(moments, key=lambda moment: moment[0] + moment[1].total)
-        together = self._together(gradients=True)
-        return self._standing() | {"gradients": gradients, "together": together} | self._passing(alive)
+        before = trained if batch.several else 0
+        return [(before, trace.forward), (before, trace.layers), (trained, end)]
 
     def _together(self, *, gradients: bool) -> int:
         return self.asked.spread.together(self.weights, self.asked.training, gradients=gradients)
 
     def _standing(self) -> dict[str, int]:
-        moments = _MOMENTS[torch.float32 if self._adapter else self.asked.training.weights]
         whole = {
             "weights": self.weights.bytes,
             "gradients": 0,
-            "optimizer": self.weights.trained * moments,
+            "optimizer": self._moments_of(self.weights.trained),
             "reference": self._reference(),
         }
         return {name: self.asked.spread.own(size) for name, size in whole.items()}
+
+    def _moments_of(self, trained: int) -> int:
+        """Bytes of the optimizer's moments of so many weights."""
+        return trained * _MOMENTS[torch.float32 if self._adapter else self.asked.training.weights]
 
     def _passing(self, alive: Alive) -> dict[str, int]:
         return {"activations": alive.activations, "head": alive.head, "workspace": self._workspace()}
@@ -344,8 +346,12 @@ class Planner:
         return self.tracer.trace(batch.counted, gradients=False).forward.total
 
     def _evaluating(self, budget: int) -> int:
-        """At the end, with held-out data: no gradients, but a whole reference once more, or an adapter's copy."""
+        """At the end, with held-out data: no gradients, but a whole reference once more, or an adapter's copy. A model
+        that gives values has none, and writes nothing.
+        """
         standing = self._standing()
+        if self.asked.training.values:
+            return standing["weights"] + standing["optimizer"] + self._alive(budget) + self._workspace()
         copy = self.weights.trained_bytes if self.known.adapter_loaded else 0
         again = standing["reference"] or self.asked.spread.own(copy if self._adapter else self.weights.bytes)
         passing = max(self._alive(budget), self._written(budget)) + self._together(gradients=False)

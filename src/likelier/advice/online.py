@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ from likelier.advice.memory import Device, MemoryPlan
 from likelier.advice.rollout_memory import OnlinePlanner, online_planner_for
 from likelier.advice.tables import size
 from likelier.objectives.online import ONLINE_METHODS, online_method
+from likelier.objectives.online_base import OnlineObjective
 from likelier.online.options import OnlineOptions
 from likelier.utils.shell import quoted
 
 FAMILY = next(iter(ONLINE_METHODS))  # the one whose name the family has
+WITH_CRITIC = next(name for name, preset in ONLINE_METHODS.items() if preset.has_critic)
 ALTERNATIVE = (
     f"online (--method {FAMILY}): the highest ceiling, for a reward that knows more than these rows and much more time"
 )
@@ -69,21 +71,8 @@ def fit_online(
     found: list[OnlineFitted] = []
     for way, options in tried:
         own = dict(options)
-        batch = own.get("batch_size", _BATCH)
         changed = {name: value for name, value in own.items() if name == _ANSWERS}
-        planner = online_planner_for(
-            model,
-            online_method(FAMILY, **changed),
-            OnlineOptions(reward=(_REWARD,)),
-            prompts=prompts,
-            held_out=sorted(prompts)[-_AT_ONCE:],
-            lora=way.lora,
-            dtype=way.dtype,
-            device=device,
-            memory=memory,
-            activation_checkpointing=way.checkpointing,
-            batch_size=batch,
-        )
+        planner = _planner(model, online_method(FAMILY, **changed), prompts, way, own, device, memory)
         budget = planner.default_budget()
         if planner.needed(budget) > planner.roomy and (smaller := planner.fitting_budget(planner.roomy)):
             own["token_budget"] = budget = smaller
@@ -93,12 +82,38 @@ def fit_online(
     return min(found, key=lambda one: one.plan.needed)
 
 
+def _planner(
+    model: str,
+    objective: OnlineObjective,
+    prompts: Sequence[int],
+    way: Way,
+    options: Mapping[str, Any],
+    device: Device,
+    memory: int | None,
+) -> OnlinePlanner:
+    return online_planner_for(
+        model,
+        objective,
+        OnlineOptions(reward=(_REWARD,)),
+        prompts=prompts,
+        held_out=sorted(prompts)[-_AT_ONCE:],
+        lora=way.lora,
+        dtype=way.dtype,
+        device=device,
+        memory=memory,
+        activation_checkpointing=way.checkpointing,
+        batch_size=options.get("batch_size", _BATCH),
+    )
+
+
 def online_needs(
     model: str, files: Sequence[str], prompts: Sequence[int], ways: Sequence[Way], device: Device, memory: int | None
 ) -> list[str]:
     """What such a run takes, line by line."""
     fitted = fit_online(model, prompts, ways, device, memory)
     writing, learning = sum(fitted.plan.sampling.values()), sum(fitted.plan.parts.values())
+    how = (prompts, fitted.way, fitted.options, device, memory)
+    critic = _planner(model, online_method(WITH_CRITIC), *how).plan(fitted.plan.token_budget)
     fits = "" if fitted.fits else f", more than nine tenths of {size(fitted.planner.memory)}: take a smaller model"
     return [
         "prompts alone, as many as possible and like those of the later use; those of these files will do to begin",
@@ -106,6 +121,8 @@ def online_needs(
         "answers. A reward model of the policy's size that learnt from these pairs finds about what DPO finds in them",
         f"a command: {online_command(model, files, fitted)}",
         f"memory: {size(fitted.plan.needed)} with libraries ({size(writing)} while it writes, {size(learning)} while "
-        f"it learns){fits}; likelier estimate takes the command's options. PPO is not built here",
+        f"it learns){fits}; likelier estimate takes the command's options",
+        f"or --method {WITH_CRITIC}, which writes one answer to a prompt and has a critic and a reference beside the "
+        f"policy: {size(critic.needed)} in the same way; where one reward model is the reward, the critic begins as it",
         "time: most of it goes into writing answers",
     ]

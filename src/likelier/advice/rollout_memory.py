@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from likelier.advice.beside import Beside, models_beside
 from likelier.advice.memory import (
     CONTEXT,
     Asked,
@@ -22,36 +23,33 @@ from likelier.advice.memory import (
     known_model,
     needed,
     own_memory,
-    training_of,
 )
 from likelier.advice.rows import MicroBatch, filled, filled_written
+from likelier.advice.trace import Alive, StepTracer, training_of
 from likelier.advice.waves import Wave, WaveTracer
-from likelier.advice.weights import Known, count_weights, find_model
+from likelier.advice.weights import Known
 from likelier.data.lengths import Row
 from likelier.models.options import Dtype, LoraOptions
-from likelier.models.safe_loading import read_config, reading
 from likelier.objectives.online_base import OnlineObjective
 from likelier.online.options import OnlineOptions
 from likelier.online.sampling.local import most_rows
-from likelier.online.work import scorings
-from likelier.scoring.restore import card_of, final_model, has_no_reference
+from likelier.online.work import critic_share, scorings
 
 _TOKEN = 4 + 8 + 8  # bytes of an answer's token: its id, its log-probability, the number that it was drawn with
-WORDS = ("start", "base")  # references that are no model of their own
+_ESTIMATES = 4 * 8  # with a critic also: its word for the token, its value, advantage and return
 
 
 @dataclass(frozen=True)
 class Rollouts:
     """What is written. `prompts` and `held_out` are lengths in tokens, of those that are learnt from and of those that
-    an evaluation answers. `reference` and `rewards` are bytes of the models beside the policy.
+    an evaluation answers. `beside` are the models beside the policy.
     """
 
     objective: OnlineObjective
     online: OnlineOptions
     prompts: tuple[int, ...]
     held_out: tuple[int, ...] = ()
-    reference: int = 0
-    rewards: int = 0
+    beside: Beside = Beside()
 
     @property
     def answers(self) -> int:
@@ -70,7 +68,8 @@ class Rollouts:
 
     def bytes_of(self, prompts: int) -> int:
         """A rollout of so many prompts, in the host's memory."""
-        return prompts * self.answers * self.tokens * (_TOKEN + 8 * scorings(self.objective, self.online))
+        token = _TOKEN + 8 * scorings(self.objective, self.online) + _ESTIMATES * self.objective.has_critic
+        return prompts * self.answers * self.tokens * token
 
     @property
     def row(self) -> Row:
@@ -85,6 +84,8 @@ class OnlinePlanner(Planner):
         super().__init__(known, asked)
         self.rollouts = rollouts
         self.waves = WaveTracer(known.config, asked.training)
+        critic = rollouts.beside.critic
+        self.of_critic = None if critic is None else StepTracer(critic.config, critic.training)
 
     def plan(self, token_budget: int | None = None, *, fit: bool = False) -> MemoryPlan:
         """As every planner's, with what is held while answers are written."""
@@ -110,6 +111,23 @@ class OnlinePlanner(Planner):
         text = self.known.config.get_text_config()
         return most_rows(text, self.asked.training.weights, self.rollouts.tokens, free)
 
+    @property
+    def updated(self) -> float:
+        """With the critic's own, where there is one."""
+        critic = self.rollouts.beside.critic
+        return 1.0 if critic is None else 1 + critic.own / self.weights.trained
+
+    def critic_share(self, prompt: float) -> float:
+        """What a token takes in the critic, as a share of what it takes in the policy; 0 without one."""
+        critic = self.rollouts.beside.critic
+        if critic is None:
+            return 0.0
+        text = self.known.config.get_text_config()
+        table = text.vocab_size * text.hidden_size
+        tables = 1 if getattr(self.known.config, "tie_word_embeddings", False) else 2
+        met = self.weights.count - tables * table
+        return critic_share(critic.passed, met, table, prompt, self.rollouts.answers, self.rollouts.tokens)
+
     def wave(self) -> Wave:
         """The fullest that is written at once: the longest prompts of a step."""
         count = min(self.asked.batch_size, max(1, self.at_once // self.rollouts.answers))
@@ -117,19 +135,38 @@ class OnlinePlanner(Planner):
 
     # --- the parts -----------------------------------------------------------------------------------------------
 
+    def _moments(self, batch: MicroBatch) -> list[tuple[int, Alive]]:
+        """With a critic, which goes forward and backward before the policy does: its activations are gone by then, and
+        its gradients stay.
+        """
+        policy, critic = super()._moments(batch), self.rollouts.beside.critic
+        if critic is None or self.of_critic is None:
+            return policy
+        trace, every = self.of_critic.trace(batch.trained), self.weights.trained_bytes + critic.own_gradients
+        if batch.several:
+            return [(every, alive) for alive in (*(alive for _, alive in policy), *trace.moments)]
+        begun = [(0, trace.forward), (0, trace.layers), (critic.gradients, trace.end)]
+        return begun + [(every if made else critic.gradients, alive) for made, alive in policy]
+
     def _standing(self) -> dict[str, int]:
         rollout = 0 if self.asked.device == "cuda" else self.rollouts.bytes_of(self.asked.batch_size)
-        return super()._standing() | {"rewards": self.rollouts.rewards, "rollout": rollout}
+        beside, standing = self.rollouts.beside, super()._standing()
+        if beside.critic is not None:
+            standing["critic"] = beside.critic.bytes
+            standing["optimizer"] += self._moments_of(beside.critic.own)
+        return standing | {"rewards": beside.rewards, "rollout": rollout}
 
     def _reference(self) -> int:
-        return self.rollouts.reference
+        return self.rollouts.beside.reference
 
     def _beside(self) -> int:
-        return self.rollouts.reference + self.rollouts.rewards
+        return self.rollouts.beside.bytes
 
     def _writing(self) -> dict[str, int]:
-        """What stands while answers are written: gradients are gone by then."""
-        return {name: size for name, size in self._standing().items() if name != "gradients"}
+        """What stands while answers are written: gradients are gone by then, but for a critic's own."""
+        critic = self.rollouts.beside.critic
+        standing = {name: size for name, size in self._standing().items() if name != "gradients"}
+        return standing if critic is None else standing | {"gradients": critic.own_gradients}
 
     def _sampling(self) -> dict[str, int]:
         if self.rollouts.served:
@@ -137,9 +174,12 @@ class OnlinePlanner(Planner):
         return self._writing() | self.waves.trace(self.wave()).parts() | {"workspace": self._workspace()}
 
     def _scoring(self, budget: int) -> int:
-        """Before the first step: the weights, and the copy of a tensor that is being hashed."""
+        """Before the first step: the weights, and the copy of a tensor that is being hashed; or the models as they are
+        loaded, before equal weights are put together.
+        """
         hashed = self.weights.largest if self.asked.device == "cpu" else 0
-        return self.weights.bytes + self._beside() + hashed + self._workspace()
+        begun = max(self.weights.bytes + self._beside() + hashed, self.rollouts.beside.loading)
+        return begun + self._workspace()
 
     def _evaluating(self, budget: int) -> int:
         """Held-out prompts are answered once each, as many at once as answers may be, and at the start as often as
@@ -157,6 +197,8 @@ class OnlinePlanner(Planner):
 
     def _more_notes(self) -> list[str]:
         found = ["answers are reckoned at their longest, max_new_tokens; shorter ones hold and take less"]
+        if self.rollouts.beside.critic is not None:
+            found.append(f"the critic begins as {self.rollouts.beside.critic.words}")
         if self.rollouts.served:
             found.append("the server that writes holds a model of its own, with keys and values: these are not planned")
         if self.waves.formula_because is not None:
@@ -203,47 +245,6 @@ def online_planner_for(
     longest = max(prompts) + online.max_new_tokens
     size = memory or own_memory(device)
     asked = Asked(objective.method, training, device, longest, size, False, min(batch_size, len(prompts)), None)
-    rewards = sum(map(reward_bytes, (*online.reward, *([judge] if judge else []))))
-    rollouts = Rollouts(objective, online, tuple(prompts), tuple(held_out), rewards=rewards)
-    planner = OnlinePlanner(known, asked, rollouts)
-    if objective.needs_reference:
-        planner.rollouts = replace(rollouts, reference=_reference_bytes(planner, reference, dtype))
-    return planner
-
-
-def _reference_bytes(planner: OnlinePlanner, name: str, dtype: Dtype) -> int:
-    """Bytes of the reference: an adapter switched off takes none, a policy that moves on is copied."""
-    weights, asked = planner.weights, planner.asked
-    if name not in WORDS:
-        other = find_model(name, LoraOptions())
-        return count_weights(other.config, training_of(other.lora, dtype, asked.device, False)).bytes
-    if not asked.training.adapter:
-        return weights.bytes
-    return weights.trained_bytes if planner.known.adapter_loaded and name == WORDS[0] else 0
-
-
-def reward_bytes(spec: str) -> int:
-    """Bytes of the model that a reward is; 0 for functions and services, of which nothing is known."""
-    kind, _, name = spec.partition(":")
-    return _MODELS[kind](name) if kind in _MODELS else 0
-
-
-def _classifier_bytes(name: str) -> int:
-    from transformers import AutoModelForSequenceClassification
-
-    with reading(name, "the configuration of a classifier"), torch.device("meta"):
-        config = read_config(name, name)
-        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-    return sum(weight.nbytes for weight in model.parameters())
-
-
-def _implicit_bytes(run: str) -> int:
-    """A run's model, and its reference where that is a model of its own."""
-    name = final_model(run)
-    known = find_model(name, LoraOptions())
-    device: Device = "cuda" if torch.cuda.is_available() else "cpu"
-    own = count_weights(known.config, training_of(known.lora, "auto", device, False)).bytes
-    return own if known.adapter_loaded or has_no_reference(card_of(name)) else 2 * own
-
-
-_MODELS = {"model": _classifier_bytes, "implicit": _implicit_bytes}
+    how: dict[str, Any] = {"dtype": dtype, "reference": reference, "judge": judge}
+    beside = models_beside(Planner(known, asked), model, objective, online, **how)
+    return OnlinePlanner(known, asked, Rollouts(objective, online, tuple(prompts), tuple(held_out), beside))

@@ -17,7 +17,7 @@ from likelier.advice.gpus import gpu_of
 from likelier.advice.memory import Planner, own_memory
 from likelier.advice.trace import Training, build, layer_pattern, made_up_group
 from likelier.data.lengths import Row
-from likelier.models.layers import backbone_of, causal_model, checkpoint_activations
+from likelier.models.layers import backbone_of, causal_model, checkpoint_activations, value_head
 from likelier.online.sampling import Sampling
 from likelier.online.sampling.drawing import draw
 from likelier.online.sampling.keys import AnswerKeys
@@ -26,6 +26,7 @@ from likelier.scoring import collate
 from likelier.scoring.attention import UnknownAttentionError, install_attention, restore_attention
 from likelier.scoring.plain import score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
+from likelier.scoring.values import state_values_plain, state_values_shared
 from likelier.training.duration import Speed
 from likelier.training.work import Work
 from likelier.utils.errors import ConfigError
@@ -67,7 +68,8 @@ def reckoned(planner: Planner, work: Work, gpu: str) -> Speed:
     tied = 1 if getattr(planner.known.config, "tie_word_embeddings", False) else 2
     tokens = sum(row.tokens for row in work.micro_batch)
     headed = sum(row.scored for row in work.micro_batch) / tokens
-    product = 2 * (weights.count - tied * table + headed * table)
+    met = weights.count - (table if training.values else tied * table - headed * table)
+    product = 2 * met
     slow = _QUANTIZED if training.lora.load_in_4bit else 1.0
     forward = slow * product / (_EFFICIENCY * known.products)
     passes = (2 if training.lora.lora_r is not None else 3) + (1 if training.checkpointing else 0)
@@ -203,15 +205,15 @@ def _timed(config: Any, training: Training, layers: int | None, work: Work, time
 
 def _scorer(model: nn.Module) -> Callable[..., Any]:
     """The scorer that a run would most likely take."""
-    causal = causal_model(model)
+    causal, values = causal_model(model), value_head(model) is not None
     try:
         if any(isinstance(module, nn.Conv1d) for module in backbone_of(causal).modules()):
             raise UnknownAttentionError("it has convolutions along the row")
         install_attention(causal)
     except UnknownAttentionError:
         restore_attention(causal)
-        return score_plain
-    return score_shared_prefix
+        return state_values_plain if values else score_plain
+    return state_values_shared if values else score_shared_prefix
 
 
 def _written(model: Any, work: Work, timer: _Timer) -> float:

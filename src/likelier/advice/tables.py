@@ -19,6 +19,7 @@ PARTS = {
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "reference": "reference model",
+    "critic": "critic (what it alone holds)",
     "rewards": "reward models",
     "rollout": "rollout (ids, log-probabilities)",
     "together": "put together or sent (several GPUs)",
@@ -27,7 +28,7 @@ PARTS = {
     "workspace": "workspace",
 }
 
-_SOMETIMES = ("together", "rewards", "rollout")  # shown where they take anything
+_SOMETIMES = ("together", "critic", "rewards", "rollout")  # shown where they take anything
 _WRITING = {
     "keys": "keys and values",
     "activations": "activations while writing",

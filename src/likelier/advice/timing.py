@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from likelier.advice.memory import Planner
@@ -21,7 +22,7 @@ from likelier.models.tokenizer import tokenizer_of
 from likelier.objectives import METHODS
 from likelier.online.work import UNTIMED, online_work
 from likelier.training.duration import Duration, Speed, duration
-from likelier.training.options import TrainingOptions
+from likelier.training.options import TrainingOptions, for_model_of
 from likelier.training.work import Work, work_of
 from likelier.utils.errors import LikelierError
 from likelier.utils.terminal import busy
@@ -107,7 +108,7 @@ def time_of(
     work = _work(planner, rows, options, budget or planner.default_budget())
     with busy("timing a few rows of this run, to tell how long all will take"):
         speed = speed_of(planner, work)
-    speed = replace(speed, update=speed.update / (spread.gpus if spread.shard else 1))
+    speed = replace(speed, update=speed.update * planner.updated / (spread.gpus if spread.shard else 1))
     waits = spread.waits(weights, planner.asked.training, speed.link)
     found = duration(work, speed, weights=weights.bytes, trained=weights.trained_bytes, waits=waits)
     return replace(found, words=f"{found.words}{UNTIMED}") if work.answers else found
@@ -118,8 +119,10 @@ def _work(planner: Planner, rows: RowPlan | PromptPlan, options: TrainingOptions
         assert isinstance(rows, PromptPlan)
         found, at_once = planner.rollouts, 0 if planner.rollouts.served else planner.at_once
         how: dict[str, Any] = {"at_once": at_once, "token_budget": budget, "share": rows.share}
+        how["critic"] = planner.critic_share(fmean(rows.train))
         return online_work(rows.train, rows.held_out, found.objective, found.online, options, **how)
     assert isinstance(rows, RowPlan)
+    options = for_model_of(planner.asked.objective, options, held_out=bool(rows.held_out))
     return work_of(
         rows.train,
         rows.held_out,

@@ -25,14 +25,17 @@ from likelier.data.records import Source
 from likelier.data.tokenize import Group
 from likelier.models.architectures import auto_class, freeze_other_parts
 from likelier.models.layers import backbone_of, causal_model, checkpoint_activations
-from likelier.models.options import LoraOptions
+from likelier.models.options import Dtype, LoraOptions
 from likelier.models.policy import add_lora, disable_dropout
+from likelier.models.sharing import value_copy
 from likelier.scoring import attention, collate, shared_prefix
 from likelier.scoring.attention import install_attention
 from likelier.scoring.layout import Layout, Segments, shared_prefix_layout
 from likelier.scoring.logprobs import default_chunk
-from likelier.utils.errors import whole_reason
+from likelier.scoring.values import layout_values
+from likelier.utils.errors import ConfigError, whole_reason
 
+Device = Literal["cpu", "cuda"]
 Kind = Literal["activations", "head"]
 Phase = Literal["forward", "layers", "end", "reading", "writing"]
 # Beyond so many rows, or prompts and answers, memory goes with the rows: traced twice, drawn on as a straight line.
@@ -43,18 +46,31 @@ _LONGEST_PATTERN = 8  # layers after which an architecture repeats itself; beyon
 
 @dataclass(frozen=True)
 class Training:
-    """What a step holds depends on this, and on its rows."""
+    """What a step holds depends on this, and on its rows. `values`: the model gives a number a token, and no words."""
 
     lora: LoraOptions
     weights: torch.dtype
     autocast: bool = False
     checkpointing: bool = False
     cuda: bool = False
+    values: bool = False
 
     @property
     def adapter(self) -> bool:
         """Whether an adapter is trained, and not all weights."""
         return self.lora.lora_r is not None
+
+
+def training_of(lora: LoraOptions, dtype: Dtype, device: Device, checkpointing: bool) -> Training:
+    """Precision and device of a run, as `load_policy` decides them."""
+    if lora.load_in_4bit and device == "cpu":
+        raise ConfigError("load_in_4bit needs CUDA; plan for it with --device cuda")
+    if dtype == "pure-bfloat16" and lora.lora_r is not None:
+        raise ConfigError("dtype=pure-bfloat16 is for training all weights; with lora_r take bfloat16")
+    autocast = dtype == "bfloat16" or (dtype == "auto" and device == "cuda")
+    small = dtype == "pure-bfloat16" or (autocast and lora.lora_r is not None)
+    weights = torch.bfloat16 if small else torch.float32
+    return Training(lora, weights, autocast, checkpointing, cuda=device == "cuda")
 
 
 @dataclass(frozen=True)
@@ -86,9 +102,14 @@ class Trace:
     end: Alive = Alive()
 
     @property
+    def moments(self) -> tuple[Alive, Alive, Alive]:
+        """All of them, in this order."""
+        return self.forward, self.layers, self.end
+
+    @property
     def fullest(self) -> Alive:
         """The fullest of them."""
-        return max((self.forward, self.layers, self.end), key=lambda alive: alive.total)
+        return max(self.moments, key=lambda alive: alive.total)
 
     def along(self, other: Trace, steps: float) -> Trace:
         """Each moment drawn on as a straight line: what a layer or a row adds, it adds again."""
@@ -163,6 +184,8 @@ def build(config: Any, training: Training, layers: int | None = None) -> Any:
         if getattr(text, "layer_types", None):
             text.layer_types = list(text.layer_types)[:layers]
         text.num_hidden_layers = layers
+    if training.values:
+        config.architectures = None  # a classifier's names it; here it is made of a language model
     model = auto_class(config, str(config.name_or_path)).from_config(
         config, dtype=training.weights, trust_remote_code=False
     )
@@ -176,7 +199,7 @@ def build(config: Any, training: Training, layers: int | None = None) -> Any:
     if lora.lora_r is not None:
         with torch.random.fork_rng(devices=[]):
             model = add_lora(model, replace(lora, load_in_4bit=False), seed=0)
-    return model
+    return value_copy(model, lambda weight: True) if training.values else model
 
 
 def quantized_layers(model: Any) -> list[nn.Module]:
@@ -206,9 +229,9 @@ def trace_step(config: Any, rows: Sequence[Row], training: Training, *, layers: 
         row = _pretended(layout, fake)
         with ledger, torch.set_grad_enabled(gradients):
             with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast, cache_enabled=False):
-                logps = shared_prefix.layout_logprobs(model, row)
+                found = (layout_values if training.values else shared_prefix.layout_logprobs)(model, row)
             if gradients:
-                logps.sum().backward()
+                found.sum().backward()
     return Trace(**{phase: Alive(**bytes_of) for phase, bytes_of in ledger.fullest.items()})
 
 
@@ -345,5 +368,5 @@ def _by_formula(config: Any, rows: Sequence[Row], training: Training, gradients:
     size = 2 if training.autocast or training.weights == torch.bfloat16 else 4
     chunk = min(default_chunk(config.vocab_size), sum(row.scored for row in rows))
     trained_head = gradients and training.lora.lora_r is None
-    head = 4 * config.vocab_size * (2 * chunk + (config.hidden_size if trained_head else 0))
+    head = 0 if training.values else 4 * config.vocab_size * (2 * chunk + (config.hidden_size if trained_head else 0))
     return Trace(Alive(size * tokens * (kept if gradients else per_layer), head))

@@ -106,7 +106,7 @@ def count_weights(config: Any, training: Training) -> Weights:
     weights = list(model.parameters())
     frozen = [weight for weight in weights if not weight.requires_grad]
     tied = causal.get_input_embeddings().weight
-    is_head = causal.get_output_embeddings() is not None and causal.get_output_embeddings().weight is tied
+    is_head = getattr(causal.get_output_embeddings(), "weight", None) is tied  # a value model has no head for words
 
     def part(some: Iterable[nn.Parameter]) -> Part:
         held = list(some)

@@ -55,6 +55,14 @@ def value_head(model: nn.Module) -> nn.Module | None:
     return head if isinstance(head, nn.Module) else None
 
 
+def met_weights(model: nn.Module) -> int:
+    """How many weights every token meets: all but the embeddings and the head for words."""
+    causal = causal_model(model)
+    tables = (causal.get_input_embeddings(), causal.get_output_embeddings())
+    apart = {id(weight) for table in tables if table is not None for weight in table.parameters()}
+    return sum(weight.numel() for weight in model.parameters() if id(weight) not in apart)
+
+
 def checkpoint_activations(model: nn.Module) -> None:
     """Keep each decoder layer's input only, and compute the layer again in backward."""
     causal = causal_model(model)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 import torch
 from torch import nn
 
 from likelier.data.tokenize import Group
+from likelier.models.layers import causal_model, met_weights
+from likelier.online.critic import Critic
 from likelier.online.prepared import OnlineRun
 from likelier.online.rollout import Asked
 from likelier.online.sampling import LocalSampler, Sampler
-from likelier.online.work import UNTIMED, online_work
+from likelier.online.work import UNTIMED, critic_share, online_work
 from likelier.training.outlook import TIMED, Clock, RunOutlook, typical_rows
 from likelier.utils.terminal import busy
 
@@ -23,7 +26,7 @@ _READ = 16  # tokens of each prompt before them, at most
 
 
 class OnlineOutlook(RunOutlook):
-    """Arguments as those of `RunOutlook`; `sampler` is the run's."""
+    """Arguments as those of `RunOutlook`; `sampler` and `critic` are the run's."""
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class OnlineOutlook(RunOutlook):
         token_budget: int,
         device: torch.device,
         *,
+        critic: Critic | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
         asked, held_out = run.asked(), run.asked(held_out=True)
@@ -45,6 +49,9 @@ class OnlineOutlook(RunOutlook):
             run.options,
             at_once=at_once,
             token_budget=token_budget,
+            critic=0.0
+            if critic is None
+            else _share_of(critic, run.policy.model, asked, each, run.online.max_new_tokens),
         )
         tokens = min(token_budget, TIMED.get(device.type, TIMED["cpu"]))
         rows = _timed(asked, run.objective.answers_learnt, run.online.max_new_tokens, tokens)
@@ -90,6 +97,13 @@ class OnlineOutlook(RunOutlook):
         begun = self._clock()
         sampler.sample(prompts, self._run.objective.answers_per_prompt, keys)
         return self._clock() - begun
+
+
+def _share_of(critic: Critic, policy: nn.Module, asked: Sequence[Asked], answers: int, most: int) -> float:
+    head = causal_model(policy).get_output_embeddings()
+    weights = 0 if head is None else sum(weight.numel() for weight in head.parameters())
+    prompt = fmean(len(one.ids) for one in asked)
+    return critic_share(met_weights(critic.model), met_weights(policy), weights, prompt, answers, most)
 
 
 def _timed(asked: Sequence[Asked], answers: int, most: int, tokens: int) -> list[Group]:

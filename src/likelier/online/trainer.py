@@ -123,7 +123,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         parts = (sampler, rewards, self._walker, estimator)
         self._maker = RolloutMaker(policy, objective, online, *parts, all_prompts=self._asked)
         self._evaluator = OnlineEvaluator(self._maker, run.judge, self._answered())
-        self._outlook = OnlineOutlook(run, sampler, self.token_budget, self.args.device)
+        self._outlook = OnlineOutlook(run, sampler, self.token_budget, self.args.device, critic=critic)
         self.add_callback(self._outlook)
         self._rollout: Rollout | None = None
         for warning in objective.warnings():

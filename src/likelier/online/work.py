@@ -39,6 +39,7 @@ def online_work(
     at_once: int,
     token_budget: int,
     share: float = 1.0,
+    critic: float = 0.0,
 ) -> Work:
     """Count the work of a run.
 
@@ -47,6 +48,8 @@ def online_work(
         objective, online, options: the run's.
         at_once: answers that are written at once, at most; 0 where a server writes them.
         token_budget: of a micro-batch.
+        critic: what a token takes in the critic, as a share of what it takes in the policy (`critic_share`); 0 without.
+            It is counted as so much of a token: once more for each that is scored, and for each that is learnt from.
     """
     size, each, most = round(len(prompts) / share), objective.answers_per_prompt, online.max_new_tokens
     prompt = fmean(prompts)
@@ -61,8 +64,8 @@ def online_work(
     together = min(options.batch_size, size, max(1, at_once // each)) * each
     return Work(
         steps=steps,
-        training=training,
-        statistics=round(asked * written.tokens * scorings(objective, online)),
+        training=round(training * (1 + critic)),
+        statistics=round(asked * written.tokens * (scorings(objective, online) + critic)),
         reference=0,
         trial=TRIAL * 2 * (max(prompts) + most),
         sampling=_written(asked, prompt, each, most, together if at_once else 0),
@@ -74,6 +77,15 @@ def online_work(
         micro_batches=max(steps, ceil(training / (len(micro_batch) * row.tokens))),
         answers=each,
     )
+
+
+def critic_share(passed: int, policy: int, head: int, prompt: float, answers: int, most: int) -> float:
+    """What a token takes in a critic, which has no head for words, as a share of what it takes in the policy.
+
+    `passed` and `policy` count the weights of both that every token meets, `head` those that answers meet besides.
+    """
+    row = Row(max(1, round(prompt)), (most,) * answers)
+    return passed / (policy + head * row.scored / row.tokens)
 
 
 def scorings(objective: OnlineObjective, online: OnlineOptions) -> int:

@@ -29,7 +29,7 @@ def score_values_shared(model: nn.Module, batch: Batch, chunk: int | None = None
     layout = shared_prefix_layout(replace(batch, answers=longer, masks=None))
     predicts = layout.sources.index_select(0, layout.token_of).split([len(answer) for answer in longer])
     places = torch.cat([own[1:] for own in predicts])  # where a token is predicted, the one before it stands
-    return _scores(model, _hidden_of_layout(model, layout).index_select(0, places), batch)
+    return _scores(_values(model, _hidden_of_layout(model, layout).index_select(0, places)), batch)
 
 
 def score_values_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> SequenceScores:
@@ -37,16 +37,20 @@ def score_values_plain(model: nn.Module, batch: Batch, chunk: int | None = None)
     hidden, sizes, lengths = _hidden_of_rows(model, batch)
     positions = torch.arange(hidden.shape[1])
     of_answers = (positions < sizes[:, None]) & (positions >= (sizes - lengths)[:, None])
-    return _scores(model, hidden[of_answers.to(batch.device)], batch)
+    return _scores(_values(model, hidden[of_answers.to(batch.device)]), batch)
 
 
 def state_values_shared(model: nn.Module, batch: Batch) -> SequenceScores:
     """The values of the states that every answer token was drawn in, each prompt read once; equal to
     `state_values_plain` but for rounding.
     """
-    layout = shared_prefix_layout(replace(batch, masks=None))
+    return _scores(layout_values(model, shared_prefix_layout(replace(batch, masks=None))), batch)
+
+
+def layout_values(model: nn.Module, layout: Layout) -> Tensor:
+    """(answer tokens,) the values of the states that they were drawn in, one answer after the other."""
     places = layout.sources.index_select(0, layout.token_of)
-    return _scores(model, _hidden_of_layout(model, layout).index_select(0, places), batch)
+    return _values(model, _hidden_of_layout(model, layout).index_select(0, places))
 
 
 def state_values_plain(model: nn.Module, batch: Batch) -> SequenceScores:
@@ -54,7 +58,7 @@ def state_values_plain(model: nn.Module, batch: Batch) -> SequenceScores:
     hidden, sizes, lengths = _hidden_of_rows(model, batch)
     positions = torch.arange(hidden.shape[1])
     before = (positions < sizes[:, None] - 1) & (positions >= (sizes - lengths)[:, None] - 1)
-    return _scores(model, hidden[before.to(batch.device)], batch)
+    return _scores(_values(model, hidden[before.to(batch.device)]), batch)
 
 
 def _hidden_of_layout(model: nn.Module, layout: Layout) -> Tensor:
@@ -86,12 +90,16 @@ def _hidden_of_rows(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Ten
     return hidden, sizes, torch.tensor([len(answer) for answer in batch.answers])
 
 
-def _scores(model: nn.Module, hidden: Tensor, batch: Batch) -> SequenceScores:
-    """From the hidden states of all answer tokens, one answer after the other."""
+def _values(model: nn.Module, hidden: Tensor) -> Tensor:
+    """(tokens,) what the head says of hidden states, in float32 at least."""
     head = value_head(model)
     assert head is not None
     values = head(hidden)[:, 0]
-    values = values if values.dtype == torch.float64 else values.float()
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _scores(values: Tensor, batch: Batch) -> SequenceScores:
+    """From the values of all answer tokens, one answer after the other."""
     lengths = torch.tensor([len(answer) for answer in batch.answers], device=values.device)
     answer_of = torch.arange(len(lengths), device=values.device).repeat_interleave(lengths)
     return SequenceScores(values[lengths.cumsum(0) - 1], lengths, values, answer_of)
