@@ -1,6 +1,6 @@
 """The memory plan against real steps on a CPU: what a run was planned to hold, and what its process held.
 
-    python benchmarks/memory_plan.py [--model M] [--only NUMBER] [--as-it-is] [--markdown FILE]
+    python benchmarks/memory_plan.py [--model M] [--methods M ...] [--only NUMBER] [--as-it-is] [--markdown FILE]
 
 Every setting trains two steps in a process of its own: in the first the optimizer's state appears, in the second all is
 there. What is compared is the most that the process ever held (VmHWM of /proc, so Linux only) above what it held with
@@ -24,7 +24,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-WITHIN = 0.15
+WITHIN = 0.1
+PPO = {"token_budget": 568, "prompt": 64, "answer": 64, "answers": 1, "batch_size": 8, "kl": 0.05}
 
 # One optimizer step is `batch_size` rows of `prompt` tokens with answers of `answer` tokens.
 SETTINGS: list[dict[str, Any]] = [
@@ -58,6 +59,12 @@ SETTINGS: list[dict[str, Any]] = [
         "checkpointing": True,
     },
     {"method": "grpo", "token_budget": 568, "prompt": 64, "answer": 64, "answers": 8, "batch_size": 8, "kl": 0.05},
+    {"method": "ppo", **PPO, "lora_r": 16},
+    {"method": "ppo", **PPO, "lora_r": 16, "judge": "adapter"},
+    {"method": "ppo", **PPO, "critic": "own"},
+    {"method": "ppo", **PPO, "critic": "shared"},
+    {"method": "ppo", **PPO, "critic": "own", "judge": "whole"},
+    {"method": "reward", "token_budget": 512, "prompt": 96, "answer": 80, "batch_size": 4},
 ]
 
 
@@ -94,6 +101,16 @@ def rows_of(setting: dict[str, Any], vocabulary: int) -> list[Any]:
     return found
 
 
+def make_judge(model: str, kind: str, folder: Path) -> None:
+    """A reward model that was never trained: as large as one that was."""
+    from likelier import load_policy
+    from likelier.models.options import LoraOptions
+
+    made = load_policy(model, values=True, dtype="float32", lora=LoraOptions(lora_r=16 if kind == "adapter" else None))
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
+
+
 def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
     """Plan, train two steps, and give both peaks in megabytes."""
     import torch
@@ -108,7 +125,8 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
     torch.nn.Linear(8, 8)(torch.zeros(2, 8)).sum().backward()
     lora = LoraOptions(lora_r=setting.get("lora_r"))
     before = in_kilobytes("VmRSS")
-    policy = load_policy(model, dtype="float32", lora=lora)
+    values = setting["method"] == "reward"
+    policy = load_policy(model, dtype="float32", lora=lora, values=values)
     planner = (trained_on_rollouts if "answers" in setting else trained_on_rows)(model, policy, setting, lora)
     measured = in_kilobytes("VmHWM") - before
     plan = planner.plan(setting["token_budget"])
@@ -129,7 +147,7 @@ def trained_on_rollouts(model: str, policy: Any, setting: dict[str, Any], lora: 
     from likelier.online.trainer import OnlineTrainer
     from likelier.training.options import TrainingOptions
 
-    rewards = ("length:10",)
+    rewards = (f"model:{setting['folder']}" if "judge" in setting else "length:10",)
     online = OnlineOptions(reward=rewards, max_new_tokens=setting["answer"])
     options = TrainingOptions(
         batch_size=setting["batch_size"],
@@ -137,8 +155,9 @@ def trained_on_rollouts(model: str, policy: Any, setting: dict[str, Any], lora: 
         token_budget=setting["token_budget"],
         activation_checkpointing=setting.get("checkpointing", False),
     )
+    more = {"critic": setting.get("critic", "own"), "critic_warmup": 0} if setting["method"] == "ppo" else {}
     objective = online_method(
-        setting["method"], answers_per_prompt=setting["answers"], kl_coefficient=setting.get("kl", 0.0)
+        setting["method"], answers_per_prompt=setting["answers"], kl_coefficient=setting.get("kl", 0.0), **more
     )
     rows = rows_of(setting | {"method": "sft"}, len(policy.tokenizer))
     prompts = [Prompt(row.prompt, row.source) for row in rows]
@@ -207,7 +226,9 @@ def words_of(setting: dict[str, Any]) -> str:
     """A setting in a few words."""
     how = [f"LoRA rank {setting['lora_r']}" if "lora_r" in setting else "full"]
     how += ["activation checkpointing"] if setting.get("checkpointing") else []
-    how += ["live reference"] if setting.get("live") or setting.get("kl") else []
+    how += ["live reference"] if "lora_r" not in setting and (setting.get("live") or setting.get("kl")) else []
+    how += [f"{setting['critic']} critic"] if "critic" in setting else []
+    how += [f"{setting['judge']} reward model"] if "judge" in setting else []
     each = f"{setting['answers']} x " if "answers" in setting else ""
     rows = f"{setting['batch_size']} x {setting['prompt']} + {each}{setting['answer']}"
     return f"{setting['method']} | {', '.join(how)} | {rows} | {setting['token_budget']}"
@@ -225,24 +246,41 @@ def table(results: list[tuple[dict[str, Any], dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def in_a_process(model: str, number: int, folder: Path, allocator: dict[str, str]) -> dict[str, float]:
+    """Measure one setting in a process of its own; `folder` holds the reward models that were made already."""
+    words, kind = [sys.executable, __file__, "--model", model], SETTINGS[number].get("judge")
+    judge = folder / str(kind)
+    if kind is not None and not judge.exists():
+        subprocess.run([*words, "--judge", kind, str(judge)], check=True, capture_output=True)
+    run = [*words, "--only", str(number), "--folder", str(judge)]
+    done = subprocess.run(run, check=True, capture_output=True, text=True, env=os.environ | allocator)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def main() -> int:
     """Measure every setting; 1 where one is further off than promised."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--model", default="demo")
     parser.add_argument("--only", type=int, help="one setting by its number, from 0: prints JSON")
+    parser.add_argument("--methods", nargs="+", help="only settings of these")
+    parser.add_argument("--judge", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--as-it-is", action="store_true", help="leave the allocator alone")
     parser.add_argument("--markdown", help="also write the table there")
     flags = parser.parse_args()
+    if flags.judge is not None:
+        make_judge(flags.model, flags.judge[0], Path(flags.judge[1]))
+        return 0
     if flags.only is not None:
-        print(json.dumps(measure(flags.model, SETTINGS[flags.only])))
+        print(json.dumps(measure(flags.model, SETTINGS[flags.only] | {"folder": flags.folder})))
         return 0
     allocator = {} if flags.as_it_is else {"MALLOC_MMAP_THRESHOLD_": "131072"}
     results = []
-    for number, setting in enumerate(SETTINGS):
-        words = [sys.executable, __file__, "--model", flags.model, "--only", str(number)]
-        done = subprocess.run(words, check=True, capture_output=True, text=True, env=os.environ | allocator)
-        results.append((setting, json.loads(done.stdout.splitlines()[-1])))
-        print(table(results[-1:]).splitlines()[-1], flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, setting in enumerate(SETTINGS):
+            if flags.methods is None or setting["method"] in flags.methods:
+                results.append((setting, in_a_process(flags.model, number, Path(folder), allocator)))
+                print(table(results[-1:]).splitlines()[-1], flush=True)
     if flags.markdown:
         Path(flags.markdown).write_text(table(results) + "\n", encoding="utf-8")
     return int(any(abs(found["planned"] / found["measured"] - 1) > WITHIN for _, found in results))
