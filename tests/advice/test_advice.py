@@ -16,7 +16,6 @@ from likelier.cli.recommend import add_flags
 from likelier.cli.train import add_flags as add_train_flags
 from likelier.experiments.stages import parse_stages
 from likelier.objectives.advice import Goal, Situation, Subject
-from likelier.objectives.online import ONLINE_METHODS
 from likelier.online.config import parse_run
 from likelier.runs.folder import RunFolder
 from likelier.training.config import parse, read_yaml
@@ -225,6 +224,12 @@ def parser_of_train() -> argparse.ArgumentParser:
     return parser
 
 
+def typed(line: str) -> Any:
+    """The run whose command ends the line."""
+    flags = parser_of_train().parse_args(line.partition("likelier train ")[2].split())
+    return parse_run({name: value for name, value in vars(flags).items() if name != "config"})
+
+
 @pytest.mark.slow
 def test_json_has_stable_names(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_rows(tmp_path / "pairs.jsonl", pair_rows(60))
@@ -233,12 +238,10 @@ def test_json_has_stable_names(model: Path, tmp_path: Path, capsys: pytest.Captu
     found = json.loads(capsys.readouterr().out)
     assert found["row"] == "ceiling" and found["online"]
     assert any("--method ppo" in line and "a critic and a reference" in line for line in found["online_needs"])
-    [command] = [line for line in found["online_needs"] if line.startswith("a command: ")]
-    words = command.removeprefix("a command: likelier train ").split()
-    flags = parser_of_train().parse_args(words)
-    given = {name: value for name, value in vars(flags).items() if name != "config"}
-    assert parse_run(given).run.data == str(path)
-    assert flags.method in ONLINE_METHODS and flags.model == str(model)
+    runs = [typed(line) for line in found["online_needs"] if "likelier train " in line]
+    assert [run.run.method for run in runs] == ["grpo", "reward", "grpo", "ppo"]
+    assert all(run.run.data == str(path) and run.run.model == str(model) for run in runs)
+    assert [run.online.reward for run in runs[2:]] == [(f"model:{runs[1].run.output}",)] * 2
     assert found["run"]["method"] == "ipo" and found["memory"]["fits"] is True
     assert {"reasons", "evidence", "doubts", "alternatives", "hyperparameters"} <= set(found)
 

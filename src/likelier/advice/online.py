@@ -20,9 +20,10 @@ WITH_CRITIC = next(name for name, preset in ONLINE_METHODS.items() if preset.has
 ALTERNATIVE = (
     f"online (--method {FAMILY}): the highest ceiling, for a reward that knows more than these rows and much more time"
 )
-_REWARD = "my_rewards.py:score"
-_HELD_OUT = 0.1
-_BATCH = 8  # prompts to a step, a run's own
+PLACE_OF_REWARD = "my_rewards.py:score"
+HELD_OUT = 0.1
+_REWARD_MODEL = "runs/reward"
+BATCH = 8  # prompts to a step, a run's own
 _AT_ONCE = 512  # prompts of an evaluation that are read at once, at most
 _ANSWERS = "answers_per_prompt"
 _SMALLER = (
@@ -32,16 +33,46 @@ _SMALLER = (
 )
 
 
-def online_command(model: str, files: Sequence[str], fitted: OnlineFitted) -> str:
-    """A run of the family on the prompts of these files, as it fits; the reward is to be written."""
-    words = ["likelier train --method", FAMILY, "--model", quoted(model)]
+def judged_by_a_model(reward: Sequence[str]) -> bool:
+    """Whether any of these rewards is a model's opinion."""
+    return any(one.partition(":")[0] in ("model", "implicit") for one in reward)
+
+
+def online_command(
+    model: str,
+    files: Sequence[str],
+    fitted: OnlineFitted,
+    *,
+    method: str = FAMILY,
+    reward: Sequence[str] = (PLACE_OF_REWARD,),
+) -> str:
+    """A run on the prompts of these files, as it fits; the reward is to be written where none is named."""
+    words = ["likelier train --method", method, "--model", quoted(model)]
     for file in files:
         words += ["--data", quoted(file)]
-    words += ["--eval-fraction", str(_HELD_OUT), "--reward", _REWARD]
+    words += ["--eval-fraction", str(HELD_OUT)]
+    for one in reward:
+        words += ["--reward", quoted(one)]
     for name, value in (fitted.way.options() | fitted.options).items():
+        if name == _ANSWERS and not ONLINE_METHODS[method].compares_answers:
+            continue
         flag = f"--{name.replace('_', '-')}"
         words += [flag] if value is True else [flag, str(value)]
-    return " ".join([*words, "--output", f"runs/{FAMILY}"])
+    return " ".join([*words, "--output", f"runs/{method}"])
+
+
+def with_critic(model: str, files: Sequence[str], fitted: OnlineFitted, reward: Sequence[str]) -> str:
+    """The command of a run with a critic beside the policy."""
+    return online_command(model, files, fitted, method=WITH_CRITIC, reward=reward)
+
+
+def reward_model_command(model: str, files: Sequence[str], way: Way) -> str:
+    """A reward model of the pairs in these files."""
+    words = ["likelier train --method reward --model", quoted(model)]
+    for file in files:
+        words += ["--data", quoted(file)]
+    adapter = ["--lora-r", str(way.lora.lora_r)] if way.lora.lora_r else []
+    return " ".join([*words, "--eval-fraction", str(HELD_OUT), *adapter, "--output", _REWARD_MODEL])
 
 
 @dataclass(frozen=True)
@@ -62,7 +93,13 @@ class OnlineFitted:
 
 
 def fit_online(
-    model: str, prompts: Sequence[int], ways: Sequence[Way], device: Device, memory: int | None
+    model: str,
+    prompts: Sequence[int],
+    ways: Sequence[Way],
+    device: Device,
+    memory: int | None,
+    *,
+    reward: Sequence[str] = (PLACE_OF_REWARD,),
 ) -> OnlineFitted:
     """Plan a run of the family on prompts of these lengths in one way after the other; in the last one also with fewer
     answers and prompts to a step.
@@ -72,7 +109,7 @@ def fit_online(
     for way, options in tried:
         own = dict(options)
         changed = {name: value for name, value in own.items() if name == _ANSWERS}
-        planner = _planner(model, online_method(FAMILY, **changed), prompts, way, own, device, memory)
+        planner = _planner(model, online_method(FAMILY, **changed), prompts, way, own, device, memory, reward)
         budget = planner.default_budget()
         if planner.needed(budget) > planner.roomy and (smaller := planner.fitting_budget(planner.roomy)):
             own["token_budget"] = budget = smaller
@@ -90,11 +127,12 @@ def _planner(
     options: Mapping[str, Any],
     device: Device,
     memory: int | None,
+    reward: Sequence[str] = (PLACE_OF_REWARD,),
 ) -> OnlinePlanner:
     return online_planner_for(
         model,
         objective,
-        OnlineOptions(reward=(_REWARD,)),
+        OnlineOptions(reward=tuple(reward)),
         prompts=prompts,
         held_out=sorted(prompts)[-_AT_ONCE:],
         lora=way.lora,
@@ -102,7 +140,7 @@ def _planner(
         device=device,
         memory=memory,
         activation_checkpointing=way.checkpointing,
-        batch_size=options.get("batch_size", _BATCH),
+        batch_size=options.get("batch_size", BATCH),
     )
 
 
@@ -115,14 +153,22 @@ def online_needs(
     how = (prompts, fitted.way, fitted.options, device, memory)
     critic = _planner(model, online_method(WITH_CRITIC), *how).plan(fitted.plan.token_budget)
     fits = "" if fitted.fits else f", more than nine tenths of {size(fitted.planner.memory)}: take a smaller model"
+    judge = [f"model:{_REWARD_MODEL}"]
     return [
         "prompts alone, as many as possible and like those of the later use; those of these files will do to begin",
         "a reward that knows what the rows do not: a program that checks answers, or labels on the policy's own "
-        "answers. A reward model of the policy's size that learnt from these pairs finds about what DPO finds in them",
-        f"a command: {online_command(model, files, fitted)}",
+        "answers. A reward model brings what its base knows beyond the pairs; one that knows no more than the policy "
+        "finds about what DPO finds in them (docs/studies, S18)",
+        f"a program at hand: {online_command(model, files, fitted)}",
+        f"no program, but a base that knows more than {model}, put in its place: "
+        f"{reward_model_command(model, files, fitted.way)}",
+        f"and then: {online_command(model, files, fitted, reward=judge)}",
+        f"or with a critic that begins as the reward model: {with_critic(model, files, fitted, judge)}",
+        "people or a judge at hand for new labels: rounds of writing, judging and learning, by stages with a sample "
+        "step (docs/tutorials/stages.md)",
         f"memory: {size(fitted.plan.needed)} with libraries ({size(writing)} while it writes, {size(learning)} while "
         f"it learns){fits}; likelier estimate takes the command's options",
-        f"or --method {WITH_CRITIC}, which writes one answer to a prompt and has a critic and a reference beside the "
-        f"policy: {size(critic.needed)} in the same way; where one reward model is the reward, the critic begins as it",
+        f"or {size(critic.needed)} with --method {WITH_CRITIC}, which writes one answer to a prompt and has a critic "
+        "and a reference beside the policy, in the same way",
         "time: most of it goes into writing answers",
     ]

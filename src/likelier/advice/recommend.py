@@ -13,7 +13,7 @@ from likelier.advice.choice import Choice, batch_size, choose, learn_from_labels
 from likelier.advice.estimate import plan_json
 from likelier.advice.evidence import Evidence
 from likelier.advice.fit import Fitted, fit, ways_of
-from likelier.advice.memory import Device, own_memory
+from likelier.advice.memory import Device, MemoryPlan, own_memory
 from likelier.advice.online import ALTERNATIVE, online_needs
 from likelier.advice.rundata import RowPlan, proposed_length
 from likelier.advice.runfile import StagePlan, run_file, run_options
@@ -54,6 +54,16 @@ class Recommendation:
     rows: tuple[RowPlan, ...] = ()
     times: tuple[Duration, ...] = ()
     untimed: str = ""
+
+    @property
+    def evidence_lines(self) -> list[str]:
+        """What is known of the data."""
+        return self.evidence.lines()
+
+    @property
+    def plans(self) -> dict[str, MemoryPlan]:
+        """The memory of each way of training that was tried."""
+        return self.fitted.tried
 
     @property
     def gpus(self) -> int:
