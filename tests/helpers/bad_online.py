@@ -11,6 +11,7 @@ from tests.helpers.bad_inputs import Case
 
 ASK = json.dumps({"prompt": [{"role": "user", "content": "Ask"}], "answer": "Yes"}) + "\n"
 RUN = "train --model %model --data @prompts.jsonl --output @out --batch-size 2 --max-steps 1 --warmup 0"
+PPO = "--max-new-tokens 2 --updates-per-rollout 1"
 SHORT = "--answers-per-prompt 2 --max-new-tokens 2"
 SETTINGS = "model: '%model'\ndata: '%chat'\noutput: '@out'\n"
 
@@ -105,6 +106,20 @@ ONLINE = [
     _case("a weight below 1", "--weight-high 0.2", method="cispo"),
     _case("a clip for a method that clamps", "--clip-low 0.2", method="cispo"),
     _case("a paper's preset where there is no other", "--paper", method="dapo"),
+    _case("a critic that learns alone all the time", f"{PPO} --critic-warmup 1", method="ppo"),
+    _case("a divergence that is steered and not charged", "--kl-coefficient 0 --kl-target 6", method="ppo"),
+    _case("a pace of steering to nothing", "--kl-horizon 100", method="ppo"),
+    _case("a score of cut answers that are kept", "--truncated keep --missing-eos-reward -2", method="ppo"),
+    _case("a charge for cut answers whose score is replaced", "--missing-eos-penalty 1", method="ppo"),
+    _case("a critic beside a policy that is split", "--shard", method="ppo"),
+    _case("a critic's weight of nothing", "--value-coefficient 0", method="ppo"),
+    _case("a critic in no place", "--critic beside", method="ppo"),
+    _case("a mistake of lambda", "--gae-lambda 1.5", method="ppo"),
+    _case("what PPO does not choose", "--aggregation sequence-mean", method="ppo"),
+    _case("a critic for a method without one", "--critic shared"),
+    _case("a rate of a critic for a method without one", "--critic-learning-rate 1e-5", method="online_dpo"),
+    _case("one answer to make a pair of", "--answers-per-prompt 1", method="online_dpo"),
+    _case("a divergence that is charged where it is in the loss", "--kl-coefficient 0.1", method="online_dpo"),
     _case("votes of answers in a file", "--merge-votes"),
     _case("a length of answers in a file", "--max-length 100"),
     _case("a reward for a method that learns from pairs", method="dpo"),
@@ -115,6 +130,17 @@ ONLINE = [
     _rounds("a step without a reward", {"reward": None}),
     _rounds("a step with more prompts than there are", {"prompts_per_round": 5}),
     _rounds("rounds of no number", repeat="some"),
+    Case(
+        "advice on prompts, about what lies in files",
+        "recommend @p.jsonl --model %model --max-length 9",
+        {"p.jsonl": ASK},
+    ),
+    Case(
+        "advice on judgements whose names are mistyped",
+        "recommend @p.jsonl --model %model",
+        {"p.jsonl": '{"prompt": "Ask", "choosen": "Yes", "rejekted": "No"}\n'},
+    ),
+    Case("advice on prompts for a quick run", "recommend @p.jsonl --model %model --goal quick", {"p.jsonl": ASK}),
     _file("a sweep", "sweep @run.yaml", method="grpo", reward="json"),
     _file("a sweep over a clip", "sweep @run.yaml --vary grpo.clip_high=0.2,0.3", method="dpo", eval_fraction=0.5),
     Case(

@@ -144,13 +144,13 @@ def prepare_online_run(
 
 def refuse_gathering(objective: OnlineObjective, options: TrainingOptions, online: OnlineOptions) -> None:
     """Raises `ConfigError` for weights that would be gathered from all processes for every token that is written."""
+    if options.shard and objective.has_critic:
+        raise ConfigError("a critic beside a sharded policy is not built; drop shard, or take --method grpo")
     if options.shard and online.sampler == "local":
         raise ConfigError(
             f"shard splits the policy, and {objective.method} would gather it anew for every token that it writes: let "
             "a server write (sampler=vllm), or drop shard"
         )
-    if options.shard and objective.has_critic:
-        raise ConfigError("a critic beside a sharded policy is not built; drop shard, or take --method grpo")
     if options.shard and objective.needs_reference:
         raise ConfigError(
             f"{objective.method} asks a reference here, and one beside a sharded policy is not built; drop shard"

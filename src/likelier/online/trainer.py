@@ -131,9 +131,11 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
 
     def _walker_of(self, run: OnlineRun) -> RolloutWalker:
         """With the critic, where the objective has one. Raises `ConfigError` for one that would learn alone."""
-        online, critic = run.online, critic_for(run.objective, run.policy, run.rewards)
-        if critic is not None:
-            critic.require_steps(run.planned_steps(), online.updates_per_rollout)
+        online = run.online
+        with run.guard.watching():
+            critic = critic_for(run.objective, run.policy, run.rewards)
+            if critic is not None:
+                critic.require_steps(run.planned_steps(), online.updates_per_rollout)
             if self.options.activation_checkpointing:
                 checkpoint_activations(critic.model)
         return RolloutWalker(
