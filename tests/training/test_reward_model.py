@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -21,6 +22,7 @@ from likelier.online.rewards.reward import Answered
 from likelier.training.options import TrainingOptions
 from likelier.training.trainer import PreferenceTrainer
 from likelier.utils.errors import ConfigError, ModelError
+from likelier.utils.statistics import rank_correlation
 from tests.helpers.small_runs import pair_rows, save_tiny, write_rows
 
 pytestmark = pytest.mark.slow
@@ -180,6 +182,59 @@ def test_several_models_tell_how_far_they_are_apart(
     for more, said in (([folders[0]], "stands twice"), (["--per-token"], "per_token shows one model's values")):
         assert cli.main(["score", *words, *folders, *more, "--overwrite"]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_it_is_held_against_what_dpo_learnt(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row tells what `likelier score --model` tells of the run, and the summary counts these."""
+    monkeypatch.setenv("LIKELIER_CACHE", str(tmp_path / "cache"))
+    data, run = ["--data", str(world / "pairs.jsonl")], str(tmp_path / "dpo")
+    words = ["--model", str(world / "model"), *data, "--batch-size", "4", "--max-steps", "2", "--learning-rate", "1e-2"]
+    assert cli.main(["train", "--method", "dpo", *words, "--output", run]) == 0
+    assert cli.main(["score", "--model", run, *data, "--output", str(tmp_path / "alone.jsonl")]) == 0
+    capsys.readouterr()
+    scored = ["score", "--reward-model", str(world / "whole"), *data, "--output", str(tmp_path / "both.jsonl")]
+    assert cli.main([*scored, "--agree-with", run]) == 0
+    told = capsys.readouterr().out
+    alone, both = (
+        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        for name in ("alone", "both")
+    )
+    for row, other in zip(both, alone, strict=True):
+        assert row["source"] == other["source"] and row["implicit"]["correct"] == other["correct"]
+        assert row["implicit"]["margin"] == pytest.approx(other["margin"], abs=1e-6)
+        assert row["implicit"]["chosen"] == pytest.approx(other["chosen"]["reward"], abs=1e-6)
+        assert row["agrees"] == (row["margin"] * other["margin"] > 0)
+    agree, right = (mean(one) for one in ([row["agrees"] for row in both], [row["correct"] for row in alone]))
+    assert agree == mean((row["margin"] > 0) == (row["implicit"]["margin"] > 0) for row in both)
+    assert f"agreement         {agree:.1%} [" in told and f"implicit accuracy {right:.1%} [" in told
+    correlation = rank_correlation(*(np.array([row["margin"] for row in side]) for side in (both, alone)))
+    assert f"margins           {correlation:+.2f} [" in told
+
+
+def test_what_cannot_be_held_against_it_is_refused(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write_rows(tmp_path / "labels.jsonl", [{"prompt": "a", "completion": "b", "label": True}])
+    pairs, output = str(world / "pairs.jsonl"), str(tmp_path / "scores.jsonl")
+    simpo, dpo = (tmp_path / name for name in ("simpo", "dpo"))
+    for method, run in (("simpo", simpo), ("dpo", dpo)):
+        run.mkdir()
+        card = {"method": method, "reward_scale": 0.1 if method == "dpo" else None}
+        (run / "run.json").write_text(json.dumps(card), encoding="utf-8")
+    for against, data, said in (
+        (world / "model", pairs, "is no run folder"),
+        (world / "adapter", pairs, "is a reward model itself"),
+        (simpo, pairs, "was trained by simpo, which gives an answer no implicit reward"),
+        (dpo, str(labels), "holds labels"),
+    ):
+        words = ["--data", data, "--output", output, "--agree-with", str(against)]
+        assert cli.main(["score", "--reward-model", str(world / "whole"), *words]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+    words = ["--data", pairs, "--output", output]
+    assert cli.main(["score", "--model", str(world / "model"), *words, "--agree-with", str(dpo)]) == 2
+    assert "give --reward-model in place of --model" in capsys.readouterr().err
 
 
 def test_a_policy_learns_from_several_models(world: Path, tmp_path: Path) -> None:

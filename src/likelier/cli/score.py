@@ -18,6 +18,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "a reward model in its place: a run of --method reward, or a classifier with one output; several are compared"
     )
     scored_by.add_argument("--reward-model", nargs="+", help=text)
+    text = (
+        "beside a reward model: a run of dpo or the like, whose implicit rewards of the same pairs are held against it"
+    )
+    parser.add_argument("--agree-with", help=text)
     parser.add_argument("--reference", help="the reference model (default: a run's own; an adapter's base)")
     parser.add_argument("--data", required=True, help="pairs or labelled answers, in any known format")
     add_columns_flag(parser)
@@ -46,9 +50,13 @@ def run(flags: argparse.Namespace) -> None:
     names = ("per_token", "max_length", "dtype", "token_budget", "columns", "overwrite")
     how: dict[str, Any] = {name: getattr(flags, name) for name in names} | {"chat": given_chat_options(flags)}
     if flags.reward_model is None:
+        if flags.agree_with is not None:
+            raise ConfigError("agree_with holds a run against a reward model; give --reward-model in place of --model")
         put(score_file(flags.model, flags.reference, flags.data, flags.output, beta=flags.beta, **how))
         return
-    for name in ("reference", "beta"):
-        if getattr(flags, name) is not None:
-            raise ConfigError(f"{name} has no effect with --reward-model, which is no policy; drop it")
-    put(score_rewards(flags.reward_model, flags.data, flags.output, **how))
+    if flags.beta is not None:
+        raise ConfigError("beta has no effect with --reward-model, which is no policy; drop it")
+    if flags.reference is not None and flags.agree_with is None:
+        raise ConfigError("reference has no effect with --reward-model, which is no policy; drop it")
+    against = {"agree_with": flags.agree_with, "reference": flags.reference}
+    put(score_rewards(flags.reward_model, flags.data, flags.output, **against, **how))

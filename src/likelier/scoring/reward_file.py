@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -17,11 +17,12 @@ from likelier.models.loading import check_name
 from likelier.models.options import Dtype
 from likelier.models.policy import load_policy
 from likelier.scoring import scorer_of
+from likelier.scoring.agreement import agreement_words, require_comparable, with_implicit
 from likelier.scoring.engine import prompt_numbers
 from likelier.scoring.implicit_rewards import AnswerScore, score_answers, token_rows
 from likelier.scoring.reference import ReferenceScoring
-from likelier.scoring.restore import card_of, final_model, recorded_chat, reward_offset
-from likelier.scoring.score_file import groups_to_score
+from likelier.scoring.restore import card_of, final_model, reward_offset
+from likelier.scoring.score_file import Scoring, groups_to_score
 from likelier.utils.console import say
 from likelier.utils.errors import ConfigError
 from likelier.utils.files import write_output
@@ -45,11 +46,14 @@ def score_rewards(
     columns: Any = None,
     overwrite: bool = False,
     chat: Mapping[str, Any] | None = None,
+    agree_with: str | None = None,
+    reference: str | None = None,
 ) -> str:
     """Write the reward of every answer in `data` to `output`, a reward model's score less its mean over the answers
     that it learnt from, where that is known; of several models each one's, their mean and how far they are apart;
-    returns a summary. Raises `ModelError` for a model without a trained head, `ConfigError` for several that cannot be
-    compared.
+    returns a summary. `agree_with` is a run whose implicit rewards of the same pairs stand beside them, `reference` its
+    reference where that lies elsewhere now. Raises `ModelError` for a model without a trained head, `ConfigError` for
+    what cannot be compared.
     """
     check_output(output, inputs=[data], overwrite=overwrite)
     check_writable(output, mend=_OTHER)
@@ -62,37 +66,33 @@ def score_rewards(
     for name in names:
         check_name(name)
     loaded = load_preferences(data, columns=columns)
-    how = _How(per_token, max_length, dtype, token_budget, chat or {})
-    scored = [how.scored(name, loaded) for name in names]  # one model in memory after the other
+    if agree_with is not None:
+        require_comparable(agree_with, data, loaded)
+    how = Scoring(per_token, max_length, dtype, token_budget, chat or {})
+    scored = [_scored(name, loaded, how) for name in names]  # one model in memory after the other
     rows, groups = scored[0]
     if len(names) > 1:
         rows = side_by_side(names, [own for own, _ in scored])
+    told = summarize(rows, groups)
+    if agree_with is not None:
+        rows = with_implicit(rows, agree_with, reference, loaded, replace(how, per_token=False))
+        told += f"\n{agreement_words(rows, groups, agree_with)}"
     lines = (encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
     write_output(output, "".join(lines), mend=_OTHER)
-    return f"{summarize(rows, groups)}\n{len(rows)} rows written to {output}"
+    return f"{told}\n{len(rows)} rows written to {output}"
 
 
-@dataclass(frozen=True)
-class _How:
-    per_token: bool
-    max_length: int | None
-    dtype: Dtype
-    token_budget: int | None
-    chat: Mapping[str, Any]
-
-    def scored(self, model: str, loaded: PreferenceData) -> tuple[list[dict[str, Any]], list[Group]]:
-        """What a reward model gives the answers, a JSON-ready object a row, and the rows as its tokens."""
-        talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
-        options = replace(recorded_chat(card_of(model)), **self.chat)
-        policy = load_policy(model, dtype=self.dtype, chat=options if talks or self.chat else None, values=True)
-        require_trained_head(policy.model, model)
-        groups = groups_to_score(loaded, policy, self.max_length)
-        how, chosen = ReferenceScoring.here(policy, groups, self.token_budget), scorer_of(policy.model)
-        say(f"reward model: {policy.words}\nscorer: {chosen.name} ({chosen.reason})")
-        with counting("scoring", len(groups)) as report:
-            scores = score_answers(policy.model, groups, replace(how, report=report), per_token=self.per_token)
-        offset, tokenizer = reward_offset(model), policy.tokenizer if self.per_token else None
-        return [_row(group, scores[number], offset, tokenizer) for number, group in enumerate(groups)], groups
+def _scored(model: str, loaded: PreferenceData, how: Scoring) -> tuple[list[dict[str, Any]], list[Group]]:
+    """What a reward model gives the answers, a JSON-ready object a row, and the rows as its tokens."""
+    policy = load_policy(model, dtype=how.dtype, chat=how.chat_of(card_of(model), loaded), values=True)
+    require_trained_head(policy.model, model)
+    groups = groups_to_score(loaded, policy, how.max_length)
+    scoring, chosen = ReferenceScoring.here(policy, groups, how.token_budget), scorer_of(policy.model)
+    say(f"reward model: {policy.words}\nscorer: {chosen.name} ({chosen.reason})")
+    with counting("scoring", len(groups)) as report:
+        scores = score_answers(policy.model, groups, replace(scoring, report=report), per_token=how.per_token)
+    offset, tokenizer = reward_offset(model), policy.tokenizer if how.per_token else None
+    return [_row(group, scores[number], offset, tokenizer) for number, group in enumerate(groups)], groups
 
 
 def side_by_side(names: Sequence[str], scored: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from likelier.data.load import PreferenceData, load_preferences
+from likelier.data.options import ChatOptions
 from likelier.data.past_template import past_template, past_template_words
 from likelier.data.prepare import prepare_groups
 from likelier.data.tokenize import Group, default_max_length
 from likelier.models.loading import check_name
 from likelier.models.options import Dtype
 from likelier.models.policy import Policy, load_policy
+from likelier.runs.card import RunCard
 from likelier.scoring import scorer_of
 from likelier.scoring.implicit_rewards import implicit_rewards, summarize
 from likelier.scoring.reference import ReferenceScoring
@@ -25,6 +27,22 @@ from likelier.utils.strict_json import encodable
 from likelier.utils.terminal import counting
 
 _OTHER = "name another --output"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How answers are scored, whoever scores them: as the flags of `likelier score` say it."""
+
+    per_token: bool = False
+    max_length: int | None = None
+    dtype: Dtype = "auto"
+    token_budget: int | None = None
+    chat: Mapping[str, Any] = field(default_factory=dict)
+
+    def chat_of(self, card: RunCard, loaded: PreferenceData) -> ChatOptions | None:
+        """How a model reads conversations, as its run did where nothing else is given; None of data without any."""
+        talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
+        return replace(recorded_chat(card), **self.chat) if talks or self.chat else None
 
 
 def score_file(
@@ -50,27 +68,34 @@ def score_file(
     model = final_model(model)
     for name in filter(None, (model, reference)):
         check_name(name)
-    card = card_of(model)
-    scale = beta if beta is not None else card.reward_scale or 0.1
+    scale = beta if beta is not None else card_of(model).reward_scale or 0.1
     loaded = load_preferences(data, columns=columns)
-    talks = any(isinstance(record.prompt, tuple) for record in loaded.train)
-    options = replace(recorded_chat(card), **chat or {})
-    policy = load_policy(model, dtype=dtype, chat=options if talks or chat else None)
-    if past := past_template(loaded.train, policy.tokenizer):
-        say(past_template_words(len(past), len(loaded.train)))
-    groups = groups_to_score(loaded, policy, max_length)
-    how, chosen = ReferenceScoring.here(policy, groups, token_budget), scorer_of(policy.model)
-    known = reference_for(model, reference, card, policy, dtype, groups)
-    say(f"policy: {policy.words}\nreference: {known.words}\nscorer: {chosen.name} ({chosen.reason})")
-    with counting("scoring", 2 * len(groups)) as report:
-        rows = implicit_rewards(policy, known, groups, replace(how, report=report), beta=scale, per_token=per_token)
+    how = Scoring(per_token, max_length, dtype, token_budget, chat or {})
+    rows, groups = rows_of_policy(model, reference, loaded, how, beta=scale)
     lines = (encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
     write_output(output, "".join(lines), mend=_OTHER)
     return f"{summarize(rows, groups, scale)}\n{len(rows)} rows written to {output}"
 
 
+def rows_of_policy(
+    model: str, reference: str | None, loaded: PreferenceData, how: Scoring, *, beta: float
+) -> tuple[list[dict[str, Any]], list[Group]]:
+    """The implicit rewards of the rows of a file, a JSON-ready object each, and the rows as the policy's tokens."""
+    card = card_of(model)
+    policy = load_policy(model, dtype=how.dtype, chat=how.chat_of(card, loaded))
+    groups = groups_to_score(loaded, policy, how.max_length)
+    scoring, chosen = ReferenceScoring.here(policy, groups, how.token_budget), scorer_of(policy.model)
+    known = reference_for(model, reference, card, policy, how.dtype, groups)
+    say(f"policy: {policy.words}\nreference: {known.words}\nscorer: {chosen.name} ({chosen.reason})")
+    with counting("scoring", 2 * len(groups)) as report:
+        scoring = replace(scoring, report=report)
+        return implicit_rewards(policy, known, groups, scoring, beta=beta, per_token=how.per_token), groups
+
+
 def groups_to_score(loaded: PreferenceData, policy: Policy, max_length: int | None) -> list[Group]:
-    """The rows of a file as tokens; those that are too long or cannot be written are told of."""
+    """The rows of a file as tokens; those that are too long, cannot be written or go past the template are told of."""
+    if past := past_template(loaded.train, policy.tokenizer):
+        say(past_template_words(len(past), len(loaded.train)))
     tokenized = prepare_groups(
         loaded.train,
         policy.tokenizer,
