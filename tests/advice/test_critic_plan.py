@@ -20,7 +20,7 @@ from likelier.models.layers import met_weights
 from likelier.models.options import LoraOptions
 from likelier.models.policy import load_policy
 from likelier.objectives.online import online_method
-from likelier.online.critic import critic_for, reward_models
+from likelier.online.critic import critic_for, hold_once, reward_models
 from likelier.online.options import OnlineOptions
 from likelier.online.outlook import OnlineOutlook
 from likelier.online.rewards.load import load_rewards
@@ -71,6 +71,7 @@ def test_what_stands_is_what_a_run_holds(folder: Path, reward: str, critic: str,
     rewards = load_rewards([SPECS[reward].format(folder)])
     made = critic_for(online_method("ppo", critic=critic), policy, rewards)
     assert made is not None
+    hold_once(policy, made, rewards)
     known = {id(weight) for weight in policy.model.parameters()}
     own = {id(one): one for one in made.model.parameters() if id(one) not in known}
     judging = {id(one): one for judge in reward_models(rewards).values() for one in judge.model.parameters()}
@@ -101,7 +102,7 @@ def test_one_base_is_loaded_several_times_and_held_once(folder: Path) -> None:
     assert critic is not None and critic.bytes > critic.weights.frozen_bytes
     assert full.rollouts.beside.rewards < base / 2
     other = planner(folder, "adapter", lora=True, method="grpo", changed={"answers_per_prompt": 2})
-    assert other.rollouts.beside.rewards > base  # nobody looks for what is equal there
+    assert other.rollouts.beside.rewards < base / 2
 
 
 def test_the_critic_goes_before_the_policy_and_its_activations_are_gone(folder: Path) -> None:

@@ -15,7 +15,7 @@ from likelier.models.options import LoraOptions
 from likelier.models.policy import Policy, load_policy
 from likelier.models.sharing import share_frozen
 from likelier.objectives.online import online_method
-from likelier.online.critic import Critic, critic_for
+from likelier.online.critic import Critic, critic_for, hold_once
 from likelier.online.rewards.load import RewardSet, load_rewards
 from likelier.scoring import attach_scorer, collate
 from likelier.utils.errors import RunFolderError
@@ -50,6 +50,7 @@ def policy_of(folder: Path, lora: bool = False) -> Policy:
 def made(policy: Policy, rewards: RewardSet, shared: bool) -> Critic:
     critic = critic_for(online_method("ppo", critic="shared" if shared else "own"), policy, rewards)
     assert critic is not None
+    hold_once(policy, critic, rewards)
     return critic
 
 
@@ -129,7 +130,7 @@ def test_it_drops_nothing(folder: Path, tmp_path: Path) -> None:
     dropping.model.save_pretrained(tmp_path / "judge")
     dropping.tokenizer.save_pretrained(tmp_path / "judge")
     critic = made(policy_of(folder, lora=True), load_rewards([f"model:{tmp_path / 'judge'}"]), False)
-    critic.begin_step()
+    critic.model.train()
     with torch.no_grad():
         for weight in critic.own.values():
             weight.normal_(std=0.1)

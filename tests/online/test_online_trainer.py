@@ -76,6 +76,16 @@ def test_a_run_that_goes_on_ends_where_one_without_a_break_ends(method: str, upd
 
 
 @pytest.mark.slow
+def test_activations_that_are_computed_again_change_nothing(tmp_path: Path) -> None:
+    found = []
+    for again in (False, True):
+        policy = lora_policy()
+        trainer(tmp_path / str(again), policy, max_steps=2, activation_checkpointing=again).train()
+        found.append(weights(policy))
+    assert same(*found, 1e-9)
+
+
+@pytest.mark.slow
 def test_every_prompt_is_asked_once_an_epoch(tmp_path: Path) -> None:
     asked: list[str] = []
     made = trainer(tmp_path / "run", max_steps=None, epochs=1, online={"updates_per_rollout": 2})

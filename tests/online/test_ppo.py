@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from likelier.models.policy import load_policy
 from likelier.online.trainer import OnlineTrainer
 from likelier.utils.errors import ConfigError
 from tests.helpers.online_trainers import online_trainer, same, steps, weights
+from tests.helpers.small_runs import save_tiny
 from tests.helpers.support import lora_policy, tiny_policy
 
 pytestmark = pytest.mark.slow
@@ -140,6 +142,30 @@ def test_the_critic_is_clipped_with_the_policy(tmp_path: Path) -> None:
     assert critic is not None
     both = [one.grad for one in (*trainer.policy.model.parameters(), *critic.own.values()) if one.grad is not None]
     assert float(torch.stack([one.norm() for one in both]).norm()) <= 1e-3 * (1 + 1e-6)
+
+
+def test_a_reward_model_s_level_is_found_on_the_first_rollout(tmp_path: Path) -> None:
+    """A critic that begins as one: of beginnings of answers it says something else than of whole ones."""
+    policy = tiny_policy(dtype=torch.float32)
+    save_tiny(tmp_path / "model")
+    judge = load_policy(str(tmp_path / "model"), values=True, seed=3)
+    with torch.no_grad():
+        judge.model.score.weight.mul_(50)
+    judge.model.save_pretrained(tmp_path / "judge")
+    judge.tokenizer.save_pretrained(tmp_path / "judge")
+    trainer = ppo(tmp_path / "run", policy, reward=f"model:{tmp_path / 'judge'}", max_steps=6, logging_steps=1)
+    trainer.train()
+    first = steps(tmp_path / "run")[0]
+    critic, rollout = trainer._walker.critic, trainer._rollout
+    assert critic is not None and rollout is not None and not critic.is_new and critic.offset != 0
+    assert abs(first["value/mean"] - first["returns"]) < 0.2 * abs(critic.offset) + 0.2
+    assert trainer.progress()["estimator"]["critic_offset"] == critic.offset
+
+
+def test_gradients_are_not_clipped_unless_that_is_asked(tmp_path: Path) -> None:
+    trainer = ppo(tmp_path / "run", changed={"critic_warmup": 0}, max_steps=1)
+    assert trainer.args.max_grad_norm == 0 and trainer.args.adam_epsilon == 1e-5
+    assert online_trainer(tmp_path / "grpo").args.max_grad_norm == 1
 
 
 def test_the_critic_has_its_own_rate_and_activations_that_are_computed_again(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The models beside a policy that writes its answers, and what each holds: reference, critic, reward models.
 
-Frozen weights that are equal are held once where there is a critic (`online.critic`). What is equal is told by names
-here: an adapter's base is what its folder names, and a whole model is equal to itself alone.
+Frozen weights that are equal are held once (`online.critic.hold_once`). What is equal is told by names here: an
+adapter's base is what its folder names, and a whole model is equal to itself alone.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ def models_beside(
     """
     other = reward_bytes(judge) if judge else 0
     asked = _reference_bytes(planner, reference, dtype) if objective.needs_reference else 0
-    if not isinstance(objective, PPO):
-        return Beside(asked, sum(map(reward_bytes, online.reward)) + other)
     names = dict.fromkeys(spec.partition(":")[2] for spec in online.reward if _kind(spec) == _MODEL)
     judges = [_judge(name) for name in names]
     base = _base_of_policy(planner, model)
-    critic, critics_base, loaded = _critic(planner, objective, judges, base, dtype)
+    no_critic = (None, None, 0)
+    found = _critic(planner, objective, judges, base, dtype) if isinstance(objective, PPO) else no_critic
+    critic, critics_base, loaded = found
     known = {base, critics_base} - {None}
     judging = sum(one.own + (0 if one.base in known else one.frozen) for one in judges)
     implicit = sum(reward_bytes(spec) for spec in online.reward if _kind(spec) != _MODEL)

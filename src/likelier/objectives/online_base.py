@@ -26,6 +26,7 @@ class OnlineObjective:
 
     run_defaults: ClassVar[Mapping[str, Any]] = {}
     adam_epsilon: ClassVar[float] = 1e-8
+    max_grad_norm: ClassVar[float] = 1.0  # 0: gradients are not clipped
     has_critic: ClassVar[bool] = False
     strength: ClassVar[str] = "kl_coefficient"  # the option that holds the policy to where it began
     compares_pairs: ClassVar[bool] = False  # two answers to a prompt are learnt from at once, the better and the worse

@@ -42,6 +42,7 @@ class PPO(OnlineObjective):
 
     run_defaults: ClassVar[dict[str, Any]] = {"updates_per_rollout": 4, "truncated": "replace"}
     adam_epsilon: ClassVar[float] = 1e-5
+    max_grad_norm: ClassVar[float] = 0.0
     has_critic: ClassVar[bool] = True
 
     clip_low: float = hyperparameter(0.2, "how far below 1 a ratio still has a gradient")
@@ -63,9 +64,7 @@ class PPO(OnlineObjective):
         "own", "a critic beside the policy (with LoRA an adapter on its base), or a head on the policy's own trunk"
     )
     critic_learning_rate: float | None = hyperparameter(None, "of the critic (default: the policy's)")
-    critic_warmup: int | None = hyperparameter(
-        None, "rollouts from which the critic alone learns (default: 0 where it began as the reward model, else 2)"
-    )
+    critic_warmup: int | None = hyperparameter(None, "rollouts from which the critic alone learns (default: 2)")
     value_clip: float = hyperparameter(0.2, "how far a value may move from that before the update; 0: any")
     value_coefficient: float = hyperparameter(0.1, "weight of the critic's loss beside the policy's")
 
@@ -150,11 +149,15 @@ class PPO(OnlineObjective):
             found = found - self.entropy_coefficient * scores.token_entropies
         return aggregate(found, scores.answer_of, scores.lengths, how="token", step=step)
 
-    def value_losses(self, values: SequenceScores, items: RolloutItems, step: StepCounts) -> Tensor:
-        """Each answer's share of the critic's loss of the whole step, (answers,), as `losses`: its weight in it."""
+    def value_losses(
+        self, values: SequenceScores, items: RolloutItems, step: StepCounts, *, clipped: bool = True
+    ) -> Tensor:
+        """Each answer's share of the critic's loss of the whole step, (answers,), as `losses`: its weight in it. While
+        the critic learns alone there is nothing to hold it back for.
+        """
         values, items = only_counted(values, items)
         assert items.estimates is not None
-        clip = self.value_clip or None
+        clip = self.value_clip if clipped and self.value_clip else None
         found = value_losses(values.token_logps, items.estimates.values, items.estimates.returns, clip=clip)
         shares = aggregate(found, values.answer_of, values.lengths, how="token", step=step)
         return self.value_coefficient * shares
@@ -181,14 +184,15 @@ class PPO(OnlineObjective):
         return policy_metrics(self, scores, items)
 
     @torch.no_grad()
-    def value_metrics(self, values: SequenceScores, items: RolloutItems) -> MetricSums:
+    def value_metrics(self, values: SequenceScores, items: RolloutItems, *, clipped: bool = True) -> MetricSums:
         """Of the critic, over the tokens that count: `value/loss`, `value/mean`, `value/clip_ratio`."""
         values, items = only_counted(values, items)
         assert items.estimates is not None
         sums, where = MetricSums(), items.counted()[values.answer_of]
         old, returns = items.estimates.values, items.estimates.returns
         own = value_losses(values.token_logps, old, returns, clip=None)
-        held = value_losses(values.token_logps, old, returns, clip=self.value_clip or None)
+        clip = self.value_clip if clipped and self.value_clip else None
+        held = value_losses(values.token_logps, old, returns, clip=clip)
         sums.add("value/loss", held, where)
         sums.add("value/mean", values.token_logps, where)
         sums.add("value/clip_ratio", held > own, where)

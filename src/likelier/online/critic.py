@@ -28,16 +28,17 @@ from likelier.utils.distributed import Ranks
 from likelier.utils.errors import ConfigError, RunFolderError
 from likelier.utils.files import local
 
-_WARMUP = 2  # rollouts, of a head that is new
+_WARMUP = 2  # rollouts
 _FILE = "critic.safetensors"
 _WAYS = {"plain": state_values_plain, "shared-prefix": state_values_shared}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Critic:
     """`model` gives a number a token, `objective` says what it learns. `own` are its trained weights that the policy
     does not have, by their names. `words` say what it began as, `is_new` that nothing has taught its head yet. `offset`
-    is taken off what its head says, as it is off the scores of the reward model that it began as.
+    is taken off what its head says. That of a critic which begins as a reward model is found out on the first rollout
+    (`Estimator`): scores of whole answers say nothing of how high those of their beginnings lie.
     """
 
     objective: PPO
@@ -48,18 +49,18 @@ class Critic:
     offset: float = 0.0
 
     @staticmethod
-    def of(objective: PPO, model: Any, policy: nn.Module, words: str, *, is_new: bool, offset: float = 0.0) -> Critic:
+    def of(objective: PPO, model: Any, policy: nn.Module, words: str, *, is_new: bool) -> Critic:
         """A value model beside a policy, some of whose weights may be the policy's."""
         theirs = {id(weight) for weight in policy.parameters()}
         named = model.named_parameters()
         own = {name: weight for name, weight in named if weight.requires_grad and id(weight) not in theirs}
-        return Critic(objective, model, own, words, is_new, offset)
+        return Critic(objective, model, own, words, is_new)
 
     @property
     def warmup(self) -> int:
         """Rollouts from which it alone learns."""
         given = self.objective.critic_warmup
-        return given if given is not None else _WARMUP if self.is_new else 0
+        return _WARMUP if given is None else given
 
     def require_steps(self, steps: int, updates_per_rollout: int) -> None:
         """Raises `ConfigError` for a run that would end before the policy begins to learn."""
@@ -85,9 +86,8 @@ class Critic:
         for weight, part in zip(with_gradient, parts, strict=True):
             weight.grad = part.view_as(weight).to(weight)
 
-    def begin_step(self) -> None:
-        """Ready to learn, without the gradients of the step before (the policy's weights are not its own)."""
-        self.model.train()
+    def forget_gradients(self) -> None:
+        """Of its own weights: those of the policy's are not its business."""
         for weight in self.own.values():
             weight.grad = None
 
@@ -112,19 +112,24 @@ class Critic:
 def critic_for(objective: OnlineObjective, policy: Policy, rewards: RewardSet) -> Critic | None:
     """A critic beside the policy: where the rewards have one reward model that reads as the policy does, it begins as
     that, else as the policy with a new head, which is 0 everywhere. None for an objective that has no critic.
-
-    Frozen weights that several of policy, critic and reward model have alike are held once.
     """
     if not isinstance(objective, PPO):
         return None
     shared = objective.critic == "shared"
     made = None if shared else _from_reward_model(objective, policy, rewards)
-    made = made or _on_trunk(objective, policy.model, shared=shared)
-    if has_adapter(policy.model):
-        share_frozen(made.model, [policy.model])
-    for classifier in reward_models(rewards).values():
-        share_frozen(classifier.model, [policy.model, made.model])
-    return made
+    return made or _on_trunk(objective, policy.model, shared=shared)
+
+
+def hold_once(policy: Policy, critic: Critic | None, *rewards: RewardSet) -> None:
+    """Frozen weights that several of policy, critic and reward models have alike are held once."""
+    known = [policy.model]
+    if critic is not None:
+        share_frozen(critic.model, known)
+        known.append(critic.model)
+    judges = {id(judge.model): judge.model for some in rewards for judge in reward_models(some).values()}
+    for judge in judges.values():
+        share_frozen(judge, known)
+        known.append(judge)
 
 
 def _on_trunk(objective: PPO, policy: nn.Module, *, shared: bool) -> Critic:
@@ -155,7 +160,7 @@ def _from_reward_model(objective: PPO, policy: Policy, rewards: RewardSet) -> Cr
     attach_scorer(made.model, autocast=made.autocast)
     how = "with an adapter of its own" if has_adapter(made.model) else "a copy of it"
     words = f"the reward model {folder}, {how}"
-    return Critic.of(objective, made.model, policy.model, words, is_new=False, offset=judge.offset)
+    return Critic.of(objective, made.model, policy.model, words, is_new=False)
 
 
 def reward_models(rewards: RewardSet) -> dict[str, Classifier]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from likelier.objectives.metrics import MetricSums
 from likelier.objectives.policy_gradient import answer_sums
 from likelier.objectives.rollout import TokenEstimates
+from likelier.objectives.values import generalized_advantages, rewards_of_tokens
 from likelier.online.critic import Critic
 from likelier.online.rollout import Rollout, TokenLogps
 from likelier.online.walker import RolloutWalker
@@ -23,9 +26,19 @@ class Estimator:
     critic: Critic
     walker: RolloutWalker
     coefficient: float = field(init=False)
+    _is_level: bool = field(init=False)  # whether the critic's offset is known
 
     def __post_init__(self) -> None:
         self.coefficient = self.critic.objective.kl_coefficient
+        self._is_level = self.critic.is_new
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps of it."""
+        return {"kl_coefficient": self.coefficient, "critic_offset": self.critic.offset}
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self.coefficient, self.critic.offset, self._is_level = state["kl_coefficient"], state["critic_offset"], True
 
     def estimated(self, rollout: Rollout) -> tuple[Rollout, MetricSums]:
         """The rollout with estimates, made before the policy learns from it, and their metrics:
@@ -38,6 +51,8 @@ class Estimator:
         objective = self.critic.objective
         values = _flat(self.walker.values(self.critic, rollout))
         kl = None if rollout.old is None or rollout.ref is None else _flat(rollout.old) - _flat(rollout.ref)
+        if not self._is_level:
+            values = values - self._levelled(rollout, values, kl)
         estimates = objective.estimates(
             rollout.advantages,
             values,
@@ -48,6 +63,19 @@ class Estimator:
         )
         metrics = self._metrics(rollout, estimates, kl)
         return replace(rollout, estimates=estimates), metrics
+
+    def _levelled(self, rollout: Rollout, values: Tensor, kl: Tensor | None) -> float:
+        """Shift the critic so that its mean over the states of this rollout is the mean of what was earned from them
+        on; returns by how much.
+        """
+        lengths, gamma = rollout.lengths, self.critic.objective.gamma
+        answer_of = torch.arange(len(lengths)).repeat_interleave(lengths)
+        rewards = rewards_of_tokens(rollout.advantages, kl, answer_of, lengths, kl_coefficient=self.coefficient)
+        earned = generalized_advantages(rewards, torch.zeros_like(rewards), lengths, gamma=gamma, lam=1.0)
+        shift = float((values - earned)[rollout.counts[answer_of]].mean())
+        self.critic.offset += shift
+        self._is_level = True
+        return shift
 
     def _metrics(self, rollout: Rollout, estimates: TokenEstimates, kl: Tensor | None) -> MetricSums:
         sums, lengths, counts = MetricSums(), rollout.lengths, rollout.counts

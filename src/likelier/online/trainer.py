@@ -18,7 +18,7 @@ from likelier.models.layers import checkpoint_activations
 from likelier.models.policy import Policy, require_same_vocabulary
 from likelier.objectives.metrics import MetricSums
 from likelier.objectives.online_base import OnlineObjective
-from likelier.online.critic import critic_for
+from likelier.online.critic import critic_for, hold_once
 from likelier.online.estimates import Estimator
 from likelier.online.evaluation import OnlineEvaluator
 from likelier.online.options import OnlineOptions
@@ -136,8 +136,9 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
             critic = critic_for(run.objective, run.policy, run.rewards)
             if critic is not None:
                 critic.require_steps(run.planned_steps(), online.updates_per_rollout)
-            if self.options.activation_checkpointing:
-                checkpoint_activations(critic.model)
+                if self.options.activation_checkpointing:
+                    checkpoint_activations(critic.model)
+            hold_once(run.policy, critic, run.rewards, run.judge)
         return RolloutWalker(
             run.policy.model,
             run.objective,
@@ -221,6 +222,8 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One optimizer step; a rollout is made first, unless the last one is to be learnt from again."""
         step, critic = self.state.global_step, self._walker.critic
+        if critic is not None:
+            critic.forget_gradients()
         if self._rollout is None or step % self.online.updates_per_rollout == 0:
             self._rollout = self._make_rollout(inputs, step)
         self._ready_to_learn(model)
@@ -325,7 +328,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         half = self._rollout is not None and self.state.global_step % self.online.updates_per_rollout
         own: dict[str, Any] = {"rollout": self._rollout.state()} if half and self._rollout else {}
         if self._maker.estimator is not None:
-            own["kl_coefficient"] = self._maker.estimator.coefficient
+            own["estimator"] = self._maker.estimator.state()
         return super().progress() | own
 
     def _go_on_from(self, checkpoint: Path | None) -> None:
@@ -336,7 +339,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         if progress.get("rollout") is not None:
             self._rollout = Rollout.from_state(progress["rollout"], {one.number: one for one in self._asked})
         if self._maker.estimator is not None:
-            self._maker.estimator.coefficient = progress["kl_coefficient"]
+            self._maker.estimator.go_on_from(progress["estimator"])
 
 
 class RepeatedSteps:

@@ -70,11 +70,12 @@ class RolloutWalker(WithinMemory):
         parts: list[StepPart] = []
         differences: list[Tensor] = []
         if self.critic is not None:
-            self.critic.begin_step()
+            self.critic.forget_gradients()  # of a try that did not fit
+            self.critic.model.train()
         for number, part in enumerate(cut, 1):
             numbers = [answer for group in part.groups for answer in groups[group]]
             with unsynchronized(wrapped, True):  # a trunk that both have: its gradients are exchanged with the policy's
-                of_critic = self._part_of_critic(rollout, part, numbers, step, backward)
+                of_critic = self._part_of_critic(rollout, part, numbers, step, backward, clipped=bool(weight))
             with unsynchronized(wrapped, number < len(cut)):
                 made, apart = self._part(wrapped, rollout, part, numbers, step, backward, weight)
             made.metrics.merge([of_critic])
@@ -117,6 +118,8 @@ class RolloutWalker(WithinMemory):
         numbers: Sequence[int],
         step: StepCounts,
         backward: Callable[[Tensor], None],
+        *,
+        clipped: bool,
     ) -> MetricSums:
         """The critic's gradients of a micro-batch; its metrics, nothing without one."""
         if self.critic is None:
@@ -125,8 +128,9 @@ class RolloutWalker(WithinMemory):
         assert batch.items.rows is not None
         values = self.critic(batch=batch).of_answers(batch.items.rows)
         items = rollout.items(numbers, values.token_logps)
-        backward(self.critic.objective.value_losses(values, items, step).sum() * self._scale(part))
-        return self.critic.objective.value_metrics(values.detached(), items)
+        losses = self.critic.objective.value_losses(values, items, step, clipped=clipped)
+        backward(losses.sum() * self._scale(part))
+        return self.critic.objective.value_metrics(values.detached(), items, clipped=clipped)
 
     def _batch(self, part: MicroBatch) -> Batch:
         return replace(collate(part.groups, device=self.device), temperature=self.temperature)

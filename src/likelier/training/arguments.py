@@ -69,7 +69,7 @@ def training_arguments(
         "use_cpu": ranks.several and not torch.cuda.is_available(),  # else several processes go unnoticed there
     }
     if isinstance(objective, OnlineObjective):
-        ours["adam_epsilon"] = objective.adam_epsilon
+        ours |= {"adam_epsilon": objective.adam_epsilon, "max_grad_norm": objective.max_grad_norm}
     try:
         arguments = TrainingArguments(**(ours | options.trainer))
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
