@@ -1,0 +1,120 @@
+"""More losses of pairs by their log-ratios, in the conventions of `losses`: one value a pair, nothing reduced.
+
+Notation: s = logistic sigmoid, Dw and Dl = summed log-ratios of the chosen and the rejected answer, D = Dw - Dl.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from likelier.objectives.losses import dpo_loss
+
+Divergence = Literal["forward-kl", "js", "alpha"]
+_LARGEST_EXPONENT = 60.0  # e^60 is far from what float32 can hold; beyond it two answers count as equally far
+
+
+def exo_loss(
+    chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, label_smoothing: float | Tensor
+) -> Tensor:
+    """EXO on pairs: `KL(q || p)` with `q = (s(beta D), s(-beta D))` and `p = (1 - e, e)`: the reverse of DPO's
+    direction.
+
+    Source: arXiv 2402.00856, equation 16. e, `label_smoothing`, must lie above 0, or p holds nothing against a wrong
+    order; its code has log p = (0, -10).
+
+    Shapes: (n,), (n,) -> (n,). At zero log-ratios the value is `-ln 2 - (log(1 - e) + log e) / 2`.
+    """
+    logits = beta * (chosen_logratios - rejected_logratios)
+    smoothing = torch.as_tensor(label_smoothing, dtype=logits.dtype, device=logits.device)
+    right = torch.sigmoid(logits) * (logsigmoid(logits) - torch.log1p(-smoothing))
+    wrong = torch.sigmoid(-logits) * (logsigmoid(-logits) - smoothing.log())
+    return right + wrong
+
+
+def nca_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float) -> Tensor:
+    """NCA on pairs: `-log s(beta Dw) - (log s(-beta Dw) + log s(-beta Dl)) / 2`.
+
+    Source: arXiv 2402.05369, equation 11. Each answer is told from noise by itself: the chosen one's terms are least
+    at beta Dw = ln 2, so that it is pulled up to there and not only away from the rejected one.
+
+    Shapes: (n,), (n,) -> (n,). At zero log-ratios the value is 2 ln 2.
+    """
+    chosen, rejected = beta * chosen_logratios, beta * rejected_logratios
+    return -logsigmoid(chosen) - 0.5 * (logsigmoid(-chosen) + logsigmoid(-rejected))
+
+
+def sppo_loss(
+    chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, label_smoothing: float | Tensor = 0.0
+) -> Tensor:
+    """SPPO: `((Dw - t)^2 + (Dl + t)^2) / 2` with the target `t = (1/2 - e) / beta`.
+
+    Source: arXiv 2405.00675, equation 4.7 and its code, which takes the mean over the two answers where TRL's
+    `sppo_hard` adds them up. e is the chance that the rejected answer is the better one: 0 is the hard form, a number a
+    pair that of soft probabilities. beta is 1 / eta.
+
+    Shapes: (n,), (n,) -> (n,). At zero log-ratios the value is the target's square.
+    """
+    target = (0.5 - label_smoothing) / beta
+    return ((chosen_logratios - target) ** 2 + (rejected_logratios + target) ** 2) / 2
+
+
+def discopop_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float, discopop_tau: float) -> Tensor:
+    """DiscoPOP: `(1 - m) (-log s(z)) + m exp(-z)` with `z = beta D` and `m = s(z / tau)`.
+
+    Source: arXiv 2406.08414, section 5 (log-ratio modulated loss), with tau, `discopop_tau`, 0.05. m exp(-z) is made
+    from its logarithm, as exp(-z) alone overflows where the order is very wrong.
+
+    Shapes: (n,), (n,) -> (n,). At zero log-ratios the value is `(ln 2 + 1) / 2`.
+    """
+    logits = beta * (chosen_logratios - rejected_logratios)
+    mix = logits / discopop_tau
+    exponential = (logsigmoid(mix) - logits).clamp(max=_LARGEST_EXPONENT).exp()
+    return torch.sigmoid(-mix) * -logsigmoid(logits) + exponential
+
+
+def f_dpo_loss(
+    chosen_logratios: Tensor,
+    rejected_logratios: Tensor,
+    *,
+    beta: float,
+    divergence: Divergence,
+    alpha: float | None = None,
+) -> Tensor:
+    """f-DPO: `-log s(beta (f'(uw) - f'(ul)))`, u being the ratio of policy and reference, for a divergence that is not
+    DPO's reverse KL.
+
+    Source: arXiv 2309.16240, equation 10 and table 1: `forward-kl` f'(u) = -1/u; `js` f'(u) = log(2u / (1 + u));
+    `alpha` f'(u) = (1 - u^-alpha) / alpha, which goes from reverse KL (alpha to 0) to forward KL (1). TRL counts alpha
+    from the other end: its `alpha` is 1 - this one.
+
+    Shapes: (n,), (n,) -> (n,). At zero log-ratios the value is ln 2.
+    """
+    slopes = (_slope(one, divergence, alpha) for one in (chosen_logratios, rejected_logratios))
+    return dpo_loss(*slopes, beta=beta)
+
+
+def _slope(logratios: Tensor, divergence: Divergence, alpha: float | None) -> Tensor:
+    """f' of the ratio, up to a constant that the difference does without."""
+    if divergence == "js":
+        return log(2.0) + logsigmoid(logratios)
+    power = 1.0 if divergence == "forward-kl" else alpha
+    assert power is not None
+    return -(-power * logratios).clamp(max=_LARGEST_EXPONENT).exp() / power
+
+
+def cal_dpo_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: float) -> Tensor:
+    """Calibrated DPO: `-log s(beta D) + (beta Dw - 1/2)^2 + (beta Dl + 1/2)^2`: rewards get a size, not a difference
+    alone, so that the chosen answer does not fall.
+
+    Source: arXiv 2412.14516. The regression is in units of the reward here; its code has it in nats, with targets
+    +-1/(2 beta), beside a DPO term without beta, so that the regression weighs 1 / beta^2 there.
+
+    Shapes: (n,), (n,) -> (n,). At zero log-ratios the value is `ln 2 + 1/2`.
+    """
+    calibration = (beta * chosen_logratios - 0.5) ** 2 + (beta * rejected_logratios + 0.5) ** 2
+    return dpo_loss(chosen_logratios, rejected_logratios, beta=beta) + calibration
