@@ -35,7 +35,20 @@ from likelier.data.prepare import prepare_data
 from likelier.data.records import Demonstration, Labelled, Pair, Record, Source, to_demonstrations, to_labels
 from likelier.data.tokenize import tokenize_records
 from likelier.data.weighting import Signals, applied
-from likelier.objectives import Objective, losses
+from likelier.objectives import (
+    CPO,
+    EXO,
+    FDPO,
+    NCA,
+    ORPO,
+    SPPO,
+    AlphaPO,
+    CalDPO,
+    DiscoPOP,
+    Objective,
+    SLiC,
+    losses,
+)
 from likelier.runs.folder import RunFolder
 from likelier.scoring import attach_scorer, collate
 from likelier.scoring.engine import as_scored, score_groups
@@ -216,7 +229,7 @@ def test_what_would_have_no_effect_is_refused(signals: dict[str, Any], message: 
 # --- which method takes what ---------------------------------------------------------------------------------------
 
 TAKES_MARGINS = {"dpo", "ipo", "simpo", "reward"}
-TAKES_SOFT = {"dpo", "ipo", "simpo", "sigmoid_norm", "reward"}
+TAKES_SOFT = {"dpo", "ipo", "simpo", "sigmoid_norm", "sppo", "reward"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -285,6 +298,9 @@ RUNS: list[tuple[Objective, dict[str, Any], Any]] = [
     (SimPO(), ALL, rich_pairs),
     (SigmoidNorm(), SOFT, rich_pairs),
     *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (RobustDPO, Hinge, APOZero, APODown, DPOP)),
+    (SPPO(beta=0.2), SOFT, rich_pairs),
+    *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (EXO, NCA, DiscoPOP, FDPO)),
+    *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (CalDPO, CPO, ORPO, AlphaPO, SLiC)),
     (KTO(desirable_weight=1.3), {"use_weights": "column"}, rich_labels),
     (KTO(), {"use_weights": "column", "use_votes": "weight"}, rich_pairs),
     (SFT(), {"use_weights": "column"}, demonstrations),

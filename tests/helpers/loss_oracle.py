@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from likelier import DPO, DPOP, IPO, APODown, APOZero, Hinge, RewardModel, RobustDPO, SigmoidNorm, SimPO
-from likelier.objectives import Objective, Scored
+from likelier.objectives import CPO, EXO, FDPO, NCA, ORPO, SPPO, AlphaPO, CalDPO, DiscoPOP, Objective, Scored, SLiC
 
 Ndarray = Any
 
@@ -21,6 +21,16 @@ def softplus(values: Ndarray) -> Ndarray:
 
 def sigmoid(values: Ndarray) -> Ndarray:
     return np.exp(-softplus(-values))
+
+
+def divergence(chance: Ndarray, wanted: float) -> Ndarray:
+    """One term of a divergence: chance log(chance / wanted)."""
+    return chance * np.log(chance / wanted)
+
+
+def odds(means: Ndarray) -> Ndarray:
+    """Of a mean log-probability, logarithmic."""
+    return means - np.log1p(-np.exp(means))
 
 
 def smoothed(logits: Ndarray, chance: Any) -> Ndarray:
@@ -89,6 +99,11 @@ class World:
         return chosen - rejected
 
     @property
+    def means(self) -> tuple[Ndarray, Ndarray]:
+        """Mean log-probabilities per token of the chosen and of the rejected answers."""
+        return self.per_token(self.logps)
+
+    @property
     def nll(self) -> Ndarray:
         return -self.per_token(self.logps)[0]
 
@@ -119,5 +134,44 @@ PAIRED: list[tuple[Objective, Callable[[World], Ndarray]]] = [
     (
         DPOP(beta=0.3, penalty=4.0),
         lambda w: softplus(-0.3 * (w.gap - 4 * np.maximum(0, -w.ratios[0]))),
+    ),
+    (
+        EXO(beta=0.3, label_smoothing=0.1),
+        lambda w: divergence(sigmoid(0.3 * w.gap), 0.9) + divergence(sigmoid(-0.3 * w.gap), 0.1),
+    ),
+    (
+        NCA(beta=0.3),
+        lambda w: softplus(-0.3 * w.ratios[0]) + 0.5 * softplus(0.3 * w.ratios[0]) + 0.5 * softplus(0.3 * w.ratios[1]),
+    ),
+    (SPPO(beta=0.2), lambda w: 0.5 * (w.ratios[0] - 2.5) ** 2 + 0.5 * (w.ratios[1] + 2.5) ** 2),
+    (
+        DiscoPOP(beta=0.3, discopop_tau=0.8),
+        lambda w: sigmoid(-0.375 * w.gap) * softplus(-0.3 * w.gap) + sigmoid(0.375 * w.gap) * np.exp(-0.3 * w.gap),
+    ),
+    (
+        FDPO(beta=0.3, divergence="forward-kl"),
+        lambda w: softplus(-0.3 * (np.exp(-w.ratios[1]) - np.exp(-w.ratios[0]))),
+    ),
+    (
+        FDPO(beta=0.3, divergence="js"),
+        lambda w: softplus(-0.3 * np.log(sigmoid(w.ratios[0]) / sigmoid(w.ratios[1]))),
+    ),
+    (
+        FDPO(beta=0.3, divergence="alpha", trl_alpha=0.75),
+        lambda w: softplus(-0.3 * (np.exp(-w.ratios[1] / 4) - np.exp(-w.ratios[0] / 4)) / 0.25),
+    ),
+    (
+        CalDPO(beta=0.3),
+        lambda w: softplus(-0.3 * w.gap) + (0.3 * w.ratios[0] - 0.5) ** 2 + (0.3 * w.ratios[1] + 0.5) ** 2,
+    ),
+    (CPO(beta=0.3, nll_weight=0.7), lambda w: softplus(-0.3 * w.logp_gap) + 0.7 * w.nll),
+    (ORPO(odds_weight=0.4), lambda w: w.nll + 0.4 * softplus(-(odds(w.means[0]) - odds(w.means[1])))),
+    (
+        AlphaPO(beta=2.0, gamma_beta_ratio=0.3, alpha=0.5),
+        lambda w: softplus(-2 * ((np.exp(-w.means[1] / 2) - np.exp(-w.means[0] / 2)) / 0.5 - 0.3)),
+    ),
+    (
+        SLiC(delta=2.0, likelihood_weight=0.3),
+        lambda w: np.maximum(0, 2 - w.logp_gap) - 0.3 * w.logps[w.pairs[:, 0]],
     ),
 ]

@@ -48,8 +48,19 @@ HYPERPARAMETERS: dict[str, Json] = {
     "apo_zero": {"beta": 0.3},
     "apo_down": {"beta": 0.3},
     "dpop": {"beta": 0.3, "penalty": 5.0},
+    "exo": {"beta": 0.3, "label_smoothing": 0.1},
+    "nca": {"beta": 0.3},
+    "sppo": {"beta": 0.5},
+    "discopop": {"beta": 0.3, "discopop_tau": 0.3},
+    "f_dpo": {"beta": 0.3, "divergence": "js"},
+    "cal_dpo": {"beta": 0.3},
+    "cpo": {"beta": 0.3, "nll_weight": 0.0},
+    "orpo": {"odds_weight": 0.3},
+    "alphapo": {"beta": 2.5, "gamma_beta_ratio": 0.4, "alpha": 0.5},
+    "slic": {"delta": 2.0, "likelihood_weight": 0.3},
     "sft": {},
 }
+HAVE_LOGITS = ("dpo", "robust", "kto", "simpo", "sigmoid_norm", "dpop")
 Z0 = 0.25
 
 
@@ -78,8 +89,30 @@ def losses_by_hand(method: str, pw: float, pl: float, rw: float, rl: float, nw: 
         "apo_zero": lambda: [1 - sigmoid(0.3 * dw) + sigmoid(0.3 * dl)],
         "apo_down": lambda: [sigmoid(0.3 * dw) + 1 - sigmoid(0.3 * (dw - dl))],
         "dpop": lambda: [dpo_by_hand(0.3 * (dw - dl - 5.0 * fall))],
+        "exo": lambda: [_divergence(0.3 * (dw - dl), 0.9) + _divergence(0.3 * (dl - dw), 0.1)],
+        "nca": lambda: [
+            -math.log(sigmoid(0.3 * dw)) - 0.5 * math.log(sigmoid(-0.3 * dw)) - 0.5 * math.log(sigmoid(-0.3 * dl))
+        ],
+        "sppo": lambda: [0.5 * (dw - 1) ** 2 + 0.5 * (dl + 1) ** 2],
+        "discopop": lambda: [
+            sigmoid(dl - dw) * dpo_by_hand(0.3 * (dw - dl)) + sigmoid(dw - dl) * math.exp(-0.3 * (dw - dl))
+        ],
+        "f_dpo": lambda: [dpo_by_hand(0.3 * (math.log(sigmoid(dw)) - math.log(sigmoid(dl))))],
+        "cal_dpo": lambda: [dpo_by_hand(0.3 * (dw - dl)) + (0.3 * dw - 0.5) ** 2 + (0.3 * dl + 0.5) ** 2],
+        "cpo": lambda: [dpo_by_hand(0.3 * (pw - pl))],
+        "orpo": lambda: [-pw / nw + 0.3 * dpo_by_hand(_log_odds(pw / nw) - _log_odds(pl / nl))],
+        "alphapo": lambda: [dpo_by_hand(2.5 * ((math.exp(-pl / nl / 2) - math.exp(-pw / nw / 2)) / 0.5 - 0.4))],
+        "slic": lambda: [max(0.0, 2 - pw + pl) - 0.3 * pw],
         "sft": lambda: [-pw / nw],
     }[method]()
+
+
+def _divergence(logit: float, wanted: float) -> float:
+    return sigmoid(logit) * math.log(sigmoid(logit) / wanted)
+
+
+def _log_odds(mean: float) -> float:
+    return mean - math.log1p(-math.exp(mean))
 
 
 @pytest.fixture
@@ -198,7 +231,7 @@ def test_every_method_agrees_with_its_formula(
             less[place] -= step
             slope = (losses_by_hand(method, *more)[number] - losses_by_hand(method, *less)[number]) / (2 * step)
             assert item["gradient"].get(side, 0.0) == pytest.approx(slope, abs=1e-6)
-        assert (item["logit"] is None) == (method in ("ipo", "hinge", "apo_zero", "apo_down", "sft"))
+        assert (item["logit"] is not None) == (method in HAVE_LOGITS)
         if item["logit"] is not None:
             assert item["sigma"] == pytest.approx(sigmoid(item["logit"]), abs=1e-9)
 

@@ -13,7 +13,7 @@ from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RewardMo
 from likelier.data.mismatched import data_hash, derangement, token_hash
 from likelier.data.records import Source
 from likelier.data.tokenize import Group
-from likelier.objectives import METHODS, Objective
+from likelier.objectives import CPO, EXO, FDPO, METHODS, NCA, ORPO, SPPO, AlphaPO, CalDPO, DiscoPOP, Objective, SLiC
 from likelier.training import step as steps
 from tests.training.test_step_and_mistakes import rows_for, walker_of
 
@@ -35,13 +35,28 @@ OWN: dict[type[Objective], dict[str, Any]] = {
         "nll_weight": 0.0,
     },
     KTO: {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
+    EXO: {"beta": 0.1, "label_smoothing": 0.001, "nll_weight": 0.0},
+    NCA: {"beta": 0.01, "nll_weight": 0.0},
+    SPPO: {"beta": 0.001, "nll_weight": 0.0},
+    DiscoPOP: {"beta": 0.05, "discopop_tau": 0.05, "nll_weight": 0.0},
+    FDPO: {"beta": 0.1, "divergence": "js", "alpha": None, "trl_alpha": None, "nll_weight": 0.0},
+    CalDPO: {"beta": 0.002, "nll_weight": 0.0},
+    CPO: {"beta": 0.1, "nll_weight": 1.0},
+    ORPO: {"odds_weight": 0.1, "nll_weight": 0.0},
+    AlphaPO: {"beta": 2.5, "gamma_beta_ratio": 0.1, "alpha": 0.25, "nll_weight": 0.0},
+    SLiC: {"delta": 1.0, "likelihood_weight": 0.1, "nll_weight": 0.0},
     SFT: {},
     RewardModel: {"center_weight": 0.0, "label_smoothing": 0.0},
 }
 RATES = {SimPO: 6e-7, SigmoidNorm: 5e-7, KTO: 2e-6, SFT: 1e-5, RewardModel: 1e-5}  # the others as DPO, 1e-6
-SOFT = {DPO, SigmoidNorm, IPO, SimPO, RewardModel}
+RATES |= {NCA: 5e-6, SPPO: 5e-7, DiscoPOP: 5e-7, CalDPO: 5e-7, ORPO: 8e-6, AlphaPO: 7e-7}
+SOFT = {DPO, SigmoidNorm, IPO, SimPO, RewardModel, SPPO}
+WITHOUT_REFERENCE = (SimPO, CPO, ORPO, AlphaPO, SLiC, SFT, RewardModel)
 MARGINS = {DPO, IPO, SimPO, RewardModel}
-NAMES = "dpo robust hinge sigmoid_norm apo_zero apo_down dpop ipo simpo kto sft reward"
+NAMES = (
+    "dpo robust hinge sigmoid_norm apo_zero apo_down dpop ipo simpo kto exo nca sppo discopop f_dpo cal_dpo cpo orpo "
+    "alphapo slic sft reward"
+)
 
 
 @pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.method)
@@ -49,7 +64,7 @@ def test_a_method_brings_its_own_papers_values_along(kind: type[Objective]) -> N
     assert {field.name: getattr(kind(), field.name) for field in fields(kind)} == OWN[kind]
     assert kind.learning_rate == RATES.get(kind, 1e-6)
     assert kind.takes_soft_labels is (kind in SOFT) and kind.takes_margins is (kind in MARGINS)
-    assert kind.needs_reference is (kind not in (SimPO, SFT, RewardModel)) and kind.needs_partner is (kind is KTO)
+    assert kind.needs_reference is (kind not in WITHOUT_REFERENCE) and kind.needs_partner is (kind is KTO)
     assert kind.data == {KTO: "labels", SFT: "answers"}.get(kind, "pairs")
 
 

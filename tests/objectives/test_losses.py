@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likelier.objectives import losses
+from likelier.objectives import losses, ratio_losses, reference_free_losses
 
 # Worked by hand from the formulas: p_w=-20, p_l=-24, r_w=-22, r_l=-23, n_w=10, n_l=8, so Dw=2, Dl=-1.
 DW, DL = torch.tensor([2.0], dtype=torch.double), torch.tensor([-1.0], dtype=torch.double)
@@ -32,6 +32,35 @@ GOLDEN = {
     "dpop, it falls": (lambda: losses.dpop_loss(-DW, 5 * DL, beta=0.1, penalty=5.0), 1.103186),
     "nll": (lambda: losses.nll_loss(PW, NW), 2.0),
     "kto desirable": (lambda: losses.kto_loss(DW, UP, 0.5, beta=0.1), 0.462570),
+    "exo": (lambda: ratio_losses.exo_loss(DW, DL, beta=0.1, label_smoothing=1e-3), 2.258199),
+    "nca": (lambda: ratio_losses.nca_loss(DW, DL, beta=0.1), 1.319407),
+    "sppo, the mean of its code": (lambda: ratio_losses.sppo_loss(DW, DL, beta=0.1), 12.5),
+    "discopop, tau of the paper": (lambda: ratio_losses.discopop_loss(DW, DL, beta=0.1, discopop_tau=0.05), 0.740357),
+    "discopop, tau 1": (lambda: ratio_losses.discopop_loss(DW, DL, beta=0.1, discopop_tau=1.0), 0.661468),
+    "discopop, tau as beta": (lambda: ratio_losses.discopop_loss(DW, DL, beta=0.1, discopop_tau=0.1), 0.731975),
+    "f_dpo forward kl": (lambda: ratio_losses.f_dpo_loss(DW, DL, beta=0.1, divergence="forward-kl"), 0.572316),
+    "f_dpo js": (lambda: ratio_losses.f_dpo_loss(DW, DL, beta=0.1, divergence="js"), 0.635589),
+    **{
+        f"f_dpo alpha {alpha}": (
+            lambda alpha=alpha: ratio_losses.f_dpo_loss(DW, DL, beta=0.1, divergence="alpha", alpha=alpha),
+            expected,
+        )
+        for alpha, expected in ((0.25, 0.566800), (0.5, 0.573243), (0.75, 0.574839))
+    },
+    "cal_dpo": (lambda: ratio_losses.cal_dpo_loss(DW, DL, beta=0.1), 0.804355),
+    "cpo, its preference term": (lambda: reference_free_losses.cpo_loss(PW, PL, beta=0.1), 0.513015),
+    "orpo, its log-odds": (lambda: reference_free_losses.log_odds(PW / NW, PL / NL), 1.094344),
+    "orpo": (lambda: reference_free_losses.orpo_loss(PW, PL, NW, NL, odds_weight=0.1), 2.028875),
+    "alphapo": (
+        lambda: reference_free_losses.alpha_po_loss(PW, PL, NW, NL, beta=2.5, gamma_beta_ratio=0.1, alpha=0.25),
+        0.011811,
+    ),
+    "alphapo at 0 is simpo": (
+        lambda: reference_free_losses.alpha_po_loss(PW, PL, NW, NL, beta=2.0, gamma_beta_ratio=0.25, alpha=0.0),
+        0.201413,
+    ),
+    # max(0, 5 - 4) + 0.1 * 20
+    "slic": (lambda: reference_free_losses.slic_loss(PW, PL, delta=5.0, likelihood_weight=0.1), 3.0),
     # The same value on the other side: D - z0 = -1.5 for an undesirable row.
     "kto undesirable": (lambda: losses.kto_loss(DL, DOWN, 0.5, beta=0.1), 0.462570),
 }
@@ -63,10 +92,23 @@ def _pairwise(number: int) -> list:
         lambda w, x: losses.apo_zero_loss(w, x, beta=0.3),
         lambda w, x: losses.apo_down_loss(w, x, beta=0.3),
         lambda w, x: losses.dpop_loss(w, x, beta=0.3, penalty=5.0) + 0.5 * losses.nll_loss(w, torch.full((number,), 5)),
+        lambda w, x: ratio_losses.exo_loss(w, x, beta=0.3, label_smoothing=0.01),
+        lambda w, x: ratio_losses.nca_loss(w, x, beta=0.3),
+        lambda w, x: ratio_losses.sppo_loss(w, x, beta=0.3),
+        lambda w, x: ratio_losses.discopop_loss(w, x, beta=0.3, discopop_tau=0.5),
+        lambda w, x: ratio_losses.f_dpo_loss(w, x, beta=0.3, divergence="forward-kl"),
+        lambda w, x: ratio_losses.f_dpo_loss(w, x, beta=0.3, divergence="js"),
+        lambda w, x: ratio_losses.f_dpo_loss(w, x, beta=0.3, divergence="alpha", alpha=0.3),
+        lambda w, x: ratio_losses.cal_dpo_loss(w, x, beta=0.3),
+        lambda w, x: reference_free_losses.cpo_loss(w, x, beta=0.3),
+        lambda w, x: reference_free_losses.slic_loss(w, x, delta=1.0, likelihood_weight=0.1),
+        lambda w, x: reference_free_losses.alpha_po_loss(
+            w, x, torch.full((number,), 5), torch.full((number,), 3), beta=2.0, gamma_beta_ratio=0.3, alpha=0.25
+        ),
     ]
 
 
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", range(len(_pairwise(1))))
 def test_gradients_in_fp64(number: int) -> None:
     generator = torch.Generator().manual_seed(number)
     chosen, rejected = (torch.randn(6, dtype=torch.double, generator=generator, requires_grad=True) for _ in range(2))
@@ -142,6 +184,40 @@ def test_no_loss_or_gradient_is_ever_nan(magnitude: float) -> None:
             value = loss(chosen, -chosen)
             value.sum().backward()
             assert torch.isfinite(value).all() and torch.isfinite(chosen.grad).all()  # type: ignore[arg-type]
+
+
+def test_orpo_where_answers_are_certain_or_hopeless() -> None:
+    """Its odds have a difference of nearly equal numbers near certainty, and its gradient a division by one."""
+    for chosen, rejected in ((-1e-7, -1e-3), (-1e-3, -1e-7), (-30.0, -0.1), (-0.1, -30.0), (-0.693, -0.694)):
+        means = [torch.tensor([value], dtype=torch.double, requires_grad=True) for value in (chosen, rejected)]
+        one = torch.ones(1)
+        value = reference_free_losses.orpo_loss(*means, one, one, odds_weight=0.3)
+        log_odds = chosen - rejected - math.log(-math.expm1(chosen)) + math.log(-math.expm1(rejected))
+        assert value.item() == pytest.approx(-chosen + 0.3 * math.log1p(math.exp(-log_odds)), rel=1e-9)
+        value.backward()
+        assert all(bool(torch.isfinite(mean.grad).all()) for mean in means)  # type: ignore[arg-type]
+
+
+AT_REFERENCE = {
+    "exo": (
+        lambda zero: ratio_losses.exo_loss(zero, zero, beta=0.3, label_smoothing=0.01),
+        -math.log(2) - math.log(0.01 * 0.99) / 2,
+    ),
+    "nca": (lambda zero: ratio_losses.nca_loss(zero, zero, beta=0.3), 2 * math.log(2)),
+    "sppo": (lambda zero: ratio_losses.sppo_loss(zero, zero, beta=0.25), 4.0),
+    "discopop": (
+        lambda zero: ratio_losses.discopop_loss(zero, zero, beta=0.3, discopop_tau=0.5),
+        (math.log(2) + 1) / 2,
+    ),
+    "f_dpo": (lambda zero: ratio_losses.f_dpo_loss(zero, zero, beta=0.3, divergence="js"), math.log(2)),
+    "cal_dpo": (lambda zero: ratio_losses.cal_dpo_loss(zero, zero, beta=0.3), math.log(2) + 0.5),
+}
+
+
+@pytest.mark.parametrize("name", AT_REFERENCE)
+def test_what_it_is_where_policy_and_reference_are_one(name: str) -> None:
+    compute, expected = AT_REFERENCE[name]
+    assert compute(torch.zeros(1, dtype=torch.double)).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_beta_to_zero_is_ln_2() -> None:

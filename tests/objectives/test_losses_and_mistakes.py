@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from likelier import DPO, IPO, KTO, METHODS, SFT, RewardModel, SigmoidNorm, SimPO
-from likelier.objectives import Objective, Scored, losses
+from likelier.objectives import SPPO, Objective, Scored, losses
 from tests.helpers.loss_oracle import PAIRED, Ndarray, World, sigmoid, smoothed, softplus
 
 EXACT = {"rtol": 0, "atol": 1e-14}
@@ -22,7 +22,9 @@ SOFT: dict[str, Callable[..., Objective]] = {
     "simpo": lambda **more: SimPO(beta=2.5, gamma_beta_ratio=0.0, **more),
     "sigmoid_norm": lambda **more: SigmoidNorm(beta=3.0, **more),
     "reward": lambda **more: RewardModel(**more),
+    "sppo": lambda **more: SPPO(beta=0.3, **more),
 }
+TARGETS = {"ipo": 1 / (2 * 0.4), "sppo": 0.5 / 0.3}  # of the losses that are squares; they have no label_smoothing
 
 
 def named(objective: object) -> str:
@@ -62,7 +64,7 @@ def test_margins_are_each_pairs_own() -> None:
 def test_every_method_that_takes_soft_labels_is_tried_here() -> None:
     assert set(SOFT) == {name for name, one in METHODS.items() if one.takes_soft_labels}
     smoothing = {name for name, one in METHODS.items() if "label_smoothing" in {part.name for part in fields(one)}}
-    assert smoothing == set(SOFT) - {"ipo"}
+    assert smoothing == (set(SOFT) | {"exo"}) - TARGETS.keys()  # exo's is no mixture of two labels' losses
 
 
 def swapped(scored: Scored) -> Scored:
@@ -73,7 +75,7 @@ def swapped(scored: Scored) -> Scored:
 @pytest.mark.parametrize("method", SOFT)
 def test_a_soft_label_is_the_mixture_of_both_labels(method: str) -> None:
     """loss(e) = (1 - e) loss(0) + e loss(swapped); a square loses a constant, 4 e (1 - e) of its target's square, since
-    IPO's soft target is (1 - 2 e) / (2 tau).
+    the soft target is (1 - 2 e) times the hard one.
     """
     objective = SOFT[method]()
     for seed in range(3):
@@ -81,12 +83,12 @@ def test_a_soft_label_is_the_mixture_of_both_labels(method: str) -> None:
         plain = world.of_pairs()
         chance = torch.tensor(world.chances)
         mixed = (1 - chance) * objective.losses(plain) + chance * objective.losses(swapped(plain))
-        constant = 4 * chance * (1 - chance) / (2 * 0.4) ** 2 if method == "ipo" else torch.zeros(())
+        constant = 4 * chance * (1 - chance) * TARGETS.get(method, 0.0) ** 2
         found = objective.losses(world.of_pairs(flip_chances=world.chances))
         torch.testing.assert_close(found, mixed - constant, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", sorted(set(SOFT) - {"ipo"}))
+@pytest.mark.parametrize("method", sorted(set(SOFT) - TARGETS.keys()))
 def test_smoothing_is_the_same_soft_label_for_every_pair(method: str) -> None:
     world = World()
     for chance in (0.0, 0.15, 0.4):
@@ -100,7 +102,7 @@ def test_a_pairs_own_soft_label_stands_above_the_smoothing_of_all(method: str) -
     world = World()
     scored = world.of_pairs(flip_chances=world.chances)
     plain = SOFT[method]().losses(scored)
-    more: dict[str, Any] = {} if method == "ipo" else {"label_smoothing": 0.3}
+    more: dict[str, Any] = {} if method in TARGETS else {"label_smoothing": 0.3}
     torch.testing.assert_close(SOFT[method](**more).losses(scored), plain, **EXACT)
 
 

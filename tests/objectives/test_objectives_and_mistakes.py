@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
+from likelier.objectives import CPO, EXO, FDPO, NCA, ORPO, SPPO, AlphaPO, CalDPO, DiscoPOP, SLiC
 from tests.helpers.loss_oracle import PAIRED, World
 
 
@@ -27,13 +28,18 @@ def test_rewards_are_as_the_decisions_say() -> None:
         (KTO(beta=0.3), 0.3 * ratios),
         (IPO(tau=0.4), 0.4 * ratios),
         (SimPO(beta=2.5), 2.5 * world.logps / world.lengths),
+        *((kind(beta=0.3), 0.3 * ratios) for kind in (EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO)),
+        (CPO(beta=0.3), 0.3 * world.logps),
+        (ORPO(odds_weight=0.3), 0.3 * world.logps / world.lengths),
+        (AlphaPO(beta=2.5, alpha=0.5), 2.5 * (1 - np.exp(-0.5 * world.logps / world.lengths)) / 0.5),
+        (SLiC(), world.logps),
         (SFT(), world.logps / world.lengths),
     ]:
         np.testing.assert_allclose(objective.rewards(scored).numpy(), expected, rtol=1e-14)
         scale = objective.reward_scale()
         if scale is not None:
             np.testing.assert_allclose(scale * ratios, expected, rtol=1e-14)
-        assert (scale is None) == (objective.method in {"simpo", "sft"})
+        assert (scale is None) == (not objective.needs_reference)
 
 
 def test_logits_give_the_loss_where_there_is_no_doubt() -> None:
@@ -108,6 +114,18 @@ def test_what_is_out_of_range_is_refused_and_its_border_is_not() -> None:
         (SimPO, {"gamma_beta_ratio": -0.1}, {}),
         (IPO, {"tau": 0.0}, {}),
         (DPOP, {"penalty": -0.1}, {}),
+        (EXO, {"label_smoothing": 0.0}, {}),
+        (EXO, {"label_smoothing": 0.5}, {}),
+        (DiscoPOP, {"discopop_tau": 0.0}, {}),
+        (FDPO, {"divergence": "kl"}, {}),
+        (FDPO, {"alpha": 0.3}, {}),
+        (FDPO, {"trl_alpha": 1.0}, {"divergence": "alpha"}),
+        (FDPO, {"alpha": None}, {"divergence": "alpha"}),
+        (FDPO, {"alpha": 0.3}, {"divergence": "alpha", "trl_alpha": 0.7}),
+        (ORPO, {"odds_weight": -0.1}, {}),
+        (SLiC, {"delta": 0.0}, {}),
+        (SLiC, {"likelihood_weight": -0.1}, {}),
+        (AlphaPO, {"beta": 0.0}, {}),
         (KTO, {"beta": 0.0}, {}),
         (KTO, {"desirable_weight": -0.1}, {}),
         (KTO, {"undesirable_weight": -0.1}, {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from math import log
 from typing import Any
 
 import pytest
@@ -301,11 +302,10 @@ def test_clipped_tokens_are_those_that_lose_their_gradient() -> None:
     assert means["clip_ratio/region_mean"] == 0.4 and means["ratio/mean"] == pytest.approx(1.1)
     clamped = policy_metrics(online_method("cispo", weight_high=1.2, weight_low=0.6), *two_answers()).means()
     assert clamped["clip_ratio/high_mean"] == clamped["clip_ratio/low_mean"] == 0.4  # whoever's they are
-    assert policy_metrics(online_method("reinforce"), *two_answers()).means().keys() == {
-        "ratio/mean",
-        "kl",
-        "kl_squares",
-    }
+    plain = policy_metrics(online_method("reinforce"), *two_answers()).means()
+    assert plain.keys() == {"ratio/mean", "approximate_kl", "kl", "kl_squares"}
+    moved = [log(ratio) ** 2 / 2 for ratio in (1.5, 1, 0.5, 2, 0.5)]
+    assert plain["approximate_kl"] == pytest.approx(sum(moved) / 5)
 
 
 def test_a_whole_answers_ratio_counts_once_an_answer() -> None:

@@ -11,7 +11,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from likelier import DPO, IPO, KTO, APODown, APOZero, Hinge, PreferenceTrainer, RobustDPO, SigmoidNorm, SimPO
 from likelier.data.records import Labelled, Message, Pair
-from likelier.objectives import Objective
+from likelier.objectives import EXO, FDPO, NCA, DiscoPOP, Objective
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy
 
 pytestmark = pytest.mark.slow
@@ -26,6 +26,32 @@ COMPARED: dict[str, tuple[Objective, dict[str, object]]] = {
     "sigmoid_norm": (SigmoidNorm(beta=0.5), {"loss_type": ["sigmoid_norm"], "beta": 0.5}),
     "apo_zero": (APOZero(beta=0.2), {"loss_type": ["apo_zero"], "beta": 0.2}),
     "apo_down": (APODown(beta=0.2), {"loss_type": ["apo_down"], "beta": 0.2}),
+    "exo": (
+        EXO(beta=0.2, label_smoothing=1e-3),
+        {"loss_type": ["exo_pair"], "beta": 0.2, "label_smoothing": 1e-3},
+    ),
+    "nca": (NCA(beta=0.2), {"loss_type": ["nca_pair"], "beta": 0.2}),
+    "discopop": (
+        DiscoPOP(beta=0.2, discopop_tau=0.3),
+        {"loss_type": ["discopop"], "beta": 0.2, "discopop_tau": 0.3},
+    ),
+    "f_dpo js": (
+        FDPO(beta=0.2, divergence="js"),
+        {"loss_type": ["sigmoid"], "beta": 0.2, "f_divergence_type": "js_divergence"},
+    ),
+    "f_dpo forward kl": (
+        FDPO(beta=0.05, divergence="forward-kl"),  # a ratio of its own multiplies each rounding
+        {"loss_type": ["sigmoid"], "beta": 0.05, "f_divergence_type": "forward_kl"},
+    ),
+    "f_dpo alpha": (
+        FDPO(beta=0.2, divergence="alpha", trl_alpha=0.3),
+        {
+            "loss_type": ["sigmoid"],
+            "beta": 0.2,
+            "f_divergence_type": "alpha_divergence",
+            "f_alpha_divergence_coef": 0.3,
+        },
+    ),
 }
 COMMON = {
     "per_device_train_batch_size": BATCH,

@@ -251,7 +251,10 @@ def test_flags_are_not_guessed_from_their_beginning() -> None:
         ({"method": "ipo", "beta": 0.1}, "beta has no effect on ipo"),
         ({"method": "dpo", "tau": 0.1}, "tau has no effect on dpo (it belongs to ipo)"),
         ({"method": "kto", "label_smoothing": 0.1}, "label_smoothing has no effect on kto"),
-        ({"method": "dpo", "gamma_beta_ratio": 0.1}, "gamma_beta_ratio has no effect on dpo (it belongs to simpo)"),
+        (
+            {"method": "dpo", "gamma_beta_ratio": 0.1},
+            "gamma_beta_ratio has no effect on dpo (it belongs to simpo, alphapo)",
+        ),
         ({"method": "robust", "label_smoothing": 0.1}, "label_smoothing has no effect on robust"),
         ({"method": "simpo", "reference": "base"}, "simpo uses no reference; drop reference"),
         ({"method": "simpo", "reference": "other"}, "simpo uses no reference; drop reference"),
@@ -279,8 +282,11 @@ def test_a_hyperparameter_of_another_method_shows_the_methods_own() -> None:
 def test_every_hyperparameter_goes_only_to_methods_that_have_it(method: str) -> None:
     for name, owners in hyperparameter_fields().items():
         value = {"beta": 3.0, "label_smoothing": 0.2, "flip_probability": 0.2}.get(name, True)
-        value = 3.0 if name.endswith("_weight") or name in ("penalty", "tau", "gamma_beta_ratio") else value
-        if method in owners:
+        value = 3.0 if name.endswith("_weight") or name in ("penalty", "tau", "gamma_beta_ratio", "delta") else value
+        value = {"discopop_tau": 0.2, "divergence": "forward-kl", "alpha": 0.2, "trl_alpha": 0.2}.get(name, value)
+        if method == "f_dpo" and name in ("alpha", "trl_alpha"):
+            assert getattr(parsed(method=method, divergence="alpha", **{name: value}).objective, name) == value
+        elif method in owners:
             assert getattr(parsed(method=method, **{name: value}).objective, name) == value
         else:
             assert f"{name} has no effect on {method}" in refused(method=method, **{name: value})
@@ -321,6 +327,16 @@ DEFAULTS: dict[str, tuple[dict[str, object], float]] = {
     "apo_zero": ({"nll_weight": 0.0, "beta": 0.1}, 1e-6),
     "apo_down": ({"nll_weight": 0.0, "beta": 0.1}, 1e-6),
     "dpop": ({"nll_weight": 0.0, "beta": 0.1, "penalty": 5.0}, 1e-6),
+    "exo": ({"nll_weight": 0.0, "beta": 0.1, "label_smoothing": 0.001}, 1e-6),
+    "nca": ({"nll_weight": 0.0, "beta": 0.01}, 5e-6),
+    "sppo": ({"nll_weight": 0.0, "beta": 0.001}, 5e-7),
+    "discopop": ({"nll_weight": 0.0, "beta": 0.05, "discopop_tau": 0.05}, 5e-7),
+    "f_dpo": ({"nll_weight": 0.0, "beta": 0.1, "divergence": "js", "alpha": None, "trl_alpha": None}, 1e-6),
+    "cal_dpo": ({"nll_weight": 0.0, "beta": 0.002}, 5e-7),
+    "cpo": ({"nll_weight": 1.0, "beta": 0.1}, 1e-6),
+    "orpo": ({"nll_weight": 0.0, "odds_weight": 0.1}, 8e-6),
+    "alphapo": ({"nll_weight": 0.0, "beta": 2.5, "gamma_beta_ratio": 0.1, "alpha": 0.25}, 7e-7),
+    "slic": ({"nll_weight": 0.0, "delta": 1.0, "likelihood_weight": 0.1}, 1e-6),
     "sft": ({}, 1e-5),
     "reward": ({"center_weight": 0.0, "label_smoothing": 0.0}, 1e-5),
 }
@@ -334,7 +350,8 @@ def test_what_each_method_learns_from_and_which_need_no_reference() -> None:
     assert [name for name, kind in METHODS.items() if kind.data == "answers"] == ["sft"]
     assert [name for name, kind in METHODS.items() if kind.data == "labels"] == ["kto"]
     assert [name for name, kind in METHODS.items() if kind.needs_partner] == ["kto"]
-    assert [name for name, kind in METHODS.items() if not kind.needs_reference] == ["simpo", "sft", "reward"]
+    without = [name for name, kind in METHODS.items() if not kind.needs_reference]
+    assert without == ["simpo", "cpo", "orpo", "alphapo", "slic", "sft", "reward"]
     assert [name for name, kind in METHODS.items() if kind.reads_values] == ["reward"]
 
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 from likelier.objectives.base import DataKind, Objective
 from likelier.objectives.pairwise import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
 from likelier.objectives.pointwise import KTO, SFT
+from likelier.objectives.ratio_pairs import EXO, FDPO, NCA, SPPO, CalDPO, DiscoPOP
+from likelier.objectives.reference_free_pairs import CPO, ORPO, AlphaPO, SLiC
 from likelier.objectives.reward_model import RewardModel
 from likelier.objectives.scored import Items, Scored, SequenceScores
 
@@ -16,7 +18,10 @@ Kind = TypeVar("Kind", bound=type[Objective])
 
 METHODS: dict[str, type[Objective]] = {
     objective.method: objective
-    for objective in (DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP, SFT, RewardModel)
+    for objective in (
+        *(DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP),
+        *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, SFT, RewardModel),
+    )
 }
 
 
@@ -36,20 +41,30 @@ def register(kind: Kind) -> Kind:
 
 
 __all__ = [
+    "CPO",
     "DPO",
     "DPOP",
+    "EXO",
+    "FDPO",
     "IPO",
     "KTO",
     "METHODS",
+    "NCA",
+    "ORPO",
     "SFT",
+    "SPPO",
     "APODown",
     "APOZero",
+    "AlphaPO",
+    "CalDPO",
     "DataKind",
+    "DiscoPOP",
     "Hinge",
     "Items",
     "Objective",
     "RewardModel",
     "RobustDPO",
+    "SLiC",
     "Scored",
     "SequenceScores",
     "SigmoidNorm",
