@@ -17,6 +17,7 @@ from likelier.insight.diagnose.learning import no_gradient, not_learning, unchan
 from likelier.insight.diagnose.length import length_exploitation
 from likelier.insight.diagnose.likelihood import displacement, drift
 from likelier.insight.diagnose.rows import ROWS, left_out
+from likelier.insight.diagnose.scores import of_scores
 from likelier.insight.diagnose.stability import skipped_step, unstable
 from likelier.insight.diagnose.start import distant_reference, wrong_reference
 from likelier.insight.diagnose.written import (
@@ -83,11 +84,17 @@ def diagnose(run: Run) -> list[Verdict]:
     is_bad = any(verdict.is_bad and verdict.name != ROWS for verdict in found)
     if not is_bad and not facts.method.writes_answers:  # what their answers earn was told above
         found += health(facts)  # rows that are missing say nothing of what was learned from the others
-    return fitting(facts, worst_first(found))
+    return _said(facts, found)
 
 
 def live_warnings(run: Run) -> list[Verdict]:
     """What should be known while a run trains: warnings and errors that later steps will not take back."""
     facts = Facts(run)
     found = [verdict for check in CHECKS if check.while_training for verdict in check.run(facts)]
-    return fitting(facts, worst_first(verdict for verdict in found if verdict.is_bad))
+    return _said(facts, (verdict for verdict in found if verdict.is_bad))
+
+
+def _said(facts: Facts, verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The worst first, with the advice that fits the run, in words that do."""
+    found = fitting(facts, worst_first(verdicts))
+    return [of_scores(one) for one in found] if facts.method.reads_values else found

@@ -184,8 +184,8 @@ class Facts:
 
     @cached_property
     def items(self) -> Items | None:
-        """The held-out answers one by one, now against the reference, else against the start."""
-        return items_of(self.detail("start"), self.detail("last"))
+        """The held-out answers one by one, now against the reference, else against the start; or by their scores."""
+        return items_of(self.detail("start"), self.detail("last"), scores=self.method.reads_values)
 
     @property
     def pairs_in_tokens(self) -> Sequence[TellingPair]:
@@ -197,7 +197,7 @@ class Facts:
     @cached_property
     def lost(self) -> dict[str, Level]:
         """For each side how its log-probability stands to the reference or the start, in nats an answer: on held-out
-        data where there are any, else in the last third of training.
+        data where there are any, else in the last third of training. Of a reward model what it scores.
         """
         return {side: level for side in SIDES if (level := self._standing(side)) is not None}
 
@@ -205,17 +205,19 @@ class Facts:
         """The same where held-out data tell it; None where they do not."""
         if self.items is not None and side in self.items.sides:
             return self.items.level(side)
-        held = self.held_out_logratio(side)
-        if held is None:
-            held = self.held_out_change(f"logps/{side}")
+        if self.method.reads_values:
+            held = self.latest.get(f"rewards/{side}")
+        else:
+            held = self.held_out_logratio(side)
+            held = self.held_out_change(f"logps/{side}") if held is None else held
         return None if held is None else Level(held, cases=int(self.latest.get("items", 0)))
 
     def _standing(self, side: str) -> Level | None:
         held = self.on_held_out(side)
         if held is not None:
             return held
-        if self.scale:
-            trend = self.logratio(side)
+        if self.scale or self.method.reads_values:
+            trend = self.logratio(side) if self.scale else self.trend(f"rewards/{side}")
             return trend.last if trend else None
         per_token = self.token_trend(side)
         return per_token.rise.scaled(self.length) if per_token else None
@@ -228,33 +230,49 @@ class Facts:
 
     @cached_property
     def separated(self) -> Level | None:
-        """How far the chosen answers have moved away from the rejected ones, in nats; None where nothing compares."""
+        """How far the chosen answers have moved away from the rejected ones, in nats, or are scored above them by a
+        reward model; None where nothing compares.
+        """
         if not self.compares or set(self.lost) != set(SIDES):
             return None
         if self.items is not None and self.items.is_paired:
             return self.items.margin
-        if self.margin and not self.latest:
-            return self.margin.last
+        margin = self.trend("rewards/margins") if self.method.reads_values else self.margin
+        if margin and not self.latest:
+            return margin.last
         return self.lost["chosen"] - self.lost["rejected"]
 
     def told(self, level: Level) -> str:
-        """One of these levels in words: nats (of a reward model, of score), the interval, and of how many rows or steps
-        it is the mean.
-        """
+        """One of these levels in words: with its unit, its interval, and of how many rows or steps it is the mean."""
         of = "held-out rows" if any(map(self.on_held_out, SIDES)) else "logged steps"
-        unit = "of score, against the start" if self.method.reads_values else "nats"
-        return words.level(level, unit) + (f", {level.cases:,} {of}" if level.cases else "")
+        return words.level(level, self.unit) + (f", {level.cases:,} {of}" if level.cases else "")
+
+    @property
+    def unit(self) -> str:
+        """Of what the levels are so many."""
+        return "of score" if self.method.reads_values else "nats"
 
     @cached_property
     def moved(self) -> Level | None:
         """How far answers moved at most, in nats: the farthest mean of a step, and the typical held-out answer (root
-        mean square); None where nothing is known.
+        mean square); None where nothing is known. Of a reward model how far its scores have changed.
         """
+        if self.method.reads_values:
+            return self._rescored
         steps = [*self.margin.values, *(value for side in SIDES for value in self.logratio(side).values)]
         known = [*self.lost.values(), *map(Level, steps)]
         if self.items is not None:
             known += [Level(self.items.typical(side)) for side in self.items.sides]
         return max((Level(abs(one.value), one.error) for one in known), key=lambda one: one.value, default=None)
+
+    @property
+    def _rescored(self) -> Level | None:
+        """How far scores are from what the model gave at first: the typical held-out answer, else training's rise."""
+        if self.items is not None and (typical := max(map(self.items.typical, self.items.sides))):
+            return Level(typical)
+        trends = [self.trend(f"rewards/{name}") for name in (*SIDES, "margins")]
+        rises = [trend.rise for trend in trends if trend]
+        return max((Level(abs(one.value), one.error) for one in rises), key=lambda one: one.value, default=None)
 
     @cached_property
     def reach(self) -> float | None:

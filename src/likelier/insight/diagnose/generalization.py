@@ -176,7 +176,7 @@ def noisy_data(facts: Facts) -> Iterator[Verdict]:
         *((f"accuracy, {one.where}", str(one)) for one in fresh),
         ("ceiling: no model agrees with more labels than", percent(ceiling)) if ceiling is not None else None,
         *((one.name, one.summary or str(one.count)) for one in contradictions),
-        ("the policy moved", f"{number(facts.moved.value)} nats an answer, at most")
+        ("the policy moved", f"{number(facts.moved.value)} {facts.unit} an answer, at most")
         if by_chance and facts.moved
         else None,
     ]

@@ -17,10 +17,21 @@ Columns = Mapping[str, Any]  # of `Detail.items`
 
 @dataclass(frozen=True)
 class Side:
-    """The answers of one side: how their log-probabilities stand to the reference or the start (nats), and lengths."""
+    """The answers of one side: how their log-probabilities stand to the reference or the start (nats), and lengths.
+
+    Of a reward model `scores` are what it gives them, and `moved` how that has changed, where the start is known.
+    """
 
     moved: tuple[float, ...]
     lengths: tuple[int, ...]
+    scores: tuple[float, ...] = ()
+
+    @property
+    def standing(self) -> tuple[float, ...]:
+        """By what answers are compared: their scores, where there are any. (The head of a reward model is drawn, so
+        that its changes say nothing of what it prefers.)
+        """
+        return self.scores or self.moved
 
 
 @dataclass(frozen=True)
@@ -34,17 +45,18 @@ class Items:
     prompts: Sequence[int] = ()
 
     def level(self, side: str) -> Level:
-        """The mean movement of a side."""
-        return mean_of(self.sides[side].moved, self._prompts(len(self.sides[side].moved)))
+        """Where a side stands, in the mean."""
+        return mean_of(self.sides[side].standing, self._prompts(len(self.sides[side].standing)))
 
     def typical(self, side: str) -> float:
-        """The root mean square of a side's movements: what they are whatever their direction."""
-        return sqrt(fmean(value * value for value in self.sides[side].moved))
+        """The root mean square of a side's movements: what they are whatever their direction; 0 of none known."""
+        moved = self.sides[side].moved
+        return sqrt(fmean(value * value for value in moved)) if moved else 0.0
 
     @property
     def margins(self) -> list[float]:
-        """Chosen minus rejected movement of each pair."""
-        chosen, rejected = self.sides["chosen"].moved, self.sides["rejected"].moved
+        """By how much the chosen answer of each pair stands above the rejected one."""
+        chosen, rejected = self.sides["chosen"].standing, self.sides["rejected"].standing
         return [one - other for one, other in zip(chosen, rejected, strict=True)]
 
     @property
@@ -76,8 +88,9 @@ class Items:
         return self.share(fell, [True] * len(fell))
 
 
-def items_of(start: Detail, now: Detail) -> Items | None:
+def items_of(start: Detail, now: Detail, *, scores: bool = False) -> Items | None:
     """The items of the evaluation `now`; without a reference they are compared with the same rows at the `start`.
+    With `scores` they are what a reward model gives its answers, which can be compared without either.
 
     None where there is no such file, nothing to compare with, or no preference in it.
     """
@@ -85,23 +98,23 @@ def items_of(start: Detail, now: Detail) -> Items | None:
         return None
     table, before = now.items, start.items
     if "chosen" in table and "rejected" in table:
-        chosen, rejected = (_side(table, before, side) for side in ("chosen", "rejected"))
+        chosen, rejected = (_side(table, before, side, scores) for side in ("chosen", "rejected"))
         if chosen is None or rejected is None:
             return None
         return Items({"chosen": chosen, "rejected": rejected}, True, table.get("prompt") or ())
-    whole = _side(table, before, "completion")
+    whole = _side(table, before, "completion", scores)
     if whole is None or "label" not in table:
         return None
     return Items(_by_label(whole, table["label"]), False)
 
 
-def _side(table: Columns, before: Columns, name: str) -> Side | None:
+def _side(table: Columns, before: Columns, name: str, scores: bool) -> Side | None:
     own = table.get(name) or {}
     logps, others = own.get("logps"), own.get("ref_logps") or _at_start(table, before, name)
-    if not logps or others is None:
+    if not logps or (others is None and not scores):
         return None
-    moved = tuple(logp - other for logp, other in zip(logps, others, strict=True))
-    return Side(moved, tuple(own.get("lengths") or [0] * len(moved)))
+    moved = tuple(logp - other for logp, other in zip(logps, others, strict=True)) if others is not None else ()
+    return Side(moved, tuple(own.get("lengths") or [0] * len(logps)), tuple(logps) if scores else ())
 
 
 def _at_start(table: Columns, before: Columns, name: str) -> list[float] | None:

@@ -21,11 +21,6 @@ _IN_TRAINING = (
     "The policy learns what the pairs prefer, as far as the training data tell. Nothing was held out, so whether it "
     "holds for others is not known."
 )
-_SCORES = "The model gives preferred answers the higher score, and no check of its training found anything."
-_SCORES_IN_TRAINING = (
-    "The model gives preferred answers of the training data the higher score. Nothing was held out, so whether it does "
-    "so with others is not known."
-)
 _BY_CHANCE = (
     "No check found anything wrong. The interval of the held-out accuracy holds one half, so on data that it has not "
     "seen the policy cannot be told from a coin."
@@ -104,18 +99,23 @@ def health(facts: Facts) -> Iterator[Verdict]:
         ("loss", from_to(losses.values[0], losses.values[-1])) if losses else None,
         _with_rows(facts, change_of(facts, "loss", "held-out loss")),
         ("margin", facts.told(facts.separated)) if facts.separated is not None else None,
-        ("chosen answers", f"{facts.told(facts.lost['chosen'])}, an answer") if "chosen" in facts.lost else None,
+        _of_chosen(facts),
         *((f"accuracy, {one.where}", str(one)) for one in accuracies),
         _ranking(facts),
         facts.distance,
     ]
     more = {name: words for name in ("title", "meaning") if (words := getattr(found, name))}
-    if found.is_shown and facts.method.reads_values:
-        more |= {"meaning": _SCORES if held is not None else _SCORES_IN_TRAINING}
     if found.is_shown:
         yield verdict("healthy", "good", evidence, **more)
     else:
         yield verdict("unclear", "info", evidence, _to_know_more(facts, held), **more)
+
+
+def _of_chosen(facts: Facts) -> tuple[str, str] | None:
+    """Where chosen answers stand. Scores have no zero: a reward model's say something only beside each other."""
+    if "chosen" not in facts.lost or facts.method.reads_values:
+        return None
+    return "chosen answers", f"{facts.told(facts.lost['chosen'])}, an answer"
 
 
 def _with_rows(facts: Facts, change: tuple[str, str] | None) -> tuple[str, str] | None:
@@ -157,7 +157,8 @@ def _to_know_more(facts: Facts, held: Accuracy | None) -> list[str | None]:
         return ["--eval-fraction 0.1: held-out rows tell more than noisy steps", "more steps"]
     needed = ceil((Z * 0.5 / (held.value - 0.5)) ** 2) if held is not None and held.value > 0.5 else MOST_ROWS
     if held is None or held.low > 0.5 or not rows < needed < MOST_ROWS:
-        return ["more steps", "look at the answers before and after in the report"]
+        writes = not facts.method.reads_values
+        return ["more steps", "look at the answers before and after in the report" if writes else None]
     return [_more_held_out(facts, held, needed, rows), "more steps"]
 
 

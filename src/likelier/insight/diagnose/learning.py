@@ -9,7 +9,7 @@ from likelier.insight.diagnose.catalogue import verdict
 from likelier.insight.diagnose.ending import NO_GRADIENT, UNCHANGED, ended_with, first_lines
 from likelier.insight.diagnose.facts import MOVED, SIDES, Facts
 from likelier.insight.diagnose.statistics import SURE, Level
-from likelier.insight.diagnose.words import from_to, nats, number, rate
+from likelier.insight.diagnose.words import from_to, number, rate
 from likelier.insight.verdicts import Verdict
 
 TOO_FEW = 3  # steps: the first ones warm up, and the last one's effect is not logged any more
@@ -171,7 +171,8 @@ def _steps_or_rate(facts: Facts, moved: Level) -> Verdict:
         return verdict("not-learning/too-few-steps", "warning", evidence, _more_steps(facts), meaning=_UNSEEN)
     at_this_pace = moved.value / max(facts.steps, 1) * MANY_STEPS
     if facts.steps <= TOO_FEW or (facts.steps < FEW_STEPS and at_this_pace >= MOVED):
-        pace = ("at this pace", f"{MANY_STEPS} steps would move an answer by {nats(at_this_pace)}")
+        far = f"{number(at_this_pace, signed=True)} {facts.unit}"
+        pace = ("at this pace", f"{MANY_STEPS} steps would move an answer by {far}")
         return verdict("not-learning/too-few-steps", "warning", [*evidence, pace], _more_steps(facts))
     return verdict("not-learning/learning-rate", "warning", evidence, _faster(facts, moved))
 
@@ -217,10 +218,12 @@ def _faster(facts: Facts, moved: Level) -> list[str | None]:
 
 
 def _movement(facts: Facts) -> Iterator[tuple[str, str]]:
-    what = "log-ratio to the reference" if facts.scale else "log-probability against the start"
-    what = "score" if facts.method.reads_values else what
-    for side in (side for side in SIDES if side in facts.lost):
-        yield f"{what}, {side} answers", facts.told(facts.lost[side])
+    if facts.method.reads_values and facts.moved is not None:
+        yield "scores changed by", f"{number(facts.moved.value)} an answer"
+    elif not facts.method.reads_values:
+        what = "log-ratio to the reference" if facts.scale else "log-probability against the start"
+        for side in (side for side in SIDES if side in facts.lost):
+            yield f"{what}, {side} answers", facts.told(facts.lost[side])
     if facts.separated is not None:
         yield "margin between the two", facts.told(facts.separated)
 
