@@ -13,11 +13,12 @@ import pytest
 from likelier.cli import main as cli
 from likelier.insight.compare.cautions import cautions
 from likelier.insight.compare.frontier import Place, frontiers
-from likelier.insight.compare.measures import summaries, summary_words
+from likelier.insight.compare.measures import shown_measures, summaries, summary_words, table
 from likelier.insight.compare.page import as_html
 from likelier.insight.compare.paired import compare_pairs, items_of, sign_test
 from likelier.insight.compare.subjects import Comparison, read_comparison
 from likelier.insight.compare.text import Findings, as_json, as_text, blocks
+from likelier.objectives import RewardModel
 from likelier.runs.reader import read_run
 from likelier.utils.errors import ConfigError, RunFolderError
 from likelier.utils.statistics import bootstrap
@@ -435,3 +436,25 @@ def test_a_page_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.C
     runs = [str(make_run(tmp_path / name)) for name in "ab"]
     assert cli.main(["compare", *runs, "--output", str(tmp_path)]) == 2
     assert "is a folder; name a file" in capsys.readouterr().err
+
+
+def test_reward_models_are_compared_by_accuracy_on_pairs(tmp_path: Path) -> None:
+    """Their scores are no log-probabilities: nothing is divided by length, and a policy is no measure for them."""
+    facts = {"objective": RewardModel().facts(), "reward_scale": None}
+    runs = []
+    for name, right in (("one", [True] * 6), ("other", [False] * 6)):
+        run = make_run(tmp_path / name, method="reward", beta=None, right=right, card=facts)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        kept = [
+            {key: value for key, value in line.items() if "ranking" not in key and "kl" not in key} for line in lines
+        ]
+        kept[-1]["eval_rewards/accuracies"] = kept[-1]["eval_pair_accuracy"]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        runs.append(run)
+    comparison = read_comparison(runs)
+    (found,) = compare_pairs(comparison.subjects, comparison.subjects[0])
+    assert (found.measure, found.difference) == ("pair_accuracy", -1.0)
+    head, row, _ = table(comparison, shown_measures(comparison))
+    assert "label accuracy" not in head and row[head.index("reward accuracy")] == "100.0%"
+    policy = read_comparison([runs[0], make_run(tmp_path / "policy", right=[True] * 6)])
+    assert compare_pairs(policy.subjects, policy.subjects[0]) == []

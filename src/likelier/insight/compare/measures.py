@@ -81,7 +81,8 @@ def _pair_accuracy(run: Run) -> Figure | None:
 
 
 def _label_accuracy(run: Run) -> Figure | None:
-    return None if "ranking_accuracy" in final(run) else _evaluated(run, "rewards/accuracies")
+    of_pairs = "ranking_accuracy" in final(run) or run.card.facts.reads_values
+    return None if of_pairs else _evaluated(run, "rewards/accuracies")
 
 
 def _margin(run: Run) -> Figure | None:
@@ -119,7 +120,8 @@ MEASURES = (
     Measure(
         "pair_accuracy",
         "reward accuracy",
-        "share of held-out pairs whose chosen answer has the higher implicit reward: the way that training moved them",
+        "share of held-out pairs whose chosen answer has the higher reward: a reward model's score, or the implicit "
+        "one, the way that training moved them",
         "share",
         _pair_accuracy,
     ),

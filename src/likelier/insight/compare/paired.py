@@ -60,6 +60,7 @@ _RIGHT: dict[str, Callable[[float, int], float]] = {
     "ranking_accuracy": lambda logp, length: logp,
     "ranking_accuracy_per_token": lambda logp, length: logp / length,
 }
+_BY_SCORE: dict[str, Callable[[float, int], float]] = {"pair_accuracy": lambda score, length: score}
 
 
 def items_of(run: Run) -> dict[Key, Item]:
@@ -71,12 +72,13 @@ def items_of(run: Run) -> dict[Key, Item]:
     if "chosen" not in table:
         return {}
     sides = [table[side] for side in ("chosen", "rejected")]
+    measures = _BY_SCORE if run.card.facts.reads_values else _RIGHT
     found: dict[Key, Item] = {}
     twice: set[Key] = set()
     for at, (source, prompt) in enumerate(zip(table["source"], table["prompt"], strict=True)):
         logps, lengths = ([side[name][at] for side in sides] for name in ("logps", "lengths"))
         key = (source, lengths[0], lengths[1])
-        values = {name: [one(*both) for both in zip(logps, lengths, strict=True)] for name, one in _RIGHT.items()}
+        values = {name: [one(*both) for both in zip(logps, lengths, strict=True)] for name, one in measures.items()}
         if key in found:
             twice.add(key)
         found[key] = Item(prompt, {name: chosen > rejected for name, (chosen, rejected) in values.items()})
@@ -92,8 +94,15 @@ def compare_pairs(subjects: Sequence[Subject], against: Subject) -> list[Paired]
             continue
         own = [items_of(run) for run in subject.runs]
         common = [key for key in base[0] if all(key in table for table in (*base, *own))]
-        found += [_paired(subject.name, against.name, measure, own, base, common) for measure in _RIGHT if common]
+        for measure in _shared([*base, *own], common):
+            found.append(_paired(subject.name, against.name, measure, own, base, common))
     return found
+
+
+def _shared(tables: Sequence[Mapping[Key, Item]], common: Sequence[Key]) -> list[str]:
+    """The measures that all tables have: a reward model and a policy share none."""
+    measures = [*_RIGHT, *_BY_SCORE] if common else []
+    return [name for name in measures if all(name in table[common[0]].right for table in tables)]
 
 
 def differ_in_rows(one: Run, other: Run) -> bool:

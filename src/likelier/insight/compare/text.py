@@ -43,7 +43,9 @@ class Findings:
 
     @staticmethod
     def of(comparison: Comparison) -> Findings:
-        """Compare: runs with the first one, settings of a sweep with the one of the best ranking accuracy."""
+        """Compare: runs with the first one, settings of a sweep with the one of the best ranking accuracy, or of reward
+        models of the best accuracy on pairs.
+        """
         measures = shown_measures(comparison)
         against = _best(comparison) if comparison.is_sweep else comparison.subjects[0]
         return Findings(
@@ -98,7 +100,8 @@ class Findings:
 
 def _best(comparison: Comparison) -> Subject:
     def accuracy(subject: Subject) -> float:
-        found = summaries(subject).get("ranking_accuracy")
+        known = summaries(subject)
+        found = known.get("ranking_accuracy", known.get("pair_accuracy"))
         return -1.0 if found is None else found.mean
 
     return max(comparison.subjects, key=accuracy)
