@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -118,7 +119,9 @@ def test_answers_in_a_file_are_scored(
             )
 
 
-def test_its_diagnosis_speaks_of_scores(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_diagnosis_and_its_report_speak_of_scores(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["--model", str(world / "model"), "--data", str(world / "pairs.jsonl"), "--output", str(tmp_path / "run")]
     words += ["--batch-size", "4", "--epochs", "12", "--learning-rate", "1e-3", "--eval-fraction", "0.25"]
     assert cli.main(["train", "--method", "reward", *words]) == 0
@@ -126,6 +129,10 @@ def test_its_diagnosis_speaks_of_scores(world: Path, tmp_path: Path, capsys: pyt
     assert cli.main(["diagnose", str(tmp_path / "run")]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "of score" in told and "nats" not in told and "policy" not in told
+    assert cli.main(["report", str(tmp_path / "run")]) == 0
+    page = re.sub(r"<style.*?</style>", "", (tmp_path / "run" / "report.html").read_text(encoding="utf-8"), flags=re.S)
+    assert "the model&#39;s score of an answer" in page and "token by token" not in page
+    assert not re.search(r"\b(policy|nats|temperature)\b", page)
 
 
 def test_only_a_trained_head_scores(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

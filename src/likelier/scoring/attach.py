@@ -135,11 +135,12 @@ def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[Group]) -> Sco
     if asked == "plain":
         restore_attention(causal_model(model))
         return ScorerChoice("plain", "asked for")
+    what, unit = ("log-probabilities", "nats") if value_head(model) is None else ("scores", "of score")
     try:
         difference, allowed = _try(model, groups)
-        failure = f"log-probabilities differ by {difference:.3g} nats a token"
+        failure = f"{what} differ by {difference:.3g} {unit} a token"
         if difference <= allowed:
-            return ScorerChoice("shared-prefix", f"equal to the plain scorer within {difference:.1e} nats a token")
+            return ScorerChoice("shared-prefix", f"equal to the plain scorer within {difference:.1e} {unit} a token")
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # what a model's own code does with a row that it was not made for is open

@@ -71,7 +71,7 @@ class Duration:
         parts = ", ".join(f"{name} {clock_words(self.seconds[name])}" for name in PARTS if self.seconds[name] >= 0.5)
         return (
             f"{self.steps:,} steps, about {clock_words(self.whole)} (likely {clock_words(low)} to {clock_words(high)}, "
-            f"{self.off:.0%} either way): {parts}; {self.words}"
+            f"{self.off:.0%} either way): {'; '.join(filter(None, (parts, self.words)))}"
         )
 
     def as_json(self) -> dict[str, Any]:

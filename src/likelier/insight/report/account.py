@@ -189,7 +189,7 @@ def _kl(row: Row) -> str:
 
 def _margin_interval(run: Run) -> str:
     """The interval of the held-out margin in rewards; empty where the pairs are not listed one by one."""
-    facts, scale = Facts(run), run.card.reward_scale
+    facts, scale = Facts(run), 1.0 if run.card.facts.reads_values else run.card.reward_scale
     margin = facts.items.margin if scale and facts.items is not None and facts.items.is_paired else None
     if margin is None or margin.interval is None or not scale:
         return ""

@@ -83,6 +83,8 @@ def _rewards(run: Run) -> Markup:
 
 def _own_rewards(method: MethodFacts) -> str:
     """How to read rewards that are no multiple of a log-ratio."""
+    if method.reads_values:
+        return "A reward is the model's score of an answer. Only differences are learnt: both lines may drift together."
     per_token = ", per token" if method.rewards_per_token else ""
     if method.needs_reference:
         return f"A reward is what this method makes of an answer and its reference{per_token}."
@@ -108,6 +110,8 @@ def _accuracy(run: Run) -> Markup:
         "By reward: the chosen answer gained more than the rejected one; where no reward differs yet nobody is right, "
         "and no point is drawn. The policy itself: it finds the chosen answer likelier. Bands are 95 % intervals."
     )
+    if run.card.facts.reads_values:
+        note = "Pairs whose chosen answer has the higher score. Bands are 95 % intervals."
     level = (0.5, "coin toss")
     return line_chart("Accuracy", "step", "share of pairs", series, percent=True, level=level, note=note)
 

@@ -63,6 +63,7 @@ def report_page(run: Run) -> str:
         state=state(run),
         replies=_replies(run, verdicts),
         own=own,
+        reward_model=run.card.facts.reads_values,
         tiles=[*(tiles_by_reward(run) if own else []), *tiles(run), *elsewhere_tiles(elsewhere)],
         elsewhere=elsewhere,
         verdicts=verdicts,
