@@ -16,7 +16,7 @@ STRENGTHS = {"dpo": BETAS, "ipo": BETAS / 5, "kto": BETAS}
 AROUND = (0.3, 0.45, 0.7, 1.0, 1.4, 1.9)  # divergences at whose betas rewards are optimized
 FEWER = (0.4, 0.65, 1.0, 1.6)  # the same where PPO is compared with GRPO
 ROLLOUTS = 200  # of 8 answers to each prompt, for both
-SEEDS = 1000  # those below were looked at while the study was made
+SEEDS = 5000  # those below were looked at while the study was made
 
 Policies = dict[str, Tensor]  # by method: (strengths, prompts, answers) log-probabilities
 

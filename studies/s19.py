@@ -62,7 +62,7 @@ def first_warning(course: Course, judge: str) -> tuple[int, str] | None:
 
 def run(setting: Setting, seed: int, quick: bool) -> Found:
     """Where the gold reward peaks, what is lost after it, and what `diagnose` says by then with each judge."""
-    generator = torch.Generator().manual_seed(3000 + seed)
+    generator = torch.Generator().manual_seed(8000 + seed)
     language = Language.made(generator)
     proxy, second = (reward_model(language, setting["labels"], generator) for _ in range(2))
     judges = {"itself": proxy, "second": second, "gold": None}
