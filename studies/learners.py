@@ -269,12 +269,14 @@ def falling(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
 
 
-def stepped(optimizer: torch.optim.Optimizer, loss: Tensor, schedule: LRScheduler | None = None) -> None:
-    """One step downhill, from a gradient of length 1 at most."""
+def stepped(
+    optimizer: torch.optim.Optimizer, loss: Tensor, schedule: LRScheduler | None = None, longest: float = 1.0
+) -> None:
+    """One step downhill, from a gradient that is not longer."""
     optimizer.zero_grad()
     loss.backward()
     for group in optimizer.param_groups:
-        nn.utils.clip_grad_norm_(group["params"], 1.0)
+        nn.utils.clip_grad_norm_(group["params"], longest)
     optimizer.step()
     if schedule is not None:
         schedule.step()
