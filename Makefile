@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast test-vllm soak fuzz mutants check lint types format docs bench bench-quick studies audit-dependencies clean
+.PHONY: demo test test-fast test-vllm soak fuzz mutants check lint types format docs bench bench-quick studies studies-demo audit-dependencies clean
 .DEFAULT_GOAL := check
 
 # torch first and pinned: on a machine without CUDA an unpinned torch brings gigabytes of CUDA packages.
@@ -90,6 +90,11 @@ bench-quick: $(VENV)/.installed-dev
 # What papers claim, put to the test: computes the cells that docs/studies/ lacks, then makes its page. ARGUMENTS=--again: all.
 studies: $(VENV)/.installed-dev
 	$(BIN)/python -m studies $(ARGUMENTS)
+
+# The study that trains the demo model: hours, in runs/studies/. What was interrupted goes on with the same command.
+studies-demo: $(VENV)/.installed-dev
+	$(BIN)/python -m studies.s18c $(ARGUMENTS)
+	$(BIN)/python -m studies.page
 
 clean:
 	rm -rf $(VENV) $(VENV)-audit build site .pytest_cache .ruff_cache .coverage

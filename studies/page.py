@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from studies import s18, s18b, s19
+from likelier.utils.files import write_whole
+from studies import s18, s18b, s18c, s19
 from studies.harness import FOLDER, Results, Study, Table, read
 
-STUDIES: tuple[Study, ...] = (s18.STUDY, s18b.STUDY, s19.STUDY)
+STUDIES: tuple[Study, ...] = (s18.STUDY, s18b.STUDY, s18c.STUDY, s19.STUDY)
+SLOW = frozenset({s18c.STUDY.name})  # hours on the demo model: computed by a command of their own
 PAGE = FOLDER / "index.md"
 
 _HEAD = """# Studies
@@ -24,7 +26,8 @@ make studies
 ```
 
 computes what is missing in `docs/studies/`, judges, draws, and makes this page. One study alone is
-`python -m studies.s18`, with `--again` to compute it anew and `--quick` for a small one in seconds.
+`python -m studies.s18`, with `--again` to compute it anew and `--quick` for a small one in seconds; the one that trains
+the demo model takes hours, and `make studies-demo` computes it.
 
 **How rules and seeds came about.** The rules stand in the files of `studies/`, and were written before the numbers
 here were computed. While a study is made, it is tried on other seeds: rates, steps and sizes are settled there. Those
@@ -93,3 +96,7 @@ def _table(table: Table) -> Iterator[str]:
     yield f"|{'---|' * len(table.head)}"
     yield from (f"| {' | '.join(row)} |" for row in table.rows)
     yield ""
+
+
+if __name__ == "__main__":
+    write_whole(PAGE, page().encode())

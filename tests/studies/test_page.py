@@ -18,7 +18,7 @@ def test_the_page_is_what_the_files_say() -> None:
 def test_what_was_not_computed_is_named_and_judged_by_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "FOLDER", tmp_path)
     made = page.page()
-    assert "Not computed yet: S18B: " in made and "(`python -m studies.s18b`)" in made and "*Holds" not in made
+    assert "Not computed yet: S18C: " in made and "(`python -m studies.s18c`)" in made and "*Holds" not in made
 
 
 @pytest.mark.parametrize("study", page.STUDIES, ids=lambda study: study.name)

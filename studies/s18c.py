@@ -1,0 +1,134 @@
+"""S18C: what raises the ceiling of the demo model. `python -m studies.s18c [--quick]`: hours without `--quick`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from studies.demo_runs import ROOT, Task
+from studies.harness import Claim, Found, Results, Setting, Study, Table, main
+from studies.judging import Case, compared, lies, table
+from studies.plots import Plot, line
+
+SEEDS = 7000  # those of the study; none of them was looked at while it was made
+NAMES = {
+    "start": "the model as it is",
+    "best_of_n": "the best of its 8 answers, by the verifier",
+    "dpo": "DPO",
+    "ipo": "IPO",
+    "kto": "KTO",
+    "simpo": "SimPO",
+    "online_dpo": "online DPO, verifier",
+    "grpo": "GRPO, verifier",
+    "grpo_model": "GRPO, reward model",
+    "ppo_model": "PPO, reward model",
+}
+OFFLINE = ("dpo", "ipo", "kto", "simpo")
+ROLLOUTS = 45  # of 32 answers, for every method that writes its own
+TEXT = """
+The question of S18 on a model that people could use: SmolLM2-135M-Instruct with LoRA, which is asked 72 questions and
+shall answer each in one sentence of at most twelve words, as
+[examples/one_sentence.py](../../examples/one_sentence.py) checks. DPO, IPO, KTO, SimPO and a reward model learn from
+pairs of the model's own 8 answers to each question (576), the one that the verifier gives more first. GRPO and PPO
+optimize that reward model, with as many answers written (1,440) and at the same price of the divergence; GRPO and
+online DPO ask the verifier itself, as often. Judged are 8 answers to each of 24 held-out questions: the share that
+keeps the whole rule, and the divergence from the model as it was, by the log-ratios of these answers.
+"""
+
+
+def stages(name: str, pairs: str, task: Task, *, rollouts: int = ROLLOUTS) -> list[dict[str, Any]]:
+    """What a method's run is made of."""
+    write: dict[str, Any] = {"data": task.asked, "max_new_tokens": task.max_new_tokens, "scheduler": "constant"}
+    grpo = {"method": "grpo", "batch_size": 4, "answers_per_prompt": 8, "max_steps": rollouts, "kl_coefficient": 0.02}
+    ppo = {"method": "ppo", "batch_size": 8, "answers_per_prompt": 4, "kl_coefficient": 0.02, "updates_per_rollout": 2}
+    ppo |= {"max_steps": 2 * rollouts, "learning_rate": 1e-4}
+    reward = {"method": "reward", "data": pairs, "batch_size": 16, "max_steps": rollouts, "learning_rate": 3e-4}
+    if name in OFFLINE:
+        return [{"method": name, "data": pairs, "batch_size": 16, "max_steps": 2 * rollouts, "learning_rate": 5e-5}]
+    if name == "online_dpo":
+        online = {"method": "online_dpo", "beta": 0.1, "batch_size": 4, "answers_per_prompt": 8, "max_steps": rollouts}
+        return [{**write, **online, "reward": task.reward, "learning_rate": 1e-4}]
+    if name == "grpo":
+        return [{**write, **grpo, "reward": task.reward, "learning_rate": 3e-4}]
+    learnt = grpo | {"learning_rate": 3e-4} if name == "grpo_model" else ppo
+    return [reward, {**write, **learnt, "reward": "model:stage:reward"}]
+
+
+def run(setting: Setting, seed: int, quick: bool) -> Found:
+    """What a method's answers to held-out questions are worth, and how far it went."""
+    name, seed = setting["method"], SEEDS + seed
+    with tempfile.TemporaryDirectory() as scratch:
+        task = Task.tiny(Path(scratch)) if quick else Task.demo(ROOT / "runs" / "studies" / "s18c")
+        if name in ("start", "best_of_n"):
+            found = task.measured(task.model, seed, best=name == "best_of_n")
+        else:
+            pairs = "" if name in ("online_dpo", "grpo") else task.pairs(seed)
+            made = stages(name, pairs, task, rollouts=3 if quick else ROLLOUTS)
+            found = task.measured(task.trained(name, seed, made), seed)
+    return {f"{name} {measure}": value for measure, value in found.items()}
+
+
+ALL = {"held-out questions": Case({}, " success")}
+RULES = {
+    "A verifier lifts the ceiling.": ("grpo", "dpo"),
+    "What the verifier knows and the reward model does not is worth something.": ("grpo", "grpo_model"),
+    "Reinforcement learning from a reward model has a higher ceiling than DPO on the same pairs.": (
+        "grpo_model",
+        "dpo",
+    ),
+    "PPO has a higher ceiling than DPO on the same pairs.": ("ppo_model", "dpo"),
+    "PPO reaches further than GRPO with as many answers, on a reward model.": ("ppo_model", "grpo_model"),
+    "A verifier that is asked about the policy's own answers is worth more than pairs of the start's.": (
+        "online_dpo",
+        "dpo",
+    ),
+    "Training by the verifier goes beyond the best of 8 answers of the start.": ("grpo", "best_of_n"),
+}
+CLAIMS = [
+    *(
+        Claim(
+            said, f"{NAMES[one]}: a higher success than {NAMES[two]}, by the whole interval", compared(ALL, one, two, 0)
+        )
+        for said, (one, two) in RULES.items()
+    ),
+    *(
+        Claim(
+            f"{NAMES[name]} gets as much out of the pairs as DPO.",
+            "the success differs by less than 0.1, by the whole interval",
+            compared(ALL, name, "dpo", -0.1, 0.1),
+        )
+        for name in ("ipo", "kto", "simpo")
+    ),
+    Claim(
+        "A verifier is enough to keep a rule that the model hardly keeps.",
+        "GRPO's success is above 0.5, by the whole interval",
+        lies(ALL, "grpo", 0.5),
+    ),
+]
+
+
+def tables(results: Results) -> list[Table]:
+    """Success and divergence of every method."""
+    columns = {"success": {"": Case({}, " success")}, "KL, nats an answer": {"": Case({}, " kl")}}
+    return [table(results, "Held-out questions", NAMES, columns)]
+
+
+def plots(results: Results) -> list[Plot]:
+    """Success against the divergence: a point for each method."""
+    lines = []
+    for name, words in NAMES.items():
+        kl, success = (Case({}, f" {measure}").mean(results, name) for measure in ("kl", "success"))
+        if kl is not None:
+            lines.append(line(words, {kl.value: success}))
+    return [Plot("success", "Success on held-out questions", "KL, nats an answer", "share that keeps the rule", lines)]
+
+
+SETTINGS = [{"method": name} for name in NAMES]
+QUICK = [{"method": name} for name in ("start", "dpo", "grpo_model", "ppo_model", "online_dpo")]
+STUDY = Study(
+    "s18c", "What raises the ceiling of the demo model", TEXT, 1, SETTINGS, 3, run, CLAIMS, tables, plots, quick=QUICK
+)
+
+if __name__ == "__main__":
+    main(STUDY)
