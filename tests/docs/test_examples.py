@@ -221,7 +221,7 @@ def test_a_reward_model_and_ppo_follow_from_own_answers(as_demo: Path, tmp_path:
     sample, reward, ppo = values["stages"]
     sample |= {"reward": "length:3", "max_new_tokens": 6}  # the tiny model keeps no rule
     reward |= {"max_steps": 2, "batch_size": 4}
-    ppo |= {"max_steps": 3, "max_new_tokens": 6}
+    ppo |= {"max_steps": 6, "max_new_tokens": 6}
     file = tmp_path / "ppo.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
     assert main(["train", str(file), "--output", str(tmp_path / "run")]) == 0
