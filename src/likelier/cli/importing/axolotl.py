@@ -25,7 +25,8 @@ from likelier.cli.importing.common import (
     refused,
     trainer_option,
 )
-from likelier.cli.importing.objectives import as_trl, known_method, small_norm_beta
+from likelier.cli.importing.hyperparameters import small_norm_beta
+from likelier.cli.importing.objectives import as_trl, known_method
 
 MARKS = frozenset(
     {

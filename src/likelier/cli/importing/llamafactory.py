@@ -19,7 +19,8 @@ from likelier.cli.importing.common import (
     refused,
 )
 from likelier.cli.importing.dataset_info import named_data_sets
-from likelier.cli.importing.objectives import as_trl, known_method, nll
+from likelier.cli.importing.hyperparameters import nll
+from likelier.cli.importing.objectives import as_trl, known_method
 
 MARKS = frozenset(
     {

@@ -5,11 +5,12 @@ TRL's losses are tables here: the options of the other two tools are translated 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from likelier.cli.importing.common import Draft, as_list, as_number
+from likelier.cli.importing.hyperparameters import STRENGTHS, beta_alone, nll
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def objective(draft: Draft, trainer: str, losses: list[str]) -> None:
     name, scale, added = _combined(draft, losses)
     loss = _known(draft, trainer, name)
     draft.put("method", loss.method)
-    _STRENGTHS.get(loss.method, _beta)(draft)
+    STRENGTHS.get(loss.method, beta_alone)(draft)
     _likelihood(draft, loss.method, scale, added)
     _smoothing(draft, trainer, loss.method)
 
@@ -122,110 +123,6 @@ def _combined(draft: Draft, losses: list[str]) -> tuple[str, float, float]:
         text = f"{name} has the weight 1 here: its weight {weight:g} would scale the whole loss, which Adam undoes"
         draft.note("differs", ["loss_weights"], text + ", but not the clipping of gradients")
     return name, weight, added
-
-
-def _beta(draft: Draft) -> None:
-    draft.put_or_default("beta", draft.number("beta"), 0.1)
-
-
-def _ipo(draft: Draft) -> None:
-    """IPO on mean log-ratios per token, as all three tools have it."""
-    tau = draft.number("beta", 0.1)
-    draft.put("tau", tau)
-    draft.put("length_normalize", True)
-    if not tau > 0:
-        raise draft.error(f"IPO needs a beta above 0, found {tau!r}")
-    target = f"the target is {1 / (2 * tau):g} nats"
-    text = f"beta is called tau in IPO, and log-ratios are means per token in both: {target}"
-    weak = ", AT EVERY TOKEN, which is a very weak hold on the reference; without tau it is chosen from the data"
-    draft.note("differs", ["beta", "loss_type"], text + (weak if tau < 1 else " a token"))
-
-
-def _sigmoid_norm(draft: Draft) -> None:
-    _beta(draft)
-    small_norm_beta(draft, "beta")
-
-
-def small_norm_beta(draft: Draft, key: str) -> None:
-    """Warn of DPO's beta, which stands under `key`, on a loss whose beta is per token."""
-    beta = draft.options["beta"]
-    if beta < 1:
-        draft.note(
-            "differs",
-            [key],
-            f"BETA {beta:g} IS ABOUT 50 TIMES TOO SMALL FOR SIGMOID_NORM: it is per token, and Tulu 3 took 5. It was "
-            "kept; better: beta 5, or leave it out",
-        )
-
-
-def _robust(draft: Draft) -> None:
-    _beta(draft)
-    draft.put_or_default("flip_probability", draft.number("label_smoothing"), 0.0)
-    if draft.given("label_smoothing"):
-        draft.note("differs", ["label_smoothing"], "the chance of a flipped label is called flip_probability")
-    else:
-        draft.note("differs", ["loss_type"], "robust without label_smoothing is plain DPO, there as here")
-
-
-def _kto(draft: Draft) -> None:
-    _beta(draft)
-    for name in ("desirable_weight", "undesirable_weight"):
-        draft.put_or_default(name, draft.number(name), 1.0)
-    draft.note(
-        "differs",
-        (),
-        "KTO's baseline is a mean over the optimizer step of answers to other prompts, drawn once per data set; there "
-        "it is taken over a micro-batch, from neighbouring rows",
-    )
-
-
-def _simpo(draft: Draft) -> None:
-    """SimPO's strength and margin: gamma is absolute elsewhere, and a share of beta here."""
-    keys = ("beta", "simpo_gamma")
-    beta, gamma = draft.number("beta", 0.1), draft.number("simpo_gamma", 0.5)
-    draft.put("beta", beta)
-    if not beta > 0:
-        raise draft.error(f"SimPO needs a beta above 0, found {beta!r}")
-    draft.put("gamma_beta_ratio", round(gamma / beta, 10))
-    draft.note("differs", keys, f"the margin gamma {gamma:g} is gamma_beta_ratio {gamma / beta:g} times beta {beta:g}")
-    if beta < 1:
-        draft.put("allow_small_beta", True)
-        draft.note(
-            "differs",
-            keys,
-            f"BETA {beta:g} IS ABOUT 20 TIMES TOO SMALL FOR SIMPO: it is per token, 2 to 10 are usual, and with "
-            f"{beta:g} the margin is {gamma / beta:g} nats at every token, which is never reached: models trained so "
-            "repeat themselves. It was kept, with allow_small_beta. Better: beta 2, gamma_beta_ratio 0.5, without it",
-        )
-    _likelihood_beside(draft)
-
-
-def _likelihood_beside(draft: Draft) -> None:
-    """What TRL's CPO adds to SimPO unless it is told not to."""
-    if draft.number("alpha", 0.0):
-        raise draft.error("alpha: AlphaPO has no counterpart; the nearest here is simpo, which it is with alpha 0")
-    without = "alphapo" in as_list(draft.values.get("loss_type"))
-    weight = 0.0 if without else draft.number("cpo_alpha", 1.0)
-    if without:
-        draft.note("decided", ["cpo_alpha", "alpha"], "alphapo sets cpo_alpha to 0, and with alpha 0 it is SimPO")
-    if weight:
-        nll(draft, weight, ["cpo_alpha"], per_answer=False)
-
-
-def _sft(draft: Draft) -> None:
-    if draft.given("beta"):
-        draft.note("decided", ["beta"], "supervised fine-tuning has none")
-    draft.note("differs", ["loss_type"], "sft: its mean is per token of each answer here, not of the batch")
-
-
-_STRENGTHS = {
-    "ipo": _ipo,
-    "sigmoid_norm": _sigmoid_norm,
-    "robust": _robust,
-    "kto": _kto,
-    "simpo": _simpo,
-    "sft": _sft,
-}
 
 
 _IGNORED = (
@@ -287,15 +184,3 @@ def known_method(draft: Draft, name: str | None, what: str, known: Collection[st
         return str(name)
     nearest = f"; the nearest here is {OTHERS[name]}" if name in OTHERS else ""
     raise draft.error(f"{what}{nearest}; known: {', '.join(known)}")
-
-
-def nll(draft: Draft, weight: float, keys: Iterable[str], *, per_answer: bool) -> None:
-    """A term for the chosen answer's likelihood."""
-    draft.put("nll_weight", weight)
-    where = "in both, " if per_answer else "over all chosen tokens of the micro-batch there, "
-    draft.note(
-        "differs",
-        keys,
-        f"the chosen answer's negative log-likelihood, weight {weight:g}: a mean {where}per token of each answer"
-        + ("" if per_answer else " here, so that long ones do not lead"),
-    )
