@@ -33,6 +33,7 @@ from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     from trl.experimental.cpo import CPOConfig, CPOTrainer
+    from trl.experimental.orpo import ORPOConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 INFO = CONFIGS / "llamafactory" / "data"
@@ -215,7 +216,7 @@ def test_a_reward_model_begins_with_no_adapter_of_llama_factory(tmp_path: Path) 
     assert "merge them" in said(draft) and "a reward model has no reference" in said(draft)
 
 
-@pytest.mark.parametrize("config", [DPOConfig, KTOConfig, CPOConfig, RewardConfig])
+@pytest.mark.parametrize("config", [DPOConfig, KTOConfig, CPOConfig, ORPOConfig, RewardConfig])
 def test_no_option_of_trls_own_is_unknown(config: Any, tmp_path: Path) -> None:
     """Every field that TRL adds to, or changes in, transformers' arguments is known to the importer."""
     own = {
@@ -241,7 +242,7 @@ def test_no_training_argument_of_transformers_is_unknown(tool: str, tmp_path: Pa
 
 
 def first_loss(config: Any) -> str | None:
-    return {DPOConfig: "sigmoid", KTOConfig: "kto", CPOConfig: "simpo"}.get(config)
+    return {DPOConfig: "sigmoid", KTOConfig: "kto", CPOConfig: "simpo", ORPOConfig: "orpo"}.get(config)
 
 
 @pytest.mark.parametrize("loss", [name for name, one in LOSSES["dpo"].items() if one.method])
@@ -268,16 +269,26 @@ def test_a_loss_of_trls_that_we_do_not_have_is_refused_with_the_nearest(loss: st
         ({"loss_type": "apo_zero_unpaired"}, "the nearest here is apo_zero"),
         (
             {"loss_type": "hinge", "cpo_alpha": 1.0},
-            "the nearest here is hinge, which needs a reference",
+            "the nearest here is slic with delta 1 / beta",
         ),
-        ({"loss_type": "alphapo", "alpha": 0.5}, "AlphaPO has no counterpart"),
+        ({"loss_type": "ipo", "cpo_alpha": 1.0}, "the nearest here is cpo, or ipo"),
+        (
+            {"loss_type": "sigmoid", "cpo_alpha": 1.0, "alpha": 0.5},
+            "alpha: 0.5 with loss_type sigmoid has no counterpart",
+        ),
+        ({"loss_type": "sigmoid", "cpo_alpha": 1.0, "label_smoothing": 0.1}, "with cpo has no counterpart"),
+        ({"loss_type": "alphapo", "alpha": 0.5, "label_smoothing": 0.1}, "with alphapo has no counterpart"),
         ({"loss_type": "nonsense"}, "known of dpo: sigmoid, hinge"),
-        ({"loss_type": "orpo"}, "simpo with nll_weight"),
-        ({"f_divergence_type": "js_divergence"}, "f_divergence_type: 'js_divergence': only reverse_kl"),
+        ({"loss_type": "cpo"}, "the nearest here is the method cpo"),
+        ({"f_divergence_type": "chi"}, "f_divergence_type: 'chi' is unknown; known: reverse_kl, forward_kl"),
+        ({"f_divergence_type": ["chi"]}, "is unknown; known: reverse_kl, forward_kl"),
+        ({"f_divergence_type": "js_divergence", "loss_type": "hinge"}, "the nearest here is f_dpo"),
+        ({"f_divergence_type": "js_divergence", "loss_type": "kto"}, "an option of DPO's"),
+        ({"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 1.5}, "1.5 has no counterpart"),
         ({"ld_alpha": 0.5}, "LD-DPO"),
         ({"use_weighting": True}, "WPO"),
         ({"sync_ref_model": True}, "TR-DPO"),
-        ({"reference_free": True}, "simpo"),
+        ({"reference_free": True}, "cpo with nll_weight: 0"),
         ({"packing": True}, "another TRL command"),
         ({"assistant_only_loss": True}, "another TRL command"),
         ({"lr_scheduler_type": "zigzag"}, "no schedule known here"),
@@ -371,8 +382,10 @@ def test_the_trainer_can_be_named_where_the_file_does_not_say_it(tmp_path: Path)
     source = {"model_name_or_path": "m", "dataset_name": "d.jsonl", "beta": 0.3}
     assert draft_of(tmp_path, source, trainer="kto").options["method"] == "kto"
     assert "does not say for which trainer" not in said(draft_of(tmp_path, source, trainer="dpo"))
-    with pytest.raises(ConfigError, match="the nearest here is simpo with nll_weight"):
-        draft_of(tmp_path, source, trainer="cpo")
+    assert draft_of(tmp_path, source, trainer="cpo").options["method"] == "cpo"
+    assert draft_of(tmp_path, source, trainer="orpo").options["method"] == "orpo"
+    with pytest.raises(ConfigError, match="loss_type sigmoid has no counterpart; known of orpo: orpo"):
+        draft_of(tmp_path, source | {"loss_type": "sigmoid"}, trainer="orpo")
     with pytest.raises(ConfigError, match="--trainer is about TRL's files"):
         draft_of(tmp_path, {"base_model": "m", "rl": "dpo"}, trainer="dpo")
 
@@ -383,22 +396,20 @@ def test_the_trainer_can_be_named_where_the_file_does_not_say_it(tmp_path: Path)
 @pytest.mark.parametrize(
     ("tool", "options", "message"),
     [
-        ("axolotl", {"rl": "orpo"}, "rl: orpo has no counterpart; the nearest here is simpo with nll_weight"),
         ("axolotl", {"rl": "grpo"}, "the nearest here is the method grpo"),
         ("axolotl", {"rl": None}, "rl is missing"),
-        ("axolotl", {"rl": "magic"}, "known: dpo, ipo, kto, simpo"),
+        ("axolotl", {"rl": "magic"}, "known: dpo, ipo, kto, simpo, orpo"),
         ("axolotl", {"learning_rate": None}, "learning_rate is missing"),
         ("axolotl", {"dpo_use_weighting": True}, "WPO"),
         ("axolotl", {"reward_model": True}, "rl: dpo and reward_model"),
         ("axolotl", {"process_reward_model": True}, "a reward for each step of an answer"),
         ("axolotl", {"center_rewards_coefficient": 0.01}, "it is about reward_model: true"),
         ("axolotl", {"adapter": "llama-adapter"}, "adapter: 'llama-adapter' has no counterpart"),
-        ("axolotl", {"dpo_loss_type": ["sppo_hard"]}, "the nearest here is ipo"),
+        ("axolotl", {"dpo_loss_type": ["bco_pair"]}, "the nearest here is nca"),
         ("axolotl", {"dpo_norm_loss": True, "dpo_loss_type": ["hinge"]}, "dpo_norm_loss"),
         ("axolotl", {"excess_length_strategy": "fold"}, "known: drop, truncate, raise"),
         ("axolotl", {"datasets": ["a/b"]}, "must be a block"),
         ("llama-factory", {"stage": "sft"}, "stage: sft is no preference training; known: dpo, kto, rm"),
-        ("llama-factory", {"pref_loss": "orpo"}, "the nearest here is simpo with nll_weight"),
         ("llama-factory", {"pref_loss": "kto_pair"}, "the nearest here is kto"),
         ("llama-factory", {"pref_bco_weight": 0.5}, "BCO"),
         ("llama-factory", {"ld_alpha": 0.5}, "LD-DPO"),
@@ -507,11 +518,11 @@ def test_the_command_overwrites_nothing_and_says_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "source.yaml"
-    source.write_text("rl: orpo\nbase_model: m\n", encoding="utf-8")
+    source.write_text("rl: ebft\nbase_model: m\n", encoding="utf-8")
     assert cli.main(["import-config", str(source), "--output", str(source)]) == 2
     assert "would be overwritten" in capsys.readouterr().err
     assert cli.main(["import-config", str(source)]) == 2
-    assert "orpo has no counterpart" in capsys.readouterr().err
+    assert "ebft has no counterpart" in capsys.readouterr().err
     good = str(CONFIGS / "trl" / "ipo-minimal.yaml")
     assert cli.main(["import-config", good, "--output", str(tmp_path / "no" / "folder.yaml")]) == 2
     assert "cannot be written" in capsys.readouterr().err

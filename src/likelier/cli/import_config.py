@@ -17,7 +17,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="tool", choices=tools, help="whose file it is (default: found from its options)")
     parser.add_argument(
         "--trainer",
-        choices=["dpo", "kto", "cpo", "reward", "grpo", "rloo", "online_dpo", "ppo"],
+        choices=["dpo", "kto", "cpo", "orpo", "reward", "grpo", "rloo", "online_dpo", "ppo"],
         help="TRL: the trainer it is for (default: found from its options)",
     )
     parser.add_argument("--output", help="the run file to be written (default: standard output)")

@@ -1,5 +1,5 @@
-"""Axolotl: YAML files with `rl: dpo`, `ipo`, `kto` or `simpo`, or `reward_model: true`. It trains with TRL, whose
-losses it means.
+"""Axolotl: YAML files with `rl: dpo`, `ipo`, `kto`, `simpo` or `orpo`, or `reward_model: true`. It trains with TRL,
+whose losses it means.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from likelier.cli.importing.common import (
     refused,
     trainer_option,
 )
-from likelier.cli.importing.hyperparameters import small_norm_beta
+from likelier.cli.importing.hyperparameters import orpo_of_trl, small_norm_beta
 from likelier.cli.importing.objectives import as_trl, known_method
 
 MARKS = frozenset(
@@ -175,6 +175,8 @@ def _objective(draft: Draft) -> None:
         draft.note("left out", ["trl"], f"{', '.join(others)}: for online methods")
     beta = None if given is None else as_number(draft, key or "trl.beta", given)
     as_trl(draft, trainer, {**names, "beta": key or "trl"}, beta=beta)
+    if rl == "orpo":
+        orpo_of_trl(draft)
     if rl == "dpo" and draft.take("dpo_norm_loss"):
         _normalized(draft, key or "trl")
 
@@ -193,6 +195,7 @@ _METHODS: dict[str, tuple[str, dict[str, str]]] = {
     "ipo": ("dpo", {"loss_type": "rl"}),
     "kto": ("kto", {"desirable_weight": "kto_desirable_weight", "undesirable_weight": "kto_undesirable_weight"}),
     "simpo": ("cpo", {"loss_type": "rl", "simpo_gamma": "simpo_gamma", "cpo_alpha": "cpo_alpha"}),
+    "orpo": ("orpo", {"loss_type": "rl"}),
 }
 
 

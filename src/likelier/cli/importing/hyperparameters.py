@@ -51,6 +51,33 @@ def _robust(draft: Draft) -> None:
         draft.note("differs", ["loss_type"], "robust without label_smoothing is plain DPO, there as here")
 
 
+def _exo(draft: Draft) -> None:
+    beta_alone(draft)
+    smoothing = draft.number("label_smoothing")
+    draft.put("label_smoothing", smoothing or 1e-3)
+    if not smoothing:
+        text = "TRL refuses exo_pair without label_smoothing; 0.001 was taken, which older versions of it put in"
+        draft.note("differs", ["loss_type", "label_smoothing"], text)
+
+
+def _sppo(draft: Draft) -> None:
+    beta_alone(draft)
+    draft.note(
+        "differs",
+        ["loss_type"],
+        "the loss is the mean of its two squares here, as in the paper's code, and their sum there: half of it, which "
+        "Adam undoes, but not the clipping of gradients (max_grad_norm)",
+    )
+
+
+TIMES_OURS = {"sppo": 2.0}  # what TRL's loss is of ours; a term beside it has that much less weight here
+
+
+def _discopop(draft: Draft) -> None:
+    beta_alone(draft)
+    draft.put_or_default("discopop_tau", draft.number("discopop_tau"), 0.05)
+
+
 def _kto(draft: Draft) -> None:
     beta_alone(draft)
     for name in ("desirable_weight", "undesirable_weight"):
@@ -63,20 +90,28 @@ def _kto(draft: Draft) -> None:
     )
 
 
-def _simpo(draft: Draft) -> None:
-    """SimPO's strength and margin: gamma is absolute elsewhere, and a share of beta here."""
-    keys = ("beta", "simpo_gamma")
+_MARGIN_KEYS = ("beta", "simpo_gamma")
+
+
+def _margin(draft: Draft) -> tuple[float, float]:
+    """Strength and margin of SimPO and AlphaPO: gamma is absolute elsewhere, and a share of beta here. Gives both."""
     beta, gamma = draft.number("beta", 0.1), draft.number("simpo_gamma", 0.5)
     draft.put("beta", beta)
     if not beta > 0:
-        raise draft.error(f"SimPO needs a beta above 0, found {beta!r}")
+        raise draft.error(f"{draft.options['method']} needs a beta above 0, found {beta!r}")
     draft.put("gamma_beta_ratio", round(gamma / beta, 10))
-    draft.note("differs", keys, f"the margin gamma {gamma:g} is gamma_beta_ratio {gamma / beta:g} times beta {beta:g}")
+    text = f"the margin gamma {gamma:g} is gamma_beta_ratio {gamma / beta:g} times beta {beta:g}"
+    draft.note("differs", _MARGIN_KEYS, text)
+    return beta, gamma
+
+
+def _simpo(draft: Draft) -> None:
+    beta, gamma = _margin(draft)
     if beta < 1:
         draft.put("allow_small_beta", True)
         draft.note(
             "differs",
-            keys,
+            _MARGIN_KEYS,
             f"BETA {beta:g} IS ABOUT 20 TIMES TOO SMALL FOR SIMPO: it is per token, 2 to 10 are usual, and with "
             f"{beta:g} the margin is {gamma / beta:g} nats at every token, which is never reached: models trained so "
             "repeat themselves. It was kept, with allow_small_beta. Better: beta 2, gamma_beta_ratio 0.5, without it",
@@ -84,16 +119,42 @@ def _simpo(draft: Draft) -> None:
     _likelihood_beside(draft)
 
 
+def _alphapo(draft: Draft) -> None:
+    beta, gamma = _margin(draft)
+    draft.put("alpha", draft.number("alpha"))
+    if beta < 1:
+        draft.note(
+            "differs",
+            _MARGIN_KEYS,
+            f"BETA {beta:g} IS ABOUT 25 TIMES TOO SMALL FOR ALPHAPO: it is per token, its paper has 2.5, and with "
+            f"{beta:g} the margin is {gamma / beta:g}. It was kept. Better: beta 2.5, gamma_beta_ratio 0.1",
+        )
+    _likelihood_beside(draft)
+
+
 def _likelihood_beside(draft: Draft) -> None:
-    """What TRL's CPO adds to SimPO unless it is told not to."""
-    if draft.number("alpha", 0.0):
-        raise draft.error("alpha: AlphaPO has no counterpart; the nearest here is simpo, which it is with alpha 0")
+    """What TRL's CPO adds to its losses unless it is told not to."""
     without = "alphapo" in as_list(draft.values.get("loss_type"))
     weight = 0.0 if without else draft.number("cpo_alpha", 1.0)
     if without:
-        draft.note("decided", ["cpo_alpha", "alpha"], "alphapo sets cpo_alpha to 0, and with alpha 0 it is SimPO")
+        simpo = ", and with alpha 0 it is SimPO" if draft.options["method"] == "simpo" else ""
+        draft.note("decided", ["cpo_alpha", *["alpha"] * bool(simpo)], f"alphapo sets cpo_alpha to 0{simpo}")
     if weight:
         nll(draft, weight, ["cpo_alpha"], per_answer=False)
+    elif draft.options["method"] == "cpo":  # whose default it is
+        draft.put("nll_weight", 0.0)
+
+
+def _cpo(draft: Draft) -> None:
+    beta_alone(draft)
+    _likelihood_beside(draft)
+    if draft.given("simpo_gamma"):
+        draft.note("decided", ["simpo_gamma"], "without effect there: only SimPO has it")
+
+
+def _orpo(draft: Draft) -> None:
+    draft.put_or_default("odds_weight", draft.number("beta"), 0.1)
+    draft.note("differs", ["beta"], "the weight of the odds ratio is called odds_weight")
 
 
 def _sft(draft: Draft) -> None:
@@ -106,10 +167,26 @@ STRENGTHS: dict[str, Callable[[Draft], None]] = {
     "ipo": _ipo,
     "sigmoid_norm": _sigmoid_norm,
     "robust": _robust,
+    "exo": _exo,
+    "sppo": _sppo,
+    "discopop": _discopop,
     "kto": _kto,
     "simpo": _simpo,
+    "alphapo": _alphapo,
+    "cpo": _cpo,
+    "orpo": _orpo,
     "sft": _sft,
 }
+
+
+def orpo_of_trl(draft: Draft) -> None:
+    """What TRL's ORPO, and so that of those who train with it, takes for the likelihood."""
+    draft.note(
+        "differs",
+        (),
+        "ORPO's likelihood is of prompt and chosen answer together there, a mean over all tokens of the micro-batch; "
+        "here it is the answer's alone, per token of each answer, as in the paper",
+    )
 
 
 def nll(draft: Draft, weight: float, keys: Iterable[str], *, per_answer: bool) -> None:

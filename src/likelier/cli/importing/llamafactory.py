@@ -127,13 +127,17 @@ def translate(draft: Draft, trainer: str | None) -> None:
 # --- the objective -------------------------------------------------------------------------------------------------
 
 
+# Its losses of pairs, and the trainer of TRL that has each.
+_LOSSES = {"sigmoid": "dpo", "hinge": "dpo", "ipo": "dpo", "simpo": "cpo", "orpo": "orpo"}
+
+
 def _pairs(draft: Draft) -> None:
     """`stage: dpo` and its losses."""
     loss = str(draft.take("pref_loss", "sigmoid"))
-    known_method(draft, loss, f"pref_loss: {loss} has no counterpart", ("sigmoid", "hinge", "ipo", "simpo"))
+    known_method(draft, loss, f"pref_loss: {loss} has no counterpart", _LOSSES)
     own = {"simpo_gamma": "simpo_gamma"} if loss == "simpo" else {}
     names = {"loss_type": "pref_loss", "beta": "pref_beta", **own}
-    as_trl(draft, "cpo" if loss == "simpo" else "dpo", names, loss_type=loss, cpo_alpha=0.0)
+    as_trl(draft, _LOSSES[loss], names, loss_type=loss, cpo_alpha=0.0)
     smoothing = draft.number("dpo_label_smoothing") if loss == "sigmoid" else None
     if smoothing:
         draft.put("label_smoothing", smoothing)
@@ -168,7 +172,7 @@ def _without_effect(draft: Draft, keys: tuple[str, ...], stage: str) -> None:
 
 
 _STAGES = {"dpo": _pairs, "kto": _kto, "rm": _reward}
-_WITHOUT_REFERENCE = {"simpo": "SimPO", "reward": "a reward model"}
+_WITHOUT_REFERENCE = {"simpo": "SimPO", "orpo": "ORPO", "reward": "a reward model"}
 
 
 # --- data ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from likelier.cli.importing.common import Draft, as_list, as_number
-from likelier.cli.importing.hyperparameters import STRENGTHS, beta_alone, nll
+from likelier.cli.importing.hyperparameters import STRENGTHS, TIMES_OURS, beta_alone, nll
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ LOSSES: dict[str, dict[str, Loss]] = {
         "apo_zero": Loss("apo_zero"),
         "apo_down": Loss("apo_down"),
         "sft": Loss("sft"),
-        "exo_pair": Loss(nearest="dpo with a small label_smoothing"),
-        "nca_pair": Loss(nearest="apo_zero, which also judges each answer on its own"),
-        "bco_pair": Loss(nearest="apo_zero, or kto on the same pairs"),
-        "sppo_hard": Loss(nearest="ipo, which also regresses to a target"),
+        "exo_pair": Loss("exo"),
+        "nca_pair": Loss("nca"),
+        "sppo_hard": Loss("sppo"),
+        "discopop": Loss("discopop"),
+        "bco_pair": Loss(nearest="nca, which also judges each answer on its own, or kto on the same pairs"),
         "aot": Loss(nearest="dpo, which is AOT with one pair a batch"),
         "aot_pair": Loss(nearest="dpo, which is AOT with one pair a batch"),
         "aot_unpaired": Loss(nearest="dpo, which is AOT with one pair a batch"),
-        "discopop": Loss(nearest="dpo"),
         "kto_pair": Loss(nearest="kto, which makes two labelled rows of a pair"),
     },
     "kto": {
@@ -46,25 +46,29 @@ LOSSES: dict[str, dict[str, Loss]] = {
         "apo_zero_unpaired": Loss(nearest="apo_zero on pairs, or kto, which it is with a baseline of 0"),
     },
     "cpo": {
+        "sigmoid": Loss("cpo"),
         "simpo": Loss("simpo"),
         "alphapo": Loss("simpo"),
-        "sigmoid": Loss(nearest="simpo with nll_weight; CPO's loss is on sums, without a reference"),
-        "hinge": Loss(nearest="hinge, which needs a reference"),
-        "ipo": Loss(nearest="ipo, which needs a reference"),
+        "hinge": Loss(nearest="slic with delta 1 / beta, whose margin is the same divided by beta"),
+        "ipo": Loss(nearest="cpo, or ipo, which needs a reference"),
     },
+    "orpo": {"orpo": Loss("orpo")},
 }
-_FIRST = {"dpo": "sigmoid", "kto": "kto", "cpo": "sigmoid"}
+_FIRST = {"dpo": "sigmoid", "kto": "kto", "cpo": "sigmoid", "orpo": "orpo"}
 
 # Methods of these tools that are no loss types, and what is nearest to them here.
 OTHERS = {
-    "orpo": "simpo with nll_weight",
-    "cpo": "simpo with nll_weight",
+    "cpo": "the method cpo (likelier train --method cpo)",
     "kto_pair": "kto, which makes two labelled rows of a pair",
     "grpo": "the method grpo, whose options are read from files of TRL (likelier train --method grpo)",
     "gdpo": "the method grpo with combine: normalised (likelier train --method grpo)",
     "ebft": "dpo, on pairs made from the samples",
 }
-_SIGNS = {"kto": {"desirable_weight", "undesirable_weight"}, "cpo": {"cpo_alpha", "simpo_gamma"}}
+_SIGNS: dict[str, set[str]] = {
+    "kto": {"desirable_weight", "undesirable_weight"},
+    "cpo": {"cpo_alpha", "simpo_gamma"},
+    "orpo": set(),
+}
 
 
 def find_trainer(draft: Draft, losses: list[str]) -> str:
@@ -77,8 +81,8 @@ def find_trainer(draft: Draft, losses: list[str]) -> str:
         draft.note(
             "differs",
             (),
-            "the file does not say for which trainer it is, and DPO was taken; if it is for KTO, CPO or a reward "
-            "model, import it with --trainer kto, --trainer cpo or --trainer reward",
+            "the file does not say for which trainer it is, and DPO was taken; if it is for KTO, CPO, ORPO or a "
+            "reward model, import it with --trainer kto, cpo, orpo or reward",
         )
     return "dpo"
 
@@ -87,11 +91,11 @@ def objective(draft: Draft, trainer: str, losses: list[str]) -> None:
     """The method and its hyperparameters, from TRL's loss types."""
     losses = losses or [_FIRST[trainer]]
     name, scale, added = _combined(draft, losses)
-    loss = _known(draft, trainer, name)
-    draft.put("method", loss.method)
-    STRENGTHS.get(loss.method, beta_alone)(draft)
-    _likelihood(draft, loss.method, scale, added)
-    _smoothing(draft, trainer, loss.method)
+    method = _variant(draft, trainer, _known(draft, trainer, name).method)
+    draft.put("method", method)
+    STRENGTHS.get(method, beta_alone)(draft)
+    _likelihood(draft, method, scale * TIMES_OURS.get(method, 1.0), added)
+    _smoothing(draft, trainer, method)
 
 
 def _known(draft: Draft, trainer: str, name: str) -> Loss:
@@ -101,6 +105,62 @@ def _known(draft: Draft, trainer: str, name: str) -> Loss:
     others = ", ".join(key for key, one in LOSSES[trainer].items() if one.method)
     nearest = f"the nearest here is {loss.nearest}" if loss.nearest else f"known of {trainer}: {others}"
     raise draft.error(f"loss_type {name} has no counterpart; {nearest}")
+
+
+def _variant(draft: Draft, trainer: str, method: str) -> str:
+    """The method that an option beside the loss type makes of it."""
+    if trainer == "dpo":
+        return _under_divergence(draft, method)
+    alpha = draft.number("alpha", 0.0) if trainer == "cpo" else 0.0
+    if alpha and method != "simpo":
+        raise draft.error(f"alpha: {alpha:g} with loss_type sigmoid has no counterpart; the nearest here is alphapo")
+    return "alphapo" if alpha else method
+
+
+_DIVERGENCES = {"forward_kl": "forward-kl", "js_divergence": "js", "alpha_divergence": "alpha"}
+
+
+def _under_divergence(draft: Draft, method: str) -> str:
+    """The method under `f_divergence_type`, which only DPO itself has here."""
+    kind = draft.values.get("f_divergence_type")
+    if not kind or kind == "reverse_kl":
+        return method
+    if str(kind) not in _DIVERGENCES:
+        raise draft.error(f"f_divergence_type: {kind!r} is unknown; known: reverse_kl, {', '.join(_DIVERGENCES)}")
+    if method == "sft":
+        draft.note("left out", ["f_divergence_type"], "it has no effect with sft there either")
+        return method
+    if method != "dpo":
+        text = "with another loss than sigmoid has no counterpart; the nearest here is f_dpo, which it is with sigmoid"
+        raise draft.error(f"f_divergence_type: {kind} {text}")
+    divergence = _DIVERGENCES[draft.take("f_divergence_type")]
+    if divergence == "alpha":
+        return _alpha_divergence(draft)
+    draft.put("divergence", divergence)
+    return "f_dpo"
+
+
+def _alpha_divergence(draft: Draft) -> str:
+    """f-DPO's alpha as TRL 1.0 and later count it; at its ends it is another divergence, under its own name here."""
+    keys = ("f_divergence_type", "f_alpha_divergence_coef")
+    alpha = draft.number(keys[1])
+    older = "TRL before 1.0 and ms-swift count alpha from the other end, as the paper does: if the file is for them,"
+    if alpha is not None and abs(alpha - 1) < 1e-6:
+        draft.note("differs", keys, f"with alpha 1 it is DPO. {older} it is f_dpo with divergence: forward-kl")
+        return "dpo"
+    if alpha == 0:
+        draft.put("divergence", "forward-kl")
+        draft.note("differs", keys, "with alpha 0 it is the forward KL")
+        return "f_dpo"
+    if alpha is not None and not 0 < alpha < 1:
+        raise draft.error(f"{keys[1]}: {alpha:g} has no counterpart; the nearest here is f_dpo with 0 to 1")
+    draft.put("divergence", "alpha")
+    draft.put_or_default("trl_alpha", alpha, 0.5)
+    mend = f"alpha: {alpha:g} in place of trl_alpha"
+    if alpha is None:
+        mend = "divergence: forward-kl, which is their default, without trl_alpha"
+    draft.note("differs", keys, f"{older} write {mend}")
+    return "f_dpo"
 
 
 def _combined(draft: Draft, losses: list[str]) -> tuple[str, float, float]:
@@ -134,10 +194,13 @@ _IGNORED = (
 def _smoothing(draft: Draft, trainer: str, method: str) -> None:
     """Label smoothing, which most losses of TRL take in silence and do not use."""
     value = draft.number("label_smoothing")
-    if method == "robust" or not value:
+    if method in ("robust", "exo") or not value:
         draft.off(["label_smoothing"])
-    elif trainer == "cpo":
+    elif method == "simpo":
         draft.put("label_smoothing", value)
+    elif trainer == "cpo":
+        text = f"with {method} has no counterpart; the nearest is simpo with it, or {method} without: take the line out"
+        raise draft.error(f"label_smoothing: {value:g} {text}")
     elif method == "dpo":
         draft.note("left out", ["label_smoothing"], _IGNORED.format(value))
     else:

@@ -1,5 +1,5 @@
-"""TRL: the YAML files of `trl dpo`, `trl kto` and `trl reward`, and of scripts with DPOConfig, KTOConfig, CPOConfig or
-RewardConfig.
+"""TRL: the YAML files of `trl dpo`, `trl kto` and `trl reward`, and of scripts with DPOConfig, KTOConfig, CPOConfig,
+ORPOConfig or RewardConfig.
 
 Names and defaults are those of TRL 1.16; options that it no longer has are read as the versions did that had them.
 """
@@ -28,6 +28,7 @@ from likelier.cli.importing.common import (
     pick,
     refused,
 )
+from likelier.cli.importing.hyperparameters import orpo_of_trl
 from likelier.cli.importing.objectives import find_trainer, objective
 
 MARKS = frozenset(
@@ -56,10 +57,10 @@ RULES: dict[str, Rule] = {
         *("f_alpha_divergence_coef", "discopop_tau", "ref_model_mixup_alpha", "ref_model_sync_steps"),
     ),
     "is_encoder_decoder": decided("only decoders are trained"),
-    "f_divergence_type": refused("only reverse_kl is known here; take the line out for it", off=(False, "reverse_kl")),
+    "f_divergence_type": refused("it is an option of DPO's; take the line out", off=(False, "reverse_kl")),
     "ld_alpha": refused("LD-DPO is not known here, the nearest is sigmoid_norm; take the line out", off=(1, 1.0)),
     "use_weighting": refused("WPO's weights are not known here, the nearest is dpo; take the line out"),
-    "reference_free": refused("the nearest method without a reference is simpo; take the line out for dpo"),
+    "reference_free": refused("it is the method cpo with nll_weight: 0; take the line out for dpo"),
     "sync_ref_model": refused("TR-DPO's moving reference is not known here; take the line out for a fixed one"),
     **each(
         refused(_OTHER_COMMAND),
@@ -89,7 +90,7 @@ RULES: dict[str, Rule] = {
 
 
 def translate(draft: Draft, trainer: str | None) -> None:
-    """Fill the draft. `trainer` is dpo, kto, cpo or reward, or None to find it out."""
+    """Fill the draft. `trainer` is dpo, kto, cpo, orpo or reward, or None to find it out."""
     losses = [str(one) for one in as_list(draft.take("loss_type"))]
     if trainer is None:
         trainer = "reward" if reward_models.is_of_trl(draft) else find_trainer(draft, losses)
@@ -102,6 +103,8 @@ def translate(draft: Draft, trainer: str | None) -> None:
         reward_models.of_trl(draft)
     else:
         objective(draft, trainer, losses)
+    if trainer == "orpo":
+        orpo_of_trl(draft)
     arguments.steps_and_rows(draft, draft.whole("num_processes", 1))
     arguments.rate(draft, 1e-4 if trainer == "reward" else 1e-6)
     arguments.schedule(draft, "lr_scheduler_type", "linear")
@@ -221,8 +224,8 @@ def _mixer(draft: Draft) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | 
 def _lengths(draft: Draft, trainer: str) -> None:
     """The limit of prompt and answer together, and what is cut."""
     limit, mode = draft.whole("max_length"), draft.take("truncation_mode")
-    if limit is None and "max_length" in draft.values and trainer == "cpo":
-        draft.note("differs", ["max_length"], "TRL's CPO takes null for 512")
+    if limit is None and "max_length" in draft.values and trainer in ("cpo", "orpo"):
+        draft.note("differs", ["max_length"], f"TRL's {trainer.upper()} takes null for 512")
         limit = 512
     if limit is None and "max_length" in draft.values:
         draft.put("truncation", "error")
