@@ -156,9 +156,8 @@ def _alpha_divergence(draft: Draft) -> str:
         raise draft.error(f"{keys[1]}: {alpha:g} has no counterpart; the nearest here is f_dpo with 0 to 1")
     draft.put("divergence", "alpha")
     draft.put_or_default("trl_alpha", alpha, 0.5)
-    mend = f"alpha: {alpha:g} in place of trl_alpha"
-    if alpha is None:
-        mend = "divergence: forward-kl, which is their default, without trl_alpha"
+    by_default = "divergence: forward-kl, which is their default, without trl_alpha"
+    mend = by_default if alpha is None else f"alpha: {alpha:g} in place of trl_alpha"
     draft.note("differs", keys, f"{older} write {mend}")
     return "f_dpo"
 
