@@ -66,7 +66,7 @@ def test_what_sets_methods_apart() -> None:
         for name in ("has_baseline", "has_target", "lowers_both", "rewards_per_token")
     }
     assert of["has_baseline"] == {"kto"} and of["lowers_both"] == {APODown.method}
-    assert of["rewards_per_token"] == {"simpo", "sft"}
+    assert of["rewards_per_token"] == {"simpo", "orpo", "alphapo", "sft"}
     assert {name for name, one in facts.items() if one.items == "rows"} == {"kto", "sft"}
 
 
