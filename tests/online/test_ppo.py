@@ -109,6 +109,17 @@ def test_an_answer_without_an_end_earns_what_takes_its_rewards_place(tmp_path: P
     assert all(len(one["values"]) == len(one["token_advantages"]) == one["tokens"] for one in answers)
 
 
+def test_a_reward_under_which_not_ending_pays_is_told(tmp_path: Path) -> None:
+    """A reward that is always below what a cut answer is given: the best is then never to end."""
+    (tmp_path / "low.py").write_text("def reward(completions, **more):\n    return [-13.0] * len(completions)\n")
+    low = {"reward": f"{tmp_path / 'low.py'}:reward", "max_steps": 5}
+    with pytest.warns(UserWarning, match=r"is given -1, and those that end earn -13 .* learn not to end") as told:
+        ppo(tmp_path / "paid", online={"max_new_tokens": 60}, **low).train()
+    assert sum("not to end" in str(one.message) for one in told) == 1
+    punished = {"max_new_tokens": 60, "missing_eos_reward": -20.0}
+    ppo(tmp_path / "punished", online=punished, **low).train()  # warnings are errors here
+
+
 def test_entropy_is_worth_what_its_coefficient_says(tmp_path: Path) -> None:
     """The same first step with and without: the loss is less by the coefficient times the mean entropy."""
     losses, entropies = [], []

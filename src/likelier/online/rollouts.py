@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from likelier.online.sampling import Sampled, Sampler, StopReason
 from likelier.online.sampling.protocol import uniforms
 from likelier.online.walker import RolloutWalker
 from likelier.scoring.reference import Reference
+from likelier.utils.console import warn
 from likelier.utils.distributed import ALONE, Ranks
 from likelier.utils.errors import TrainingError
 from likelier.utils.terminal import busy, counting
@@ -102,6 +103,7 @@ class RolloutMaker:
     estimator: Estimator | None = None
     reference: Reference | None = None
     all_prompts: Sequence[Asked] = ()
+    _has_warned: bool = field(default=False, init=False)
 
     @property
     def ranks(self) -> Ranks:
@@ -172,8 +174,21 @@ class RolloutMaker:
         if self.options.missing_eos_penalty is not None:
             rewards = rewards - self.options.missing_eos_penalty * _cut(rollout).to(rewards)
         if self.options.truncated == "replace":
+            self._warn_where_no_end_pays(rewards[~_cut(rollout)])
             rewards = rewards.masked_fill(_cut(rollout), self.options.score_of_cut)
         return replace(rollout, names=self.rewards.names, parts=parts, rewards=rewards)
+
+    def _warn_where_no_end_pays(self, whole: Tensor) -> None:
+        """Once, where answers that end earn less in the mean than what one without an end is given."""
+        mean, given = float(whole.nanmean()), self.options.score_of_cut
+        if self._has_warned or not mean < given:
+            return
+        self._has_warned = True
+        warn(
+            f"an answer that reaches max_new_tokens={self.options.max_new_tokens} is given {given:g}, and those that "
+            f"end earn {mean:.3g} in the mean: the policy will learn not to end. Give --missing-eos-reward a number "
+            "below what bad answers earn, or take --truncated penalty with --missing-eos-penalty 1"
+        )
 
     def _compared(self, rollout: Rollout) -> tuple[Rollout, MetricSums]:
         """With advantages, and what the loss needs of policy and reference beforehand; and metrics of that."""
