@@ -1,4 +1,4 @@
-"""The benchmark of models in memory runs, and goes on where it was."""
+"""The benchmark of models in memory runs, goes on where it was, and its figures are the page's."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 from tests.helpers.small_runs import save_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 SCRIPT = ROOT / "benchmarks" / "models_in_memory.py"
 
 
@@ -36,3 +37,9 @@ def test_every_method_is_measured_once(tmp_path: Path) -> None:
     subprocess.run([*words, "--only", "sft", "kto"], check=True, capture_output=True)
     again = json.loads(file.read_text(encoding="utf-8"))
     assert again["sft"]["peak"] != again["kto"]["peak"] == 10**9  # what was measured stays
+
+
+def test_the_pages_table_is_that_of_the_results() -> None:
+    page = (ROOT / "docs" / "offline-or-online.md").read_text(encoding="utf-8")
+    table = (RESULTS / "models_in_memory.md").read_text(encoding="utf-8").split("\n\n", 2)[2].strip()
+    assert table in page
