@@ -89,7 +89,8 @@ def test_judgements_whose_names_are_mistyped_are_no_prompts(tmp_path: Path) -> N
     rows = [{"prompt": "a", "choosen": "b", "rejectd": "c"}]
     assert prompts_alone([str(write_rows(tmp_path / "typo.jsonl", rows))], None) is None
     assert prompts_alone([str(tmp_path / "absent.jsonl")], None) is None
-    assert len(prompts_alone([str(write_rows(tmp_path / "p.jsonl", PROMPTS))], None).train) == 60  # type: ignore[union-attr]
+    found = prompts_alone([str(write_rows(tmp_path / "p.jsonl", PROMPTS))], None)
+    assert found is not None and len(found.train) == 60
 
 
 @pytest.mark.slow

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from torch import Tensor
 
 from likelier.cli import main as cli
+from likelier.objectives.advantages import Advantages
 from likelier.objectives.base import hyperparameter
 from likelier.objectives.grpo_family import GRPO_FAMILY
+from likelier.objectives.metrics import MetricSums
 from likelier.objectives.online import ONLINE_METHODS
 from likelier.objectives.online_base import OnlineObjective
+from likelier.objectives.rollout import RolloutItems, StepCounts
+from likelier.objectives.scored import SequenceScores
 from likelier.online.config import ONLINE_NAMES, parse_online, parse_run, preset_default
 from likelier.utils.errors import ConfigError
 
@@ -87,6 +92,19 @@ class Another(OnlineObjective):
 
     beta: float = hyperparameter(0.5, "of another kind")
     patience: int = hyperparameter(2, "of another kind")
+
+    @property
+    def needs_reference(self) -> bool:
+        return False
+
+    def advantages(self, rewards: Tensor, group_of: Tensor, **more: Any) -> Advantages:
+        return Advantages(rewards, ~rewards.isnan())
+
+    def losses(self, scores: SequenceScores, items: RolloutItems, step: StepCounts) -> Tensor:
+        return -scores.logps / step.answers
+
+    def metrics(self, scores: SequenceScores, items: RolloutItems) -> MetricSums:
+        return MetricSums()
 
 
 @pytest.fixture

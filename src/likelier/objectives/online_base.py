@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -17,8 +18,8 @@ from likelier.objectives.scored import SequenceScores
 
 
 @dataclass(frozen=True)
-class OnlineObjective:
-    """What an online method says of itself. Subclasses add options and the methods that raise `NotImplementedError`.
+class OnlineObjective(ABC):
+    """What an online method says of itself. Subclasses add options and the methods that are abstract here.
 
     The fields made by `hyperparameter` are its options, and an object is a preset of them. `run_defaults` are what the
     method has for options of the run where the run's own default is another.
@@ -43,9 +44,9 @@ class OnlineObjective:
         require(fits, self.method, name, getattr(self, name), wanted)
 
     @property
+    @abstractmethod
     def needs_reference(self) -> bool:
         """Whether a reference has to be loaded."""
-        raise NotImplementedError
 
     @property
     def no_reference(self) -> str:
@@ -113,6 +114,7 @@ class OnlineObjective:
         """What to say of an option that was `given` and has no effect beside the others; None where all have one."""
         return None
 
+    @abstractmethod
     def advantages(
         self,
         rewards: Tensor,
@@ -129,18 +131,17 @@ class OnlineObjective:
         scored under both. All answers of the step, of all ranks. Where it `compares_pairs`, of each prompt two answers
         count or none, and the one with the higher advantage is the chosen one.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def losses(self, scores: SequenceScores, items: RolloutItems, step: StepCounts) -> Tensor:
         """Each answer's share of the whole step's loss, (answers,), or each pair's, (pairs,), where it `compares_pairs`
         and the chosen and the rejected answer of a pair stand next to each other: their plain sum over all
         micro-batches and ranks is the loss. An answer that does not count has share 0 and no gradient.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def metrics(self, scores: SequenceScores, items: RolloutItems) -> MetricSums:
         """What to log of the answers that count. Read them with `readable`."""
-        raise NotImplementedError
 
     def rollout_metrics(
         self, advantages: Advantages, group_of: Tensor, rewards: Tensor, kl: Tensor | None

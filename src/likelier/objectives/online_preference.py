@@ -5,6 +5,7 @@ The losses are those of pairs in a file; what differs is where the pairs come fr
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,17 +66,17 @@ class OnlinePairs(OnlineObjective):
     def __post_init__(self) -> None:
         self._require(self.answers_per_prompt >= 2, "answers_per_prompt", "at least 2, of which pairs are made")
 
+    @abstractmethod
     def pair_losses(self, scored: Scored, gaps: Tensor) -> Tensor:
         """One loss a pair, (pairs,); `gaps` (pairs,) how much more the chosen answer earned than the rejected one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def implied_rewards(self, scored: Scored) -> Tensor:
         """(answers,) what the loss takes an answer's reward to be, up to a constant of its prompt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def base_logps(self, scores: SequenceScores, items: RolloutItems) -> Tensor:
         """(tokens,) what log-ratios are taken against, without history."""
-        raise NotImplementedError
 
     def advantages(
         self,

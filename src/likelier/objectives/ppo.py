@@ -64,7 +64,7 @@ class PPO(OnlineObjective):
         "own", "a critic beside the policy (with LoRA an adapter on its base), or a head on the policy's own trunk"
     )
     critic_learning_rate: float | None = hyperparameter(None, "of the critic (default: the policy's)")
-    critic_warmup: int | None = hyperparameter(None, "rollouts from which the critic alone learns (default: 2)")
+    critic_warmup: int = hyperparameter(2, "rollouts from which the critic alone learns")
     value_clip: float = hyperparameter(0.2, "how far a value may move from that before the update; 0: any")
     value_coefficient: float = hyperparameter(0.1, "weight of the critic's loss beside the policy's")
 
@@ -233,7 +233,7 @@ _RULES: tuple[tuple[str, Callable[[PPO], bool], str], ...] = (
     ("entropy_coefficient", lambda own: 0 <= own.entropy_coefficient < torch.inf, "at least 0"),
     ("critic", lambda own: own.critic in get_args(CriticPlace), f"one of {', '.join(get_args(CriticPlace))}"),
     ("critic_learning_rate", lambda own: own.critic_learning_rate is None or own.critic_learning_rate > 0, "above 0"),
-    ("critic_warmup", lambda own: own.critic_warmup is None or own.critic_warmup >= 0, "at least 0"),
+    ("critic_warmup", lambda own: own.critic_warmup >= 0, "at least 0"),
     ("value_clip", lambda own: 0 <= own.value_clip < torch.inf, "at least 0"),
     ("value_coefficient", lambda own: 0 < own.value_coefficient < torch.inf, "above 0"),
 )

@@ -28,7 +28,6 @@ from likelier.utils.distributed import Ranks
 from likelier.utils.errors import ConfigError, RunFolderError
 from likelier.utils.files import local
 
-_WARMUP = 2  # rollouts
 _FILE = "critic.safetensors"
 _WAYS = {"plain": state_values_plain, "shared-prefix": state_values_shared}
 
@@ -56,17 +55,12 @@ class Critic:
         own = {name: weight for name, weight in named if weight.requires_grad and id(weight) not in theirs}
         return Critic(objective, model, own, words, is_new)
 
-    @property
-    def warmup(self) -> int:
-        """Rollouts from which it alone learns."""
-        given = self.objective.critic_warmup
-        return _WARMUP if given is None else given
-
     def require_steps(self, steps: int, updates_per_rollout: int) -> None:
         """Raises `ConfigError` for a run that would end before the policy begins to learn."""
-        if self.warmup * updates_per_rollout >= steps:
+        warmup = self.objective.critic_warmup
+        if warmup * updates_per_rollout >= steps:
             raise ConfigError(
-                f"critic_warmup={self.warmup} (rollouts, {updates_per_rollout} steps each) takes all {steps} steps of "
+                f"critic_warmup={warmup} (rollouts, {updates_per_rollout} steps each) takes all {steps} steps of "
                 "the run, so that the policy would learn nothing: give a smaller one, or more steps"
             )
 
@@ -79,12 +73,11 @@ class Critic:
         """Of its own weights over the ranks: those of the policy's are exchanged by what is wrapped around it."""
         if not ranks.several:
             return
-        with_gradient = [weight for weight in self.own.values() if weight.grad is not None]
-        flat = torch.cat([weight.grad.flatten() for weight in with_gradient])  # type: ignore[union-attr]
-        mean = ranks.total(flat) / ranks.size
-        parts = mean.split([weight.numel() for weight in with_gradient])
-        for weight, part in zip(with_gradient, parts, strict=True):
-            weight.grad = part.view_as(weight).to(weight)
+        gradients = [weight.grad for weight in self.own.values() if weight.grad is not None]
+        mean = ranks.total(torch.cat([one.flatten() for one in gradients])) / ranks.size
+        parts = mean.split([one.numel() for one in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def forget_gradients(self) -> None:
         """Of its own weights: those of the policy's are not its business."""

@@ -68,8 +68,7 @@ class Estimator:
         """Shift the critic so that its mean over the states of this rollout is the mean of what was earned from them
         on; returns by how much.
         """
-        lengths, gamma = rollout.lengths, self.critic.objective.gamma
-        answer_of = torch.arange(len(lengths)).repeat_interleave(lengths)
+        lengths, answer_of, gamma = rollout.lengths, rollout.answer_of, self.critic.objective.gamma
         rewards = rewards_of_tokens(rollout.advantages, kl, answer_of, lengths, kl_coefficient=self.coefficient)
         earned = generalized_advantages(rewards, torch.zeros_like(rewards), lengths, gamma=gamma, lam=1.0)
         shift = float((values - earned)[rollout.counts[answer_of]].mean())
@@ -78,11 +77,10 @@ class Estimator:
         return shift
 
     def _metrics(self, rollout: Rollout, estimates: TokenEstimates, kl: Tensor | None) -> MetricSums:
-        sums, lengths, counts = MetricSums(), rollout.lengths, rollout.counts
-        answer_of = torch.arange(len(lengths)).repeat_interleave(lengths)
+        sums, counts, answer_of = MetricSums(), rollout.counts, rollout.answer_of
         returns = rollout.advantages
         if kl is not None:
-            of_answers = answer_sums(kl, answer_of, lengths)
+            of_answers = answer_sums(kl, answer_of, rollout.lengths)
             returns = returns - self.coefficient * of_answers
             sums.add("kl_penalty", self.coefficient * of_answers, counts)
             if self.critic.objective.kl_target is not None:

@@ -87,6 +87,11 @@ class Rollout:
         return torch.tensor([len(answer.ids) for answer in self.answers])
 
     @property
+    def answer_of(self) -> Tensor:
+        """(tokens,) whose each token is."""
+        return torch.arange(len(self.answers)).repeat_interleave(self.lengths)
+
+    @property
     def tokens(self) -> int:
         """Tokens that were written."""
         return int(self.lengths.sum())

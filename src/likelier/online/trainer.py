@@ -228,7 +228,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
             self._rollout = self._make_rollout(inputs, step)
         self._ready_to_learn(model)
         begun = time.monotonic()
-        learns = critic is None or step >= critic.warmup * self.online.updates_per_rollout
+        learns = critic is None or step >= critic.objective.critic_warmup * self.online.updates_per_rollout
         done = self._walker.walk(model, self._rollout, self.accelerator.backward, policy_learns=learns)
         tokens = int(self.ranks.total(torch.tensor(sum(group.tokens for group in done.groups))))
         self._log_speed(tokens, time.monotonic() - begun)
@@ -297,7 +297,7 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         if critic is not None:
             rate, decay = critic.objective.critic_learning_rate or self.args.learning_rate, self.args.weight_decay
             group = {"params": list(critic.own.values()), "lr": rate, "weight_decay": decay}
-            self.optimizer.add_param_group(group)  # type: ignore[union-attr]
+            made.add_param_group(group)
         return made
 
     def _learners(self, model: nn.Module) -> nn.Module:

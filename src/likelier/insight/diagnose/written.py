@@ -233,7 +233,7 @@ def blind_critic(facts: Facts) -> Iterator[Verdict]:
     peak = own or facts.peak_rate
     advice = [
         f"--critic-learning-rate {rate(5 * peak)}" if peak else None,
-        f"--critic-warmup {max(2, 2 * (warmup or 2))}: it learns alone from so many rollouts first",
+        f"--critic-warmup {max(2, 2 * (warmup or 0))}: it learns alone from so many rollouts first",
         "--reward model:FOLDER: a critic that begins as the reward model knows what answers earn",
         f"--updates-per-rollout {2 * updates}" if updates < 4 else None,
     ]
