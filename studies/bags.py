@@ -6,18 +6,24 @@ The policy's logits are linear in the tokens' embeddings, so that what it learns
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from likelier.insight.diagnose import live_warnings
 from likelier.objectives.losses import reward_model_loss
 from likelier.objectives.online import online_method
 from likelier.objectives.rollout import RolloutItems, StepCounts
 from likelier.objectives.scored import SequenceScores
+from likelier.runs.card import checked_card
+from likelier.runs.reader import Run
 
 TOKENS, WORDS, WIDTH, CONTEXT = 20, 32, 8, 4
 CURVE = 0.35  # how much gold a step away from the centre costs
@@ -164,3 +170,29 @@ def _evaluate(
     course.evaluations.append({"step": step, **{name: values.tolist() for name, values in by_judge.items()}})
     course.gold.append(float(language.expected_gold(logps, prompts).mean()))
     course.kl.append(float(kl.mean()))
+
+
+def first_warning(course: Course, judge: str) -> tuple[int, str] | None:
+    """The first evaluation (by number) after which `diagnose` warns while the run goes on, and the verdict's name."""
+    facts = {"method": "grpo", "hyperparameters": GRPO.hyperparameters(), "objective": GRPO.facts()}
+    online = {"max_new_tokens": TOKENS, "updates_per_rollout": 1}
+    more = {"status": "training", "options": {"batch_size": 16}, "online": online, "learning_rate": {"value": RATE}}
+    card = checked_card(facts | more, "run.json")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "evaluations").mkdir()
+        rows = []
+        for number, (evaluation, kl) in enumerate(zip(course.evaluations, course.kl, strict=True)):
+            step, rewards = evaluation["step"], evaluation[judge]
+            content = {"step": step, "when": "interval" if step else "start", "rewards": rewards}
+            (Path(folder) / "evaluations" / f"step-{step}.json").write_text(json.dumps(content), encoding="utf-8")
+            numbers = {
+                "reward": sum(rewards) / HELD_OUT,
+                "items": float(HELD_OUT),
+                "kl": kl,
+                "kl_per_token": kl / TOKENS,
+            }
+            rows.append({"step": step, **numbers})
+            run = Run(Path(folder), card, [row for row in course.steps if row["step"] <= step], rows)
+            if warnings := live_warnings(run):
+                return number, warnings[0].name
+    return None

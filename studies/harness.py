@@ -89,13 +89,16 @@ def _wilson(values: Sequence[float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence and the `rule` that decides it, both written before the study ran. `judged` tells of every case
-    whether the rule held there, and the numbers that say so.
+    """A sentence as people say it, who says it (`source`), and the `rule` that decides it, all written before the study
+    ran. `judged` tells of every case whether the rule held there, and the numbers that say so. `figure` is the name of
+    the plot that shows them; without one it is the study's first.
     """
 
     claim: str
+    source: str
     rule: str
     judged: Callable[[Results], Mapping[str, tuple[bool, str]]]
+    figure: str = ""
 
     def verdict(self, results: Results) -> dict[str, Any]:
         """`holds`, `fails`, or `holds where ...`, with the numbers of every case."""
@@ -105,14 +108,15 @@ class Claim:
         if 0 < len(fitting) < len(cases):
             words = f"holds where {'; '.join(fitting)}"
         numbers = {case: text for case, (_, text) in cases.items()}
-        return {"claim": self.claim, "rule": self.rule, "verdict": words if cases else "unknown", "numbers": numbers}
+        about = {"claim": self.claim, "source": self.source, "rule": self.rule}
+        return about | {"verdict": words if cases else "unknown", "numbers": numbers}
 
 
 @dataclass(frozen=True)
 class Study:
     """One study. `settings` and `run` make its cells: `run(setting, seed, quick)` gives numbers by name; the rest is
     made from all of them. `quick` settings take seconds and stand in no document. `text` was written before it ran,
-    `reading`, what we make of the numbers, after.
+    `reading`, what we make of the numbers, after. `setup` is what was run, in a line of the page's table.
     """
 
     name: str
@@ -127,6 +131,7 @@ class Study:
     plots: Callable[[Results], Sequence[Plot]]
     quick: Sequence[Setting] = field(default_factory=tuple)
     reading: str = ""
+    setup: str = field(kw_only=True)
 
     @property
     def file(self) -> Path:
@@ -221,6 +226,6 @@ def main(*studies: Study) -> bool:
 def _tell(study: Study, results: Results, *, is_judged: bool) -> None:
     for verdict in (claim.verdict(results) for claim in study.claims):
         words = verdict["verdict"] if is_judged else "(one seed: no verdict)"
-        print(f"\n{verdict['claim']}\n  {verdict['rule']}\n  {words}")
+        print(f"\n{verdict['claim']} ({verdict['source']})\n  {verdict['rule']}\n  {words}")
         for case, numbers in verdict["numbers"].items():
             print(f"    {case}: {numbers}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from likelier.utils.files import write_whole
 from studies import s18, s18b, s18c, s19
-from studies.harness import FOLDER, Results, Study, Table, read
+from studies.harness import FOLDER, Claim, Results, Study, Table, read
 
 STUDIES: tuple[Study, ...] = (s18.STUDY, s18b.STUDY, s18c.STUDY, s19.STUDY)
 SLOW = frozenset({s18c.STUDY.name})  # hours on the demo model: computed by a command of their own
@@ -17,9 +17,10 @@ _HEAD = """# Studies
 
 <!-- made by `make studies` from the JSON files beside it: change those, or the studies -->
 
-What is said of these methods, put to the test where everything is known. Each sentence has a rule that was written
-before the study ran, and a verdict by that rule: it *holds*, it *fails*, or it *holds where* the rule held. Numbers are
-means over seeds with their 95 % interval (Student's, of shares of runs Wilson's); a difference is taken seed by seed.
+What is said of these methods, put to the test where everything is known. Each sentence stands here as people say it,
+and with who says it. It has a rule that was written before the study ran, and a verdict by that rule: it *holds*, it
+*fails*, or it *holds where* the rule held. Numbers are means over seeds with their 95 % interval (Student's, of shares
+of runs Wilson's); a difference is taken seed by seed.
 
 ```sh
 make studies
@@ -52,12 +53,19 @@ def page(studies: Sequence[Study] = STUDIES) -> str:
 
 
 def _overview(parts: Sequence[tuple[Study, Any]]) -> Iterator[str]:
-    rows = []
-    for study, content in parts:
-        results = Results(content["cells"])
-        link = f"[{study.name.upper()}](#{_anchor(study)})"
-        rows += [[verdict["claim"], verdict["verdict"], link] for verdict in (c.verdict(results) for c in study.claims)]
-    yield from _table(Table("", ["claim", "verdict", "study"], rows))
+    head = ["the claim", "who says it", "what we ran, and the rule", "the number and its interval", "verdict", "figure"]
+    rows = [_row(study, claim, Results(content["cells"])) for study, content in parts for claim in study.claims]
+    yield from _table(Table("", head, rows))
+
+
+def _row(study: Study, claim: Claim, results: Results) -> list[str]:
+    """Of the table of all claims: a reader of this row alone knows what was found."""
+    verdict = claim.verdict(results)
+    ran = f"[{study.name.upper()}](#{_anchor(study)}): {study.setup}. The rule: {claim.rule}."
+    numbers = "<br>".join(f"{case}: {text}" for case, text in verdict["numbers"].items())
+    names = [plot.name for plot in study.plots(results)]
+    figure = f"[{study.name.upper()}]({study.name}-{claim.figure or names[0]}.svg)"
+    return [claim.claim, claim.source, ran, numbers, verdict["verdict"], figure]
 
 
 def _study(study: Study, content: Any) -> Iterator[str]:
@@ -69,7 +77,8 @@ def _study(study: Study, content: Any) -> Iterator[str]:
         yield from _table(table)
     for claim in study.claims:
         verdict = claim.verdict(results)
-        yield f"**{verdict['claim']}** *{verdict['verdict'].capitalize()}.* The rule: {verdict['rule']}.\n"
+        words = verdict["verdict"]
+        yield f"**{verdict['claim']}** *{words[0].upper()}{words[1:]}.* The rule: {verdict['rule']}.\n"
         yield from (f"- {case}: {numbers}" for case, numbers in verdict["numbers"].items())
         yield ""
     if study.reading:

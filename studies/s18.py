@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies import ceiling, tabular
+from studies import ceiling, sayings, tabular
 from studies.harness import Claim, Found, Results, Setting, Study, Table, main
 from studies.judging import Case, compared, lies, table
 from studies.plots import Plot, line
@@ -54,53 +54,53 @@ CASES = {f"{pairs} pairs, KL {kl}": Case({"pairs": pairs}, f"@{kl}") for kl in K
 ALONE = {f"KL {kl}": Case({"pairs": GOLD}, f"@{kl}") for kl in KLS}
 CLAIMS = [
     Claim(
-        "What the reward model knows raises the ceiling.",
+        *sayings.KNOWLEDGE,
         "the linear reward model is more than 0.1 above the tabular one, by the whole interval",
         compared(CASES, "linear", "tabular", 0.1),
     ),
     Claim(
-        "DPO is a reward model of the policy's capacity and reinforcement learning, in one step.",
+        *sayings.IN_ONE_STEP,
         "the shares differ by less than 0.05, by the whole interval",
         compared(CASES, "dpo", "tabular", -0.05, 0.05),
     ),
     Claim(
-        "Reinforcement learning from a reward model has a higher ceiling than DPO on the same pairs.",
+        *sayings.RL_BEYOND_DPO,
         "Dr. GRPO on the tabular reward model is above DPO, by the whole interval",
         compared(CASES, "grpo_tabular", "dpo", 0.0),
     ),
     Claim(
-        "PPO has a higher ceiling than DPO on the same pairs.",
+        *sayings.PPO_BEYOND_DPO,
         "PPO on the tabular reward model is above DPO, by the whole interval",
         compared(CASES, "ppo_tabular", "dpo", 0.0),
     ),
     *(
         Claim(
-            f"PPO reaches further than GRPO with as many answers, on {words}.",
+            *saying,
             "PPO is above Dr. GRPO, by the whole interval",
             compared(cases, f"ppo_{reward}", f"twin_{reward}", 0.0),
         )
-        for reward, words, cases in (("tabular", "a reward model", CASES), ("gold", "the gold reward", ALONE))
+        for reward, saying, cases in (("tabular", sayings.PPO_BEYOND_GRPO, CASES), ("gold", sayings.PPO_ON_GOLD, ALONE))
     ),
     Claim(
-        "A verifier lifts the ceiling.",
+        *sayings.VERIFIER,
         "Dr. GRPO on the gold reward has more than 0.9 of the frontier's gain, by the whole interval",
         lies(ALONE, "grpo_gold", 0.9),
     ),
     Claim(
-        "Labels on the policy's own answers are worth more than as many on the reference's.",
+        *sayings.OWN_ANSWERS,
         "online DPO is above DPO, by the whole interval",
         compared(CASES, "online_dpo", "dpo", 0.0),
     ),
     *(
         Claim(
-            f"{NAMES[name]} gets as much out of the pairs as DPO.",
+            *saying,
             "the shares differ by less than 0.05, by the whole interval",
             compared(CASES, name, "dpo", -0.05, 0.05),
         )
-        for name in ("ipo", "kto", "simpo")
+        for name, saying in sayings.AS_MUCH.items()
     ),
     Claim(
-        "Best of n comes near the frontier without any training.",
+        *sayings.BEST_OF_N,
         "more than 0.85 of the frontier's gain, by the whole interval",
         lies(ALONE, "best_of_n", 0.85),
     ),
@@ -142,7 +142,8 @@ three times as many answers.
 """
 QUICK = [*SETTINGS[:2], SETTINGS[5]]
 STUDY = Study(
-    "s18", "What raises the ceiling", TEXT, 1, SETTINGS, 12, run, CLAIMS, tables, plots, quick=QUICK, reading=READING
+    *("s18", "What raises the ceiling", TEXT, 1, SETTINGS, 12, run, CLAIMS, tables, plots, QUICK, READING),
+    setup="64 prompts of 16 answers, tables as policies; shares of the gain that is possible at the same divergence",
 )
 
 if __name__ == "__main__":

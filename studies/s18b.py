@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from studies import learners, rollouts
+from studies import learners, rollouts, sayings
 from studies.harness import Claim, Found, Results, Setting, Study, Table, main
 from studies.judging import Case, compared, lies, table
 from studies.learners import Sizes, World
@@ -62,24 +62,17 @@ def run(setting: Setting, seed: int, quick: bool) -> Found:
 CASES = {f"{labels:,} labels": Case({"labels": labels}) for labels in LABELS}
 ALONE = {"gold reward": Case({"labels": GOLD})}
 RULES = {
-    "What the reward model knows raises the ceiling.": ("linear", "own", 0.1),
-    "Reinforcement learning from a reward model has a higher ceiling than DPO on the same pairs.": (
-        "grpo_own",
-        "dpo",
-        0.0,
-    ),
-    "PPO has a higher ceiling than DPO on the same pairs.": ("ppo_own", "dpo", 0.0),
-    "PPO reaches further than GRPO with as many answers, on a reward model.": ("ppo_own", "grpo_own", 0.0),
-    "PPO reaches further than GRPO with as many answers, on the gold reward.": ("ppo_gold", "grpo_gold", 0.0),
-    "Labels on the policy's own answers are worth more than as many on the reference's.": ("online_dpo", "dpo", 0.0),
+    sayings.KNOWLEDGE: ("linear", "own", 0.1),
+    sayings.RL_BEYOND_DPO: ("grpo_own", "dpo", 0.0),
+    sayings.PPO_BEYOND_DPO: ("ppo_own", "dpo", 0.0),
+    sayings.PPO_BEYOND_GRPO: ("ppo_own", "grpo_own", 0.0),
+    sayings.PPO_ON_GOLD: ("ppo_gold", "grpo_gold", 0.0),
+    sayings.OWN_ANSWERS: ("online_dpo", "dpo", 0.0),
 }
-EQUALS = {
-    "own": "DPO is a reward model of the policy's size and exact optimization, in one step.",
-    **{name: f"{NAMES[name]} gets as much out of the pairs as DPO." for name in ("ipo", "kto", "simpo")},
-}
+EQUALS = {"own": sayings.IN_ONE_STEP, **sayings.AS_MUCH}
 LEAST = {
-    "grpo_gold": ("A verifier lifts the ceiling.", 0.8),
-    "best_of_n": ("Best of n comes near the frontier without any training.", 0.85),
+    "grpo_gold": (sayings.VERIFIER, 0.8),
+    "best_of_n": (sayings.BEST_OF_N, 0.85),
 }
 
 
@@ -90,17 +83,17 @@ def _above(name: str, other: str, margin: float) -> str:
 
 CLAIMS = [
     *(
-        Claim(said, _above(*rule), compared(ALONE if rule[0] in WITHOUT_LABELS else CASES, *rule))
+        Claim(*said, _above(*rule), compared(ALONE if rule[0] in WITHOUT_LABELS else CASES, *rule))
         for said, rule in RULES.items()
     ),
     *(
         Claim(
-            said, "the shares differ by less than 0.1, by the whole interval", compared(CASES, name, "dpo", -0.1, 0.1)
+            *said, "the shares differ by less than 0.1, by the whole interval", compared(CASES, name, "dpo", -0.1, 0.1)
         )
         for name, said in EQUALS.items()
     ),
     *(
-        Claim(said, f"more than {least} of the frontier's gain, by the whole interval", lies(ALONE, name, least))
+        Claim(*said, f"more than {least} of the frontier's gain, by the whole interval", lies(ALONE, name, least))
         for name, (said, least) in LEAST.items()
     ),
 ]
@@ -133,17 +126,8 @@ def plots(results: Results) -> list[Plot]:
 SETTINGS = [{"labels": GOLD}, *({"labels": labels, "by": by} for labels in LABELS for by in ("pairs", "rewards"))]
 QUICK = SETTINGS[:3]
 STUDY = Study(
-    "s18b",
-    "What raises the ceiling of a character model",
-    TEXT,
-    1,
-    SETTINGS,
-    3,
-    run,
-    CLAIMS,
-    tables,
-    plots,
-    quick=QUICK,
+    *("s18b", "What raises the ceiling of a character model", TEXT, 1, SETTINGS, 3, run, CLAIMS, tables, plots, QUICK),
+    setup="a Llama of 48,000 parameters; shares of the gain that is possible at the same divergence",
 )
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from studies import sayings
 from studies.demo_runs import ROOT, Task
 from studies.harness import Claim, Found, Results, Setting, Study, Table, main
 from studies.judging import Case, compared, lies, table
@@ -71,37 +72,34 @@ def run(setting: Setting, seed: int, quick: bool) -> Found:
 
 ALL = {"held-out questions": Case({}, " success")}
 RULES = {
-    "A verifier lifts the ceiling.": ("grpo", "dpo"),
-    "What the verifier knows and the reward model does not is worth something.": ("grpo", "grpo_model"),
-    "Reinforcement learning from a reward model has a higher ceiling than DPO on the same pairs.": (
-        "grpo_model",
-        "dpo",
-    ),
-    "PPO has a higher ceiling than DPO on the same pairs.": ("ppo_model", "dpo"),
-    "PPO reaches further than GRPO with as many answers, on a reward model.": ("ppo_model", "grpo_model"),
-    "A verifier that is asked about the policy's own answers is worth more than pairs of the start's.": (
-        "online_dpo",
-        "dpo",
-    ),
-    "Training by the verifier goes beyond the best of 8 answers of the start.": ("grpo", "best_of_n"),
+    sayings.VERIFIER: ("grpo", "dpo"),
+    ("What the verifier knows and the reward model does not is worth something.", sayings.OURS): ("grpo", "grpo_model"),
+    sayings.RL_BEYOND_DPO: ("grpo_model", "dpo"),
+    sayings.PPO_BEYOND_DPO: ("ppo_model", "dpo"),
+    sayings.PPO_BEYOND_GRPO: ("ppo_model", "grpo_model"),
+    sayings.ASKED_OF_OWN: ("online_dpo", "dpo"),
+    sayings.BEYOND_THE_START: ("grpo", "best_of_n"),
 }
 CLAIMS = [
     *(
         Claim(
-            said, f"{NAMES[one]}: a higher success than {NAMES[two]}, by the whole interval", compared(ALL, one, two, 0)
+            *said,
+            f"{NAMES[one]}: a higher success than {NAMES[two]}, by the whole interval",
+            compared(ALL, one, two, 0),
         )
         for said, (one, two) in RULES.items()
     ),
     *(
         Claim(
-            f"{NAMES[name]} gets as much out of the pairs as DPO.",
+            *saying,
             "the success differs by less than 0.1, by the whole interval",
             compared(ALL, name, "dpo", -0.1, 0.1),
         )
-        for name in ("ipo", "kto", "simpo")
+        for name, saying in sayings.AS_MUCH.items()
     ),
     Claim(
         "A verifier is enough to keep a rule that the model hardly keeps.",
+        sayings.OURS,
         "GRPO's success is above 0.5, by the whole interval",
         lies(ALL, "grpo", 0.5),
     ),
@@ -127,7 +125,8 @@ def plots(results: Results) -> list[Plot]:
 SETTINGS = [{"method": name} for name in NAMES]
 QUICK = [{"method": name} for name in ("start", "dpo", "grpo_model", "ppo_model", "online_dpo")]
 STUDY = Study(
-    "s18c", "What raises the ceiling of the demo model", TEXT, 1, SETTINGS, 3, run, CLAIMS, tables, plots, quick=QUICK
+    *("s18c", "What raises the ceiling of the demo model", TEXT, 1, SETTINGS, 3, run, CLAIMS, tables, plots, QUICK),
+    setup="SmolLM2-135M-Instruct with LoRA, whose answers shall keep a rule of four parts",
 )
 
 if __name__ == "__main__":

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from likelier.insight.diagnose import live_warnings
-from likelier.runs.card import checked_card
-from likelier.runs.reader import Run
-from studies.bags import GRPO, HELD_OUT, RATE, TOKENS, Course, Language, optimized, reward_model
+from studies import sayings
+from studies.bags import Language, first_warning, optimized, reward_model
 from studies.harness import Claim, Found, Results, Setting, Study, Table, main
 from studies.judging import Case, lies, table
 from studies.plots import Plot, line
@@ -32,32 +27,6 @@ for 500 steps without a term for the divergence. The run's metrics and the rewar
 proxy itself, by a second proxy of as many other labels, or by the gold reward? The gold reward in the mean, and so its
 peak, is known exactly, to us alone.
 """
-
-
-def first_warning(course: Course, judge: str) -> tuple[int, str] | None:
-    """The first evaluation (by number) after which `diagnose` warns while the run goes on, and the verdict's name."""
-    facts = {"method": "grpo", "hyperparameters": GRPO.hyperparameters(), "objective": GRPO.facts()}
-    online = {"max_new_tokens": TOKENS, "updates_per_rollout": 1}
-    more = {"status": "training", "options": {"batch_size": 16}, "online": online, "learning_rate": {"value": RATE}}
-    card = checked_card(facts | more, "run.json")
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "evaluations").mkdir()
-        rows = []
-        for number, (evaluation, kl) in enumerate(zip(course.evaluations, course.kl, strict=True)):
-            step, rewards = evaluation["step"], evaluation[judge]
-            content = {"step": step, "when": "interval" if step else "start", "rewards": rewards}
-            (Path(folder) / "evaluations" / f"step-{step}.json").write_text(json.dumps(content), encoding="utf-8")
-            numbers = {
-                "reward": sum(rewards) / HELD_OUT,
-                "items": float(HELD_OUT),
-                "kl": kl,
-                "kl_per_token": kl / TOKENS,
-            }
-            rows.append({"step": step, **numbers})
-            run = Run(Path(folder), card, [row for row in course.steps if row["step"] <= step], rows)
-            if warnings := live_warnings(run):
-                return number, warnings[0].name
-    return None
 
 
 def run(setting: Setting, seed: int, quick: bool) -> Found:
@@ -90,12 +59,14 @@ CASES = {f"{labels:,} labels": Case({"labels": labels}) for labels in LABELS}
 CLAIMS = [
     Claim(
         "A reward that stands for another one is over-optimized.",
+        "Gao, Schulman and Hilton, arXiv 2210.10760",
         "in more than half of the runs a tenth of the gold reward's gain is lost by the end, by the whole interval",
         lies(CASES, "fell", 0.5),
     ),
     *(
         Claim(
             f"`diagnose` {when}; {words} judges held-out answers.",
+            sayings.OURS,
             "in more than half of the runs in which the gold reward falls, by the whole interval",
             lies(CASES, f"{name}_{judge}", 0.5),
         )
@@ -109,6 +80,7 @@ CLAIMS = [
     *(
         Claim(
             f"`diagnose` does not warn where the gold reward does not fall; {words} judges held-out answers.",
+            sayings.OURS,
             "in fewer than a fifth of those runs, by the whole interval",
             lies(CASES, f"for_nothing_{judge}", -1.0, 0.2),
         )
@@ -143,7 +115,10 @@ def plots(results: Results) -> list[Plot]:
 
 
 SETTINGS = [{"labels": labels} for labels in LABELS]
-STUDY = Study("s19", "Over-optimized", TEXT, 1, SETTINGS, 20, run, CLAIMS, tables, plots, quick=SETTINGS[:2])
+STUDY = Study(
+    *("s19", "Over-optimized", TEXT, 1, SETTINGS, 20, run, CLAIMS, tables, plots, SETTINGS[:2]),
+    setup="answers are bags of 20 tokens, GRPO optimizes reward models of 100 to 10,000 labels for 500 steps",
+)
 
 if __name__ == "__main__":
     main(STUDY)

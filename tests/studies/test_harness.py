@@ -22,9 +22,9 @@ def made(calls: list[tuple[int, int]], version: int = 1, **more: Any) -> Study:
         calls.append((setting["size"], seed))
         return {"value": setting["size"] + 0.1 * seed + 1e-9, "other": 1.0, "none": None}
 
-    claims = [Claim("Size matters.", "above 1.5", lies(CASES, "value", 1.5))]
+    claims = [Claim("Size matters.", "everybody", "above 1.5", lies(CASES, "value", 1.5))]
     sizes = [{"size": 1}, {"size": 2}]
-    study = Study("s99", "A study", "About it.", version, sizes, 3, run, claims, lambda _: [], lambda _: [])
+    study = Study("s99", "A study", "About it.", version, sizes, 3, run, claims, lambda _: [], lambda _: [], setup="")
     return replace(study, **more)
 
 
@@ -92,7 +92,7 @@ def results(**values: list[float]) -> Results:
     ],
 )
 def test_a_rule_decides(values: dict[str, list[float]], verdict: str) -> None:
-    assert Claim("", "", lies(CASES, "value", 1.5)).verdict(results(**values))["verdict"] == verdict
+    assert Claim("", "", "", lies(CASES, "value", 1.5)).verdict(results(**values))["verdict"] == verdict
 
 
 def test_differences_are_taken_seed_by_seed() -> None:
