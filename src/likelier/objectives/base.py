@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
+import torch
 from torch import Tensor
 
 from likelier.objectives.advice import Advice
 from likelier.objectives.scored import Scored
 
 DataKind = Literal["pairs", "labels", "answers"]
+State = Mapping[str, Tensor]
+Kind = TypeVar("Kind", bound="Objective")
 SATISFIED = 5.0  # where a sigmoid's gradient is below 1 % of what it was: 1 - sigma(5) = 0.0067
 
 _ABOVE_0 = (lambda value: value > 0, "above 0")
@@ -46,6 +50,7 @@ class Objective:
     needs_reference: ClassVar[bool] = True
     reads_values: ClassVar[bool] = False  # of a value head: its number stands where an answer's log-probability does
     needs_partner: ClassVar[bool] = False
+    needs_step: ClassVar[bool] = False  # any loss needs `step_statistics` of the whole step's own answers
     takes_margins: ClassVar[bool] = False
     takes_soft_labels: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 1e-6
@@ -112,6 +117,52 @@ class Objective:
     def step_statistics(self, scored: Scored) -> Tensor | None:
         """Sums over the step that the loss needs (they add up over micro-batches and ranks), or None."""
         return None
+
+    # --- what it carries from step to step ---------------------------------------------------------------------------
+
+    def first_state(self) -> State:
+        """What it carries into the first step: tensors by name, float64. Most methods carry nothing."""
+        return {}
+
+    @property
+    def state(self) -> State:
+        """What it carries now; losses, rewards and metrics read it here."""
+        return vars(self).get("_state") or self.first_state()
+
+    def with_state(self: Kind, state: Mapping[str, Any]) -> Kind:
+        """The same objective carrying `state`, tensors or what `recorded_state` gave. Raises `ValueError` for another
+        method's.
+        """
+        first = self.first_state()
+        given = {name: torch.as_tensor(one, dtype=torch.float64) for name, one in state.items()}
+        if {name: one.shape for name, one in given.items()} != {name: one.shape for name, one in first.items()}:
+            raise ValueError(f"{self.method} carries {sorted(first) or 'nothing'}, and was given {sorted(state)}")
+        found = copy(self)
+        object.__setattr__(found, "_state", given)  # not a field: no hyperparameter, and equality is blind to it
+        return found
+
+    def recorded_state(self) -> dict[str, Any]:
+        """`state` as JSON holds it, bit for bit."""
+        return {name: one.tolist() for name, one in self.state.items()}
+
+    def next_state(self, statistics: Tensor) -> State:
+        """`state` after a step with these `step_statistics`, which are the whole step's: equal on every rank."""
+        return self.state
+
+    def after(self: Kind, statistics: Tensor | None) -> Kind:
+        """As the losses of a step with these statistics see it, and as the next step finds it if this one is learnt
+        from. An evaluation asks the objective as it is, so that it changes nothing.
+        """
+        if statistics is None or not self.state:
+            return self
+        here = self.with_state({name: one.to(statistics.device) for name, one in self.state.items()})
+        return self.with_state(here.next_state(statistics))
+
+    def state_metrics(self) -> dict[str, Tensor]:
+        """What to log of the state: scalars."""
+        return {}
+
+    # --- of a whole step ---------------------------------------------------------------------------------------------
 
     def statistics_metrics(self, statistics: Tensor) -> dict[str, float]:
         """What to log of the step's statistics."""

@@ -248,10 +248,6 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         speed.add_sum("training/tokens_per_second", tokens, seconds)
         self._add_sums(speed)
 
-    def _add_sums(self, sums: MetricSums) -> None:
-        """To the window, by one rank: they are of the whole step."""
-        self._window.add_sums(sums if self.ranks.is_first else sums.zeros())
-
     def _make_rollout(self, asked: Sequence[Asked], step: int) -> Rollout:
         rollout, metrics = self._maker.make(asked, step)
         self._add_sums(metrics)

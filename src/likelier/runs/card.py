@@ -199,6 +199,7 @@ class RunCard:
     objective: MethodFacts | None = None
     reward_scale: float | None = None
     reward_offset: float | None = None  # the mean score that a reward model gives to training answers
+    objective_state: Mapping[str, Any] = field(default_factory=dict)  # what its method carried from step to step
     explained: str | None = None
     policy: str | None = None
     parameters: Parameters | None = None

@@ -23,16 +23,21 @@ NO_GRADIENT = "no trainable weight reaches the loss; look at what is frozen"
 
 
 class StepGuard:
-    """Lets a step reach the weights only if its numbers are finite; the window gets those of the steps that do.
+    """Lets a step reach the weights only if its numbers are finite; the window, and `learnt`, get those that do.
 
     Called twice a step, in this order: `accepts` when losses are computed, `accepts_gradient` before the optimizer. Who
     is told no leaves the optimizer nothing: without gradients it changes neither weights nor moments.
     """
 
     def __init__(
-        self, judge: StepJudge, window: MetricWindow, movement: Movement, without_gradient: str = NO_GRADIENT
+        self,
+        judge: StepJudge,
+        window: MetricWindow,
+        movement: Movement,
+        without_gradient: str = NO_GRADIENT,
+        learnt: Callable[[StepResult], None] = lambda done: None,
     ) -> None:
-        self.judge, self.window, self.movement = judge, window, movement
+        self.judge, self.window, self.movement, self._learnt = judge, window, movement, learnt
         self._without_gradient = without_gradient  # the likely cause where the first step has none
         self._made: StepResult | None = None  # the step on its way to the weights; None if it is skipped
         self._rows = 0  # of all ranks
@@ -60,6 +65,7 @@ class StepGuard:
         for part in done.parts:
             self.window.add(part)
         self.window.end_step(done.statistics)
+        self._learnt(done)
         return True
 
 

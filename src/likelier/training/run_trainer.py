@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from likelier.data.tokenize import Group
 from likelier.models.layers import checkpoint_activations, compile_layers
 from likelier.models.sharding import shard_policy, whole
+from likelier.objectives.metrics import MetricSums
 from likelier.scoring import attach_scorer
 from likelier.scoring.reference.identity import hashed_once
 from likelier.training.arguments import optimizer_for
@@ -32,6 +33,7 @@ from likelier.training.nonfinite import StepJudge
 from likelier.training.origin import origin_of, warn_of_other_versions
 from likelier.training.prepared import ReadyRun
 from likelier.training.run_card import CardFacts
+from likelier.training.step import StepResult
 from likelier.training.stop_signals import EndWhenAsked, Interruption
 from likelier.training.timer import TrainingClock, peak_memory
 from likelier.training.within_memory import advice_when_memory_runs_out, can_retry
@@ -77,7 +79,7 @@ class RunTrainer(CheckpointingTrainer, ABC, Generic[Run]):
         self._movement = Movement(self.policy.model, self.ranks)
         self._window = window
         self._step_judge = StepJudge(self.folder, self.policy.tokenizer.decode, self.ranks.all, self.ranks.rank)
-        self._guard = StepGuard(self._step_judge, self._window, self._movement, self.without_gradient)
+        self._guard = StepGuard(self._step_judge, self._window, self._movement, self.without_gradient, self._learnt)
         for callback in (EndWhenAsked(self._interruption), self._movement):
             self.add_callback(callback)
         self._trained = False
@@ -113,6 +115,9 @@ class RunTrainer(CheckpointingTrainer, ABC, Generic[Run]):
     @abstractmethod
     def _prove_it_fits(self) -> None:
         """Try the fullest micro-batch."""
+
+    def _learnt(self, done: StepResult) -> None:
+        """Take over what a step leaves behind beside its gradients, once these are seen to be finite."""
 
     def _found_at_end(self) -> dict[str, Any]:
         """What is found out about the trained model for the run card; every rank is asked."""
@@ -270,6 +275,10 @@ class RunTrainer(CheckpointingTrainer, ABC, Generic[Run]):
             return norm
         model.zero_grad(set_to_none=True)
         return None
+
+    def _add_sums(self, sums: MetricSums) -> None:
+        """To the window, by one rank: they are of the whole step."""
+        self._window.add_sums(sums if self.ranks.is_first else sums.zeros())
 
     # --- evaluation, logs, files -------------------------------------------------------------------------------
 

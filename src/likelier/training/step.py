@@ -19,8 +19,10 @@ from torch.utils.data import DataLoader
 
 from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored
+from likelier.objectives.base import State
 from likelier.objectives.metrics import MetricSums
 from likelier.scoring import collate
+from likelier.scoring.batch import Answers
 from likelier.scoring.engine import MicroBatch, ScoredGroups, as_scored, own_micro_batches, step_statistics
 from likelier.training.evaluation import step_sums
 from likelier.training.within_memory import WithinMemory
@@ -53,13 +55,15 @@ class StepPart:
 @dataclass(frozen=True)
 class StepResult:
     """This rank's share of a step that is done: the groups that count, in the order of `losses` (items,), all its parts
-    with the fillers, and the statistics of the whole step.
+    with the fillers, and the statistics of the whole step. `state` is what the objective carries on if it is learnt
+    from.
     """
 
     groups: list[Group]
     losses: Tensor
     parts: list[StepPart]
     statistics: Tensor | None
+    state: State = field(default_factory=dict, kw_only=True)
 
 
 @dataclass
@@ -110,24 +114,26 @@ class StepWalker(WithinMemory):
                 scored = as_scored(batch, scores)
                 if statistics is None:
                     statistics = step_statistics(self.objective, [scored])
-                losses = self.objective.weighted_losses(scored, statistics)
+                objective = self.objective.after(statistics)
+                losses = objective.weighted_losses(scored, statistics)
                 backward(losses.sum() * (scale if part.counts else 0.0))
             scored, losses = scored.detached(), losses.detach()
-            metrics = step_sums(self.objective, scored, statistics, losses)
+            metrics = step_sums(objective, scored, statistics, losses)
             parts.append(StepPart(scored, losses, part.counts, metrics))
         counted = [part for part in parts if part.counts]
         losses = torch.cat([part.losses for part in counted]) if counted else parts[0].losses[:0]
         own = [group for part in cut if part.counts for group in part.groups]
-        return StepResult(own, losses, parts, statistics)
+        return StepResult(own, losses, parts, statistics, state=self.objective.after(statistics).state)
 
     def _statistics(self, wrapped: nn.Module, cut: Sequence[MicroBatch]) -> Tensor | None:
         """The whole step's statistics, from a pass without gradients over the answers that they are made of."""
-        if not self.objective.needs_partner:
+        answers: Answers = "partners" if self.objective.needs_partner else "own"
+        if not self.objective.needs_partner and not self.objective.needs_step:
             return None
         found: list[Tensor] = []
         with torch.no_grad():
             for part in cut:
-                batch = collate(part.groups, device=self.device, answers="partners")
+                batch = collate(part.groups, device=self.device, answers=answers)
                 own = step_statistics(self.objective, [as_scored(batch, wrapped(batch=batch))])
                 assert own is not None
                 found.append(own if part.counts else torch.zeros_like(own))

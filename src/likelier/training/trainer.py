@@ -19,8 +19,10 @@ from likelier.data.records import Record, UnusableRows
 from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
 from likelier.objectives import Objective
+from likelier.objectives.metrics import MetricSums
 from likelier.scoring.engine import ScoredGroups
 from likelier.scoring.reference import Reference, ReferenceScoring
+from likelier.training.checkpointing import read_progress, undamaged
 from likelier.training.evaluation import Evaluator, Judge, When, evaluate_groups
 from likelier.training.evaluation.evaluator import MOST_ITEMS
 from likelier.training.evaluation.schedule import some_of
@@ -31,7 +33,7 @@ from likelier.training.prepared import PreparedRun, prepare_run
 from likelier.training.reference import Named, RunReference
 from likelier.training.run_card import RunFacts
 from likelier.training.run_trainer import RunTrainer
-from likelier.training.step import StepLoader, StepWalker
+from likelier.training.step import StepLoader, StepResult, StepWalker
 from likelier.training.within_memory import moments_of
 from likelier.utils.files import cache_folder
 from likelier.utils.terminal import busy
@@ -152,6 +154,7 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
 
     def _evaluation(self, when: When) -> tuple[dict[str, float], dict[str, Any]]:
         self._evaluator = self._evaluator or self._made_evaluator()
+        self._evaluator.objective = self.objective
         found = self._evaluator.evaluate(when, self.state.global_step)
         return found.metrics, found.detail
 
@@ -163,11 +166,11 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
         return self._evaluator.account(self.run.eval_interval, self._clock.seconds)
 
     def _found_at_end(self) -> dict[str, Any]:
-        """Of a reward model its mean score of training answers, of which as many are scored as an evaluation holds:
-        only differences of scores were trained, and what is 0 is anybody's guess without it.
+        """What the objective carries. Of a reward model its mean score of training answers, of which as many are scored
+        as an evaluation holds: only differences of scores were trained, and what is 0 is anybody's guess without it.
         """
         if not self.objective.reads_values:
-            return {}
+            return {"objective_state": self.objective.recorded_state()} if self.objective.state else {}
         with busy("the mean score of training answers"):
             groups = some_of(self.train_groups, MOST_ITEMS)
             found = evaluate_groups(self.policy.model, self.objective, groups, **self._scoring().settings)
@@ -194,6 +197,26 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
             model.zero_grad(set_to_none=True)
             return torch.zeros((), device=self.args.device)
         return (done.losses.double().sum() * self.ranks.size / len(groups)).float()
+
+    def _learnt(self, done: StepResult) -> None:
+        self._carry(done.state)
+        told = MetricSums()
+        for name, value in self.objective.state_metrics().items():
+            told.add_sum(name, value, 1)
+        self._add_sums(told)
+
+    def _carry(self, state: Mapping[str, Any]) -> None:
+        self.objective = self._walker.objective = self.objective.with_state(state)
+
+    def progress(self) -> dict[str, Any]:
+        """As every run's, with what the objective carries."""
+        return super().progress() | {"objective_state": self.objective.recorded_state()}
+
+    def _go_on_from(self, checkpoint: Path | None) -> None:
+        super()._go_on_from(checkpoint)
+        if checkpoint is not None and self.objective.state:
+            with undamaged(checkpoint):
+                self._carry(read_progress(checkpoint)["objective_state"])
 
     def _check_start(self, part: ScoredGroups) -> None:
         """In the first step, where the policy starts as its reference, and its forward pass is without dropout."""

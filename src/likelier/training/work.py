@@ -38,11 +38,12 @@ class Looking:
 class Work:
     """What a run computes, in tokens as the scorer holds them (a prompt once for all its answers).
 
-    `training` tokens go forward and backward; `statistics` forward alone within steps (KTO's baseline); `reference`
-    and `trial` forward alone; `sampling` is what the policy writes to learn from, `answers` to each prompt, which share
-    its keys (0: no run of that kind). Evaluations are at the `start`, `between` (each the same, so many times), and at
-    the `end`; written are batches of `together` answers after prompts of `prompt` tokens. `micro_batch` is the usual
-    one, of which there are `micro_batches`. All is of one GPU, where there are several.
+    `training` tokens go forward and backward; `statistics` forward alone within steps (KTO's baseline, or all answers
+    of a step that is cut, for a method with `needs_step`); `reference` and `trial` forward alone; `sampling` is what
+    the policy writes to learn from, `answers` to each prompt, which share its keys (0: no run of that kind).
+    Evaluations are at the `start`, `between` (each the same, so many times), and at the `end`; written are batches of
+    `together` answers after prompts of `prompt` tokens. `micro_batch` is the usual one, of which there are
+    `micro_batches`. All is of one GPU, where there are several.
     """
 
     steps: int
@@ -114,16 +115,18 @@ def work_of(
     longest = max((row_of(group) for group in train), key=lambda row: row.tokens)
     usual = usual_micro_batch(train, options, token_budget, gpus)
     training = round(own * passes / gpus)
+    micro_batches = max(steps, ceil(training / tokens_of(usual)))
+    twice = objective.needs_step and (micro_batches > steps or gpus > 1)
     return Work(
         steps=steps,
         training=training,
-        statistics=round(partners * passes / gpus) + (training if live else 0),
+        statistics=round(partners * passes / gpus) + training * (live + twice),
         reference=0 if live else round(scored / gpus),
         trial=TRIAL * len(longest.answers) * (longest.prompt + max(longest.answers)),
         **_evaluations(held_out, held_count, options, token_budget, adapter, gpus),
         intervals=0 if every is None else (steps - 1) // every,
         micro_batch=usual,
-        micro_batches=max(steps, ceil(training / tokens_of(usual))),
+        micro_batches=micro_batches,
     )
 
 
