@@ -36,6 +36,7 @@ from likelier.data.records import Demonstration, Labelled, Pair, Record, Source,
 from likelier.data.tokenize import tokenize_records
 from likelier.data.weighting import Signals, applied
 from likelier.objectives import (
+    AOT,
     CPO,
     EXO,
     FDPO,
@@ -43,6 +44,7 @@ from likelier.objectives import (
     ORPO,
     SPPO,
     AlphaPO,
+    AOTUnpaired,
     CalDPO,
     DiscoPOP,
     Objective,
@@ -300,7 +302,7 @@ RUNS: list[tuple[Objective, dict[str, Any], Any]] = [
     *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (RobustDPO, Hinge, APOZero, APODown, DPOP)),
     (SPPO(beta=0.2), SOFT, rich_pairs),
     *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (EXO, NCA, DiscoPOP, FDPO)),
-    *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (CalDPO, CPO, ORPO, AlphaPO, SLiC)),
+    *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired)),
     (KTO(desirable_weight=1.3), {"use_weights": "column"}, rich_labels),
     (KTO(), {"use_weights": "column", "use_votes": "weight"}, rich_pairs),
     (SFT(), {"use_weights": "column"}, demonstrations),

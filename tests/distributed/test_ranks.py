@@ -71,6 +71,9 @@ def test_a_rank_without_work_keeps_step_with_a_filler_that_does_not_count(rows: 
     assert len({len(share) for share in shares}) == 1
     counted = [group.source.number for share in shares for part in share if part.counts for group in part.groups]
     assert sorted(counted) == list(range(rows))
+    places = [(part.place, len(part.groups)) for share in shares for part in share if part.counts]
+    taken = [number for place, count in places for number in range(place.first, place.first + count)]
+    assert sorted(taken) == list(range(rows)) and {place.total for place, _ in places} == {rows}
     fillers = [part for share in shares for part in share if not part.counts]
     assert all([group.source.number for group in part.groups] == [0] for part in fillers)  # the shortest
     assert bool(fillers) == (rows < size or len(counted) % size != 0)

@@ -9,7 +9,22 @@ import numpy as np
 import torch
 
 from likelier import DPO, DPOP, IPO, APODown, APOZero, Hinge, RewardModel, RobustDPO, SigmoidNorm, SimPO
-from likelier.objectives import CPO, EXO, FDPO, NCA, ORPO, SPPO, AlphaPO, CalDPO, DiscoPOP, Objective, Scored, SLiC
+from likelier.objectives import (
+    AOT,
+    CPO,
+    EXO,
+    FDPO,
+    NCA,
+    ORPO,
+    SPPO,
+    AlphaPO,
+    AOTUnpaired,
+    CalDPO,
+    DiscoPOP,
+    Objective,
+    Scored,
+    SLiC,
+)
 
 Ndarray = Any
 
@@ -31,6 +46,11 @@ def divergence(chance: Ndarray, wanted: float) -> Ndarray:
 def odds(means: Ndarray) -> Ndarray:
     """Of a mean log-probability, logarithmic."""
     return means - np.log1p(-np.exp(means))
+
+
+def ranked(values: Ndarray, others: Ndarray) -> Ndarray:
+    """Of each value the one of the others that is larger than as many of them."""
+    return np.sort(others)[[(values < value).sum() for value in values]]
 
 
 def smoothed(logits: Ndarray, chance: Any) -> Ndarray:
@@ -88,6 +108,10 @@ class World:
     @property
     def logp_gap(self) -> Ndarray:
         return self.logps[self.pairs[:, 0]] - self.logps[self.pairs[:, 1]]
+
+    @property
+    def ref_gap(self) -> Ndarray:
+        return self.refs[self.pairs[:, 0]] - self.refs[self.pairs[:, 1]]
 
     @property
     def logp_sum(self) -> Ndarray:
@@ -163,6 +187,18 @@ PAIRED: list[tuple[Objective, Callable[[World], Ndarray]]] = [
     (
         CalDPO(beta=0.3),
         lambda w: softplus(-0.3 * w.gap) + (0.3 * w.ratios[0] - 0.5) ** 2 + (0.3 * w.ratios[1] + 0.5) ** 2,
+    ),
+    (AOT(beta=0.3), lambda w: softplus(-0.3 * (w.logp_gap - ranked(w.logp_gap, w.ref_gap)))),
+    (
+        AOT(beta=0.3, label_smoothing=0.2, nll_weight=0.7),
+        lambda w: smoothed(0.3 * (w.logp_gap - ranked(w.logp_gap, w.ref_gap)), 0.2) + 0.7 * w.nll,
+    ),
+    (
+        AOTUnpaired(beta=0.3),
+        lambda w: (
+            softplus(-0.3 * (w.ratios[0] - ranked(*w.ratios))) / 2
+            + softplus(-0.3 * (ranked(w.ratios[1], w.ratios[0]) - w.ratios[1])) / 2
+        ),
     ),
     (CPO(beta=0.3, nll_weight=0.7), lambda w: softplus(-0.3 * w.logp_gap) + 0.7 * w.nll),
     (ORPO(odds_weight=0.4), lambda w: w.nll + 0.4 * softplus(-(odds(w.means[0]) - odds(w.means[1])))),

@@ -13,7 +13,22 @@ from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RewardMo
 from likelier.data.mismatched import data_hash, derangement, token_hash
 from likelier.data.records import Source
 from likelier.data.tokenize import Group
-from likelier.objectives import CPO, EXO, FDPO, METHODS, NCA, ORPO, SPPO, AlphaPO, CalDPO, DiscoPOP, Objective, SLiC
+from likelier.objectives import (
+    AOT,
+    CPO,
+    EXO,
+    FDPO,
+    METHODS,
+    NCA,
+    ORPO,
+    SPPO,
+    AlphaPO,
+    AOTUnpaired,
+    CalDPO,
+    DiscoPOP,
+    Objective,
+    SLiC,
+)
 from likelier.training import step as steps
 from tests.training.test_step_and_mistakes import rows_for, walker_of
 
@@ -45,6 +60,8 @@ OWN: dict[type[Objective], dict[str, Any]] = {
     ORPO: {"odds_weight": 0.1, "nll_weight": 0.0},
     AlphaPO: {"beta": 2.5, "gamma_beta_ratio": 0.1, "alpha": 0.25, "nll_weight": 0.0},
     SLiC: {"delta": 1.0, "likelihood_weight": 0.1, "nll_weight": 0.0},
+    AOT: {"beta": 0.01, "label_smoothing": 0.0, "nll_weight": 0.0},
+    AOTUnpaired: {"beta": 0.01, "label_smoothing": 0.0, "nll_weight": 0.0},
     SFT: {},
     RewardModel: {"center_weight": 0.0, "label_smoothing": 0.0},
 }
@@ -55,7 +72,7 @@ WITHOUT_REFERENCE = (SimPO, CPO, ORPO, AlphaPO, SLiC, SFT, RewardModel)
 MARGINS = {DPO, IPO, SimPO, RewardModel}
 NAMES = (
     "dpo robust hinge sigmoid_norm apo_zero apo_down dpop ipo simpo kto exo nca sppo discopop f_dpo cal_dpo cpo orpo "
-    "alphapo slic sft reward"
+    "alphapo slic aot aot_unpaired sft reward"
 )
 
 

@@ -64,7 +64,8 @@ def test_margins_are_each_pairs_own() -> None:
 def test_every_method_that_takes_soft_labels_is_tried_here() -> None:
     assert set(SOFT) == {name for name, one in METHODS.items() if one.takes_soft_labels}
     smoothing = {name for name, one in METHODS.items() if "label_smoothing" in {part.name for part in fields(one)}}
-    assert smoothing == (set(SOFT) | {"exo"}) - TARGETS.keys()  # exo's is no mixture of two labels' losses
+    one_for_all = {"exo", "aot", "aot_unpaired"}  # no mixture of two labels' losses, or not of a pair's
+    assert smoothing == (set(SOFT) | one_for_all) - TARGETS.keys()
 
 
 def swapped(scored: Scored) -> Scored:

@@ -11,7 +11,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from likelier import DPO, IPO, KTO, APODown, APOZero, Hinge, PreferenceTrainer, RobustDPO, SigmoidNorm, SimPO
 from likelier.data.records import Labelled, Message, Pair
-from likelier.objectives import EXO, FDPO, NCA, DiscoPOP, Objective
+from likelier.objectives import AOT, EXO, FDPO, NCA, AOTUnpaired, DiscoPOP, Objective
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy
 
 pytestmark = pytest.mark.slow
@@ -35,6 +35,11 @@ COMPARED: dict[str, tuple[Objective, dict[str, object]]] = {
         DiscoPOP(beta=0.2, discopop_tau=0.3),
         {"loss_type": ["discopop"], "beta": 0.2, "discopop_tau": 0.3},
     ),
+    "aot": (
+        AOT(beta=0.2, label_smoothing=0.1),
+        {"loss_type": ["aot"], "beta": 0.2, "label_smoothing": 0.1},
+    ),
+    "aot_unpaired": (AOTUnpaired(beta=0.2), {"loss_type": ["aot_unpaired"], "beta": 0.2}),
     "f_dpo js": (
         FDPO(beta=0.2, divergence="js"),
         {"loss_type": ["sigmoid"], "beta": 0.2, "f_divergence_type": "js_divergence"},
@@ -105,19 +110,37 @@ def _compare(ours: list[dict[str, float]], theirs: list[dict[str, float]], names
 def test_five_steps_of_a_paired_method(tmp_path: Path, name: str) -> None:
     objective, settings = COMPARED[name]
     pairs: list[Pair] = chat_pairs(STEPS * BATCH)
+    names = ["loss", "grad_norm", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"]
+    names += ["logps/chosen", "logps/rejected"]
+    _compare(_ours(tmp_path / "ours", objective, pairs), _theirs(tmp_path / "trl", pairs, **settings), names)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_aot_of_trl_depends_on_its_micro_batches(tmp_path: Path) -> None:
+    """It sorts what is on a device at once; here the step is sorted, in however many micro-batches it is computed."""
+    pairs, losses = chat_pairs(STEPS * BATCH), []
+    for size in (BATCH, BATCH // 2):
+        cut = {"per_device_train_batch_size": size, "gradient_accumulation_steps": BATCH // size}
+        logs = _theirs(tmp_path / str(size), pairs, loss_type=["aot_unpaired"], beta=0.2, **cut)
+        losses.append([one["loss"] for one in logs if "loss" in one])
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-6)  # at the reference the order does not matter
+    assert max(abs(left - right) for left, right in zip(*losses, strict=True)) > 1e-3
+    ours = _ours(tmp_path / "ours", AOTUnpaired(beta=0.2), pairs)  # of three micro-batches, by its token budget
+    assert [one["loss"] for one in ours] == pytest.approx(losses[0], abs=1e-5)
+
+
+def _theirs(folder: Path, pairs: list[Pair], **settings: object) -> list[dict[str, float]]:
     policy = tiny_policy(dtype=torch.float32)
     rows = [{side: _dicts(getattr(pair, side)) for side in ("prompt", "chosen", "rejected")} for pair in pairs]
     trainer = DPOTrainer(
         model=policy.model,
         ref_model=tiny_policy(dtype=torch.float32).model,
-        args=DPOConfig(output_dir=str(tmp_path / "trl"), **COMMON, **settings),
+        args=DPOConfig(output_dir=str(folder), **(COMMON | settings)),
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=policy.tokenizer,
     )
     trainer.train()
-    names = ["loss", "grad_norm", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"]
-    names += ["logps/chosen", "logps/rejected"]
-    _compare(_ours(tmp_path / "ours", objective, pairs), trainer.state.log_history, names)
+    return trainer.state.log_history
 
 
 @pytest.mark.filterwarnings("ignore")

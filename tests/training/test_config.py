@@ -337,6 +337,8 @@ DEFAULTS: dict[str, tuple[dict[str, object], float]] = {
     "orpo": ({"nll_weight": 0.0, "odds_weight": 0.1}, 8e-6),
     "alphapo": ({"nll_weight": 0.0, "beta": 2.5, "gamma_beta_ratio": 0.1, "alpha": 0.25}, 7e-7),
     "slic": ({"nll_weight": 0.0, "delta": 1.0, "likelihood_weight": 0.1}, 1e-6),
+    "aot": ({"nll_weight": 0.0, "beta": 0.01, "label_smoothing": 0.0}, 1e-6),
+    "aot_unpaired": ({"nll_weight": 0.0, "beta": 0.01, "label_smoothing": 0.0}, 1e-6),
     "sft": ({}, 1e-5),
     "reward": ({"center_weight": 0.0, "label_smoothing": 0.0}, 1e-5),
 }

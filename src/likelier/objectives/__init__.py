@@ -13,6 +13,7 @@ from likelier.objectives.ratio_pairs import EXO, FDPO, NCA, SPPO, CalDPO, DiscoP
 from likelier.objectives.reference_free_pairs import CPO, ORPO, AlphaPO, SLiC
 from likelier.objectives.reward_model import RewardModel
 from likelier.objectives.scored import Items, Scored, SequenceScores
+from likelier.objectives.sorted_pairs import AOT, AOTUnpaired
 
 Kind = TypeVar("Kind", bound=type[Objective])
 
@@ -20,7 +21,7 @@ METHODS: dict[str, type[Objective]] = {
     objective.method: objective
     for objective in (
         *(DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP),
-        *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, SFT, RewardModel),
+        *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired, SFT, RewardModel),
     )
 }
 
@@ -41,6 +42,7 @@ def register(kind: Kind) -> Kind:
 
 
 __all__ = [
+    "AOT",
     "CPO",
     "DPO",
     "DPOP",
@@ -53,6 +55,7 @@ __all__ = [
     "ORPO",
     "SFT",
     "SPPO",
+    "AOTUnpaired",
     "APODown",
     "APOZero",
     "AlphaPO",

@@ -96,7 +96,11 @@ class Objective:
         }
 
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
-        """One loss per item, (n,), not reduced. `statistics` is the whole step's `step_statistics`, if it has any."""
+        """One loss per item, (n,), not reduced. `statistics` is the whole step's `step_statistics`, if it has any.
+
+        What is added up over a step is the sum of these. Only that has the step's gradient, where an item's loss
+        depends on statistics of the step's own items.
+        """
         raise NotImplementedError
 
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor | None:
@@ -115,7 +119,9 @@ class Objective:
         raise NotImplementedError
 
     def step_statistics(self, scored: Scored) -> Tensor | None:
-        """Sums over the step that the loss needs (they add up over micro-batches and ranks), or None."""
+        """What the loss needs to know of the whole step, detached, or None. What micro-batches and ranks give of it is
+        added up: sums, or the items' own values at their places (`Scored.in_step`).
+        """
         return None
 
     # --- what it carries from step to step ---------------------------------------------------------------------------

@@ -26,8 +26,12 @@ class Paired(Objective):
         """The method's own loss per pair, (n,)."""
         raise NotImplementedError
 
+    def losses_in_step(self, scored: Scored, statistics: Tensor | None) -> Tensor:
+        """The same, for a method whose loss depends on the step's other pairs."""
+        return self.pair_losses(scored)
+
     def losses(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
-        found = self.pair_losses(scored)
+        found = self.losses_in_step(scored, statistics)
         if not self.nll_weight:
             return found
         logps, _, lengths, _ = scored.chosen_rejected(scored.logps, scored.lengths)

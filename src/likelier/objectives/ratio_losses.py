@@ -118,3 +118,45 @@ def cal_dpo_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, *, beta: 
     """
     calibration = (beta * chosen_logratios - 0.5) ** 2 + (beta * rejected_logratios + 0.5) ** 2
     return dpo_loss(chosen_logratios, rejected_logratios, beta=beta) + calibration
+
+
+def same_rank(values: Tensor, others: Tensor) -> Tensor:
+    """For each of `values` the one of `others` that has the same rank by size among them. (n,), (n,) -> (n,)."""
+    return others.sort().values[values.argsort(stable=True).argsort()]
+
+
+def aot_loss(margins: Tensor, ref_margins: Tensor, *, beta: float, label_smoothing: float | Tensor = 0.0) -> Tensor:
+    """AOT on pairs: `-log s(beta (m - r))`, where m is the policy's margin `log p(yw) - log p(yl)` of a pair and r the
+    reference's margin of the same rank by size.
+
+    Source: arXiv 2406.05882, the paired form: the distribution of the policy's margins is to lie above that of the
+    reference's. `ref_margins` are `same_rank(...)` over a whole optimizer step.
+
+    Shapes: (n,), (n,) -> (n,). At the reference the value is ln 2.
+    """
+    return dpo_loss(margins, ref_margins, beta=beta, label_smoothing=label_smoothing)
+
+
+def aot_unpaired_loss(
+    chosen_logratios: Tensor,
+    rejected_logratios: Tensor,
+    rejected_of_rank: Tensor,
+    chosen_of_rank: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float | Tensor = 0.0,
+) -> Tensor:
+    """AOT without pairs: `-log s(beta (Dw - Dl))` of a chosen and a rejected answer whose log-ratios have the same rank
+    among those of all chosen and of all rejected answers.
+
+    Source: arXiv 2406.05882, the unpaired form. Each such couple belongs half to the pair of its chosen answer and half
+    to that of its rejected one: an item's value is the mean of its two couples' losses. `rejected_of_rank` is what the
+    chosen answer of each pair is held against and `chosen_of_rank` what the rejected one is: `same_rank` over a whole
+    optimizer step, both detached. Each half has the gradient of the whole couple by its own answer, so that over a step
+    the gradient is that of the sum.
+
+    Shapes: four times (n,) -> (n,). At the reference the value is ln 2.
+    """
+    own = dpo_loss(chosen_logratios, rejected_of_rank, beta=beta, label_smoothing=label_smoothing)
+    both = own + dpo_loss(chosen_of_rank, rejected_logratios, beta=beta, label_smoothing=label_smoothing)
+    return both - both.detach() / 2

@@ -2,7 +2,8 @@
 
 SequenceScores   sums and counts per answer, from a forward pass
 Items            which answers belong together, and what the reference and the data say of them
-Scored           both, as objectives take them
+Place            which of their step's items these are
+Scored           all of that, as objectives take it
 """
 
 from __future__ import annotations
@@ -91,11 +92,20 @@ _ANSWER_NUMBERS = ("pairs", "rows", "partners")
 
 
 @dataclass(frozen=True)
+class Place:
+    """Which items of an optimizer step a micro-batch holds: those from number `first` on, of `total`."""
+
+    first: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Scored:
-    """Scores of a flat list of answers, and the items that point into it."""
+    """Scores of a flat list of answers, and the items that point into it: all of their step, or those at `place`."""
 
     scores: SequenceScores
     items: Items
+    place: Place | None = None
 
     @staticmethod
     def of(logps: Tensor, lengths: Tensor, ref_logps: Tensor | None = None, **items: Any) -> Scored:
@@ -134,6 +144,21 @@ class Scored:
     def detached(self) -> Scored:
         """The same numbers without their history."""
         return replace(self, scores=self.scores.detached())
+
+    def in_step(self, values: Tensor) -> Tensor:
+        """Values of these items, (items, ...), at their places among the step's, (step's items, ...), and 0 elsewhere:
+        what micro-batches and ranks give of it adds up to the values of the whole step.
+        """
+        if self.place is None:
+            return values
+        found = values.new_zeros(self.place.total, *values.shape[1:])
+        found[self.place.first : self.place.first + len(values)] = values
+        return found
+
+    def of_step(self, values: Tensor, count: int) -> Tensor:
+        """Of values of the whole step, (step's items, ...), those of these `count` items."""
+        first = 0 if self.place is None else self.place.first
+        return values[first : first + count]
 
     def chosen_rejected(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Each of `values` (answers,) at the chosen and at the rejected answer of each pair, (n,) each."""

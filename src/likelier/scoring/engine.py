@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from likelier.data.packing import packed_micro_batches, padded_micro_batches
 from likelier.data.tokenize import Group
 from likelier.models.layers import frozen
 from likelier.objectives import Objective, Scored
+from likelier.objectives.scored import Place
 from likelier.scoring import Batch, SequenceScores, collate, scorer_of
 from likelier.scoring.batch import Answers
 from likelier.utils.distributed import ALONE, Ranks
@@ -24,9 +26,11 @@ _WINDOW = 4096  # groups a rank that are planned at once
 PACK_LARGER = {"cuda": 4}  # without gradients no activations are kept; on a CPU larger batches gain nothing
 
 
-def as_scored(batch: Batch, scores: SequenceScores) -> Scored:
-    """The seam's result as what objectives read; the reference and what rows bring in the policy's precision."""
-    return Scored(scores, batch.items.like(scores.logps))
+def as_scored(batch: Batch, scores: SequenceScores, place: Place | None = None) -> Scored:
+    """The seam's result as what objectives read; the reference and what rows bring in the policy's precision. A
+    micro-batch has a `place` in its step.
+    """
+    return Scored(scores, batch.items.like(scores.logps), place)
 
 
 def micro_batches(model: nn.Module, groups: Sequence[Group], token_budget: int, *, ranks: int = 1) -> list[list[Group]]:
@@ -39,19 +43,27 @@ def micro_batches(model: nn.Module, groups: Sequence[Group], token_budget: int, 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Groups that are computed at once. Where they do not count, a rank without work keeps step with the others."""
+    """Groups that are computed at once, and their place among those that were cut. Where they do not count, a rank
+    without work keeps step with the others.
+    """
 
     groups: list[Group]
+    place: Place
     counts: bool = True
 
 
 def own_micro_batches(model: nn.Module, groups: Sequence[Group], token_budget: int, ranks: Ranks) -> list[MicroBatch]:
     """This rank's share of the micro-batches of some groups: as many as every other rank has."""
     cut = micro_batches(model, groups, token_budget, ranks=ranks.size)
+    places = [Place(first, len(groups)) for first in accumulate(map(len, cut), initial=0)][:-1]
     return [
-        MicroBatch(part) if part else MicroBatch([min(groups, key=lambda group: group.tokens)], counts=False)
-        for part in ranks.share(cut)
+        MicroBatch(part, place) if part else _filler(groups)
+        for part, place in ranks.share(list(zip(cut, places, strict=True)))
     ]
+
+
+def _filler(groups: Sequence[Group]) -> MicroBatch:
+    return MicroBatch([min(groups, key=lambda group: group.tokens)], Place(0, len(groups)), counts=False)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class StepWalker(WithinMemory):
                 batch = collate(part.groups, device=self.device, answers=answers)
                 scores = wrapped(batch=batch)
                 seen(ScoredGroups(part.groups, batch, scores))
-                scored = as_scored(batch, scores)
+                scored = as_scored(batch, scores, part.place)
                 if statistics is None:
                     statistics = step_statistics(self.objective, [scored])
                 objective = self.objective.after(statistics)
@@ -134,7 +134,7 @@ class StepWalker(WithinMemory):
         with torch.no_grad():
             for part in cut:
                 batch = collate(part.groups, device=self.device, answers=answers)
-                own = step_statistics(self.objective, [as_scored(batch, wrapped(batch=batch))])
+                own = step_statistics(self.objective, [as_scored(batch, wrapped(batch=batch), part.place)])
                 assert own is not None
                 found.append(own if part.counts else torch.zeros_like(own))
         return self.ranks.total(torch.stack(found).sum(0))
