@@ -181,6 +181,13 @@ DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         {"method": "sppo", "beta": 0.001, "nll_weight": 0.2},
         "half of it",
     ),
+    (
+        "trl",
+        {"loss_type": "aot_pair", "label_smoothing": 0.1},
+        {"method": "aot", "beta": 0.1, "label_smoothing": 0.1},
+        "put in order of size",
+    ),
+    ("trl", {"loss_type": "aot_unpaired", "beta": 0.2}, {"method": "aot_unpaired", "beta": 0.2}, "order of size"),
     ("trl", {"loss_type": "discopop"}, {"beta": 0.1, "discopop_tau": 0.05}, "discopop_tau: 0.05"),
     ("trl", {"loss_type": "discopop", "discopop_tau": 0.2}, {"method": "discopop", "discopop_tau": 0.2}, ""),
     ("trl", {"discopop_tau": 0.2}, {"method": "dpo", "discopop_tau": None}, "the option that would use it is not set"),

@@ -78,6 +78,16 @@ def _discopop(draft: Draft) -> None:
     draft.put_or_default("discopop_tau", draft.number("discopop_tau"), 0.05)
 
 
+def _aot(draft: Draft) -> None:
+    beta_alone(draft)
+    draft.note(
+        "differs",
+        ["loss_type"],
+        "the whole optimizer step is put in order of size here, and what a device computes at once there, which is a "
+        "smaller sample of the distributions that AOT compares",
+    )
+
+
 def _kto(draft: Draft) -> None:
     beta_alone(draft)
     for name in ("desirable_weight", "undesirable_weight"):
@@ -170,6 +180,8 @@ STRENGTHS: dict[str, Callable[[Draft], None]] = {
     "exo": _exo,
     "sppo": _sppo,
     "discopop": _discopop,
+    "aot": _aot,
+    "aot_unpaired": _aot,
     "kto": _kto,
     "simpo": _simpo,
     "alphapo": _alphapo,

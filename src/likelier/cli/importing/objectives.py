@@ -36,9 +36,9 @@ LOSSES: dict[str, dict[str, Loss]] = {
         "sppo_hard": Loss("sppo"),
         "discopop": Loss("discopop"),
         "bco_pair": Loss(nearest="nca, which also judges each answer on its own, or kto on the same pairs"),
-        "aot": Loss(nearest="dpo, which is AOT with one pair a batch"),
-        "aot_pair": Loss(nearest="dpo, which is AOT with one pair a batch"),
-        "aot_unpaired": Loss(nearest="dpo, which is AOT with one pair a batch"),
+        "aot": Loss("aot"),
+        "aot_pair": Loss("aot"),
+        "aot_unpaired": Loss("aot_unpaired"),
         "kto_pair": Loss(nearest="kto, which makes two labelled rows of a pair"),
     },
     "kto": {
@@ -195,7 +195,7 @@ def _smoothing(draft: Draft, trainer: str, method: str) -> None:
     value = draft.number("label_smoothing")
     if method in ("robust", "exo") or not value:
         draft.off(["label_smoothing"])
-    elif method == "simpo":
+    elif method in ("simpo", "aot", "aot_unpaired"):
         draft.put("label_smoothing", value)
     elif trainer == "cpo":
         text = f"with {method} has no counterpart; the nearest is simpo with it, or {method} without: take the line out"
