@@ -29,6 +29,8 @@ from likelier.utils.statistics import mean_of
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = ROOT / "examples" / "questions.jsonl"
 EVERY = 4  # of the questions one is held out
+AT_ONCE = 6  # questions that are answered together
+MEASURED = 3  # answers to each whose log-ratios tell the divergence
 
 
 @dataclass(frozen=True)
@@ -68,25 +70,30 @@ class Task:
                 raise RuntimeError(f"likelier sample ended with code {code}")
         return str(pairs)
 
-    def trained(self, name: str, seed: int, stages: Sequence[Mapping[str, Any]]) -> Path:
-        """The last folder of a run in stages. One that was cut goes on with the stage that it was in."""
+    def trained(self, name: str, seed: int, stage: Mapping[str, Any]) -> Path:
+        """The last folder of a run, as stages have it. One that was cut goes on where it was."""
         output = self.folder / f"{name}-{seed}"
-        whole = {"model": self.model, "output": str(output), "seed": seed, "lora_r": 16, "stages": list(stages)}
+        whole = {"model": self.model, "output": str(output), "seed": seed, "lora_r": 16, "stages": [dict(stage)]}
         train_stages(parse_stages({**whole, "resume": (output / "run.json").is_file()}))
         return final_folder(output)
 
     def measured(self, model: str | Path, seed: int, *, best: bool = False) -> dict[str, float]:
-        """On held-out questions: the share of a model's answers that keep the rule (`success`), of questions with any
-        such answer (`best`: the best of them all by a verifier), and the divergence from the model without its adapter
-        in nats an answer, each with its standard error.
+        """On held-out questions: the share of a model's answers that keep the rule (`success`), or of questions with
+        any such answer (`best`: the best of them all by a verifier), and the divergence from the model without its
+        adapter in nats an answer by the first `MEASURED` of each, each number with its standard error.
         """
         policy, kept, ratios = load_policy(model), [], []
-        for number, prompt in enumerate(load_prompts(str(self.folder / "held-out.jsonl")).train):
-            ids, seed_of_it = prompt_ids(policy, prompt.prompt), (1000 * seed + number) % 2**32
-            decoding = Decoding(self.max_new_tokens, 1.0, seed_of_it)
-            written = write_answers(policy.model, policy.tokenizer, [ids] * self.answers, decoding)
-            kept.append(_kept(prompt, written))
-            ratios.append([0.0 if best else _log_ratio(policy, ids, one.ids) for one in written])
+        prompts = load_prompts(str(self.folder / "held-out.jsonl")).train
+        for first in range(0, len(prompts), AT_ONCE):
+            some = prompts[first : first + AT_ONCE]
+            asked = [prompt_ids(policy, prompt.prompt) for prompt in some]
+            decoding = Decoding(self.max_new_tokens, 1.0, (1000 * seed + first) % 2**32)
+            rows = [ids for ids in asked for _ in range(self.answers)]
+            written = write_answers(policy.model, policy.tokenizer, rows, decoding)
+            for number, (prompt, ids) in enumerate(zip(some, asked, strict=True)):
+                own = written[number * self.answers : (number + 1) * self.answers]
+                kept.append(_kept(prompt, own))
+                ratios.append([0.0 if best else _log_ratio(policy, ids, one.ids) for one in own[:MEASURED]])
         success = mean_of([max(row) if best else fmean(row) for row in kept])
         kl = mean_of([fmean(row) for row in ratios])
         value = log(self.answers) - (self.answers - 1) / self.answers if best else kl.value
@@ -109,9 +116,9 @@ def _kept(prompt: Prompt, written: Sequence[Written]) -> list[float]:
 
 @torch.no_grad()
 def _log_ratio(policy: Policy, prompt: list[int], answer: list[int]) -> float:
-    own = sequence_logp(policy.model, prompt, answer)
     if not hasattr(policy.model, "disable_adapter"):
         return 0.0  # it is the model that all begin with
+    own = sequence_logp(policy.model, prompt, answer)
     with policy.model.disable_adapter():
         return float(own - sequence_logp(policy.model, prompt, answer))
 

@@ -144,9 +144,10 @@ def beta_for(reward: Tensor, kl: float) -> float:
 
 def tilted(world: World, reward: Tensor) -> list[Station]:
     """Where exact optimization of a reward (prompts, answers) of the pool ends, `pi_ref exp(reward / beta) / Z`, at
-    many betas: the pool's answers, weighted.
+    many betas, which fit the reward's own scale: the pool's answers, weighted.
     """
-    return [_weighted(world, torch.softmax(reward / beta, 1)) for beta in torch.logspace(1.5, -0.6, 40).tolist()]
+    betas = reward.std(1).mean() * torch.logspace(1.2, -0.9, 40)
+    return [_weighted(world, torch.softmax(reward / beta, 1)) for beta in betas]
 
 
 def best_of_n(world: World, most: int = 64) -> list[Station]:
