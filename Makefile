@@ -91,9 +91,10 @@ bench-quick: $(VENV)/.installed-dev
 studies: $(VENV)/.installed-dev
 	$(BIN)/python -m studies $(ARGUMENTS)
 
-# The study that trains the demo model: hours, in runs/studies/. What was interrupted goes on with the same command.
+# The studies that train the demo model: hours, in runs/studies/. What was interrupted goes on with the same command.
 studies-demo: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.s18c $(ARGUMENTS)
+	$(BIN)/python -m studies.s20 $(ARGUMENTS)
 	$(BIN)/python -m studies.page
 
 clean:

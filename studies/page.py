@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from likelier.utils.files import write_whole
-from studies import s18, s18b, s18c, s19
+from studies import s18, s18b, s18c, s19, s20
 from studies.harness import FOLDER, Claim, Results, Study, Table, read
 
-STUDIES: tuple[Study, ...] = (s18.STUDY, s18b.STUDY, s18c.STUDY, s19.STUDY)
-SLOW = frozenset({s18c.STUDY.name})  # hours on the demo model: computed by a command of their own
+STUDIES: tuple[Study, ...] = (s18.STUDY, s18b.STUDY, s18c.STUDY, s19.STUDY, s20.STUDY)
+SLOW = frozenset({s18c.STUDY.name, s20.STUDY.name})  # hours on the demo model: computed by a command of their own
 PAGE = FOLDER / "index.md"
 
 _HEAD = """# Studies
@@ -27,8 +27,8 @@ make studies
 ```
 
 computes what is missing in `docs/studies/`, judges, draws, and makes this page. One study alone is
-`python -m studies.s18`, with `--again` to compute it anew and `--quick` for a small one in seconds; the one that trains
-the demo model takes hours, and `make studies-demo` computes it.
+`python -m studies.s18`, with `--again` to compute it anew and `--quick` for a small one in seconds; those that train
+the demo model take hours, and `make studies-demo` computes them. A study is judged when all its seeds have run.
 
 **How rules and seeds came about.** The rules stand in the files of `studies/`, and were written before the numbers
 here were computed. While a study is made, it is tried on other seeds: rates, steps and sizes are settled there. Those
@@ -38,18 +38,21 @@ The first seeds of S18 and S19 had been looked at while the studies were made: f
 
 
 def page(studies: Sequence[Study] = STUDIES) -> str:
-    """The page as Markdown; studies that have not run are named."""
-    parts = [(study, content) for study in studies if (content := read(study))["cells"]]
+    """The page as Markdown; studies that have not run to their end are named, and judged by nothing."""
+    contents = [(study, read(study)) for study in studies]
+    parts = [(study, content) for study, content in contents if len(content["cells"]) >= _cells_of(study)]
     lines = [_HEAD, *_overview(parts)]
-    done = {study.name for study, _ in parts}
-    lines += [
-        f"Not computed yet: {_title(study)} (`python -m studies.{study.name}`).\n"
-        for study in studies
-        if study.name not in done
-    ]
+    for study, content in contents:
+        if (done := len(content["cells"])) < _cells_of(study):
+            so_far = f", {done} of {_cells_of(study)} cells so far" if done else ""
+            lines.append(f"Not computed yet: {_title(study)} (`python -m studies.{study.name}`){so_far}.\n")
     for study, content in parts:
         lines += _study(study, content)
     return "\n".join(lines) + "\n"
+
+
+def _cells_of(study: Study) -> int:
+    return study.seeds * len(study.settings)
 
 
 def _overview(parts: Sequence[tuple[Study, Any]]) -> Iterator[str]:

@@ -42,7 +42,8 @@ How many pairs does it take? SmolLM2-135M-Instruct with LoRA (rank 16) reads pai
 step, by DPO with beta 0.1 and a rate that is held, so that where it stands after n pairs is what n pairs teach. Asked
 is what share of held-out pairs, of other prompts, it then orders as people (or, in dpo_en, larger models) did. Longer
 pairs than 256 tokens are left out, in dpo_en those beyond 1,024; the training pairs, their order and the held-out ones
-are drawn anew for each seed. The files lie beside the repository and are not part of it.
+are drawn anew for each seed. The files lie beside the repository and are not part of it; `LIKELIER_REAL_DATA` names a
+folder that has them elsewhere.
 """
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from studies import harness, page
+from studies import harness, page, s19
 from studies.harness import Results, Study, computed, read
 from studies.plots import drawn
 
@@ -19,6 +20,14 @@ def test_what_was_not_computed_is_named_and_judged_by_nothing(tmp_path: Path, mo
     monkeypatch.setattr(harness, "FOLDER", tmp_path)
     made = page.page()
     assert "Not computed yet: S18C: " in made and "(`python -m studies.s18c`)" in made and "*Holds" not in made
+
+
+def test_a_study_is_judged_when_all_of_it_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read(s19.STUDY)
+    monkeypatch.setattr(harness, "FOLDER", tmp_path)
+    s19.STUDY.file.write_text(json.dumps({**whole, "cells": whole["cells"][1:]}))
+    made, count = page.page([s19.STUDY]), len(whole["cells"])
+    assert f"(`python -m studies.s19`), {count - 1} of {count} cells so far" in made and "The rule:" not in made
 
 
 @pytest.mark.parametrize("study", page.STUDIES, ids=lambda study: study.name)
