@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -139,18 +140,23 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return left.shape == right.shape and torch.equal(left, right.to(left))
 
 
-def frozen_copy_of_adapter(model: Any) -> Callable[[], Any]:
+def copy_of_trained(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of every weight that is trained, by its name."""
+    return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@contextmanager
+def with_trained(model: nn.Module, kept: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """The model with these values in the place of its own, inside the context."""
+    weights = dict(model.named_parameters())
+    with _exchanged([(weights[name], tensor) for name, tensor in kept.items()]):
+        yield model
+
+
+def frozen_copy_of_adapter(model: nn.Module) -> Callable[[], AbstractContextManager[nn.Module]]:
     """The adapter as it is now, kept: a context in which the model is base + that, while it is trained on outside.
 
     Copied is whatever is trained, and put in its place inside the context: peft cannot hold a second adapter beside
     one with trained token rows, biases or a changed base.
     """
-    kept = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
-
-    @contextmanager
-    def use() -> Iterator[nn.Module]:
-        weights = dict(model.named_parameters())
-        with _exchanged([(weights[name], tensor) for name, tensor in kept.items()]):
-            yield model
-
-    return use
+    return partial(with_trained, model, copy_of_trained(model))
