@@ -128,6 +128,16 @@ def test_a_reward_model_goes_on_in_any_world(tmp_path: Path) -> None:
         assert other["reward_offset"] == pytest.approx(one["reward_offset"], abs=1e-6)
 
 
+def test_a_reference_that_moves_is_the_same_in_two_processes_and_goes_on_from_their_checkpoint(tmp_path: Path) -> None:
+    jobs = ["alone:moving_go_on:whole", "ddp-2:moving_cut_short:ddp", "ddp-2:moving_go_on:ddp"]
+    codes, said = run_worlds(tmp_path, *jobs)
+    assert codes == [[0], [0, 0], [0, 0]], said[-3000:]
+    assert_equal_runs(tmp_path / "whole", tmp_path / "ddp", 1e-10)
+    assert metrics(tmp_path / "whole")[-1]["step"] == 6
+    one, other = (json.loads((tmp_path / run / "run.json").read_text("utf-8")) for run in ("whole", "ddp"))
+    assert other["reference_at_end"]["updates"] == one["reference_at_end"]["updates"] == 3
+
+
 def test_stages_are_the_same_in_several_processes(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
     write_rows(tmp_path / "pairs.jsonl", pair_rows())

@@ -146,6 +146,21 @@ def reward_go_on(folder: Path, more: dict[str, Any]) -> None:
     cases()["reward-lora-float64"].run(folder, resume=folder.exists(), **more)
 
 
+def moving_cut_short(folder: Path, more: dict[str, Any]) -> None:
+    """A reference that moves: one rank gets a SIGTERM in the third step."""
+    last = int(os.environ.get("WORLD_SIZE", "1")) - 1
+    with pytest.raises(Interrupted, match="ended after step 3, with a checkpoint"):
+        _moving().run(folder, callbacks=[At(2, last, to_itself(signal.SIGTERM))], **more)
+
+
+def moving_go_on(folder: Path, more: dict[str, Any]) -> None:
+    _moving().run(folder, resume=folder.exists(), **more)
+
+
+def _moving() -> Case:
+    return Case(DPO(), chat_pairs(10), tiny_policy, {"reference_moves": "soft", "reference_every": 2})
+
+
 def whole(folder: Path, more: dict[str, Any]) -> None:
     cases()["dpo-float64"].run(folder, **more)
 
@@ -214,7 +229,9 @@ def served_online(folder: Path, more: dict[str, Any]) -> None:
 
 _REWARD = (reward_cut_short, reward_go_on)
 _ONLINE = (served_online, learn_online, online_cut_short, online_go_on)
-WORKS = {work.__name__: work for work in (run_cases, cut_short, go_on, whole, lose_rank, in_stages, *_REWARD, *_ONLINE)}
+_MOVING = (moving_cut_short, moving_go_on)
+_OFFLINE = (run_cases, cut_short, go_on, whole, lose_rank, in_stages)
+WORKS = {work.__name__: work for work in (*_OFFLINE, *_MOVING, *_REWARD, *_ONLINE)}
 
 
 def run_world(folder: Path, name: str, work: Callable[[Path, dict[str, Any]], None]) -> list[int]:

@@ -173,6 +173,10 @@ def refuse_options_of_files(
     """Options about answers that lie in a file, about a reference that is not asked, and about evaluations that there
     are not have no effect, hence are an error.
     """
+    if options.reference_moves is not None:
+        raise ConfigError(
+            "reference_moves is known only where answers lie in a file, not where they are written; drop it"
+        )
     for name in _OF_FILES:
         if getattr(options, name) != getattr(TrainingOptions, name):
             raise ConfigError(f"{name} has no effect on {objective.method}, which writes its answers itself; drop it")

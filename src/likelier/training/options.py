@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 Scheduler = Literal["constant", "cosine", "linear"]
 _FROM_1 = (
     *("batch_size", "max_steps", "eval_items", "eval_new_tokens", "save_steps", "save_total_limit", "logging_steps"),
-    *("token_budget", "max_length"),
+    *("token_budget", "max_length", "reference_every"),
 )
+_MOVES_EVERY = {"soft": 1, "hard": 512, "bema": 400}
+OF_REFERENCE = ("reference_scores", "reference_store", "reference_moves", "reference_mix", "reference_every")
 _LEAST = {**dict.fromkeys(_FROM_1, 1), "eval_steps": 0, "eval_prompts": 0}
 
 
@@ -84,6 +86,17 @@ class TrainingOptions:
     reference_scores: Literal["stored", "live"] = option(
         "stored", "stored: score the reference once, keep it on disk; live: ask it at every step"
     )
+    reference_moves: Literal["soft", "hard", "bema"] | None = option(
+        None,
+        "let the reference follow the policy (TR-DPO): soft: take over a share of its weights; hard: become it; bema: "
+        "become a bias-corrected average of its weights (default: it stays where training began)",
+    )
+    reference_mix: float | None = option(
+        None, "with --reference-moves soft: the share of the policy in the reference's update (default: 0.6)"
+    )
+    reference_every: int | None = option(
+        None, "steps between two moves of the reference (default: soft 1, hard 512, bema 400)"
+    )
     reference_store: str | None = option(None, "folder of stored reference scores (default: in the user's cache)")
     eval_steps: int | None = option(
         None,
@@ -139,7 +152,40 @@ class TrainingOptions:
             raise ConfigError("save_total_limit has no effect without save_steps; give save_steps as well")
         if self.reference_store is not None and self.reference_scores == "live":
             raise ConfigError("reference_store has no effect with reference_scores=live; drop one of them")
+        self._check_moves()
         object.__setattr__(self, "trainer", check_trainer_block(self.trainer or {}))
+
+    def _check_moves(self) -> None:
+        for name in ("reference_mix", "reference_every"):
+            if getattr(self, name) is not None and self.reference_moves is None:
+                raise ConfigError(f"{name} has no effect on a reference that stays; give reference_moves, or drop it")
+        if self.reference_mix is not None and self.reference_moves != "soft":
+            raise ConfigError(f"reference_mix has no effect with reference_moves={self.reference_moves}; drop it")
+        if self.reference_mix is not None and not 0 < self.reference_mix <= 1:
+            raise ConfigError(
+                f"reference_mix={self.reference_mix} is out of range; it must be above 0 and at most 1 (with 0 the "
+                "reference stays: drop reference_moves for that)"
+            )
+        if self.reference_moves is not None and self.reference_scores == "live":
+            raise ConfigError(
+                "reference_scores=live has no effect with reference_moves: a reference that moves is always asked at "
+                "every step, and held-out rows keep the stored scores of where it began; drop it"
+            )
+
+    @property
+    def moves_every(self) -> int:
+        """Steps between two moves of a reference that moves."""
+        return self.reference_every or _MOVES_EVERY[self.reference_moves or "soft"]
+
+    @property
+    def moved_share(self) -> float:
+        """The share of the policy in what a reference that moves becomes."""
+        return 1.0 if self.reference_moves != "soft" else 0.6 if self.reference_mix is None else self.reference_mix
+
+    @property
+    def asks_reference(self) -> bool:
+        """Whether the reference's scores of training rows are computed at every step, not stored."""
+        return self.reference_scores == "live" or self.reference_moves is not None
 
     @property
     def signals(self) -> Signals:
@@ -182,6 +228,11 @@ def refuse_evaluation_options(options: TrainingOptions) -> None:
     for name in ("eval_steps", "eval_items", "eval_prompts", "eval_new_tokens", "eval_reward"):
         if getattr(options, name) is not None:
             raise ConfigError(f"{name} has no effect without evaluation data; give eval_data or eval_fraction")
+    if options.reference_moves is not None and options.reference_store is not None:
+        raise ConfigError(
+            "reference_store has no effect without evaluation data where the reference moves: of training rows nothing "
+            "is stored; drop it, or give eval_data or eval_fraction"
+        )
 
 
 def for_model_of(objective: Any, options: TrainingOptions, *, held_out: bool) -> TrainingOptions:
@@ -207,6 +258,8 @@ def refuse_process_options(options: TrainingOptions, ranks: Ranks) -> None:
             )
     if options.shard and options.reference_scores == "live":
         raise ConfigError("reference_scores=live would keep a second model beside a sharded policy; take stored scores")
+    if options.shard and options.reference_moves is not None:
+        raise ConfigError("reference_moves would keep second weights beside a sharded policy; drop it, or shard")
     if options.shard and options.compile:
         raise ConfigError("shard and compile were both given, and are not proved together; drop one of them")
 
@@ -214,14 +267,20 @@ def refuse_process_options(options: TrainingOptions, ranks: Ranks) -> None:
 def refuse_inert_options(objective: Any, options: TrainingOptions, *, named_reference: bool) -> None:
     """Options that the method (an `Objective`) cannot use are an error. `named_reference`: the run names one."""
     _refuse_signals(objective, options)
-    asked = {
-        "reference": named_reference,
-        "reference_scores": options.reference_scores != "stored",
-        "reference_store": options.reference_store is not None,
-    }
-    for name, given in asked.items():
-        if given and not objective.needs_reference:
+    given = {name: getattr(options, name) != getattr(TrainingOptions, name) for name in OF_REFERENCE}
+    for name, is_given in {"reference": named_reference, **given}.items():
+        if is_given and not objective.needs_reference:
             raise ConfigError(f"{objective.method} uses no reference; drop {name}")
+    if named_reference and options.reference_moves is not None:
+        raise ConfigError(
+            "reference_moves makes the reference a mixture of the policy's own weights, which begins where the policy "
+            "begins; drop reference, or reference_moves"
+        )
+    if options.reference_moves is not None and objective.state:
+        raise ConfigError(
+            f"{objective.method} carries what it saw of training rewards into evaluations, where rewards are those "
+            "against the start and not against a reference that moved; drop reference_moves"
+        )
 
 
 def _refuse_signals(objective: Any, options: TrainingOptions) -> None:

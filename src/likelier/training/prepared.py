@@ -204,7 +204,17 @@ def prepare_run(
             reference=reference,
             judge=judged_by,
         )
+        _refuse_a_still_reference(options, run.planned_steps())
         return replace(run, eval_interval=_eval_interval(run))
+
+
+def _refuse_a_still_reference(options: TrainingOptions, steps: int) -> None:
+    """Raises `ConfigError` for a reference that would move after the last step at the earliest."""
+    if options.reference_moves is not None and options.moves_every >= steps:
+        raise ConfigError(
+            f"reference_moves={options.reference_moves} has no effect: it moves after every {options.moves_every} "
+            f"steps, and the run has {steps}. Give a smaller reference_every, or drop it"
+        )
 
 
 def take_date(policy: Policy, records: Sequence[Any], begun: RunFolder | None, ranks: Ranks) -> None:

@@ -21,11 +21,15 @@ from likelier.training.arguments import learning_rate
 from likelier.training.config import RunOptions
 from likelier.training.options import TrainingOptions
 from likelier.training.prepared import PreparedRun, ReadyRun
+from likelier.training.reference import MEASURED, rule_of
 from likelier.training.trainer_block import DDP_ARGUMENTS
 from likelier.utils.versions import versions
 
 _Options = TypeVar("_Options", ChatOptions, LoraOptions)
-_KEPT_OPTIONS = ("batch_size", "order", "group_by", "seed", "scheduler", "max_steps", "epochs")
+_KEPT_OPTIONS = (
+    *("batch_size", "order", "group_by", "seed", "scheduler", "max_steps", "epochs"),
+    *("reference_moves", "reference_mix", "reference_every"),
+)
 
 
 class Configured(Protocol):
@@ -189,8 +193,13 @@ class RunFacts(CardFacts):
 
     @property
     def explained(self) -> str:
-        """The hyperparameters' consequence in nats."""
-        return self.run.objective.explain(self.run.data.median_length)
+        """The hyperparameters' consequence in nats, and what they are measured against where that moves."""
+        explained, rule = self.run.objective.explain(self.run.data.median_length), rule_of(self.run.options)
+        if rule is None:
+            return explained
+        return (
+            f"{explained}; in training log-ratios are those to a reference that moves ({rule.words}), while {MEASURED}"
+        )
 
     @property
     def a_step(self) -> str:

@@ -22,6 +22,7 @@ from likelier.objectives import Objective
 from likelier.objectives.metrics import MetricSums
 from likelier.scoring.engine import ScoredGroups
 from likelier.scoring.reference import Reference, ReferenceScoring
+from likelier.scoring.reference.moving import MovingReference
 from likelier.training.checkpointing import read_progress, undamaged
 from likelier.training.evaluation import Evaluator, Judge, When, evaluate_groups
 from likelier.training.evaluation.evaluator import MOST_ITEMS
@@ -30,7 +31,7 @@ from likelier.training.log_window import MetricWindow
 from likelier.training.options import TrainingOptions
 from likelier.training.outlook import Outlook
 from likelier.training.prepared import PreparedRun, prepare_run
-from likelier.training.reference import Named, RunReference
+from likelier.training.reference import MoveReference, Named, RunReference
 from likelier.training.run_card import RunFacts
 from likelier.training.run_trainer import RunTrainer
 from likelier.training.step import StepLoader, StepResult, StepWalker
@@ -125,7 +126,13 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
         self.train_groups, self.eval_groups, card = self._against.prove_seen(
             self.train_groups, self.eval_groups, *self.run.seen_and_first()
         )
+        if self._moving is not None:
+            self.add_callback(MoveReference(self._moving))
         return card
+
+    @property
+    def _moving(self) -> MovingReference | None:
+        return None if self._against is None else self._against.moving
 
     @property
     def reference(self) -> Reference | None:
@@ -143,7 +150,7 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
             reference=None if against is None else against.access(),
             judge=self.run.judge,
             how=self._scoring(),
-            live=self._with_live_reference,
+            live=self._with_held_out_reference,
             began=self.folder.read_evaluation(0),
         )
 
@@ -166,11 +173,13 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
         return self._evaluator.account(self.run.eval_interval, self._clock.seconds)
 
     def _found_at_end(self) -> dict[str, Any]:
-        """What the objective carries. Of a reward model its mean score of training answers, of which as many are scored
-        as an evaluation holds: only differences of scores were trained, and what is 0 is anybody's guess without it.
+        """What the objective carries, and what became of a reference that moves. Of a reward model its mean score of
+        training answers, of which as many are scored as an evaluation holds: only differences of scores were trained,
+        and what is 0 is anybody's guess without it.
         """
         if not self.objective.reads_values:
-            return {"objective_state": self.objective.recorded_state()} if self.objective.state else {}
+            carried = {"objective_state": self.objective.recorded_state()} if self.objective.state else {}
+            return carried | ({} if self._against is None else self._against.at_end(self.state.global_step))
         with busy("the mean score of training answers"):
             groups = some_of(self.train_groups, MOST_ITEMS)
             found = evaluate_groups(self.policy.model, self.objective, groups, **self._scoring().settings)
@@ -226,6 +235,28 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
     def _with_live_reference(self, groups: Sequence[Group]) -> list[Group]:
         return list(groups) if self._against is None else self._against.with_live_scores(groups)
 
+    def _with_held_out_reference(self, groups: Sequence[Group]) -> list[Group]:
+        return list(groups) if self._against is None else self._against.with_held_out_scores(groups)
+
     def _facts(self) -> RunFacts:
         reference = None if self.reference is None else self.reference.identity
         return RunFacts(self.run, reference, self.scorer, self.token_budget, self.args.device, self._origin)
+
+    # --- a reference that moves --------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the number of moves that the reference has made."""
+        if "loss" in logs and self._moving is not None:
+            logs["reference/updates"] = self._moving.rule.updates(self.state.global_step)
+        super().log(logs, start_time)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._moving is not None and self.ranks.is_first:
+            self._moving.save(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._moving is not None and checkpoint is not None:
+            with undamaged(checkpoint):
+                self._moving.load(Path(checkpoint))

@@ -15,13 +15,13 @@ from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
 from likelier.online.config import ELSEWHERE, ONLINE_NAMES, OnlineConfig, parse_run
 from likelier.training.config import RIVALS, RunConfig, data_sets, hyperparameter_fields, named_values, section
+from likelier.training.options import OF_REFERENCE
 from likelier.utils.errors import ConfigError, nearest
 
 Values = Mapping[str, Any]
 
 # The model, its precision and where everything goes belong to the whole; a stage cannot have its own.
 _OF_THE_WHOLE = ["model", "output", "dtype", "resume", "push_to_hub", *(item.name for item in fields(LoraOptions))]
-_WITH_REFERENCE_ONLY = ("reference_scores", "reference_store")
 _LEFT_BY = "stage:"  # before a stage's name, where the pairs or the model that it left are meant
 
 
@@ -219,7 +219,7 @@ class _Plan:
                 merged.pop(other, None)  # a stage's own choice takes the place of what all share
         kind = METHODS.get(str(merged.get("method", "dpo")))
         if kind is None or not kind.needs_reference:
-            for option in _WITH_REFERENCE_ONLY:
+            for option in OF_REFERENCE:
                 if option not in own:
                     merged.pop(option, None)
         if not last:

@@ -16,6 +16,7 @@ from typing import Any
 from likelier.objectives import METHODS
 from likelier.objectives.online import ONLINE_METHODS
 from likelier.training.config import RIVALS, RunConfig, hyperparameter_fields, parse, trains_alone
+from likelier.training.options import OF_REFERENCE
 from likelier.utils.errors import ConfigError, nearest
 from likelier.utils.files import local
 from likelier.utils.shell import quoted
@@ -32,7 +33,7 @@ _OF_THE_WHOLE = {
     "resume": "--resume goes on with the whole sweep",
     "push_to_hub": "a sweep uploads nothing",
 }
-_WITH_REFERENCE_ONLY = ("reference", "reference_scores", "reference_store")
+_WITH_REFERENCE_ONLY = ("reference", *OF_REFERENCE)
 
 Values = Mapping[str, Any]
 

@@ -24,6 +24,7 @@ from likelier.utils.errors import WrongReferenceError
 from likelier.utils.terminal import counting
 
 BASE_WORDS = "the base model, adapter switched off"
+SCORED_FIRST = ", scored before the first step"
 _VOLATILE = {"transformers_version", "use_cache", "dtype", "torch_dtype", "architectures", "pad_token_id"}
 
 
@@ -116,7 +117,7 @@ def start_reference(model: nn.Module, *, precision: str, live: bool = False, kee
         words = "the base model + a frozen copy of the adapter as it was loaded"
         use = frozen_copy_of_adapter(model) if copied else _itself(model)
     else:
-        words = "the policy itself as it was loaded" + (", a frozen copy" if live else ", scored before the first step")
+        words = "the policy itself as it was loaded" + (", a frozen copy" if live else SCORED_FIRST)
         use = _itself(deepcopy(model).requires_grad_(False).eval()) if live else _itself(model)
     return Reference(words, **known, equals_policy=True, use=use, at_hand=copied)
 
