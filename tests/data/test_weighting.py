@@ -43,6 +43,7 @@ from likelier.objectives import (
     NCA,
     ORPO,
     SPPO,
+    WPO,
     AlphaPO,
     AOTUnpaired,
     CalDPO,
@@ -230,8 +231,8 @@ def test_what_would_have_no_effect_is_refused(signals: dict[str, Any], message: 
 
 # --- which method takes what ---------------------------------------------------------------------------------------
 
-TAKES_MARGINS = {"dpo", "ipo", "simpo", "reward"}
-TAKES_SOFT = {"dpo", "ipo", "simpo", "sigmoid_norm", "sppo", "reward"}
+TAKES_MARGINS = {"dpo", "ipo", "simpo", "reward", "wpo"}
+TAKES_SOFT = {"dpo", "ipo", "simpo", "sigmoid_norm", "sppo", "reward", "wpo"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -302,7 +303,8 @@ RUNS: list[tuple[Objective, dict[str, Any], Any]] = [
     *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (RobustDPO, Hinge, APOZero, APODown, DPOP)),
     (SPPO(beta=0.2), SOFT, rich_pairs),
     *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (EXO, NCA, DiscoPOP, FDPO)),
-    *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired)),
+    *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (CalDPO, CPO, ORPO, AlphaPO, SLiC)),
+    *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (AOT, AOTUnpaired, WPO)),
     (KTO(desirable_weight=1.3), {"use_weights": "column"}, rich_labels),
     (KTO(), {"use_weights": "column", "use_votes": "weight"}, rich_pairs),
     (SFT(), {"use_weights": "column"}, demonstrations),

@@ -17,6 +17,7 @@ from likelier.objectives import (
     NCA,
     ORPO,
     SPPO,
+    WPO,
     AlphaPO,
     AOTUnpaired,
     CalDPO,
@@ -70,12 +71,14 @@ class World:
         self.rows, self.partners = order[:count], order[2 * count :]
         self.desirable = np.arange(count) % 3 > 0
         self.margins, self.chances = rng.uniform(0, 2, count), rng.uniform(0, 0.5, count)
+        self.collisions = rng.uniform(0.5, 1.2, answers) * -self.logps  # weights on both sides of 1
 
     def scored(self, **more: Any) -> Scored:
         return Scored.of(
             logps=torch.tensor(self.logps),
             lengths=torch.tensor(self.lengths),
             ref_logps=torch.tensor(self.refs),
+            collision_entropies=torch.tensor(self.collisions),
             **{name: torch.tensor(value) for name, value in more.items()},
         )
 
@@ -126,6 +129,11 @@ class World:
     def means(self) -> tuple[Ndarray, Ndarray]:
         """Mean log-probabilities per token of the chosen and of the rejected answers."""
         return self.per_token(self.logps)
+
+    @property
+    def own_share(self) -> Ndarray:
+        """WPO's weights."""
+        return np.minimum(1, np.exp(sum(self.per_token(self.logps + self.collisions))))
 
     @property
     def nll(self) -> Ndarray:
@@ -199,6 +207,11 @@ PAIRED: list[tuple[Objective, Callable[[World], Ndarray]]] = [
             softplus(-0.3 * (w.ratios[0] - ranked(*w.ratios))) / 2
             + softplus(-0.3 * (ranked(w.ratios[1], w.ratios[0]) - w.ratios[1])) / 2
         ),
+    ),
+    (WPO(beta=0.3), lambda w: w.own_share * softplus(-0.3 * w.gap)),
+    (
+        WPO(beta=0.3, label_smoothing=0.2, nll_weight=0.7),
+        lambda w: w.own_share * smoothed(0.3 * w.gap, 0.2) + 0.7 * w.nll,
     ),
     (CPO(beta=0.3, nll_weight=0.7), lambda w: softplus(-0.3 * w.logp_gap) + 0.7 * w.nll),
     (ORPO(odds_weight=0.4), lambda w: w.nll + 0.4 * softplus(-(odds(w.means[0]) - odds(w.means[1])))),

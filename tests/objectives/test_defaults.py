@@ -22,6 +22,7 @@ from likelier.objectives import (
     NCA,
     ORPO,
     SPPO,
+    WPO,
     AlphaPO,
     AOTUnpaired,
     CalDPO,
@@ -62,17 +63,18 @@ OWN: dict[type[Objective], dict[str, Any]] = {
     SLiC: {"delta": 1.0, "likelihood_weight": 0.1, "nll_weight": 0.0},
     AOT: {"beta": 0.01, "label_smoothing": 0.0, "nll_weight": 0.0},
     AOTUnpaired: {"beta": 0.01, "label_smoothing": 0.0, "nll_weight": 0.0},
+    WPO: {"beta": 0.01, "label_smoothing": 0.0, "nll_weight": 0.0},
     SFT: {},
     RewardModel: {"center_weight": 0.0, "label_smoothing": 0.0},
 }
 RATES = {SimPO: 6e-7, SigmoidNorm: 5e-7, KTO: 2e-6, SFT: 1e-5, RewardModel: 1e-5}  # the others as DPO, 1e-6
 RATES |= {NCA: 5e-6, SPPO: 5e-7, DiscoPOP: 5e-7, CalDPO: 5e-7, ORPO: 8e-6, AlphaPO: 7e-7}
-SOFT = {DPO, SigmoidNorm, IPO, SimPO, RewardModel, SPPO}
+SOFT = {DPO, SigmoidNorm, IPO, SimPO, RewardModel, SPPO, WPO}
 WITHOUT_REFERENCE = (SimPO, CPO, ORPO, AlphaPO, SLiC, SFT, RewardModel)
-MARGINS = {DPO, IPO, SimPO, RewardModel}
+MARGINS = {DPO, IPO, SimPO, RewardModel, WPO}
 NAMES = (
     "dpo robust hinge sigmoid_norm apo_zero apo_down dpop ipo simpo kto exo nca sppo discopop f_dpo cal_dpo cpo orpo "
-    "alphapo slic aot aot_unpaired sft reward"
+    "alphapo slic aot aot_unpaired wpo sft reward"
 )
 
 

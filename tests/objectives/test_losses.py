@@ -59,6 +59,9 @@ GOLDEN = {
         lambda: reference_free_losses.alpha_po_loss(PW, PL, NW, NL, beta=2.0, gamma_beta_ratio=0.25, alpha=0.0),
         0.201413,
     ),
+    # Means -2 and -3 a token, collisions of 1.5 and 2.5: e^(-0.5 - 0.5), and e^0 of what is above 1.
+    "wpo, its weight": (lambda: ratio_losses.wpo_weights(PW, PL, 0.75 * -PW, -PL * 5 / 6, NW, NL), 0.367879),
+    "wpo, its limit": (lambda: ratio_losses.wpo_weights(PW, PL, -2 * PW, -PL, NW, NL), 1.0),
     # max(0, 5 - 4) + 0.1 * 20
     "slic": (lambda: reference_free_losses.slic_loss(PW, PL, delta=5.0, likelihood_weight=0.1), 3.0),
     # The same value on the other side: D - z0 = -1.5 for an undesirable row.

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from likelier import DPO, IPO, KTO, METHODS, SFT, RewardModel, SigmoidNorm, SimPO
-from likelier.objectives import SPPO, Objective, Scored, losses
+from likelier.objectives import SPPO, WPO, Objective, Scored, losses
 from tests.helpers.loss_oracle import PAIRED, Ndarray, World, sigmoid, smoothed, softplus
 
 EXACT = {"rtol": 0, "atol": 1e-14}
@@ -23,6 +23,7 @@ SOFT: dict[str, Callable[..., Objective]] = {
     "sigmoid_norm": lambda **more: SigmoidNorm(beta=3.0, **more),
     "reward": lambda **more: RewardModel(**more),
     "sppo": lambda **more: SPPO(beta=0.3, **more),
+    "wpo": lambda **more: WPO(beta=0.3, **more),
 }
 TARGETS = {"ipo": 1 / (2 * 0.4), "sppo": 0.5 / 0.3}  # of the losses that are squares; they have no label_smoothing
 
@@ -49,6 +50,7 @@ def test_margins_are_each_pairs_own() -> None:
     scored = world.of_pairs(margins=world.margins)
     expected = {
         DPO(beta=0.3): softplus(-(0.3 * world.gap - world.margins)),
+        WPO(beta=0.3): world.own_share * softplus(-(0.3 * world.gap - world.margins)),
         IPO(tau=0.4): (world.mean_gap - 1.25 * world.margins) ** 2,
         SimPO(beta=2.5, gamma_beta_ratio=0.3): softplus(-2.5 * (world.mean_logp_gap - 0.3 * world.margins)),
         RewardModel(): softplus(-(world.logp_gap - world.margins)),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
-from likelier.objectives import AOT, CPO, EXO, FDPO, NCA, ORPO, SPPO, AlphaPO, AOTUnpaired, CalDPO, DiscoPOP, SLiC
+from likelier.objectives import AOT, CPO, EXO, FDPO, NCA, ORPO, SPPO, WPO, AlphaPO, AOTUnpaired, CalDPO, DiscoPOP, SLiC
 from tests.helpers.loss_oracle import PAIRED, World
 
 
@@ -28,7 +28,7 @@ def test_rewards_are_as_the_decisions_say() -> None:
         (KTO(beta=0.3), 0.3 * ratios),
         (IPO(tau=0.4), 0.4 * ratios),
         (SimPO(beta=2.5), 2.5 * world.logps / world.lengths),
-        *((kind(beta=0.3), 0.3 * ratios) for kind in (EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, AOT, AOTUnpaired)),
+        *((kind(beta=0.3), 0.3 * ratios) for kind in (EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, AOT, AOTUnpaired, WPO)),
         (CPO(beta=0.3), 0.3 * world.logps),
         (ORPO(odds_weight=0.3), 0.3 * world.logps / world.lengths),
         (AlphaPO(beta=2.5, alpha=0.5), 2.5 * (1 - np.exp(-0.5 * world.logps / world.lengths)) / 0.5),
@@ -46,7 +46,7 @@ def test_logits_give_the_loss_where_there_is_no_doubt() -> None:
     world = World()
     for objective, _ in PAIRED:
         logits = objective.logits(world.of_pairs())
-        plain = not any(
+        plain = not objective.needs_collisions and not any(
             getattr(objective, name, 0)
             for name in ("label_smoothing", "nll_weight", "flip_probability", "center_weight")
         )
@@ -118,6 +118,7 @@ def test_what_is_out_of_range_is_refused_and_its_border_is_not() -> None:
         (EXO, {"label_smoothing": 0.5}, {}),
         (DiscoPOP, {"discopop_tau": 0.0}, {}),
         (AOT, {"beta": 0.0}, {}),
+        (WPO, {"beta": 0.0}, {}),
         (AOTUnpaired, {"label_smoothing": 0.5}, {}),
         (FDPO, {"divergence": "kl"}, {}),
         (FDPO, {"alpha": 0.3}, {}),

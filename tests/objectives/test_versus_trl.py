@@ -11,7 +11,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from likelier import DPO, IPO, KTO, APODown, APOZero, Hinge, PreferenceTrainer, RobustDPO, SigmoidNorm, SimPO
 from likelier.data.records import Labelled, Message, Pair
-from likelier.objectives import AOT, EXO, FDPO, NCA, AOTUnpaired, DiscoPOP, Objective
+from likelier.objectives import AOT, EXO, FDPO, NCA, WPO, AOTUnpaired, DiscoPOP, Objective
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy
 
 pytestmark = pytest.mark.slow
@@ -40,6 +40,8 @@ COMPARED: dict[str, tuple[Objective, dict[str, object]]] = {
         {"loss_type": ["aot"], "beta": 0.2, "label_smoothing": 0.1},
     ),
     "aot_unpaired": (AOTUnpaired(beta=0.2), {"loss_type": ["aot_unpaired"], "beta": 0.2}),
+    # Its weights stay below 1 here; above, TRL does not clamp them, which the paper's code does (see test_losses).
+    "wpo": (WPO(beta=0.2), {"loss_type": ["sigmoid"], "beta": 0.2, "use_weighting": True}),
     "f_dpo js": (
         FDPO(beta=0.2, divergence="js"),
         {"loss_type": ["sigmoid"], "beta": 0.2, "f_divergence_type": "js_divergence"},

@@ -16,7 +16,8 @@ from likelier.models.options import LoraOptions
 from likelier.models.policy import add_lora
 from likelier.scoring import attach_scorer, collate, score_plain, score_shared_prefix
 from likelier.scoring import shared_prefix as scorer_room
-from likelier.scoring.attention import install_attention
+from likelier.scoring.attention import install_attention, restore_attention
+from likelier.scoring.engine import _exchanged, score_groups
 from likelier.scoring.logprobs import (
     HeadTransform,
     is_plain_linear,
@@ -24,6 +25,7 @@ from likelier.scoring.logprobs import (
     token_logprobs,
     token_logprobs_and_entropies,
 )
+from likelier.utils.distributed import ALONE
 from tests.helpers.architectures import gradient_gap, hard_pairs, tiny, weighted_gradients
 from tests.helpers.support import tiny_model
 
@@ -321,6 +323,37 @@ def test_entropies_are_those_of_the_whole_distribution(transform: HeadTransform,
         torch.autograd.grad(one.sum(), hidden, retain_graph=True)[0] for one in (entropies, wanted.entropy())
     )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_both_scorers_tell_the_same_collision_entropies_which_are_those_of_the_logits() -> None:
+    model = tiny_model()
+    attach_scorer(model)
+    install_attention(causal_model(model))
+    batch = replace(collate(hard_pairs(), collisions=True), temperature=0.8)
+    plain, shared = score_plain(model, batch), score_shared_prefix(model, batch, chunk=3)
+    found = plain.collision_entropies
+    assert found is not None and shared.collision_entropies is not None and not found.requires_grad
+    torch.testing.assert_close(found, shared.collision_entropies, rtol=0, atol=1e-9)
+    restore_attention(causal_model(model))
+    for number, (prompt, answer) in enumerate(zip(batch.prompt_of, batch.answers, strict=True)):
+        ids = torch.cat([batch.prompts[prompt], answer])
+        chances = (model(input_ids=ids[None]).logits[0, len(ids) - len(answer) - 1 : -1].double() / 0.8).softmax(1)
+        assert float(found[number]) == pytest.approx(float(-chances.detach().square().sum(1).log().sum()), abs=1e-9)
+    some = shared.of_answers(torch.tensor([1, 0])).collision_entropies
+    assert some is not None and torch.equal(some, shared.collision_entropies[[1, 0]])
+    assert score_plain(model, replace(batch, collisions=False)).collision_entropies is None
+
+
+def test_ranks_hand_on_each_others_collision_entropies() -> None:
+    model, groups = tiny_model(), hard_pairs()
+    attach_scorer(model)
+    how: dict[str, Any] = {"token_budget": 40, "device": "cpu", "collisions": True}
+    own = list(score_groups(model, groups, **how))
+    (joined,) = _exchanged(own, groups, torch.device("cpu"), ALONE, collisions=True)
+    alone = model(batch=collate(groups, collisions=True))
+    assert len(own) > 1 and joined.scores.collision_entropies is not None
+    torch.testing.assert_close(joined.scores.collision_entropies, alone.collision_entropies, rtol=0, atol=1e-9)
+    torch.testing.assert_close(joined.scores.logps, alone.logps, rtol=0, atol=1e-9)
 
 
 def test_both_scorers_tell_the_same_entropies() -> None:

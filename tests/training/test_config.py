@@ -339,6 +339,7 @@ DEFAULTS: dict[str, tuple[dict[str, object], float]] = {
     "slic": ({"nll_weight": 0.0, "delta": 1.0, "likelihood_weight": 0.1}, 1e-6),
     "aot": ({"nll_weight": 0.0, "beta": 0.01, "label_smoothing": 0.0}, 1e-6),
     "aot_unpaired": ({"nll_weight": 0.0, "beta": 0.01, "label_smoothing": 0.0}, 1e-6),
+    "wpo": ({"nll_weight": 0.0, "beta": 0.01, "label_smoothing": 0.0}, 1e-6),
     "sft": ({}, 1e-5),
     "reward": ({"center_weight": 0.0, "label_smoothing": 0.0}, 1e-5),
 }

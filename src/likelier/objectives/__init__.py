@@ -14,6 +14,7 @@ from likelier.objectives.reference_free_pairs import CPO, ORPO, AlphaPO, SLiC
 from likelier.objectives.reward_model import RewardModel
 from likelier.objectives.scored import Items, Scored, SequenceScores
 from likelier.objectives.sorted_pairs import AOT, AOTUnpaired
+from likelier.objectives.weighted_pairs import WPO
 
 Kind = TypeVar("Kind", bound=type[Objective])
 
@@ -21,7 +22,7 @@ METHODS: dict[str, type[Objective]] = {
     objective.method: objective
     for objective in (
         *(DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP),
-        *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired, SFT, RewardModel),
+        *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired, WPO, SFT, RewardModel),
     )
 }
 
@@ -55,6 +56,7 @@ __all__ = [
     "ORPO",
     "SFT",
     "SPPO",
+    "WPO",
     "AOTUnpaired",
     "APODown",
     "APOZero",

@@ -51,6 +51,7 @@ class Objective:
     reads_values: ClassVar[bool] = False  # of a value head: its number stands where an answer's log-probability does
     needs_partner: ClassVar[bool] = False
     needs_step: ClassVar[bool] = False  # any loss needs `step_statistics` of the whole step's own answers
+    needs_collisions: ClassVar[bool] = False  # the policy's `collision_entropies` beside its log-probabilities
     takes_margins: ClassVar[bool] = False
     takes_soft_labels: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 1e-6

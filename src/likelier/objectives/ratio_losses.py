@@ -160,3 +160,25 @@ def aot_unpaired_loss(
     own = dpo_loss(chosen_logratios, rejected_of_rank, beta=beta, label_smoothing=label_smoothing)
     both = own + dpo_loss(chosen_of_rank, rejected_logratios, beta=beta, label_smoothing=label_smoothing)
     return both - both.detach() / 2
+
+
+def wpo_weights(
+    chosen_logps: Tensor,
+    rejected_logps: Tensor,
+    chosen_collisions: Tensor,
+    rejected_collisions: Tensor,
+    chosen_lengths: Tensor,
+    rejected_lengths: Tensor,
+) -> Tensor:
+    """What WPO multiplies a pair's DPO loss by: `min(1, w(yw) w(yl))`, detached, where `w(y)` is the geometric mean
+    over the answer's tokens of `pi(token) / sum_v pi(v)^2`.
+
+    Source: arXiv 2406.11827, section 3 and its code. The sum of squares is what a token that is drawn from the policy
+    has in the mean: an answer of the policy's own weighs about 1, one that it would hardly write far less. `collisions`
+    are -log of these sums, added up over an answer's tokens (`SequenceScores.collision_entropies`).
+
+    Shapes: six times (n,) -> (n,).
+    """
+    chosen = (chosen_logps + chosen_collisions) / chosen_lengths
+    rejected = (rejected_logps + rejected_collisions) / rejected_lengths
+    return (chosen + rejected).detach().clamp(max=0).exp()

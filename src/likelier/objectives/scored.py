@@ -24,7 +24,8 @@ class SequenceScores:
     `logps` (answers,) log-probabilities in nats summed over answer tokens (EOS included, prompt excluded, and what an
     answer's mask leaves out), `lengths` (answers,) the number of tokens summed, `token_logps` (tokens,) beneath them
     with `answer_of` (tokens,) saying whose each is. `token_entropies` (tokens,) are those of the distributions that
-    the tokens were drawn from, in nats, where they were asked for.
+    the tokens were drawn from, in nats, where they were asked for; so are `collision_entropies` (answers,), sums over
+    answer tokens of -log of the distributions' summed squares, in nats and without a history.
     """
 
     logps: Tensor
@@ -32,19 +33,29 @@ class SequenceScores:
     token_logps: Tensor
     answer_of: Tensor
     token_entropies: Tensor | None = None
+    collision_entropies: Tensor | None = None
 
     @staticmethod
-    def of(token_logps: Tensor, lengths: Tensor, token_entropies: Tensor | None = None) -> SequenceScores:
-        """Sum the log-probabilities of all scored answer tokens, `lengths` of each answer, one after the other."""
+    def of(
+        token_logps: Tensor,
+        lengths: Tensor,
+        token_entropies: Tensor | None = None,
+        token_collisions: Tensor | None = None,
+    ) -> SequenceScores:
+        """Sum what there is of all scored answer tokens, `lengths` of each answer, one after the other."""
         answer_of = torch.arange(len(lengths)).repeat_interleave(lengths.cpu()).to(token_logps.device)
-        logps = token_logps.new_zeros(len(lengths)).index_add(0, answer_of, token_logps)
-        return SequenceScores(logps, lengths.to(token_logps.device), token_logps, answer_of, token_entropies)
+
+        def summed(values: Tensor) -> Tensor:
+            return values.new_zeros(len(lengths)).index_add(0, answer_of, values)
+
+        own, collisions = lengths.to(token_logps.device), None if token_collisions is None else summed(token_collisions)
+        return SequenceScores(summed(token_logps), own, token_logps, answer_of, token_entropies, collisions)
 
     @staticmethod
-    def sums_of(logps: Tensor, lengths: Tensor) -> SequenceScores:
+    def sums_of(logps: Tensor, lengths: Tensor, collision_entropies: Tensor | None = None) -> SequenceScores:
         """Sums whose tokens are not at hand: read from a file, or computed by another rank."""
         nothing = logps.new_empty(0)
-        return SequenceScores(logps, lengths, nothing, nothing.long())
+        return SequenceScores(logps, lengths, nothing, nothing.long(), None, collision_entropies)
 
     def of_answers(self, numbers: Tensor) -> SequenceScores:
         """The scores of some answers (n,), in that order; one may come several times."""
@@ -53,7 +64,8 @@ class SequenceScores:
         before = lengths.cumsum(0) - lengths
         tokens = torch.arange(len(answer_of), device=lengths.device) + (starts[numbers] - before)[answer_of]
         entropies = None if self.token_entropies is None else self.token_entropies[tokens]
-        return SequenceScores(self.logps[numbers], lengths, self.token_logps[tokens], answer_of, entropies)
+        collisions = None if self.collision_entropies is None else self.collision_entropies[numbers]
+        return SequenceScores(self.logps[numbers], lengths, self.token_logps[tokens], answer_of, entropies, collisions)
 
     def detached(self) -> SequenceScores:
         """The same numbers without their history."""
@@ -108,9 +120,15 @@ class Scored:
     place: Place | None = None
 
     @staticmethod
-    def of(logps: Tensor, lengths: Tensor, ref_logps: Tensor | None = None, **items: Any) -> Scored:
+    def of(
+        logps: Tensor,
+        lengths: Tensor,
+        ref_logps: Tensor | None = None,
+        collision_entropies: Tensor | None = None,
+        **items: Any,
+    ) -> Scored:
         """Of sums alone (see `SequenceScores.sums_of`); `items` are the fields of `Items`."""
-        return Scored(SequenceScores.sums_of(logps, lengths), Items(ref_logps=ref_logps, **items))
+        return Scored(SequenceScores.sums_of(logps, lengths, collision_entropies), Items(ref_logps=ref_logps, **items))
 
     @property
     def logps(self) -> Tensor:
@@ -180,6 +198,7 @@ def join(parts: Sequence[Scored]) -> Scored:
         return torch.cat([values + shift if shift else values for values, shift in zip(found, shifts, strict=False)])
 
     scores = [part.scores for part in parts]
+    collisions = [score.collision_entropies for score in scores]
     whose = [score.answer_of + offset for score, offset in zip(scores, offsets, strict=False)]
     return Scored(
         SequenceScores(
@@ -187,6 +206,7 @@ def join(parts: Sequence[Scored]) -> Scored:
             torch.cat([score.lengths for score in scores]),
             torch.cat([score.token_logps for score in scores]),
             torch.cat(whose),
+            collision_entropies=None if None in collisions else torch.cat(collisions),  # type: ignore[arg-type]
         ),
         Items(**{one.name: joined(one.name) for one in fields(Items)}),
     )

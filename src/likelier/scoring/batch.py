@@ -24,7 +24,8 @@ class Batch:
     once), `prompt_of[a]` the prompt number of answer `a`. `items` are the pairs or labelled rows over the answers, with
     what the reference and the data say of them, on `device`. `masks` are (tokens,) bool for each answer, on the CPU:
     which of its tokens are scored; None for all. `temperature` divides the logits: answers that were drawn at one are
-    scored at it. `entropies` asks for the entropy at every scored token beside its log-probability.
+    scored at it. `entropies` asks for the entropy at every scored token beside its log-probability, `collisions` for
+    `collision_entropies` of the answers.
     """
 
     prompts: list[Tensor]
@@ -35,6 +36,7 @@ class Batch:
     masks: list[Tensor | None] | None = None
     temperature: float = 1.0
     entropies: bool = False
+    collisions: bool = False
 
     @property
     def targets(self) -> list[Tensor]:
@@ -86,7 +88,13 @@ class _Flat:
         return self.answers[key]
 
 
-def collate(groups: Sequence[Group], *, device: torch.device | str = "cpu", answers: Answers = "all") -> Batch:
+def collate(
+    groups: Sequence[Group],
+    *,
+    device: torch.device | str = "cpu",
+    answers: Answers = "all",
+    collisions: bool = False,
+) -> Batch:
     """Join groups into a batch; equal prompts, and equal answers under them, are held once.
 
     `answers` chooses, for labelled groups with a mismatched answer, both, the own ones or the mismatched ones only.
@@ -130,6 +138,7 @@ def collate(groups: Sequence[Group], *, device: torch.device | str = "cpu", answ
         items=items,
         device=torch.device(device),
         masks=None if all(mask is None for mask in flat.masks) else flat.masks,
+        collisions=collisions,
     )
 
 

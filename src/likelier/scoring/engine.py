@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,7 @@ def score_groups(
     token_budget: int,
     device: torch.device | str,
     answers: Answers = "all",
+    collisions: bool = False,
     report: Report | None = None,
     ranks: Ranks = ALONE,
 ) -> Iterator[ScoredGroups]:
@@ -95,7 +97,7 @@ def score_groups(
     with frozen(model):
         for window in _windows(groups, ranks.size):
             for part in own_micro_batches(model, window, budget, ranks):
-                batch = collate(part.groups, device=device, answers=answers)
+                batch = collate(part.groups, device=device, answers=answers, collisions=collisions)
                 scores = model(batch=batch)
                 if part.counts:
                     yield ScoredGroups(part.groups, batch, scores)
@@ -120,30 +122,35 @@ def score_everywhere(
     *,
     token_budget: int,
     device: torch.device | str,
+    collisions: bool = False,
     report: Report | None = None,
     ranks: Ranks = ALONE,
 ) -> list[ScoredGroups]:
     """`score_groups` with the work divided between the ranks, and all scores on every one of them: the same values
     everywhere. Token log-probabilities are left out where there are several.
     """
-    own = list(score_groups(model, groups, token_budget=token_budget, device=device, report=report, ranks=ranks))
-    return own if not ranks.several else _exchanged(own, groups, torch.device(device), ranks)
+    how: dict[str, Any] = {"token_budget": token_budget, "device": device, "collisions": collisions}
+    own = list(score_groups(model, groups, **how, report=report, ranks=ranks))
+    return own if not ranks.several else _exchanged(own, groups, torch.device(device), ranks, collisions=collisions)
 
 
 def _exchanged(
-    own: Sequence[ScoredGroups], groups: Sequence[Group], device: torch.device, ranks: Ranks
+    own: Sequence[ScoredGroups], groups: Sequence[Group], device: torch.device, ranks: Ranks, *, collisions: bool
 ) -> list[ScoredGroups]:
     """One micro-batch of all groups, its sums from whichever rank has computed them."""
     batch = collate(groups, device=device)
     place = {id(group): numbers for group, numbers in zip(groups, batch.answers_of_groups(), strict=True)}
-    sums = torch.zeros(len(batch.answers), dtype=torch.double)
+    sums = torch.zeros(1 + collisions, len(batch.answers), dtype=torch.double)
     times = torch.zeros(len(batch.answers), dtype=torch.double)
     for part in own:
+        found = [part.scores.logps, part.scores.collision_entropies]
+        known = torch.stack([one.double().cpu() for one in found if one is not None])
         for group, numbers in zip(part.groups, part.batch.answers_of_groups(), strict=True):
-            sums[place[id(group)]] += part.scores.logps[numbers].double().cpu()
+            sums[:, place[id(group)]] += known[:, numbers]
             times[place[id(group)]] += 1
-    logps = (ranks.total(sums) / ranks.total(times)).to(device)
-    return [ScoredGroups(list(groups), batch, SequenceScores.sums_of(logps, batch.lengths.to(device)))]
+    means = (ranks.total(sums) / ranks.total(times)).to(device)
+    scores = SequenceScores.sums_of(means[0], batch.lengths.to(device), means[1] if collisions else None)
+    return [ScoredGroups(list(groups), batch, scores)]
 
 
 def prompt_numbers(groups: Sequence[Group]) -> Tensor:

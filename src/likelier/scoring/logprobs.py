@@ -76,6 +76,17 @@ def token_logprobs_and_entropies(
     return found[:, 0], found[:, 1]
 
 
+def collision_entropies(
+    hidden: Tensor, head: Callable[[Tensor], Tensor], transform: HeadTransform, chunk: int
+) -> Tensor:
+    """-log of the summed squares of the distribution that each hidden state (tokens, width) gives, (tokens,) in nats,
+    without a gradient: of the chance that two draws from it are the same token.
+    """
+    with torch.no_grad():
+        chunks = (_chunk_logits(piece, head, transform).log_softmax(1) for piece in hidden.split(chunk))
+        return torch.cat([-(2 * logps).logsumexp(1) for logps in chunks])
+
+
 def _in_chunks(
     of_chunk: Callable[..., Tensor],
     hidden: Tensor,

@@ -14,6 +14,7 @@ from likelier.objectives.scored import SequenceScores
 from likelier.scoring.batch import Batch
 from likelier.scoring.logprobs import (
     HeadTransform,
+    collision_entropies,
     default_chunk,
     token_logprobs,
     token_logprobs_and_entropies,
@@ -53,4 +54,5 @@ def score_plain(model: nn.Module, batch: Batch, chunk: int | None = None) -> Seq
     if batch.entropies:
         logps, entropies = token_logprobs_and_entropies(*of_head)
         return SequenceScores.of(logps, batch.lengths, entropies)
-    return SequenceScores.of(token_logprobs(*of_head), batch.lengths)
+    collisions = collision_entropies(of_head[0], head, transform, chunk) if batch.collisions else None
+    return SequenceScores.of(token_logprobs(*of_head), batch.lengths, token_collisions=collisions)

@@ -13,6 +13,7 @@ from likelier.scoring.batch import Batch
 from likelier.scoring.layout import Layout, shared_prefix_layout
 from likelier.scoring.logprobs import (
     HeadTransform,
+    collision_entropies,
     default_chunk,
     is_plain_linear,
     linear_token_logprobs,
@@ -34,13 +35,21 @@ def score_shared_prefix(model: nn.Module, batch: Batch, chunk: int | None = None
         found = token_logprobs_and_entropies(*_of_head(model, layout, chunk, batch.temperature))
         logps, entropies = (values.index_select(0, layout.token_of) for values in found)
         return SequenceScores.of(logps, batch.lengths, entropies)
-    predictions = layout_logprobs(model, layout, chunk, batch.temperature)
-    return SequenceScores.of(predictions.index_select(0, layout.token_of), batch.lengths)
+    of_head = _of_head(model, layout, chunk, batch.temperature)
+    collisions = None
+    if batch.collisions:
+        hidden, _, *how = of_head
+        collisions = collision_entropies(hidden, *how).index_select(0, layout.token_of)
+    logps = _logprobs(*of_head).index_select(0, layout.token_of)
+    return SequenceScores.of(logps, batch.lengths, token_collisions=collisions)
 
 
 def layout_logprobs(model: nn.Module, layout: Layout, chunk: int | None = None, temperature: float = 1.0) -> Tensor:
     """(scored,) log-probabilities of the layout's targets: the passes through the model and its head."""
-    hidden, targets, head, transform, chunk = _of_head(model, layout, chunk, temperature)
+    return _logprobs(*_of_head(model, layout, chunk, temperature))
+
+
+def _logprobs(hidden: Tensor, targets: Tensor, head: Any, transform: HeadTransform, chunk: int) -> Tensor:
     project = linear_token_logprobs if is_plain_linear(head) else token_logprobs
     return project(hidden, targets, head, transform, chunk)
 

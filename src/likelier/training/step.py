@@ -21,7 +21,7 @@ from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored
 from likelier.objectives.base import State
 from likelier.objectives.metrics import MetricSums
-from likelier.scoring import collate
+from likelier.scoring import Batch, collate
 from likelier.scoring.batch import Answers
 from likelier.scoring.engine import MicroBatch, ScoredGroups, as_scored, own_micro_batches, step_statistics
 from likelier.training.evaluation import step_sums
@@ -103,12 +103,12 @@ class StepWalker(WithinMemory):
         cut = own_micro_batches(self.model, groups, self.token_budget, self.ranks)
         cut_up = len(cut) > 1 or self.ranks.several
         statistics = self._statistics(wrapped, cut) if cut_up else None
-        answers = "all" if statistics is None else "own"
+        answers: Answers = "all" if statistics is None else "own"
         scale = self.ranks.size / len(groups)  # gradients are averaged over ranks, and are to be a sum
         parts: list[StepPart] = []
         for number, part in enumerate(cut, 1):
             with unsynchronized(wrapped, number < len(cut)):
-                batch = collate(part.groups, device=self.device, answers=answers)
+                batch = self._collated(part, answers)
                 scores = wrapped(batch=batch)
                 seen(ScoredGroups(part.groups, batch, scores))
                 scored = as_scored(batch, scores, part.place)
@@ -125,6 +125,10 @@ class StepWalker(WithinMemory):
         own = [group for part in cut if part.counts for group in part.groups]
         return StepResult(own, losses, parts, statistics, state=self.objective.after(statistics).state)
 
+    def _collated(self, part: MicroBatch, answers: Answers) -> Batch:
+        collisions = self.objective.needs_collisions
+        return collate(part.groups, device=self.device, answers=answers, collisions=collisions)
+
     def _statistics(self, wrapped: nn.Module, cut: Sequence[MicroBatch]) -> Tensor | None:
         """The whole step's statistics, from a pass without gradients over the answers that they are made of."""
         answers: Answers = "partners" if self.objective.needs_partner else "own"
@@ -133,7 +137,7 @@ class StepWalker(WithinMemory):
         found: list[Tensor] = []
         with torch.no_grad():
             for part in cut:
-                batch = collate(part.groups, device=self.device, answers=answers)
+                batch = self._collated(part, answers)
                 own = step_statistics(self.objective, [as_scored(batch, wrapped(batch=batch), part.place)])
                 assert own is not None
                 found.append(own if part.counts else torch.zeros_like(own))

@@ -116,6 +116,12 @@ def _rows(objective: Objective, record: Record) -> tuple[list[int], list[bool], 
     """(answer numbers, labels, why there is no loss) of a row as single answers, for the kinds of data there are."""
     method, is_pair = objective.method, isinstance(record, Pair)
     if objective.data == "pairs":
+        if objective.needs_collisions:
+            return (
+                [],
+                [],
+                f"{method}'s loss is weighed by all that the policy might have written, which is not looked at",
+            )
         if objective.needs_step and not objective.state:  # what a method carries would stand for the step
             return [], [], f"{method}'s loss compares the pairs of an optimizer step, and this is one of them"
         return [], [], "" if is_pair else f"{method}'s loss compares two answers, and this row has one"

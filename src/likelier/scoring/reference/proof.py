@@ -48,8 +48,11 @@ def largest_difference(model: nn.Module, groups: Sequence[Group], how: Reference
     return _worst(list(_scored_afresh(model, groups, how)))
 
 
-def _scored_afresh(model: nn.Module, groups: Sequence[Group], how: ReferenceScoring) -> Iterator[ScoredGroups]:
-    return score_groups(model, groups, token_budget=how.token_budget, device=how.device, report=how.report)
+def _scored_afresh(
+    model: nn.Module, groups: Sequence[Group], how: ReferenceScoring, *, collisions: bool = False
+) -> Iterator[ScoredGroups]:
+    budget, device, report = how.token_budget, how.device, how.report
+    return score_groups(model, groups, token_budget=budget, device=device, collisions=collisions, report=report)
 
 
 def _worst(parts: Sequence[ScoredGroups]) -> Difference:
@@ -93,7 +96,7 @@ def check_start(
 
     Returns the figures for the run card. Raises `WrongReferenceError` with the likely causes.
     """
-    parts = list(_scored_afresh(model, groups, how))
+    parts = list(_scored_afresh(model, groups, how, collisions=objective.needs_collisions))
     worst, (loss, expected) = _worst(parts), _start_losses(parts, objective)
     longest = max(len(answer) for group in groups for answer in group.answers)
     slack = 10 * tolerance * longest * max(1.0, abs(expected))

@@ -38,7 +38,7 @@ def evaluate_groups(model: nn.Module, objective: Objective, groups: Sequence[Gro
     """
     parts: list[Scored] = []
     ordered: list[Group] = []
-    for part in score_everywhere(model, groups, **settings):
+    for part in score_everywhere(model, groups, collisions=objective.needs_collisions, **settings):
         parts.append(as_scored(part.batch, part.scores))
         ordered.extend(part.groups)
     scored = join(parts)
