@@ -188,6 +188,7 @@ DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "put in order of size",
     ),
     ("trl", {"loss_type": "aot_unpaired", "beta": 0.2}, {"method": "aot_unpaired", "beta": 0.2}, "order of size"),
+    ("trl", {"use_weighting": True}, {"method": "wpo", "beta": 0.1}, "a pair weighs at most 1"),
     ("trl", {"loss_type": "discopop"}, {"beta": 0.1, "discopop_tau": 0.05}, "discopop_tau: 0.05"),
     ("trl", {"loss_type": "discopop", "discopop_tau": 0.2}, {"method": "discopop", "discopop_tau": 0.2}, ""),
     ("trl", {"discopop_tau": 0.2}, {"method": "dpo", "discopop_tau": None}, "the option that would use it is not set"),

@@ -99,7 +99,7 @@ RULES: dict[str, Rule] = {
     "process_reward_model": refused("a reward for each step of an answer is not trained here; the nearest is reward"),
     "center_rewards_coefficient": refused("it is about reward_model: true; take the line out"),
     "num_labels": left_out("a reward model has one output", off=(1,)),
-    "dpo_use_weighting": refused("WPO's weights are not known here, the nearest is dpo; take the line out"),
+    "dpo_use_weighting": refused("WPO is the method wpo here; take the line out, and write method: wpo afterwards"),
     "pretraining_dataset": refused("only preference training is read here"),
     "max_prompt_len": left_out("prompts have no limit of their own, only prompt and answer together (max_length)"),
     "min_sample_len": left_out("rows have no smallest length"),

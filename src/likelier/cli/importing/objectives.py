@@ -110,7 +110,7 @@ def _known(draft: Draft, trainer: str, name: str) -> Loss:
 def _variant(draft: Draft, trainer: str, method: str) -> str:
     """The method that an option beside the loss type makes of it."""
     if trainer == "dpo":
-        return _under_divergence(draft, method)
+        return _weighted(draft, _under_divergence(draft, method))
     alpha = draft.number("alpha", 0.0) if trainer == "cpo" else 0.0
     if alpha and method != "simpo":
         raise draft.error(f"alpha: {alpha:g} with loss_type sigmoid has no counterpart; the nearest here is alphapo")
@@ -138,6 +138,21 @@ def _under_divergence(draft: Draft, method: str) -> str:
         return _alpha_divergence(draft)
     draft.put("divergence", divergence)
     return "f_dpo"
+
+
+def _weighted(draft: Draft, method: str) -> str:
+    """The method with `use_weighting`, which only DPO itself has here."""
+    if not draft.values.get("use_weighting"):
+        return method
+    if method != "dpo":
+        raise draft.error(
+            f"use_weighting with {method} has no counterpart; the nearest here is wpo, which it is with dpo"
+        )
+    draft.take("use_weighting")
+    draft.note(
+        "differs", ["use_weighting"], "it is the method wpo; a pair weighs at most 1 here, as in the paper's code"
+    )
+    return "wpo"
 
 
 def _alpha_divergence(draft: Draft) -> str:
