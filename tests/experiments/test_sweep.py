@@ -536,15 +536,17 @@ def test_the_report_of_a_run_tells_how_to_make_it_again_on_the_same_rows(
     assert command in page and "Make the whole sweep again" in page and "likelier train run.yaml" not in page
 
 
-# --- the whole, on the built-in pairs ----------------------------------------------------------------------------
+# --- the whole, on a fourth of the built-in pairs ----------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_a_sweep_of_four_methods_survives_a_kill_and_ends_with_the_frontier(
     given: dict[str, str], tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, out = tmp_path / "run.yaml", tmp_path / "out"
-    own = values(given, out, data=str(DEMO), batch_size=64, epochs=0.3, warmup=0, eval_prompts=2)
+    config, out, data = tmp_path / "run.yaml", tmp_path / "out", tmp_path / "pairs.jsonl"
+    rows_of_demo = DEMO.read_text(encoding="utf-8").splitlines(keepends=True)
+    data.write_text("".join(rows_of_demo[::4]), encoding="utf-8")
+    own = values(given, out, data=str(data), batch_size=16, epochs=0.3, warmup=0, eval_prompts=2)
     config.write_text(yaml.safe_dump(own), encoding="utf-8")
     vary = ["dpo.beta=0.05,0.5", "ipo.tau=2,5", "kto.beta=0.1,0.5", "simpo.beta=2,4"]
     words = ["sweep", str(config), "--vary", *vary, "--seeds", "2"]
@@ -554,7 +556,7 @@ def test_a_sweep_of_four_methods_survives_a_kill_and_ends_with_the_frontier(
     with pytest.MonkeyPatch.context() as patch:
         count = Counted(patch)
         assert cli.main([*words, "--resume"]) == 0
-    pairs = load_preferences(str(DEMO), eval_fraction=0.25)
+    pairs = load_preferences(str(data), eval_fraction=0.25)
     rows, held = len(pairs.train), len(pairs.test)
     assert count.records == rows + held  # pairs for one method, labels for another: tokenized once
     assert (out / "dpo-beta-0.05-seed-42" / "model.safetensors").stat().st_mtime_ns == before
