@@ -25,7 +25,7 @@ from tests.helpers.support import chat_pairs, labelled_rows, lora_policy, tiny_p
 def _scored(records: list[Record], policy: Any) -> Any:
     groups = tokenize_records(records, policy.tokenizer, max_length=512).groups
     attach_scorer(policy.model, autocast=False, groups=groups)
-    batch = collate(groups)
+    batch = collate(groups, collisions=True)
     return groups, as_scored(batch, policy.model(batch=batch))
 
 

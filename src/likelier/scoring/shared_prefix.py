@@ -38,8 +38,8 @@ def score_shared_prefix(model: nn.Module, batch: Batch, chunk: int | None = None
     of_head = _of_head(model, layout, chunk, batch.temperature)
     collisions = None
     if batch.collisions:
-        hidden, _, *how = of_head
-        collisions = collision_entropies(hidden, *how).index_select(0, layout.token_of)
+        hidden, _, head, transform, size = of_head
+        collisions = collision_entropies(hidden, head, transform, size).index_select(0, layout.token_of)
     logps = _logprobs(*of_head).index_select(0, layout.token_of)
     return SequenceScores.of(logps, batch.lengths, token_collisions=collisions)
 
