@@ -1,7 +1,7 @@
 """Tables of all options, made from the dataclasses that the command line is made from: they cannot fall behind."""
 
 import re
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 _MARK = re.compile(r"^<!-- (?:options: (?P<section>\w+)|(?P<made>hyperparameters|presets)) -->$", re.MULTILINE)
@@ -10,7 +10,7 @@ _MARK = re.compile(r"^<!-- (?:options: (?P<section>\w+)|(?P<made>hyperparameters
 def _shown(value: object) -> str:
     if value is None or value == ():
         return ""
-    return f"`{value}`" if value != "" else "required"
+    return f"`{value}`" if value != "" and value is not MISSING else "required"
 
 
 def _row(name: str, default: str, text: str) -> str:

@@ -58,6 +58,7 @@ from likelier.scoring.engine import as_scored, score_groups
 from likelier.training.config import parse
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, DataError, LikelierWarning
+from tests.helpers.methods import CHOSEN
 from tests.helpers.support import chat_pairs, labelled_rows, logged, tiny_policy, tiny_tokenizer
 
 DW, DL = torch.tensor([2.0], dtype=torch.double), torch.tensor([-1.0], dtype=torch.double)
@@ -237,7 +238,7 @@ TAKES_SOFT = {"dpo", "ipo", "simpo", "sigmoid_norm", "sppo", "reward", "wpo"}
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_refuses_what_it_cannot_use(method: str) -> None:
-    base = {"method": method, "model": "m", "data": "d", "output": "o"}
+    base = {"method": method, "model": "m", "data": "d", "output": "o", **CHOSEN.get(method, {})}
     for taken, option in ((TAKES_MARGINS, {"use_margins": "column"}), (TAKES_SOFT, {"use_votes": "soft"})):
         if method in taken:
             assert parse({**base, **option}).run.method == method

@@ -25,6 +25,7 @@ from likelier.objectives import (
     Objective,
     Scored,
     SLiC,
+    WeightedSum,
 )
 
 Ndarray = Any
@@ -222,5 +223,9 @@ PAIRED: list[tuple[Objective, Callable[[World], Ndarray]]] = [
     (
         SLiC(delta=2.0, likelihood_weight=0.3),
         lambda w: np.maximum(0, 2 - w.logp_gap) - 0.3 * w.logps[w.pairs[:, 0]],
+    ),
+    (
+        WeightedSum(loss=((DPO(beta=0.3), 0.8), (SimPO(beta=2.5), 0.2)), nll_weight=0.7),
+        lambda w: 0.8 * softplus(-0.3 * w.gap) + 0.2 * softplus(-2.5 * (w.mean_logp_gap - 0.5)) + 0.7 * w.nll,
     ),
 ]

@@ -24,9 +24,10 @@ from likelier.insight.verdicts import Verdict
 from likelier.objectives import METHODS
 from likelier.runs.account import Account, Audit, Finding, Noise, Statistics
 from likelier.runs.reader import Run
-from likelier.training.config import RIVALS, hyperparameter_fields, parse
+from likelier.training.config import RIVALS, hyperparameter_fields, is_hyperparameter, parse
 from likelier.utils.errors import LikelierError
 from tests.helpers.diagnosis_world import the
+from tests.helpers.methods import usual
 from tests.helpers.runs_by_hand import a_run, a_step, growing
 
 WITHOUT_ADVICE = {"healthy", "unfinished", "skipped-step", "failed", "interrupted"}
@@ -136,15 +137,15 @@ def _own(method: str, variant: str) -> dict[str, Any]:
 
 def _run(method: str, scenario: Scenario, own: Mapping[str, Any]) -> Run:
     names = {item.name for item in fields(METHODS[method])}
-    objective = METHODS[method](**{name: value for name, value in own.items() if name in names}).resolved(20.0)
-    hyper = {item.name: value for item in fields(objective) if (value := getattr(objective, item.name)) is not None}
+    objective = usual(method, **{name: value for name, value in own.items() if name in names}).resolved(20.0)
+    hyper = {name: value for name, value in objective.hyperparameters().items() if value is not None}
     options = {name: value for name, value in own.items() if name not in names}
     of_run = {name: options.pop(name) for name in ("eval_fraction", "reference", "dtype") if name in options}
     lora = {"lora_r": options.pop("lora_r")} if "lora_r" in options else {}
     scale = scenario.get("scale") or (0.1 if METHODS[method].needs_reference else None)
     if "scale" in scenario and objective.strength in hyper:
         hyper[objective.strength] = scale
-        objective = type(objective)(**hyper)
+        objective = objective.of(hyper)
     card: dict[str, Any] = {
         "method": method,
         "hyperparameters": hyper,
@@ -200,7 +201,7 @@ def _typed(run: Run, words: str) -> None:
     for name in given:
         own.pop(RIVALS.get(name, ""), None)
     if given.get("method", run.method) != run.method:  # whoever changes the method drops what belonged to the other
-        own = {name: value for name, value in own.items() if name not in hyperparameter_fields()}
+        own = {name: value for name, value in own.items() if not is_hyperparameter(name)}
     parse({**own, **given})
 
 

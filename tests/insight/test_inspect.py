@@ -61,6 +61,13 @@ HYPERPARAMETERS: dict[str, Json] = {
     "wpo": {"beta": 0.3},
     "aot": {"beta": 0.3},
     "aot_unpaired": {"beta": 0.3},
+    "weighted_sum": {
+        "loss": "dpo=0.8 hinge=0.2",
+        "nll_weight": 0.5,
+        "dpo.beta": 0.3,
+        "dpo.label_smoothing": 0.0,
+        "hinge.beta": 0.1,
+    },
     "sft": {},
 }
 HAVE_LOGITS = ("dpo", "robust", "kto", "simpo", "sigmoid_norm", "dpop")
@@ -109,6 +116,9 @@ def losses_by_hand(method: str, pw: float, pl: float, rw: float, rl: float, nw: 
         "aot": list,  # none of a row alone
         "aot_unpaired": list,
         "wpo": list,
+        "weighted_sum": lambda: [
+            0.8 * dpo_by_hand(0.3 * (dw - dl)) + 0.2 * max(0.0, 1 - 0.1 * (dw - dl)) - 0.5 * pw / nw
+        ],
         "sft": lambda: [-pw / nw],
     }[method]()
 

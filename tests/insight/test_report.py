@@ -16,6 +16,7 @@ from likelier.insight.report.page import write_report
 from likelier.objectives import METHODS
 from likelier.training.config import parse
 from likelier.utils.errors import RunFolderError
+from tests.helpers.methods import flags_of
 from tests.helpers.report_runs import EVIL, SECTIONS, hostile_data, huge_run, write_run
 from tests.helpers.small_runs import SmallRuns, forget_files, read_card, save_tiny, staged, train, write_card
 
@@ -93,7 +94,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIKELIER_CACHE", str(root / "cache"))
         return {
-            name: train(model, data, root / f"{name}<i>&", "--method", name, *more, *short[name]) for name in METHODS
+            name: train(model, data, root / f"{name}<i>&", *flags_of(name), *more, *short[name]) for name in METHODS
         }
 
 

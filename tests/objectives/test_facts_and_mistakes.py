@@ -9,6 +9,7 @@ from likelier.objectives import METHODS, Objective, Scored
 from likelier.objectives.base import SATISFIED
 from likelier.objectives.metrics import item_metrics, readable
 from likelier.runs.method import MethodFacts
+from tests.helpers.methods import usual
 
 KINDS = list(METHODS.values())
 PAIRED = [kind for kind in KINDS if kind.data == "pairs"]
@@ -23,17 +24,18 @@ def gap_of(nats: float) -> Scored:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.method)
 def test_the_card_has_each_fact_under_the_readers_name(kind: type[Objective]) -> None:
-    facts = kind().resolved(10.0).facts()
+    objective = usual(kind.method).resolved(10.0)
+    facts = objective.facts()
     assert facts.keys() == {one.name for one in fields(MethodFacts)}
-    assert facts["has_baseline"] == kind.has_baseline and facts["lowers_both"] == kind.lowers_both
-    assert MethodFacts(**facts).has_target == kind.has_target
+    assert facts["has_baseline"] == objective.has_baseline and facts["lowers_both"] == objective.lowers_both
+    assert MethodFacts(**facts).has_target == objective.has_target
 
 
 @pytest.mark.parametrize("kind", PAIRED, ids=lambda kind: kind.method)
 def test_a_target_is_what_a_loss_pulls_back_to(kind: type[Objective]) -> None:
-    objective = kind().resolved(10.0)
+    objective = usual(kind.method).resolved(10.0)
     far, farther = (float(objective.losses(gap_of(nats))) for nats in (1000.0, 2000.0))
-    assert (farther > far) == kind.has_target
+    assert (farther > far) == objective.has_target
 
 
 def test_a_sigmoid_is_satisfied_where_its_gradient_is_below_a_hundredth() -> None:
@@ -49,7 +51,7 @@ def test_the_margin_is_the_chosen_answers_reward_less_the_rejected_ones() -> Non
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.method)
 def test_rewards_per_token_are_those_that_do_not_grow_with_an_answer(kind: type[Objective]) -> None:
-    objective, short = kind().resolved(10.0), gap_of(8.0)
+    objective, short = usual(kind.method).resolved(10.0), gap_of(8.0)
     long = Scored.of(2 * short.logps, 2 * short.lengths, 2 * short.logps - 2 * short.logratios)
     same = torch.allclose(objective.rewards(short), objective.rewards(long))
-    assert same == kind.rewards_per_token
+    assert same == objective.rewards_per_token

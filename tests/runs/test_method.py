@@ -12,6 +12,7 @@ from likelier.objectives import DPO, IPO, METHODS, SFT, APODown, Hinge, Objectiv
 from likelier.runs.card import RunCard, checked_card
 from likelier.runs.method import MethodFacts
 from likelier.utils.errors import RunFolderError
+from tests.helpers.methods import usual
 
 
 def written(objective: Objective, *without: str) -> RunCard:
@@ -28,7 +29,7 @@ def written(objective: Objective, *without: str) -> RunCard:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_card_without_the_block_has_the_facts_of_its_method(method: str) -> None:
-    objective = METHODS[method]().resolved(40)
+    objective = usual(method).resolved(40)
     told = written(objective).facts
     assert told == written(objective, "objective").facts
     assert asdict(told) == objective.facts()

@@ -23,6 +23,7 @@ from likelier.training.options import TrainingOptions
 from likelier.training.trainer_block import OURS, check_trainer_block
 from likelier.utils.distributed import ALONE
 from likelier.utils.errors import ConfigError
+from tests.helpers.methods import CHOSEN, usual
 from tests.helpers.support import lora_policy, tiny_policy
 
 NEEDED = {"model": "m", "data": "d.jsonl", "output": "runs/a"}
@@ -110,9 +111,13 @@ def option_names() -> set[str]:
     return own | set(hyperparameter_fields())
 
 
+def options_in_a_sum() -> set[str]:
+    return {f"{method}.{name}" for name, owners in hyperparameter_fields().items() for method in owners}
+
+
 def test_every_flag_is_a_field_and_every_field_a_flag() -> None:
     actions = [action for action in parser()._actions if action.dest != "help"]
-    assert {action.dest for action in actions} == option_names()
+    assert {action.dest for action in actions} == option_names() | options_in_a_sum()
     for action in actions:
         assert action.option_strings[0] == "--" + action.dest.replace("_", "-")
         assert action.default == argparse.SUPPRESS and action.help
@@ -284,12 +289,15 @@ def test_every_hyperparameter_goes_only_to_methods_that_have_it(method: str) -> 
         value = {"beta": 3.0, "label_smoothing": 0.2, "flip_probability": 0.2}.get(name, True)
         value = 3.0 if name.endswith("_weight") or name in ("penalty", "tau", "gamma_beta_ratio", "delta") else value
         value = {"discopop_tau": 0.2, "divergence": "forward-kl", "alpha": 0.2, "trl_alpha": 0.2}.get(name, value)
+        value = "dpo=1 sppo=2" if name == "loss" else value
         if method == "f_dpo" and name in ("alpha", "trl_alpha"):
             assert getattr(parsed(method=method, divergence="alpha", **{name: value}).objective, name) == value
         elif method in owners:
-            assert getattr(parsed(method=method, **{name: value}).objective, name) == value
+            made = parsed(**{"method": method, **CHOSEN.get(method, {}), name: value}).objective
+            assert name == "loss" or getattr(made, name) == value
         else:
-            assert f"{name} has no effect on {method}" in refused(method=method, **{name: value})
+            message = refused(**{"method": method, **CHOSEN.get(method, {}), name: value})
+            assert f"{name} has no effect on {method}" in message
 
 
 # --- SimPO's beta --------------------------------------------------------------------------------------------------
@@ -346,7 +354,10 @@ DEFAULTS: dict[str, tuple[dict[str, object], float]] = {
 
 
 def test_every_method_has_its_own_defaults() -> None:
-    assert {name: (kind().hyperparameters(), kind.learning_rate) for name, kind in METHODS.items()} == DEFAULTS
+    found = {
+        name: (kind().hyperparameters(), kind.learning_rate) for name, kind in METHODS.items() if name not in CHOSEN
+    }
+    assert found == DEFAULTS
 
 
 def test_what_each_method_learns_from_and_which_need_no_reference() -> None:
@@ -360,7 +371,7 @@ def test_what_each_method_learns_from_and_which_need_no_reference() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_learning_rate_is_the_methods_own_and_names_its_source(method: str) -> None:
-    objective = METHODS[method]()
+    objective = usual(method)
     rate, source = learning_rate(TrainingOptions(), objective, tiny_policy())
     assert (rate, source) == (objective.learning_rate, objective.learning_rate_source) and source
 

@@ -19,6 +19,7 @@ from likelier.objectives.pairwise import Paired
 from likelier.scoring import attach_scorer, collate
 from likelier.scoring.engine import as_scored
 from likelier.utils.errors import DataError
+from tests.helpers.methods import usual
 from tests.helpers.support import chat_pairs, labelled_rows, lora_policy, tiny_policy
 
 
@@ -47,7 +48,7 @@ def test_the_loss_and_its_gradient_are_transformers_own() -> None:
 
 @pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if issubclass(kind, Paired)])
 def test_nll_weight_adds_the_chosen_answers_nll_to_every_paired_method(method: str) -> None:
-    objective = replace(METHODS[method]().resolved(8.0), nll_weight=0.0)  # type: ignore[call-arg]
+    objective = replace(usual(method).resolved(8.0), nll_weight=0.0)  # type: ignore[call-arg]
     with torch.no_grad():
         _, scored = _scored(list(chat_pairs(4)), tiny_policy())
     scored = scored.with_items(ref_logps=scored.logps + torch.randn_like(scored.logps))

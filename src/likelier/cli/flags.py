@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import typing
 from collections.abc import Collection
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any, Literal
 
 from likelier.data.options import ChatOptions
@@ -23,13 +23,12 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     for name, owners in hyperparameter_fields().items():
         known = {method: "from the data" if item.default is None else item.default for method, item in owners.items()}
         known |= {one.method: one.hyperparameters()[name] for one in online_hyperparameters().get(name, ())}
-        defaults = ", ".join(f"{method} {default}" for method, default in known.items())
-        _flag(
-            group,
-            name,
-            f"{hyperparameter_help(owners)} ({defaults})".replace("%", "%%"),
-            isinstance(next(iter(owners.values())).default, bool),
-        )
+        defaults = ", ".join(f"{method} {default}" for method, default in known.items() if default is not MISSING)
+        text = f"{hyperparameter_help(owners)}{f' ({defaults})' if defaults else ''}".replace("%", "%%")
+        first = next(iter(owners.values()))
+        _flag(group, name, text, isinstance(first.default, bool), many=first.metadata.get("many"))
+        for method, item in owners.items():  # in a sum of losses
+            _flag(group, f"{method}.{name}", argparse.SUPPRESS, isinstance(item.default, bool))
     add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
     add_section_flags(parser.add_argument_group("adapter"), LoraOptions)
     add_section_flags(parser.add_argument_group("training"), TrainingOptions)

@@ -4,43 +4,24 @@ An objective is a frozen dataclass. It turns `Scored` (the seam's sums and count
 which) into one loss per item and one logged reward per answer. It never sees a model, a tokenizer or a file.
 """
 
-from typing import TypeVar
-
 from likelier.objectives.base import DataKind, Objective
 from likelier.objectives.pairwise import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
 from likelier.objectives.pointwise import KTO, SFT
 from likelier.objectives.ratio_pairs import EXO, FDPO, NCA, SPPO, CalDPO, DiscoPOP
 from likelier.objectives.reference_free_pairs import CPO, ORPO, AlphaPO, SLiC
+from likelier.objectives.registry import METHODS, register
 from likelier.objectives.reward_model import RewardModel
 from likelier.objectives.scored import Items, Scored, SequenceScores
 from likelier.objectives.sorted_pairs import AOT, AOTUnpaired
 from likelier.objectives.weighted_pairs import WPO
+from likelier.objectives.weighted_sum import WeightedSum
 
-Kind = TypeVar("Kind", bound=type[Objective])
-
-METHODS: dict[str, type[Objective]] = {
-    objective.method: objective
-    for objective in (
-        *(DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP),
-        *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired, WPO, SFT, RewardModel),
-    )
-}
-
-
-def register(kind: Kind) -> Kind:
-    """Add a method that lies outside of this room to METHODS; a decorator of its class.
-
-    It then trains by its name and is scored, inspected, diagnosed, reported and recommended like any other: what these
-    need to know of it they read from its class (see `Objective` and `Advice`). Raises `ValueError` for a name that is
-    taken.
-    """
-    if METHODS.get(kind.method, kind) is not kind:
-        raise ValueError(
-            f"there is a method {kind.method!r} already: {METHODS[kind.method].__name__}; name it otherwise"
-        )
-    METHODS[kind.method] = kind
-    return kind
-
+for kind in (
+    *(DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP),
+    *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired, WPO),
+    *(SFT, RewardModel, WeightedSum),
+):
+    register(kind)
 
 __all__ = [
     "AOT",
@@ -74,5 +55,6 @@ __all__ = [
     "SequenceScores",
     "SigmoidNorm",
     "SimPO",
+    "WeightedSum",
     "register",
 ]

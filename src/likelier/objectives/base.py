@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -119,11 +119,21 @@ class Objective:
         """The logged reward of each answer, (answers,), detached."""
         raise NotImplementedError
 
+    def part_losses(self, scored: Scored, statistics: Tensor | None = None) -> dict[str, Tensor]:
+        """Of a loss that is a sum, what it adds, by name, (n,) each and without weights: logged as `loss/NAME`."""
+        return {}
+
     def step_statistics(self, scored: Scored) -> Tensor | None:
         """What the loss needs to know of the whole step, detached, or None. What micro-batches and ranks give of it is
         added up: sums, or the items' own values at their places (`Scored.in_step`).
         """
         return None
+
+    def judges_alone(self) -> bool:
+        """Whether an item has a loss without the others of its step: because it needs nothing of them, or because what
+        the objective carries stands for them.
+        """
+        return not self.needs_step or bool(self.state)
 
     # --- what it carries from step to step ---------------------------------------------------------------------------
 
@@ -199,10 +209,25 @@ class Objective:
         """Name and value of each hyperparameter."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @classmethod
+    def options(cls, named: Mapping[str, Any]) -> dict[str, Any]:
+        """Name and type of each hyperparameter that there is beside those that have been `named`."""
+        hints = get_type_hints(cls)
+        return {field.name: hints[field.name] for field in fields(cls)}
 
-def hyperparameter(default: Any, text: str, *, kw_only: bool = False) -> Any:
-    """A dataclass field with a help text, which its flag shows; of several methods with that name the first one's."""
-    return field(default=default, metadata={"help": text}, kw_only=kw_only)
+    @classmethod
+    def of(cls, hyperparameters: Mapping[str, Any]) -> Objective:
+        """The objective with these `hyperparameters`, the others as they are by default. Raises `ValueError`, and
+        `TypeError` for a name that it does not have.
+        """
+        return cls(**hyperparameters)
+
+
+def hyperparameter(default: Any, text: str, *, kw_only: bool = False, many: str | None = None) -> Any:
+    """A dataclass field with a help text, which its flag shows; of several methods with that name the first one's.
+    `many` is the shape of each of its words, where it takes several.
+    """
+    return field(default=default, metadata={"help": text, "many": many}, kw_only=kw_only)
 
 
 def require(condition: bool, method: str, name: str, value: object, wanted: str) -> None:

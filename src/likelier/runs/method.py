@@ -26,6 +26,11 @@ class MethodFacts:
     reads_values: bool = False
     compares_answers: bool = True
 
+    @property
+    def strength_flag(self) -> str:
+        """The strength as it is typed."""
+        return f"--{self.strength.replace('_', '-')}"
+
 
 def facts_by_name(method: str | None, scale: float | None, hyperparameters: Mapping[str, Any]) -> MethodFacts:
     """The facts that a method has today; those of the usual one where no such method is known, or where it takes other
@@ -37,7 +42,9 @@ def facts_by_name(method: str | None, scale: float | None, hyperparameters: Mapp
     if kind is None:
         return MethodFacts()
     try:
-        found = kind(**{**hyperparameters, **({kind.strength: scale} if scale else {})}).facts()
+        found = kind.of(hyperparameters)
+        found = kind.of({**hyperparameters, found.strength: scale}) if scale else found
+        facts = found.facts()
     except (TypeError, ValueError):
         return MethodFacts()
-    return MethodFacts(**found)
+    return MethodFacts(**facts)

@@ -177,7 +177,7 @@ def recorded_objective(card: RunCard) -> Objective:
     if kind is None:
         raise RunFolderError(f"run.json names no method that is known here ({card.method!r})")
     try:
-        return kind(**card.raw["hyperparameters"])
+        return kind.of(card.raw["hyperparameters"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"run.json does not hold the hyperparameters of {kind.method}: {error}") from error
 

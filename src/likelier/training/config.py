@@ -124,6 +124,12 @@ def hyperparameter_fields() -> dict[str, dict[str, Field[Any]]]:
     return found
 
 
+def is_hyperparameter(name: str) -> bool:
+    """Whether some method has it: by its own name, or as METHOD.NAME in a sum of losses."""
+    method, _, own = name.rpartition(".")
+    return own in hyperparameter_fields() and (not method or method in METHODS)
+
+
 def hyperparameter_help(owners: Mapping[str, Field[Any]]) -> str:
     """What the first of the methods that have a hyperparameter says of it."""
     told = (item.metadata["help"] for item in owners.values() if "help" in item.metadata)
@@ -137,7 +143,7 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     objective = _objective(run.method, named)
     lora, training, chat = (section(kind, named) for kind in (LoraOptions, TrainingOptions, ChatOptions))
     if named:
-        _refuse(next(iter(named)), run.method)
+        _refuse(next(iter(named)), objective)
     config = RunConfig(run, objective, lora, training, chat)
     refuse_inert_options(objective, training, named_reference=run.reference != "start")
     return config
@@ -192,16 +198,24 @@ def data_sets(name: str, value: Any) -> tuple[DataSet, ...]:
 
 
 def _objective(method: str, named: dict[str, Any]) -> Objective:
+    kind = METHODS[method]
     try:
-        return section(METHODS[method], named)
+        hints = kind.options(named)
+        return kind.of({name: coerce(name, named.pop(name), hints[name]) for name in hints if name in named})
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _refuse(name: str, method: str) -> None:
+def _refuse(name: str, objective: Objective) -> None:
+    method = objective.method
     owners = hyperparameter_fields().get(name)
+    if not owners and is_hyperparameter(name):
+        raise ConfigError(
+            f"{name} has no effect on {method}: METHOD.NAME is a hyperparameter of one of the losses that a sum adds, "
+            "where that loss has it"
+        )
     if owners:
-        own = ", ".join(item.name for item in fields(METHODS[method])) or "none"
+        own = ", ".join(objective.hyperparameters()) or "none"
         raise ConfigError(f"{name} has no effect on {method} (it belongs to {', '.join(owners)}); {method} has: {own}")
     known = [item.name for section in SECTIONS for item in fields(section)] + list(hyperparameter_fields())
     raise ConfigError(f"unknown option {name!r}{nearest(name, known)}")

@@ -298,9 +298,8 @@ def _refuse_signals(objective: Any, options: TrainingOptions) -> None:
                 f"{method} has no place for soft labels; use_votes=weight works with every method, soft with "
                 f"{_named(takers, 'and')}"
             )
-        for name in ("label_smoothing", "nll_weight"):
-            if getattr(objective, name, 0):
-                value = getattr(objective, name)
+        for name, value in objective.hyperparameters().items():
+            if value and name.rpartition(".")[2] in ("label_smoothing", "nll_weight"):
                 raise ConfigError(f"use_votes=soft and {name}={value} contradict each other; drop one of them")
 
 

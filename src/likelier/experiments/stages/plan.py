@@ -14,7 +14,15 @@ from likelier.experiments.stages.sample_step import SampleStage
 from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
 from likelier.online.config import ELSEWHERE, ONLINE_NAMES, OnlineConfig, parse_run
-from likelier.training.config import RIVALS, RunConfig, data_sets, hyperparameter_fields, named_values, section
+from likelier.training.config import (
+    RIVALS,
+    RunConfig,
+    data_sets,
+    hyperparameter_fields,
+    is_hyperparameter,
+    named_values,
+    section,
+)
 from likelier.training.options import OF_REFERENCE
 from likelier.utils.errors import ConfigError, nearest
 
@@ -100,7 +108,8 @@ def parse_stages(values: Values) -> StagedConfig:
             raise ConfigError(f"{name} is missing; it stands outside stages")
     of_a_stage = {item.name for item in fields(SampleOptions)} - {"seed", "columns", "eval_data", "eval_fraction"}
     of_a_stage -= {"eval_reward"}
-    for name in ("method", "reference", *hyperparameter_fields(), *sorted(ONLINE_NAMES | of_a_stage)):
+    dotted = [name for name in shared if is_hyperparameter(name)]
+    for name in ("method", "reference", *hyperparameter_fields(), *dotted, *sorted(ONLINE_NAMES | of_a_stage)):
         if name in shared:
             raise ConfigError(f"{name} belongs to a single stage: move it into that block of stages")
     _refuse_twice([block.name for block in blocks if block.round in (None, 1)])

@@ -15,7 +15,7 @@ from typing import Any
 
 from likelier.objectives import METHODS
 from likelier.objectives.online import ONLINE_METHODS
-from likelier.training.config import RIVALS, RunConfig, hyperparameter_fields, parse, trains_alone
+from likelier.training.config import RIVALS, RunConfig, is_hyperparameter, parse, trains_alone
 from likelier.training.options import OF_REFERENCE
 from likelier.utils.errors import ConfigError, nearest
 from likelier.utils.files import local
@@ -186,7 +186,7 @@ def _listed(word: str, text: str) -> list[Any]:
 
 def _refuse_unused(shared: Values, own_method: str, varied: Values) -> None:
     """A hyperparameter of the file belongs to the file's method; where that does not run, it has no effect."""
-    unused = [name for name in shared if name in hyperparameter_fields()]
+    unused = [name for name in shared if is_hyperparameter(name)]
     if unused and own_method not in varied:
         raise ConfigError(
             f"{unused[0]} in the file belongs to its method, {own_method}, which this sweep does not run; drop it, or "
@@ -196,8 +196,7 @@ def _refuse_unused(shared: Values, own_method: str, varied: Values) -> None:
 
 def _values(shared: Values, own_method: str, method: str, varied: Values) -> dict[str, Any]:
     """The named values of a setting. The file's hyperparameters are those of its own method."""
-    hyperparameters = hyperparameter_fields()
-    merged = {name: value for name, value in shared.items() if method == own_method or name not in hyperparameters}
+    merged = {name: value for name, value in shared.items() if method == own_method or not is_hyperparameter(name)}
     if not METHODS[method].needs_reference:
         merged = {name: value for name, value in merged.items() if name not in _WITH_REFERENCE_ONLY}
     for name in varied:

@@ -13,7 +13,7 @@ from typing import Any
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.verdicts import Verdict
 
-_MENTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)(?: +([\w.,+-]*\w))?")
+_MENTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*(?:\.[a-z][a-z0-9-]*)?)(?: +([\w.,+-]*\w))?")
 _OTHER_COMMAND = re.compile(r"likelier (?!train\b)[a-z-]+ ")
 _STEPS = "steps"
 _WORDS = {"more steps": 1, "fewer steps": -1, "one epoch": -1}

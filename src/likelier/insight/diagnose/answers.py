@@ -35,7 +35,7 @@ def over_optimization(facts: Facts) -> Iterator[Verdict]:
     signs = list(_signs(facts))
     if not signs and per_token < TOO_FAR_PER_TOKEN:
         return
-    larger = f"--{facts.method.strength} {3 * facts.scale:.3g} holds the policy closer" if facts.scale else None
+    larger = f"{facts.method.strength_flag} {3 * facts.scale:.3g} holds the policy closer" if facts.scale else None
     advice = [
         f"--learning-rate {rate(facts.peak_rate / 5)}, or fewer steps" if facts.peak_rate else None,
         larger,

@@ -60,7 +60,7 @@ def _runaway(facts: Facts, baseline: Trend, errors: Trend) -> Found:
         "answers, and it is far from its reference.",
         [
             f"--learning-rate {rate(facts.peak_rate / 5)}" if facts.peak_rate else None,
-            f"--{facts.method.strength} {3 * (facts.scale or 0.1):.3g} holds the policy closer",
+            f"{facts.method.strength_flag} {3 * (facts.scale or 0.1):.3g} holds the policy closer",
             "fewer steps",
         ],
     )

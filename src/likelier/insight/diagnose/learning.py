@@ -144,7 +144,7 @@ def _beta(facts: Facts, moved: Level) -> Verdict:
         _change(facts, "grad_norm"),
     ]
     advice = [
-        f"--{name} {proposed:g}, so that the loss asks for some nats an answer"
+        f"{facts.method.strength_flag} {proposed:g}, so that the loss asks for some nats an answer"
         + (" (or leave it out: it is then chosen from the data)" if facts.method.strength_from_data else ""),
         "then look at the learning rate: with a smaller value the gradient lasts longer, and steps go farther",
     ]

@@ -98,7 +98,7 @@ def _hold_up(facts: Facts, alike: float | None) -> list[str | None]:
         f"{nearly}--method dpop takes back what the chosen answer loses" if may_become(facts, "dpop") else None,
         _likely(facts, 1.0),
         f"--learning-rate {rate(facts.peak_rate / 3)}, or fewer steps" if facts.peak_rate else None,
-        f"--{facts.method.strength} {2 * (facts.scale or 0.1):.3g} holds the policy closer to the reference",
+        f"{facts.method.strength_flag} {2 * (facts.scale or 0.1):.3g} holds the policy closer to the reference",
         "a first stage of --method sft on the chosen answers, if the model would not write such answers itself"
         if keeps_signals(facts, "sft")
         else None,

@@ -122,7 +122,7 @@ def _rows(objective: Objective, record: Record) -> tuple[list[int], list[bool], 
                 [],
                 f"{method}'s loss is weighed by all that the policy might have written, which is not looked at",
             )
-        if objective.needs_step and not objective.state:  # what a method carries would stand for the step
+        if not objective.judges_alone():
             return [], [], f"{method}'s loss compares the pairs of an optimizer step, and this is one of them"
         return [], [], "" if is_pair else f"{method}'s loss compares two answers, and this row has one"
     if objective.data == "labels":

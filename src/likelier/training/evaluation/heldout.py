@@ -81,6 +81,8 @@ SIDES = ("chosen", "rejected")
 def step_sums(objective: Objective, scored: Scored, statistics: Tensor | None, losses: Tensor) -> MetricSums:
     """The metrics of some items as sums and counts (the objective's statistics aside)."""
     found = item_metrics(scored, losses, objective.rewards(scored), objective.reward_baseline(statistics))
+    for name, values in objective.part_losses(scored, statistics).items():
+        found.add(f"loss/{name}", values if scored.items.weights is None else values * scored.items.weights)
     return found.without("logps/") if objective.reads_values else found
 
 
