@@ -6,10 +6,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from likelier.utils.files import write_whole
-from studies import s18, s18b, s18c, s19, s20
+from studies import s09, s10, s18, s18b, s18c, s19, s20
 from studies.harness import FOLDER, Claim, Results, Study, Table, read
 
-STUDIES: tuple[Study, ...] = (s18.STUDY, s18b.STUDY, s18c.STUDY, s19.STUDY, s20.STUDY)
+STUDIES: tuple[Study, ...] = (
+    s09.STUDY,
+    s10.STUDY,
+    s18.STUDY,
+    s18b.STUDY,
+    s18c.STUDY,
+    s19.STUDY,
+    s20.STUDY,
+)
 SLOW = frozenset({s18c.STUDY.name, s20.STUDY.name})  # hours on the demo model: computed by a command of their own
 PAGE = FOLDER / "index.md"
 
