@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from likelier.utils.files import write_whole
-from studies import s09, s10, s18, s18b, s18c, s19, s20
+from studies import s09, s10, s16, s18, s18b, s18c, s19, s20
 from studies.harness import FOLDER, Claim, Results, Study, Table, read
 
 STUDIES: tuple[Study, ...] = (
     s09.STUDY,
     s10.STUDY,
+    s16.STUDY,
     s18.STUDY,
     s18b.STUDY,
     s18c.STUDY,
