@@ -124,7 +124,13 @@ def test_evaluating_holds_no_gradients_but_a_reference_again() -> None:
     whole, live = plan(), plan(reference_scores="live")
     assert whole.evaluating == live.evaluating  # loaded once more, or there all the time
     assert live.scoring - whole.scoring == whole.parts["weights"] == live.parts["reference"]
+    moves = plan(reference_moves="soft")  # and the start is loaded beside it, to measure KL
+    assert moves.parts["reference"] == whole.parts["weights"] == moves.scoring - whole.scoring
+    assert moves.evaluating == whole.evaluating + whole.parts["weights"]
+    assert plan(reference_moves="bema").parts["reference"] == 3 * whole.parts["weights"]  # on a CPU, all in one memory
     adapter = plan(lora=LoraOptions(lora_r=4))
+    copied = plan(lora=LoraOptions(lora_r=4), reference_moves="hard")
+    assert copied.parts["reference"] == adapter.parts["gradients"] > 0
     assert adapter.evaluating < whole.evaluating - whole.parts["weights"] and adapter.parts["reference"] == 0
     assert own_memory("cpu") and own_memory("cpu") > 10**9  # type: ignore[operator]
 

@@ -84,6 +84,7 @@ def test_splitting_divides_what_stays_and_ddp_adds_what_is_sent(model: Path) -> 
         (EIGHT, {"dtype": "pure-bfloat16"}, "pure-bfloat16"),
         (EIGHT, {"lora": LoraOptions(4, load_in_4bit=True)}, "4 bits"),
         (EIGHT, {"reference_scores": "live"}, "second model"),
+        (EIGHT, {"reference_moves": "soft"}, "second weights"),
     ],
 )
 def test_what_a_run_on_several_would_refuse_is_refused(

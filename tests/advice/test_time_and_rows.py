@@ -91,6 +91,14 @@ def test_work_grows_with_epochs_and_stops_at_steps(model: Path, tmp_path: Path) 
     assert counted(plan, "simpo", batch_size=8).reference == 0
     live = counted(plan, batch_size=8, reference_scores="live")
     assert (live.reference, live.statistics) == (0, live.training)
+    assert counted(plan, batch_size=8, reference_moves="soft") == live
+
+
+def test_of_a_reference_that_moves_the_held_out_rows_are_scored_once(model: Path, tmp_path: Path) -> None:
+    plan = plan_of(model, tmp_path, rows(40), eval_fraction=0.25)
+    stays, moves = (counted(plan, batch_size=8, reference_moves=how) for how in (None, "hard"))
+    assert moves.reference == stays.reference - stays.training > 0  # in one pass
+    assert moves.statistics == moves.training == stays.training and stays.statistics == 0
 
 
 def test_a_baseline_and_evaluations_are_counted(model: Path, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def peaks(planner: Any, budget: int | None) -> dict[str, int]:
 def models_in_memory(planner: Any, budget: int | None) -> dict[str, int]:
     """Peaks in bytes of what is trained here, and of the same with the models that other recipes hold beside it."""
     pairs = planner.for_method("dpo")
-    pairs.asked = replace(pairs.asked, live_reference=False)
+    pairs.asked = replace(pairs.asked, live_reference=False, reference_moves=None)
     plan = pairs.plan(budget)
     copy = plan.parts["weights"]
     copies = 0 if plan.training.adapter else copy  # a reference beside an adapter is its base, switched back

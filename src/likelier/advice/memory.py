@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 
+from likelier.advice.asked import Asked
 from likelier.advice.rows import MicroBatch, filled, fullest, longest_row
 from likelier.advice.spread import Spread, checked
 from likelier.advice.trace import Alive, Device, StepTracer, Training, training_of
@@ -25,7 +26,7 @@ from likelier.data.tokenize import default_max_length
 from likelier.models.generation import WRITE_LARGER
 from likelier.models.options import Dtype, LoraOptions
 from likelier.models.token_budget import default_budget, total_memory
-from likelier.objectives import METHODS, Objective
+from likelier.objectives import METHODS
 from likelier.scoring.engine import PACK_LARGER
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, nearest
@@ -110,31 +111,6 @@ def needed(parts: Mapping[str, int], besides: int, device: Device) -> int:
     return max(sum(parts.values()) + unused, besides) + CONTEXT[device]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a plan is made for, besides the model."""
-
-    method: str
-    training: Training
-    device: Device
-    max_length: int
-    memory: int | None
-    live_reference: bool
-    batch_size: int
-    rows: tuple[Row, ...] | None
-    spread: Spread = Spread()
-
-    @property
-    def objective(self) -> type[Objective]:
-        """The method."""
-        return METHODS[self.method]
-
-    @property
-    def own_rows(self) -> int:
-        """Rows of a step that one GPU takes."""
-        return ceil(self.batch_size / self.spread.gpus)
-
-
 def planner_for(
     model: str | Path | Any,
     *,
@@ -146,6 +122,7 @@ def planner_for(
     memory: int | None = None,
     activation_checkpointing: bool = False,
     reference_scores: Literal["stored", "live"] = "stored",
+    reference_moves: Literal["soft", "hard", "bema"] | None = None,
     batch_size: int = 32,
     rows: Sequence[Row] | None = None,
     spread: Spread | None = None,
@@ -155,7 +132,7 @@ def planner_for(
     Args:
         model: a model's name as `load_policy` takes it, or a transformers configuration. No weights are loaded.
         method: the objective's name.
-        lora, dtype, max_length, activation_checkpointing, reference_scores, batch_size: as in a run.
+        lora, dtype, max_length, activation_checkpointing, reference_scores, reference_moves, batch_size: as in a run.
         device: what it will run on (default: CUDA where this machine has it).
         memory: bytes of the device; by default this machine's.
         rows: token lengths of the data. Without them rows at `max_length` are assumed, half prompt and half answers,
@@ -169,6 +146,8 @@ def planner_for(
         raise ConfigError(f"unknown method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
     if reference_scores != "stored" and not METHODS[method].needs_reference:
         raise ConfigError(f"{method} uses no reference; drop reference_scores")
+    if reference_moves is not None and not METHODS[method].needs_reference:
+        raise ConfigError(f"{method} uses no reference; drop reference_moves")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     known = known_model(model, lora or LoraOptions())
     training = training_of(known.lora, dtype, device, activation_checkpointing)
@@ -186,7 +165,8 @@ def planner_for(
         live,
         batch_size,
         None if rows is None else tuple(rows),
-        checked(spread or Spread(), training, device, live_reference=live),
+        checked(spread or Spread(), training, device, live_reference=live, moves=reference_moves is not None),
+        reference_moves,
     )
     return Planner(known, asked)
 
@@ -215,7 +195,8 @@ class Planner:
         """The same for another method; what was traced is not traced again."""
         planner, objective = copy(self), METHODS[method]
         live = self.asked.live_reference and objective.needs_reference
-        planner.asked = replace(self.asked, method=method, live_reference=live)
+        moves = self.asked.reference_moves if objective.needs_reference else None
+        planner.asked = replace(self.asked, method=method, live_reference=live, reference_moves=moves)
         if objective.reads_values != self.asked.training.values:
             planner.asked = replace(planner.asked, training=replace(self.asked.training, values=objective.reads_values))
             planner.weights = count_weights(self.known.config, planner.asked.training)
@@ -322,7 +303,12 @@ class Planner:
         return self.asked.training.adapter
 
     def _reference(self) -> int:
-        """Stored scores need no model. Live: a frozen copy of the weights, or of an adapter that was loaded."""
+        """Stored scores need no model. Live: a frozen copy of the weights, or of an adapter that was loaded. One that
+        moves: a second set of what is trained, and of an average two more, which lie in the machine's memory.
+        """
+        if self.asked.reference_moves is not None:
+            here = 3 if self.asked.reference_moves == "bema" and self.asked.device == "cpu" else 1
+            return here * self.weights.trained_bytes
         if not self.asked.live_reference:
             return 0
         if self._adapter:
@@ -346,14 +332,15 @@ class Planner:
         return self.tracer.trace(batch.counted, gradients=False).forward.total
 
     def _evaluating(self, budget: int) -> int:
-        """At the end, with held-out data: no gradients, but a whole reference once more, or an adapter's copy. A model
-        that gives values has none, and writes nothing.
+        """At the end, with held-out data: no gradients, but a whole reference once more, or an adapter's copy; beside
+        one that moves, where it began. A model that gives values has none, and writes nothing.
         """
         standing = self._standing()
         if self.asked.training.values:
             return standing["weights"] + standing["optimizer"] + self._alive(budget) + self._workspace()
         copy = self.weights.trained_bytes if self.known.adapter_loaded else 0
-        again = standing["reference"] or self.asked.spread.own(copy if self._adapter else self.weights.bytes)
+        held, start = standing["reference"], self.asked.spread.own(copy if self._adapter else self.weights.bytes)
+        again = (held or start) if self.asked.reference_moves is None else held + start
         passing = max(self._alive(budget), self._written(budget)) + self._together(gradients=False)
         return standing["weights"] + standing["optimizer"] + again + passing + self._workspace()
 

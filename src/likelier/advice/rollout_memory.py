@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from likelier.advice.asked import Asked
 from likelier.advice.beside import Beside, models_beside
 from likelier.advice.memory import (
     CONTEXT,
-    Asked,
     Device,
     MemoryPlan,
     Planner,

@@ -76,7 +76,7 @@ def gathered(part: Part, training: Training) -> int:
     return part.frozen_bytes + part.trained * (2 if training.autocast and not training.adapter else 4)
 
 
-def checked(spread: Spread, training: Training, device: str, *, live_reference: bool) -> Spread:
+def checked(spread: Spread, training: Training, device: str, *, live_reference: bool, moves: bool = False) -> Spread:
     """Raises `ConfigError` for several GPUs that a run would refuse."""
     if spread.gpus < 1:
         raise ConfigError(f"gpus={spread.gpus}: at least 1 is needed")
@@ -88,6 +88,8 @@ def checked(spread: Spread, training: Training, device: str, *, live_reference: 
         raise ConfigError("shard has no effect in one process; name several GPUs with --gpus, or drop it")
     if live_reference:
         raise ConfigError("reference_scores=live would keep a second model beside a sharded policy; take stored scores")
+    if moves:
+        raise ConfigError("reference_moves would keep second weights beside a sharded policy; drop it, or shard")
     if training.lora.load_in_4bit:
         raise ConfigError("shard does not go with weights in 4 bits; drop load_in_4bit, or shard")
     if training.weights == torch.bfloat16 and not training.adapter:

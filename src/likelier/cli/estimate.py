@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from likelier.data.options import DataSet
 
 _ADAPTER = ("lora_r", "lora_targets", "load_in_4bit")
-_MEMORY = ("max_length", "token_budget", "batch_size", "activation_checkpointing", "shard", "reference_scores")
+_MEMORY = (
+    *("max_length", "token_budget", "batch_size", "activation_checkpointing", "shard"),
+    *("reference_scores", "reference_moves"),
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +117,7 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
             memory=None if flags.memory is None else bytes_of(flags.memory),
             activation_checkpointing=options.activation_checkpointing,
             reference_scores=options.reference_scores,
+            reference_moves=options.reference_moves,
             batch_size=options.batch_size,
             rows=None if rows is None else rows.rows,
             spread=spread,

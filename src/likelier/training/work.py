@@ -109,8 +109,9 @@ def work_of(
     own, partners = _tokens(train, objective)
     seen = min(1.0, passes / size) * size
     held = fmean(map(tokens_of_group, held_out)) * held_count if held_out else 0.0
-    scored = round(own * seen + held) if objective.needs_reference else 0
-    live = options.reference_scores == "live" and objective.needs_reference
+    live = options.asks_reference and objective.needs_reference
+    stored = 0.0 if options.reference_scores == "live" else held + (0.0 if live else own * seen)
+    scored = round(stored) if objective.needs_reference else 0
     every = planned_interval(options, train, held_out, steps, device)
     longest = max((row_of(group) for group in train), key=lambda row: row.tokens)
     usual = usual_micro_batch(train, options, token_budget, gpus)
@@ -121,7 +122,7 @@ def work_of(
         steps=steps,
         training=training,
         statistics=round(partners * passes / gpus) + training * (live + twice),
-        reference=0 if live else round(scored / gpus),
+        reference=round(scored / gpus),
         trial=TRIAL * len(longest.answers) * (longest.prompt + max(longest.answers)),
         **_evaluations(held_out, held_count, options, token_budget, adapter, gpus),
         intervals=0 if every is None else (steps - 1) // every,
