@@ -288,7 +288,6 @@ def test_a_loss_of_trls_that_we_do_not_have_is_refused_with_the_nearest(loss: st
         ({"ld_alpha": 0.5}, "LD-DPO"),
         ({"use_weighting": True, "loss_type": "hinge"}, "the nearest here is wpo"),
         ({"use_weighting": True, "loss_type": "kto"}, "an option of DPO's"),
-        ({"sync_ref_model": True}, "TR-DPO"),
         ({"reference_free": True}, "cpo with nll_weight: 0"),
         ({"packing": True}, "another TRL command"),
         ({"assistant_only_loss": True}, "another TRL command"),
@@ -614,3 +613,25 @@ def test_an_imported_llama_factory_file_trains(tmp_path: Path, model: str) -> No
     card = _imported_and_trained(tmp_path, "llamafactory/dpo-lora.yaml", changes)
     assert (card["status"], card["steps"], card["method"]) == ("done", 2, "dpo")
     assert card["hyperparameters"] == {"beta": 0.1, "label_smoothing": 0.1, "nll_weight": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("options", "how", "mix", "every"),
+    [
+        ({}, "soft", 0.6, 512),
+        ({"ref_model_mixup_alpha": 0.3, "ref_model_sync_steps": 64}, "soft", 0.3, 64),
+        ({"ref_model_mixup_alpha": 1.0, "loss_type": "ipo"}, "hard", None, 512),
+    ],
+)
+def test_a_reference_that_moves_keeps_its_share_and_interval(
+    tmp_path: Path, options: dict[str, Any], how: str, mix: float | None, every: int
+) -> None:
+    training = written(trl(tmp_path, sync_ref_model=True, **options), tmp_path).training
+    assert (training.reference_moves, training.reference_mix, training.reference_every) == (how, mix, every)
+
+
+def test_a_reference_that_moves_beside_an_adapter_is_told_as_a_difference(tmp_path: Path) -> None:
+    draft = trl(tmp_path, sync_ref_model=True, use_peft=True)
+    assert "TRL does not move a reference beside an adapter; here it is the base with a second adapter" in said(draft)
+    stays = trl(tmp_path, ref_model_mixup_alpha=0.3)
+    assert "reference_moves" not in stays.options and "without effect there" in said(stays)

@@ -61,7 +61,6 @@ RULES: dict[str, Rule] = {
     "ld_alpha": refused("LD-DPO is not known here, the nearest is sigmoid_norm; take the line out", off=(1, 1.0)),
     "use_weighting": refused("it is an option of DPO's; take the line out"),
     "reference_free": refused("it is the method cpo with nll_weight: 0; take the line out for dpo"),
-    "sync_ref_model": refused("TR-DPO's moving reference is not known here; take the line out for a fixed one"),
     **each(
         refused(_OTHER_COMMAND),
         *("dataset_text_field", "packing", "eval_packing", "assistant_only_loss", "completion_only_loss"),
@@ -105,6 +104,8 @@ def translate(draft: Draft, trainer: str | None) -> None:
         objective(draft, trainer, losses)
     if trainer == "orpo":
         orpo_of_trl(draft)
+    if draft.take("sync_ref_model"):
+        _moving_reference(draft)
     arguments.steps_and_rows(draft, draft.whole("num_processes", 1))
     arguments.rate(draft, 1e-4 if trainer == "reward" else 1e-6)
     arguments.schedule(draft, "lr_scheduler_type", "linear")
@@ -216,6 +217,18 @@ def _mixer(draft: Draft) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | 
     tests = [{"path": one["path"], "subset": one["subset"], "split": held} for one in train] if held else []
     split = next((one for one in splits if "test" not in one), "train")
     return [one | {"split": split} for one in train], tests
+
+
+def _moving_reference(draft: Draft) -> None:
+    """TR-DPO: a share of 1 is a hard update."""
+    share, every = draft.number("ref_model_mixup_alpha", 0.6), draft.whole("ref_model_sync_steps", 512)
+    draft.put("reference_moves", "hard" if share == 1 else "soft")
+    if share != 1:
+        draft.put("reference_mix", share)
+    draft.put("reference_every", every)
+    if draft.given("use_peft"):
+        text = "TRL does not move a reference beside an adapter; here it is the base with a second adapter, which moves"
+        draft.note("differs", ["sync_ref_model"], text)
 
 
 # --- training ------------------------------------------------------------------------------------------------------
