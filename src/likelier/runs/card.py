@@ -131,7 +131,9 @@ class Data:
 
 @dataclass(frozen=True)
 class Reference:
-    """The reference, and what proved it. `weights` is the hash of its weights; a method without one has none."""
+    """The reference, and what proved it. `weights` is the hash of its weights; a method without one has none. `moves`
+    is the rule of one that moved (`how`, `every`, `mix`): the rest is said of where it began.
+    """
 
     words: str | None = None
     identity: str | None = None
@@ -140,6 +142,7 @@ class Reference:
     step0_loss: float | None = None
     step0_loss_expected: float | None = None
     equals_policy: bool = False
+    moves: Mapping[str, Any] | None = None
 
     @property
     def proof(self) -> str | None:

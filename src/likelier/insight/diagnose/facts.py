@@ -100,13 +100,18 @@ class Facts:
         return trend_of(self.run.column(name))
 
     def logratio(self, side: str) -> Trend:
-        """The log-ratios of a side over the training steps, in nats; empty without a reference."""
-        return self.trend(f"rewards/{side}").scaled(1 / self.scale) if self.scale else Trend((), ())
+        """The log-ratios of a side over the training steps, in nats; empty without a reference that stays."""
+        return self.trend(f"rewards/{side}").scaled(1 / self.scale) if self.scale and not self.moves else Trend((), ())
 
     @cached_property
     def margin(self) -> Trend:
-        """Chosen minus rejected log-ratio over the training steps, in nats; empty without a reference."""
-        return self.trend("rewards/margins").scaled(1 / self.scale) if self.scale else Trend((), ())
+        """Chosen minus rejected log-ratio over the training steps, in nats; empty without a reference that stays."""
+        return self.trend("rewards/margins").scaled(1 / self.scale) if self.scale and not self.moves else Trend((), ())
+
+    @property
+    def moves(self) -> bool:
+        """Whether the reference moved: log-ratios in training are then no distance from anything that stays."""
+        return self.card.reference.moves is not None
 
     @cached_property
     def length(self) -> float:
@@ -173,10 +178,10 @@ class Facts:
 
     @property
     def distance(self) -> tuple[str, str] | None:
-        """KL in words; of a method without a reference it is measured against the start."""
+        """KL in words; without a reference, or with one that moved, it is measured against the start."""
         if self.kl is None:
             return None
-        what = "KL to the reference" if self.method.needs_reference else "KL to the start"
+        what = "KL to the reference" if self.method.needs_reference and not self.moves else "KL to the start"
         asked = self.latest.get("kl_standard_error")
         prompts = len(self.detail("end").samples)
         a_token = f", {number(self.kl[1])} a token" if is_above_zero(self.kl[0], asked) else ""
@@ -216,7 +221,7 @@ class Facts:
         held = self.on_held_out(side)
         if held is not None:
             return held
-        if self.scale or self.method.reads_values:
+        if (self.scale and not self.moves) or self.method.reads_values:
             trend = self.logratio(side) if self.scale else self.trend(f"rewards/{side}")
             return trend.last if trend else None
         per_token = self.token_trend(side)

@@ -81,7 +81,7 @@ def _tolerance(facts: Facts) -> float:
 
 def _moves_along(facts: Facts) -> Iterator[Verdict]:
     """Log-ratios that stay 0 while the policy's own log-probabilities change: it is measured against itself."""
-    if facts.moved is None or not facts.run.steps or facts.moved.value > STUCK * facts.length:
+    if facts.moves or facts.moved is None or not facts.run.steps or facts.moved.value > STUCK * facts.length:
         return
     changes = {side: change for side in SIDES if (change := _own_change(facts, side)) is not None}
     if not any(abs(change.value) > LEFT + SURE * change.error for change in changes.values()):
