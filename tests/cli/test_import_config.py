@@ -262,8 +262,10 @@ def test_a_loss_of_trls_that_we_do_not_have_is_refused_with_the_nearest(loss: st
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss_type": ["sigmoid", "bco_pair", "sft"]}, "a mixture of preference losses"),
-        ({"loss_type": ["sigmoid", "ipo"]}, "a mixture of preference losses"),
+        ({"loss_type": ["sigmoid", "kto_pair", "sft"]}, "loss_type kto_pair has no counterpart"),
+        ({"loss_type": ["sigmoid", "ipo", "ipo"]}, "one stands there twice; add up its weights"),
+        ({"loss_type": ["aot", "aot_pair"]}, "two of them are aot here"),
+        ({"loss_type": ["sigmoid", "ipo"], "loss_weights": [1, 0]}, "the weight of ipo is 0; it must be above 0"),
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "1 weights for 2 losses"),
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [0.0, 1.0]}, "must be above 0"),
         ({"loss_type": "apo_zero_unpaired"}, "the nearest here is apo_zero"),

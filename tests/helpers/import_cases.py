@@ -183,6 +183,37 @@ DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ),
     (
         "trl",
+        {"loss_type": ["sigmoid", "ipo", "sft"], "loss_weights": [0.8, 0.2, 1.0], "beta": 0.2, "rpo_alpha": 0.5},
+        {
+            "method": "weighted_sum",
+            "loss": {"dpo": 0.8, "ipo": 0.2},
+            "nll_weight": 1.5,
+            "dpo.beta": 0.2,
+            "ipo.tau": 0.2,
+            "ipo.length_normalize": True,
+        },
+        "beside the weight 1 of sft",
+    ),
+    (
+        "trl",
+        {"loss_type": ["sppo_hard", "robust"], "beta": 0.1, "label_smoothing": 0.2},
+        {
+            "loss": {"sppo": 2.0, "robust": 1.0},
+            "sppo.beta": 0.1,
+            "robust.beta": 0.1,
+            "robust.flip_probability": 0.2,
+            "nll_weight": None,
+        },
+        "made up for by the weight in loss",
+    ),
+    (
+        "axolotl",
+        {"dpo_loss_type": ["sigmoid", "apo_zero"], "dpo_loss_weights": [0.5, 0.5], "rl_beta": 0.3},
+        {"loss": {"dpo": 0.5, "apo_zero": 0.5}, "dpo.beta": 0.3, "apo_zero.beta": 0.3},
+        "",
+    ),
+    (
+        "trl",
         {"loss_type": "aot_pair", "label_smoothing": 0.1},
         {"method": "aot", "beta": 0.1, "label_smoothing": 0.1},
         "put in order of size",

@@ -11,7 +11,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from likelier import DPO, IPO, KTO, APODown, APOZero, Hinge, PreferenceTrainer, RobustDPO, SigmoidNorm, SimPO
 from likelier.data.records import Labelled, Message, Pair
-from likelier.objectives import AOT, EXO, FDPO, NCA, WPO, AOTUnpaired, DiscoPOP, Objective
+from likelier.objectives import AOT, EXO, FDPO, NCA, WPO, AOTUnpaired, DiscoPOP, Objective, WeightedSum
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy
 
 pytestmark = pytest.mark.slow
@@ -58,6 +58,10 @@ COMPARED: dict[str, tuple[Objective, dict[str, object]]] = {
             "f_divergence_type": "alpha_divergence",
             "f_alpha_divergence_coef": 0.3,
         },
+    ),
+    "a list of three": (
+        WeightedSum(loss=((DPO(beta=0.2), 0.8), (NCA(beta=0.2), 0.5), (APOZero(beta=0.2), 2.0))),
+        {"loss_type": ["sigmoid", "nca_pair", "apo_zero"], "loss_weights": [0.8, 0.5, 2.0], "beta": 0.2},
     ),
 }
 COMMON = {

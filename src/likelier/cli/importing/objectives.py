@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from likelier.cli.importing.common import Draft, as_list, as_number
+from likelier.cli.importing.common import Draft, Note, as_list, as_number
 from likelier.cli.importing.hyperparameters import STRENGTHS, TIMES_OURS, beta_alone, nll
 
 
@@ -90,7 +90,12 @@ def find_trainer(draft: Draft, losses: list[str]) -> str:
 def objective(draft: Draft, trainer: str, losses: list[str]) -> None:
     """The method and its hyperparameters, from TRL's loss types."""
     losses = losses or [_FIRST[trainer]]
-    name, scale, added = _combined(draft, losses)
+    weights, added = _weights(draft, losses)
+    if len(weights) > 1:
+        _sum(draft, trainer, weights, added)
+        return
+    [(name, scale)] = weights.items()
+    _scaled_to_1(draft, name, scale)
     method = _variant(draft, trainer, _known(draft, trainer, name).method)
     draft.put("method", method)
     STRENGTHS.get(method, beta_alone)(draft)
@@ -177,26 +182,57 @@ def _alpha_divergence(draft: Draft) -> str:
     return "f_dpo"
 
 
-def _combined(draft: Draft, losses: list[str]) -> tuple[str, float, float]:
-    """One loss and its weight, and the weight of `sft` beside it."""
-    weights = [as_number(draft, "loss_weights", one) for one in as_list(draft.take("loss_weights"))]
-    weights = weights or [1.0] * len(losses)
-    if len(weights) != len(losses):
-        raise draft.error(f"loss_weights: {len(weights)} weights for {len(losses)} losses")
-    pairs = dict(zip(losses, weights, strict=True))
-    added = pairs.pop("sft", 0.0) if len(pairs) > 1 else 0.0
-    if len(pairs) != 1 or len(losses) > 2 or len(set(losses)) < len(losses):
-        raise draft.error(
-            f"loss_type {', '.join(losses)}: a mixture of preference losses has no counterpart; the nearest is one of "
-            "them, with nll_weight in place of sft"
-        )
-    [(name, weight)] = pairs.items()
-    if not weight > 0:
-        raise draft.error(f"loss_weights: the weight of {name} is {weight:g}; it must be above 0")
+def _weights(draft: Draft, losses: list[str]) -> tuple[dict[str, float], float]:
+    """The losses with their weights, and the weight of `sft` beside them."""
+    given = [as_number(draft, "loss_weights", one) for one in as_list(draft.take("loss_weights"))]
+    given = given or [1.0] * len(losses)
+    if len(given) != len(losses):
+        raise draft.error(f"loss_weights: {len(given)} weights for {len(losses)} losses")
+    weights = dict(zip(losses, given, strict=True))
+    if len(weights) < len(losses):
+        raise draft.error(f"loss_type {', '.join(losses)}: one stands there twice; add up its weights")
+    added = weights.pop("sft", 0.0) if len(weights) > 1 else 0.0
+    for name, weight in weights.items():
+        if not weight > 0:
+            raise draft.error(f"loss_weights: the weight of {name} is {weight:g}; it must be above 0")
+    return weights, added
+
+
+def _scaled_to_1(draft: Draft, name: str, weight: float) -> None:
     if weight != 1:
         text = f"{name} has the weight 1 here: its weight {weight:g} would scale the whole loss, which Adam undoes"
         draft.note("differs", ["loss_weights"], text + ", but not the clipping of gradients")
-    return name, weight, added
+
+
+def _sum(draft: Draft, trainer: str, weights: Mapping[str, float], added: float) -> None:
+    """Several losses: each as if it stood alone, its hyperparameters under its name."""
+    loss: dict[str, float] = {}
+    own: dict[str, Any] = {}
+    said: list[Note] = []
+    for name, weight in weights.items():
+        part = Draft(draft.tool, draft.path, {key: draft.values[key] for key in draft.values if key not in _OF_THE_SUM})
+        objective(part, trainer, [name])
+        method = part.options.pop("method")
+        if method in loss:
+            raise draft.error(f"loss_type {', '.join(weights)}: two of them are {method} here; keep one of them")
+        loss[method] = weight * TIMES_OURS.get(method, 1.0)
+        own |= {f"{method}.{option}": value for option, value in part.options.items()}
+        draft.translated |= part.translated
+        said += part.notes
+    draft.put("method", "weighted_sum")
+    draft.put("loss", loss)
+    draft.options.update(own)
+    draft.notes += [note for note in dict.fromkeys(said) if note.kind not in _SILENT]
+    draft.notes += [note for note in dict.fromkeys(said) if note.kind in _SILENT and not draft.accounted & {*note.keys}]
+    if TIMES_OURS.keys() & loss:
+        draft.note(
+            "differs", ["loss_weights"], "that half is made up for by the weight in loss, so that the sum is theirs"
+        )
+    _likelihood(draft, "weighted_sum", 1.0, added)
+
+
+_OF_THE_SUM = ("loss_weights", "rpo_alpha")
+_SILENT = ("off", "same")
 
 
 _IGNORED = (
