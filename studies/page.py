@@ -6,12 +6,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from likelier.utils.files import write_whole
-from studies import s09, s10, s16, s18, s18b, s18c, s19, s20
+from studies import s01, s02, s03, s04, s05, s09, s10, s11, s11b, s16, s18, s18b, s18c, s19, s20
 from studies.harness import FOLDER, Claim, Results, Study, Table, read
 
 STUDIES: tuple[Study, ...] = (
+    s01.STUDY,
+    s02.STUDY,
+    s03.STUDY,
+    s04.STUDY,
+    s05.STUDY,
     s09.STUDY,
     s10.STUDY,
+    s11.STUDY,
+    s11b.STUDY,
     s16.STUDY,
     s18.STUDY,
     s18b.STUDY,
