@@ -73,14 +73,18 @@ def assert_equal_metrics(one: list[dict[str, Any]], other: list[dict[str, Any]],
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_several_processes_equal_one(size: int, tmp_path: Path) -> None:
-    """Losses, metrics, evaluations and weights of DPO, IPO, KTO, SimPO and reward models, packed and with padding, with
-    activation checkpointing, with an uneven last step, and with fewer rows than ranks.
+    """Losses, metrics, evaluations and weights of DPO, IPO, KTO, SimPO, BCO and reward models, packed and with padding,
+    with activation checkpointing, with an uneven last step, and with fewer rows than ranks.
     """
     worlds = ["alone", f"ddp-{size}", f"fsdp-{size}"]
     codes, said = run_worlds(tmp_path, *(f"{world}:run_cases:{world}" for world in worlds))
     assert codes == [[0], [0] * size, [0] * size], said[-3000:]
     runs = [path for path in (tmp_path / "alone").iterdir() if (path / "run.json").exists()]
-    assert len(runs) == 14
+    assert len(runs) == 15
+    shifts = [json.loads((tmp_path / world / "bco-float64" / "run.json").read_text("utf-8")) for world in worlds]
+    for one in shifts[1:]:  # what BCO carries from step to step is every answer's, whoever computed it
+        for side, (total, count) in one["objective_state"].items():
+            assert [total, count] == pytest.approx(shifts[0]["objective_state"][side], rel=1e-10) and count == 20
     for run in runs:
         if run.name == "bfloat16":  # gathered weights are rounded elsewhere than autocast's
             ends = [metrics(tmp_path / world / run.name)[-1]["eval_loss"] for world in worlds]

@@ -62,6 +62,12 @@ class Given(NamedTuple):
         """The command that makes a reward model of them."""
         return self._words(output, "--method", "reward", *more)
 
+    def words_of_bco(self, output: Path, *more: str) -> list[str]:
+        """The command that trains on them with a running mean of rewards."""
+        store = str(output.with_suffix(".store"))
+        more = ("--method", "bco_pair", "--beta", "0.3", "--eval-prompts", "0", *more)
+        return self._words(output, "--reference-store", store, *more)
+
     def _words(self, output: Path, *more: str) -> list[str]:
         flags = {
             "--model": self.model,

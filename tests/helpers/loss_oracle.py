@@ -20,6 +20,8 @@ from likelier.objectives import (
     WPO,
     AlphaPO,
     AOTUnpaired,
+    BCOPair,
+    BetaDPO,
     CalDPO,
     DiscoPOP,
     Objective,
@@ -227,5 +229,16 @@ PAIRED: list[tuple[Objective, Callable[[World], Ndarray]]] = [
     (
         WeightedSum(loss=((DPO(beta=0.3), 0.8), (SimPO(beta=2.5), 0.2)), nll_weight=0.7),
         lambda w: 0.8 * softplus(-0.3 * w.gap) + 0.2 * softplus(-2.5 * (w.mean_logp_gap - 0.5)) + 0.7 * w.nll,
+    ),
+    (BCOPair(beta=0.3), lambda w: softplus(-0.3 * w.ratios[0]) + softplus(0.3 * w.ratios[1])),
+    (
+        BCOPair(beta=0.3).with_state({"chosen": [6.0, 4.0], "rejected": [-2.0, 4.0]}),  # d: half of 1.5 - 0.5
+        lambda w: softplus(0.5 - 0.3 * w.ratios[0]) + softplus(0.3 * w.ratios[1] - 0.5),
+    ),
+    (BetaDPO(beta=0.3), lambda w: softplus(-0.3 * w.gap)),
+    (BetaDPO(beta=0.3).with_state({"mean_margin": 0.2, "beta": 0.4}), lambda w: softplus(-0.4 * w.gap)),
+    (
+        BetaDPO(beta=0.3, beta_scaling=0.5, beta_of="pair").with_state({"mean_margin": 0.2, "beta": 0.4}),
+        lambda w: softplus(-np.maximum(0.3 * (1 + 0.5 * (0.3 * w.gap - 0.2)), 1e-3) * w.gap),
     ),
 ]

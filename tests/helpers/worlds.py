@@ -28,7 +28,7 @@ from likelier.data.records import Record
 from likelier.experiments.stages import parse_stages, train_stages
 from likelier.models.layers import decoder_layers
 from likelier.models.policy import Policy
-from likelier.objectives import Objective, RewardModel
+from likelier.objectives import BCOPair, Objective, RewardModel
 from likelier.training.stop_signals import Interrupted
 from likelier.training.trainer import PreferenceTrainer
 from likelier.utils.console import say_error
@@ -89,6 +89,7 @@ def cases() -> dict[str, Case]:
     found["bfloat16"] = Case(DPO(), pairs, bfloat16_policy, {"epochs": 1})
     found["reward-float64"] = Case(RewardModel(), pairs, reward_policy)
     found["reward-lora-float64"] = Case(RewardModel(center_weight=0.01), pairs, reward_lora_policy)
+    found["bco-float64"] = Case(BCOPair(beta=0.3), pairs, tiny_policy)
     found["one-row"] = Case(DPO(), pairs[:1], tiny_policy, more)
     return found
 

@@ -69,8 +69,18 @@ HYPERPARAMETERS: dict[str, Json] = {
         "hinge.beta": 0.1,
     },
     "sft": {},
+    "bco_pair": {"beta": 0.3},
+    "bco": {"beta": 0.3},
+    "beta_dpo": {"beta": 0.3},
 }
-HAVE_LOGITS = ("dpo", "robust", "kto", "simpo", "sigmoid_norm", "dpop")
+SHIFT, STEP_BETA = 0.25, 0.4
+_SHIFTED = {"chosen": [6.0, 6.0], "rejected": [-2.0, 4.0]}  # SHIFT is the middle of 1 and -0.5
+STATES: dict[str, Json] = {
+    "bco_pair": _SHIFTED,
+    "bco": _SHIFTED,
+    "beta_dpo": {"mean_margin": 0.1, "beta": STEP_BETA},
+}
+HAVE_LOGITS = ("dpo", "robust", "kto", "simpo", "sigmoid_norm", "dpop", "bco", "beta_dpo")
 Z0 = 0.25
 
 
@@ -120,6 +130,9 @@ def losses_by_hand(method: str, pw: float, pl: float, rw: float, rl: float, nw: 
             0.8 * dpo_by_hand(0.3 * (dw - dl)) + 0.2 * max(0.0, 1 - 0.1 * (dw - dl)) - 0.5 * pw / nw
         ],
         "sft": lambda: [-pw / nw],
+        "bco_pair": lambda: [dpo_by_hand(0.3 * dw - SHIFT) + dpo_by_hand(SHIFT - 0.3 * dl)],
+        "bco": lambda: [dpo_by_hand(0.3 * dw - SHIFT), dpo_by_hand(SHIFT - 0.3 * dl)],
+        "beta_dpo": lambda: [dpo_by_hand(STEP_BETA * (dw - dl))],
     }[method]()
 
 
@@ -163,6 +176,7 @@ def as_method(run: Path, method: str, folder: Path) -> Path:
     """The run as if it had been trained by another method."""
     shutil.copytree(run, folder)
     card = read_card(run) | {"method": method, "hyperparameters": HYPERPARAMETERS[method]}
+    card["objective_state"] = STATES.get(method, {})
     card.pop("files", None)  # the log is another one now
     write_card(folder, card)
     with open(folder / "metrics.jsonl", "a", encoding="utf-8") as stream:

@@ -62,6 +62,14 @@ GOLDEN = {
     # Means -2 and -3 a token, collisions of 1.5 and 2.5: e^(-0.5 - 0.5), and e^0 of what is above 1.
     "wpo, its weight": (lambda: ratio_losses.wpo_weights(PW, PL, 0.75 * -PW, -PL * 5 / 6, NW, NL), 0.367879),
     "wpo, its limit": (lambda: ratio_losses.wpo_weights(PW, PL, -2 * PW, -PL, NW, NL), 1.0),
+    "bco_pair without d, as TRL has it": (lambda: ratio_losses.bco_pair_loss(DW, DL, 0.0, beta=0.1), 1.242536),
+    "bco_pair, d the mean reward": (lambda: ratio_losses.bco_pair_loss(DW, DL, 0.05, beta=0.1), 1.241914),
+    "beta_dpo": (
+        lambda: losses.dpo_loss(
+            DW, DL, beta=float(ratio_losses.dynamic_beta(0.1 * (DW - DL), 0.1, beta=0.1, beta_scaling=0.6))
+        ),
+        0.539193,
+    ),
     # max(0, 5 - 4) + 0.1 * 20
     "slic": (lambda: reference_free_losses.slic_loss(PW, PL, delta=5.0, likelihood_weight=0.1), 3.0),
     # The same value on the other side: D - z0 = -1.5 for an undesirable row.
@@ -103,6 +111,8 @@ def _pairwise(number: int) -> list:
         lambda w, x: ratio_losses.f_dpo_loss(w, x, beta=0.3, divergence="js"),
         lambda w, x: ratio_losses.f_dpo_loss(w, x, beta=0.3, divergence="alpha", alpha=0.3),
         lambda w, x: ratio_losses.cal_dpo_loss(w, x, beta=0.3),
+        lambda w, x: ratio_losses.bco_pair_loss(w, x, 0.2, beta=0.3),
+        lambda w, x: ratio_losses.bco_loss(torch.cat([w, x]), torch.arange(2 * number) < number, 0.2, beta=0.3),
         lambda w, x: reference_free_losses.cpo_loss(w, x, beta=0.3),
         lambda w, x: reference_free_losses.slic_loss(w, x, delta=1.0, likelihood_weight=0.1),
         lambda w, x: reference_free_losses.alpha_po_loss(
@@ -214,6 +224,8 @@ AT_REFERENCE = {
     ),
     "f_dpo": (lambda zero: ratio_losses.f_dpo_loss(zero, zero, beta=0.3, divergence="js"), math.log(2)),
     "cal_dpo": (lambda zero: ratio_losses.cal_dpo_loss(zero, zero, beta=0.3), math.log(2) + 0.5),
+    "bco_pair": (lambda zero: ratio_losses.bco_pair_loss(zero, zero, 0.0, beta=0.3), 2 * math.log(2)),
+    "bco": (lambda zero: ratio_losses.bco_loss(zero, zero == 0, 0.0, beta=0.3), math.log(2)),
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
 from likelier.objectives import AOT, CPO, EXO, FDPO, NCA, ORPO, SPPO, WPO, AlphaPO, AOTUnpaired, CalDPO, DiscoPOP, SLiC
+from likelier.objectives.running_means import BCO, BCOPair, BetaDPO
 from tests.helpers.loss_oracle import PAIRED, World
 
 
@@ -29,6 +30,7 @@ def test_rewards_are_as_the_decisions_say() -> None:
         (IPO(tau=0.4), 0.4 * ratios),
         (SimPO(beta=2.5), 2.5 * world.logps / world.lengths),
         *((kind(beta=0.3), 0.3 * ratios) for kind in (EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, AOT, AOTUnpaired, WPO)),
+        *((kind(beta=0.3), 0.3 * ratios) for kind in (BCOPair, BCO, BetaDPO)),
         (CPO(beta=0.3), 0.3 * world.logps),
         (ORPO(odds_weight=0.3), 0.3 * world.logps / world.lengths),
         (AlphaPO(beta=2.5, alpha=0.5), 2.5 * (1 - np.exp(-0.5 * world.logps / world.lengths)) / 0.5),
@@ -129,6 +131,10 @@ def test_what_is_out_of_range_is_refused_and_its_border_is_not() -> None:
         (SLiC, {"delta": 0.0}, {}),
         (SLiC, {"likelihood_weight": -0.1}, {}),
         (AlphaPO, {"beta": 0.0}, {}),
+        (BCOPair, {"beta": 0.0}, {}),
+        (BetaDPO, {"beta_scaling": -0.1}, {}),
+        (BetaDPO, {"margin_momentum": 1.0}, {}),
+        (BetaDPO, {"beta_of": "batch"}, {}),
         (KTO, {"beta": 0.0}, {}),
         (KTO, {"desirable_weight": -0.1}, {}),
         (KTO, {"undesirable_weight": -0.1}, {}),

@@ -11,12 +11,21 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from likelier import DPO, IPO, KTO, APODown, APOZero, Hinge, PreferenceTrainer, RobustDPO, SigmoidNorm, SimPO
 from likelier.data.records import Labelled, Message, Pair
-from likelier.objectives import AOT, EXO, FDPO, NCA, WPO, AOTUnpaired, DiscoPOP, Objective, WeightedSum
+from likelier.objectives import AOT, EXO, FDPO, NCA, WPO, AOTUnpaired, BCOPair, DiscoPOP, Objective, WeightedSum
+from likelier.objectives.base import State
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy
 
 pytestmark = pytest.mark.slow
 
 STEPS, BATCH, RATE = 5, 4, 2e-3
+
+
+class WithoutShift(BCOPair):
+    """BCO whose d stays 0, which TRL's is since 1.0: it has no running mean of rewards (see `test_running_means`)."""
+
+    def next_state(self, statistics: torch.Tensor) -> State:
+        return self.state
+
 
 COMPARED: dict[str, tuple[Objective, dict[str, object]]] = {
     "dpo": (DPO(beta=0.2), {"loss_type": ["sigmoid"], "beta": 0.2}),
@@ -31,6 +40,7 @@ COMPARED: dict[str, tuple[Objective, dict[str, object]]] = {
         {"loss_type": ["exo_pair"], "beta": 0.2, "label_smoothing": 1e-3},
     ),
     "nca": (NCA(beta=0.2), {"loss_type": ["nca_pair"], "beta": 0.2}),
+    "bco_pair without its running mean": (WithoutShift(beta=0.2), {"loss_type": ["bco_pair"], "beta": 0.2}),
     "discopop": (
         DiscoPOP(beta=0.2, discopop_tau=0.3),
         {"loss_type": ["discopop"], "beta": 0.2, "discopop_tau": 0.3},

@@ -290,6 +290,7 @@ def test_every_hyperparameter_goes_only_to_methods_that_have_it(method: str) -> 
         value = 3.0 if name.endswith("_weight") or name in ("penalty", "tau", "gamma_beta_ratio", "delta") else value
         value = {"discopop_tau": 0.2, "divergence": "forward-kl", "alpha": 0.2, "trl_alpha": 0.2}.get(name, value)
         value = "dpo=1 sppo=2" if name == "loss" else value
+        value = {"beta_scaling": 0.2, "margin_momentum": 0.2, "beta_of": "pair"}.get(name, value)
         if method == "f_dpo" and name in ("alpha", "trl_alpha"):
             assert getattr(parsed(method=method, divergence="alpha", **{name: value}).objective, name) == value
         elif method in owners:
@@ -350,6 +351,12 @@ DEFAULTS: dict[str, tuple[dict[str, object], float]] = {
     "wpo": ({"nll_weight": 0.0, "beta": 0.01, "label_smoothing": 0.0}, 1e-6),
     "sft": ({}, 1e-5),
     "reward": ({"center_weight": 0.0, "label_smoothing": 0.0}, 1e-5),
+    "bco_pair": ({"nll_weight": 0.0, "beta": 0.01}, 5e-7),
+    "bco": ({"beta": 0.01}, 5e-7),
+    "beta_dpo": (
+        {"nll_weight": 0.0, "beta": 0.1, "beta_scaling": 0.6, "margin_momentum": 0.9, "beta_of": "step"},
+        5e-7,
+    ),
 }
 
 
@@ -362,7 +369,7 @@ def test_every_method_has_its_own_defaults() -> None:
 
 def test_what_each_method_learns_from_and_which_need_no_reference() -> None:
     assert [name for name, kind in METHODS.items() if kind.data == "answers"] == ["sft"]
-    assert [name for name, kind in METHODS.items() if kind.data == "labels"] == ["kto"]
+    assert [name for name, kind in METHODS.items() if kind.data == "labels"] == ["kto", "bco"]
     assert [name for name, kind in METHODS.items() if kind.needs_partner] == ["kto"]
     without = [name for name, kind in METHODS.items() if not kind.needs_reference]
     assert without == ["simpo", "cpo", "orpo", "alphapo", "slic", "sft", "reward"]

@@ -79,3 +79,17 @@ def test_a_killed_reward_run_goes_on(
     assert results(output) == results(kept) and results(output)[1][-1]["step"] == STEPS
     offsets = [RunFolder(one).card().reward_offset for one in (output, kept)]
     assert offsets[0] is not None and offsets[0] == offsets[1]
+
+
+def test_a_killed_run_goes_on_with_what_its_objective_carried(
+    given: Given, processes: ForkServerContext, tmp_path: Path
+) -> None:
+    """Bit for bit: the running mean of BCO's rewards, and all that follows from it."""
+    kept, output = tmp_path / "kept", tmp_path / "run"
+    run(processes, given.words_of_bco(kept), tmp_path / "log")
+    run(processes, given.words_of_bco(output), tmp_path / "log", (POINTS["step"], 8))
+    run(processes, given.words_of_bco(output, "--resume"), tmp_path / "log")
+    assert results(output) == results(kept) and results(output)[1][-1]["step"] == STEPS
+    states = [RunFolder(one).card().objective_state for one in (output, kept)]
+    assert states[0] == states[1] and states[0]["chosen"][1] == 4 * STEPS
+    assert states[0]["chosen"][0] != 0.0 != states[0]["rejected"][0]

@@ -37,7 +37,7 @@ def rows_for(objective: Objective, count: int = 6) -> list[Group]:
     labelled = objective.data == "labels"
     records: Sequence[Any] = labelled_rows(count) if labelled else chat_pairs(count)
     groups = tokenize_records(records, tiny_tokenizer(), max_length=512).groups
-    groups = with_partners(groups, 512) if labelled else groups
+    groups = with_partners(groups, 512) if objective.needs_partner else groups
     rng = np.random.default_rng(0)
     return [
         replace(

@@ -11,6 +11,7 @@ from likelier.objectives.ratio_pairs import EXO, FDPO, NCA, SPPO, CalDPO, DiscoP
 from likelier.objectives.reference_free_pairs import CPO, ORPO, AlphaPO, SLiC
 from likelier.objectives.registry import METHODS, register
 from likelier.objectives.reward_model import RewardModel
+from likelier.objectives.running_means import BCO, BCOPair, BetaDPO
 from likelier.objectives.scored import Items, Scored, SequenceScores
 from likelier.objectives.sorted_pairs import AOT, AOTUnpaired
 from likelier.objectives.weighted_pairs import WPO
@@ -19,12 +20,13 @@ from likelier.objectives.weighted_sum import WeightedSum
 for kind in (
     *(DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP),
     *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired, WPO),
-    *(SFT, RewardModel, WeightedSum),
+    *(SFT, RewardModel, BCOPair, BCO, BetaDPO, WeightedSum),
 ):
     register(kind)
 
 __all__ = [
     "AOT",
+    "BCO",
     "CPO",
     "DPO",
     "DPOP",
@@ -42,6 +44,8 @@ __all__ = [
     "APODown",
     "APOZero",
     "AlphaPO",
+    "BCOPair",
+    "BetaDPO",
     "CalDPO",
     "DataKind",
     "DiscoPOP",

@@ -182,3 +182,50 @@ def wpo_weights(
     chosen = (chosen_logps + chosen_collisions) / chosen_lengths
     rejected = (rejected_logps + rejected_collisions) / rejected_lengths
     return (chosen + rejected).detach().clamp(max=0).exp()
+
+
+def bco_logits(logratios: Tensor, desirable: Tensor, shift: Tensor | float, *, beta: float) -> Tensor:
+    """What BCO's loss takes the sigmoid of: `beta D - d` for a desirable answer, its opposite for an undesirable one.
+
+    Shapes: (n,), (n,) bool, scalar -> (n,).
+    """
+    logits = beta * logratios - shift
+    return torch.where(desirable, logits, -logits)
+
+
+def bco_loss(logratios: Tensor, desirable: Tensor, shift: Tensor | float, *, beta: float) -> Tensor:
+    """BCO from labels: `-log s(beta D - d)` for a desirable answer, `-log s(-(beta D - d))` for an undesirable one.
+
+    Source: arXiv 2404.04656, where d, `shift`, is halfway between the mean rewards of desirable and of undesirable
+    answers, a running mean without gradient. Its weights for prompts that good and bad answers do not share
+    (underlying distribution matching) are not here.
+
+    Shapes: (n,), (n,) bool, scalar -> (n,). At zero log-ratios and d = 0 the value is ln 2.
+    """
+    return -logsigmoid(bco_logits(logratios, desirable, shift, beta=beta))
+
+
+def bco_pair_loss(
+    chosen_logratios: Tensor, rejected_logratios: Tensor, shift: Tensor | float, *, beta: float
+) -> Tensor:
+    """BCO on pairs: `-log s(beta Dw - d) - log s(-(beta Dl - d))`, both rows of `bco_loss`.
+
+    Source: arXiv 2404.04656. TRL's `bco_pair` has no d since 1.0.
+
+    Shapes: (n,), (n,), scalar -> (n,). At zero log-ratios and d = 0 the value is 2 ln 2.
+    """
+    return -logsigmoid(beta * chosen_logratios - shift) - logsigmoid(shift - beta * rejected_logratios)
+
+
+LEAST_BETA = 1e-3
+
+
+def dynamic_beta(margins: Tensor, mean_margin: Tensor | float, *, beta: float, beta_scaling: float) -> Tensor:
+    """beta-DPO's beta: `beta (1 + alpha (M - M0))`, not below 0.001.
+
+    Source: arXiv 2407.08639, with alpha, `beta_scaling`, 0.6 and margins M in rewards (beta D); its code has M in nats,
+    so that its alpha is beta times ours, and the floor. M is the mean of a step there.
+
+    Shapes: any, scalar -> as `margins`.
+    """
+    return (beta * (1 + beta_scaling * (margins - mean_margin))).clamp(min=LEAST_BETA)

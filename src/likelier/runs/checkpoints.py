@@ -14,6 +14,7 @@ from likelier.utils.errors import RunFolderError
 from likelier.utils.files import flaw_of, read_object, refuse_link, seal, sync_folder
 
 FINGERPRINT = "fingerprint.json"
+PROGRESS = "progress.json"  # how far the run had come, and what its objective carried
 ORIGIN = {
     "policy": "the model that the run begins with (its weights or its config)",
     "tokenizer": "the tokenizer or what ends a turn",

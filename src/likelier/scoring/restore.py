@@ -25,6 +25,7 @@ from likelier.models.safe_loading import (
 from likelier.models.tokenizer import base_of, tokenizer_of
 from likelier.objectives import METHODS, Objective
 from likelier.runs.card import RunCard, required
+from likelier.runs.checkpoints import PROGRESS
 from likelier.runs.folder import RunFolder, final_folder
 from likelier.scoring import attach_scorer
 from likelier.scoring.reference import Reference, base_reference, other_reference, start_reference
@@ -180,6 +181,21 @@ def recorded_objective(card: RunCard) -> Objective:
         return kind.of(card.raw["hyperparameters"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"run.json does not hold the hyperparameters of {kind.method}: {error}") from error
+
+
+def objective_at(name: str, card: RunCard, at: str) -> Objective:
+    """The same of the run `name`, with what it carried at its `end`, its `start` or `step-N`. Raises `RunFolderError`
+    where that is not kept.
+    """
+    found = recorded_objective(card)
+    if at == "start" or not found.state:
+        return found
+    file = RunFolder(name).checkpoints.path / at / PROGRESS
+    try:
+        return found.with_state(card.objective_state if at == "end" else read_object(file)["objective_state"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        where = "run.json" if at == "end" else str(file)
+        raise RunFolderError(f"{where} does not hold what {found.method} carried from step to step: {error}") from error
 
 
 def recorded_signals(card: RunCard) -> Signals:

@@ -16,19 +16,19 @@ from likelier.models.loading import quiet, save_whole
 from likelier.models.policy import Policy
 from likelier.models.safe_loading import read_config
 from likelier.models.sharding import SHARDS, ShardedCheckpoint, gathered_state, is_sharded, save_shards
+from likelier.runs.checkpoints import PROGRESS
 from likelier.runs.folder import RunFolder
 from likelier.utils.distributed import Ranks
 from likelier.utils.errors import LikelierError, RunFolderError, TrainingError, whole_reason
 from likelier.utils.files import read_object
 
-_PROGRESS = "progress.json"
 _SCHEDULER = "scheduler.pt"  # as transformers calls it
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
     """How far a run had come (see `Checkpointer.writing`). Raises `RunFolderError` if that cannot be read."""
     with undamaged(checkpoint):
-        return read_object(checkpoint / _PROGRESS)
+        return read_object(checkpoint / PROGRESS)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ class Checkpointer:
             self.ranks.wait()
             if self.ranks.is_first:
                 staged = self.staging / f"checkpoint-{step}"
-                (staged / _PROGRESS).write_text(json.dumps(come), encoding="utf-8")
+                (staged / PROGRESS).write_text(json.dumps(come), encoding="utf-8")
                 self.folder.publish_checkpoint(staged, step, self.keep, fingerprint())
             self.ranks.wait()
         self.saved_step = step

@@ -22,8 +22,8 @@ from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.scoring.restore import (
     card_of,
     final_model,
+    objective_at,
     policy_at,
-    recorded_objective,
     reference_at_start,
     reference_for,
 )
@@ -88,7 +88,7 @@ def look(place: Place, subject_of: Callable[[RunCard, Policy], Subject]) -> Insp
     card = card_of(name)
     if not card.method:
         raise RunFolderError(f"{place.run} holds no run; give the folder that --output named")
-    objective = recorded_objective(card)
+    objective = objective_at(name, card, place.at)
     policy, source = policy_at(name, card, place.at, place.dtype)
     subject = subject_of(card, policy)
     group = group_of(subject, policy, objective, card)
