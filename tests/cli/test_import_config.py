@@ -407,7 +407,7 @@ def test_the_trainer_can_be_named_where_the_file_does_not_say_it(tmp_path: Path)
         ("axolotl", {"process_reward_model": True}, "a reward for each step of an answer"),
         ("axolotl", {"center_rewards_coefficient": 0.01}, "it is about reward_model: true"),
         ("axolotl", {"adapter": "llama-adapter"}, "adapter: 'llama-adapter' has no counterpart"),
-        ("axolotl", {"dpo_loss_type": ["bco_pair"]}, "the nearest here is nca"),
+        ("axolotl", {"dpo_loss_type": ["kto_pair"]}, "the nearest here is kto"),
         ("axolotl", {"dpo_norm_loss": True, "dpo_loss_type": ["hinge"]}, "dpo_norm_loss"),
         ("axolotl", {"excess_length_strategy": "fold"}, "known: drop, truncate, raise"),
         ("axolotl", {"datasets": ["a/b"]}, "must be a block"),

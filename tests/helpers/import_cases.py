@@ -220,6 +220,7 @@ DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ),
     ("trl", {"loss_type": "aot_unpaired", "beta": 0.2}, {"method": "aot_unpaired", "beta": 0.2}, "order of size"),
     ("trl", {"use_weighting": True}, {"method": "wpo", "beta": 0.1}, "a pair weighs at most 1"),
+    ("trl", {"loss_type": "bco_pair", "beta": 0.01}, {"method": "bco_pair", "beta": 0.01}, "TRL has left it out"),
     ("trl", {"loss_type": "discopop"}, {"beta": 0.1, "discopop_tau": 0.05}, "discopop_tau: 0.05"),
     ("trl", {"loss_type": "discopop", "discopop_tau": 0.2}, {"method": "discopop", "discopop_tau": 0.2}, ""),
     ("trl", {"discopop_tau": 0.2}, {"method": "dpo", "discopop_tau": None}, "the option that would use it is not set"),
@@ -412,6 +413,7 @@ DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "",
     ),
     ("axolotl", {"dpo_loss_type": ["sppo_hard"]}, {"method": "sppo", "beta": 0.1}, "half of it, which Adam undoes"),
+    ("axolotl", {"dpo_loss_type": ["bco_pair"]}, {"method": "bco_pair", "beta": 0.1}, "TRL has left it out"),
     ("axolotl", {"dpo_loss_type": ["discopop"]}, {"method": "discopop", "discopop_tau": 0.05}, ""),
     ("axolotl", {"rl": "kto"}, {"method": "kto", "beta": 0.1, "desirable_weight": 1.0}, "KTO's baseline"),
     (

@@ -70,6 +70,16 @@ def _sppo(draft: Draft) -> None:
     )
 
 
+def _bco(draft: Draft) -> None:
+    beta_alone(draft)
+    draft.note(
+        "differs",
+        ["loss_type"],
+        "rewards count from the running mean of both sides here, as in BCO's paper and in TRL before 1.0; TRL has left "
+        "it out since",
+    )
+
+
 TIMES_OURS = {"sppo": 2.0}  # what TRL's loss is of ours; a term beside it has that much less weight here
 
 
@@ -182,6 +192,7 @@ STRENGTHS: dict[str, Callable[[Draft], None]] = {
     "discopop": _discopop,
     "aot": _aot,
     "aot_unpaired": _aot,
+    "bco_pair": _bco,
     "kto": _kto,
     "simpo": _simpo,
     "alphapo": _alphapo,

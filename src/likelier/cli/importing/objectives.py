@@ -35,7 +35,7 @@ LOSSES: dict[str, dict[str, Loss]] = {
         "nca_pair": Loss("nca"),
         "sppo_hard": Loss("sppo"),
         "discopop": Loss("discopop"),
-        "bco_pair": Loss(nearest="nca, which also judges each answer on its own, or kto on the same pairs"),
+        "bco_pair": Loss("bco_pair"),
         "aot": Loss("aot"),
         "aot_pair": Loss("aot"),
         "aot_unpaired": Loss("aot_unpaired"),
