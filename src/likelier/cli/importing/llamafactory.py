@@ -78,7 +78,7 @@ RULES: dict[str, Rule] = {
         *("use_swanlab", "swanlab_project", "swanlab_run_name", "swanlab_mode", "swanlab_api_key"),
     ),
     "ld_alpha": refused("LD-DPO is not known here, the nearest is dpo; take the line out", off=(1, 1.0)),
-    "pref_bco_weight": refused("BCO stands alone here, as method: bco_pair; take the line out", off=(0, 0.0)),
+    "pref_bco_weight": refused("a sum with BCO is method: weighted_sum with bco_pair; take the line out", off=(0, 0.0)),
     "reward_model": refused("PPO is not known here, the nearest is dpo"),
     "max_samples": left_out("the first rows of each data set there; here all are taken: cut the file"),
     "mix_strategy": left_out("data sets are joined; weight says how often one's rows are seen", off=(False, "concat")),
