@@ -9,14 +9,18 @@ import argparse
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from likelier.advice import trace
 from likelier.cli import estimate
 from likelier.cli.flags import given_options
 from likelier.cli.main import main
+from likelier.data.lengths import Row
 from likelier.models.options import LoraOptions
 from likelier.training.config import RunConfig, RunOptions, parse, read_yaml
 from likelier.training.options import TrainingOptions, refuse_process_options
@@ -87,7 +91,30 @@ def test_the_first_plan_of_a_page_is_that_of_its_file(name: str) -> None:
     assert float(flags.eval_fraction) == config.run.eval_fraction
 
 
+@pytest.fixture(scope="module")
+def traced() -> dict[tuple[Any, ...], trace.Trace]:
+    """What was traced so far: the plans of a model have many micro-batches in common."""
+    return {}
+
+
+@pytest.fixture
+def only_the_page(monkeypatch: pytest.MonkeyPatch, traced: dict[tuple[Any, ...], trace.Trace]) -> None:
+    """Nothing is planned that the pages do not show, and nothing is traced twice."""
+    step = trace.trace_step
+
+    def once(config: Any, rows: Sequence[Row], training: trace.Training, **how: Any) -> trace.Trace:
+        key = (config.to_json_string(), tuple(rows), training, *sorted(how.items()))
+        if key not in traced:
+            traced[key] = step(config, rows, training, **how)
+        return traced[key]
+
+    monkeypatch.setattr(trace, "trace_step", once)
+    for table in ("peaks", "models_in_memory"):
+        monkeypatch.setattr(f"likelier.advice.estimate.{table}", lambda planner, budget: {})
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("only_the_page")
 @pytest.mark.parametrize("plan", PLANS, ids=[f"{plan.name}-{number}" for number, plan in enumerate(PLANS)])
 def test_a_plan_is_what_the_planner_says_today(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
