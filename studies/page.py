@@ -59,7 +59,7 @@ def _cells_of(study: Study) -> int:
 
 
 def _overview(parts: Sequence[tuple[Study, Any]]) -> Iterator[str]:
-    head = ["the claim", "who says it", "what we ran, and the rule", "the number and its interval", "verdict", "figure"]
+    head = ["the claim", "verdict", "the number and its interval", "what we ran, and the rule", "who says it", "figure"]
     rows = [_row(study, claim, Results(content["cells"])) for study, content in parts for claim in study.claims]
     yield from _table(Table("", head, rows))
 
@@ -71,7 +71,7 @@ def _row(study: Study, claim: Claim, results: Results) -> list[str]:
     numbers = "<br>".join(f"{case}: {text}" for case, text in verdict["numbers"].items())
     names = [plot.name for plot in study.plots(results)]
     figure = f"[{study.name.upper()}]({study.name}-{claim.figure or names[0]}.svg)"
-    return [claim.claim, claim.source, ran, numbers, verdict["verdict"], figure]
+    return [claim.claim, f"*{verdict['verdict']}*", numbers, ran, claim.source, figure]
 
 
 def _study(study: Study, content: Any) -> Iterator[str]:
