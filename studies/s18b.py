@@ -124,7 +124,6 @@ def plots(results: Results) -> list[Plot]:
 
 
 SETTINGS = [{"labels": GOLD}, *({"labels": labels, "by": by} for labels in LABELS for by in ("pairs", "rewards"))]
-QUICK = SETTINGS[:3]
 READING = """
 Three seeds leave wide intervals, and at some strengths a method ends before a divergence of 1 nat, so that a few shares
 are those of two seeds or one. What is beyond doubt is the first row: 250 labels are enough for who knows what people
@@ -133,21 +132,9 @@ of its own size with exact optimization, and PPO and Dr. GRPO on that model add 
 further than DPO, which goes by the pairs alone. That PPO beats Dr. GRPO, or that own answers are worth more, is not
 seen here.
 """
+TITLE = "What raises the ceiling of a character model"
 STUDY = Study(
-    *(
-        "s18b",
-        "What raises the ceiling of a character model",
-        TEXT,
-        1,
-        SETTINGS,
-        3,
-        run,
-        CLAIMS,
-        tables,
-        plots,
-        QUICK,
-        READING,
-    ),
+    *("s18b", TITLE, TEXT, 1, SETTINGS, 3, run, CLAIMS, tables, plots, SETTINGS[:3], READING),
     setup="a Llama of 48,000 parameters; shares of the gain that is possible at the same divergence",
 )
 
