@@ -39,12 +39,13 @@ def _what(one: Field[Any], hint: Any) -> str:
 
 
 def _hyperparameters() -> list[str]:
+    from likelier.objectives.base import shown_default
     from likelier.training.config import hyperparameter_fields, hyperparameter_help
 
     rows = []
     for name, owners in hyperparameter_fields().items():
-        defaults = {_shown(one.default) or "from the data" for one in owners.values()}
-        each = ", ".join(f"{method} {_shown(one.default) or 'from the data'}" for method, one in owners.items())
+        defaults = {_shown(shown_default(one)) or "from the data" for one in owners.values()}
+        each = ", ".join(f"{method} {_shown(shown_default(one)) or 'from the data'}" for method, one in owners.items())
         rows.append(_row(name, each if len(defaults) > 1 else defaults.pop(), hyperparameter_help(owners)))
     return rows
 

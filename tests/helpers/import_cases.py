@@ -207,6 +207,18 @@ DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "made up for by the weight in loss",
     ),
     (
+        "trl",
+        {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0], "beta": 0.2},
+        {"method": "mpo", "loss": None, "nll_weight": 1.0, "dpo.beta": 0.2, "bco_pair.beta": 0.2},
+        "TRL has left it out",
+    ),
+    (
+        "trl",
+        {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 0.5]},
+        {"method": "weighted_sum", "loss": {"dpo": 0.8, "bco_pair": 0.2}, "nll_weight": 0.5},
+        "TRL has left it out",
+    ),
+    (
         "axolotl",
         {"dpo_loss_type": ["sigmoid", "apo_zero"], "dpo_loss_weights": [0.5, 0.5], "rl_beta": 0.3},
         {"loss": {"dpo": 0.5, "apo_zero": 0.5}, "dpo.beta": 0.3, "apo_zero.beta": 0.3},

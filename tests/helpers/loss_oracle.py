@@ -14,6 +14,7 @@ from likelier.objectives import (
     CPO,
     EXO,
     FDPO,
+    MPO,
     NCA,
     ORPO,
     SPPO,
@@ -236,6 +237,14 @@ PAIRED: list[tuple[Objective, Callable[[World], Ndarray]]] = [
         lambda w: softplus(0.5 - 0.3 * w.ratios[0]) + softplus(0.3 * w.ratios[1] - 0.5),
     ),
     (BetaDPO(beta=0.3), lambda w: softplus(-0.3 * w.gap)),
+    (
+        MPO().with_state({"bco_pair.chosen": [6.0, 4.0], "bco_pair.rejected": [-2.0, 4.0]}),
+        lambda w: (
+            0.8 * softplus(-0.1 * w.gap)
+            + 0.2 * (softplus(0.5 - 0.1 * w.ratios[0]) + softplus(0.1 * w.ratios[1] - 0.5))
+            + w.nll
+        ),
+    ),
     (BetaDPO(beta=0.3).with_state({"mean_margin": 0.2, "beta": 0.4}), lambda w: softplus(-0.4 * w.gap)),
     (
         BetaDPO(beta=0.3, beta_scaling=0.5, beta_of="pair").with_state({"mean_margin": 0.2, "beta": 0.4}),

@@ -72,6 +72,13 @@ HYPERPARAMETERS: dict[str, Json] = {
     "bco_pair": {"beta": 0.3},
     "bco": {"beta": 0.3},
     "beta_dpo": {"beta": 0.3},
+    "mpo": {
+        "loss": "dpo=0.8 bco_pair=0.2",
+        "nll_weight": 1.0,
+        "dpo.beta": 0.3,
+        "dpo.label_smoothing": 0.0,
+        "bco_pair.beta": 0.3,
+    },
 }
 SHIFT, STEP_BETA = 0.25, 0.4
 _SHIFTED = {"chosen": [6.0, 6.0], "rejected": [-2.0, 4.0]}  # SHIFT is the middle of 1 and -0.5
@@ -79,6 +86,7 @@ STATES: dict[str, Json] = {
     "bco_pair": _SHIFTED,
     "bco": _SHIFTED,
     "beta_dpo": {"mean_margin": 0.1, "beta": STEP_BETA},
+    "mpo": {f"bco_pair.{side}": sums for side, sums in _SHIFTED.items()},
 }
 HAVE_LOGITS = ("dpo", "robust", "kto", "simpo", "sigmoid_norm", "dpop", "bco", "beta_dpo")
 Z0 = 0.25
@@ -133,6 +141,11 @@ def losses_by_hand(method: str, pw: float, pl: float, rw: float, rl: float, nw: 
         "bco_pair": lambda: [dpo_by_hand(0.3 * dw - SHIFT) + dpo_by_hand(SHIFT - 0.3 * dl)],
         "bco": lambda: [dpo_by_hand(0.3 * dw - SHIFT), dpo_by_hand(SHIFT - 0.3 * dl)],
         "beta_dpo": lambda: [dpo_by_hand(STEP_BETA * (dw - dl))],
+        "mpo": lambda: [
+            0.8 * dpo_by_hand(0.3 * (dw - dl))
+            + 0.2 * (dpo_by_hand(0.3 * dw - SHIFT) + dpo_by_hand(SHIFT - 0.3 * dl))
+            - pw / nw
+        ],
     }[method]()
 
 

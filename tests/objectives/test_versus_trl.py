@@ -69,9 +69,19 @@ COMPARED: dict[str, tuple[Objective, dict[str, object]]] = {
             "f_alpha_divergence_coef": 0.3,
         },
     ),
-    "a list of three": (
-        WeightedSum(loss=((DPO(beta=0.2), 0.8), (NCA(beta=0.2), 0.5), (APOZero(beta=0.2), 2.0))),
-        {"loss_type": ["sigmoid", "nca_pair", "apo_zero"], "loss_weights": [0.8, 0.5, 2.0], "beta": 0.2},
+    # The first two are MPO's; its `sft` is per token of each answer here (see test_mpo).
+    "a list of four": (
+        WeightedSum(
+            loss=(
+                *((DPO(beta=0.2), 0.8), (WithoutShift(beta=0.2), 0.2)),
+                *((NCA(beta=0.2), 0.5), (APOZero(beta=0.2), 2.0)),
+            )
+        ),
+        {
+            "loss_type": ["sigmoid", "bco_pair", "nca_pair", "apo_zero"],
+            "loss_weights": [0.8, 0.2, 0.5, 2.0],
+            "beta": 0.2,
+        },
     ),
 }
 COMMON = {

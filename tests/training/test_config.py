@@ -289,7 +289,7 @@ def test_every_hyperparameter_goes_only_to_methods_that_have_it(method: str) -> 
         value = {"beta": 3.0, "label_smoothing": 0.2, "flip_probability": 0.2}.get(name, True)
         value = 3.0 if name.endswith("_weight") or name in ("penalty", "tau", "gamma_beta_ratio", "delta") else value
         value = {"discopop_tau": 0.2, "divergence": "forward-kl", "alpha": 0.2, "trl_alpha": 0.2}.get(name, value)
-        value = "dpo=1 sppo=2" if name == "loss" else value
+        value = f"dpo=1 {'bco_pair' if method == 'mpo' else 'sppo'}=2" if name == "loss" else value
         value = {"beta_scaling": 0.2, "margin_momentum": 0.2, "beta_of": "pair"}.get(name, value)
         if method == "f_dpo" and name in ("alpha", "trl_alpha"):
             assert getattr(parsed(method=method, divergence="alpha", **{name: value}).objective, name) == value
@@ -356,6 +356,16 @@ DEFAULTS: dict[str, tuple[dict[str, object], float]] = {
     "beta_dpo": (
         {"nll_weight": 0.0, "beta": 0.1, "beta_scaling": 0.6, "margin_momentum": 0.9, "beta_of": "step"},
         5e-7,
+    ),
+    "mpo": (
+        {
+            "loss": "dpo=0.8 bco_pair=0.2",
+            "nll_weight": 1.0,
+            "dpo.beta": 0.1,
+            "dpo.label_smoothing": 0.0,
+            "bco_pair.beta": 0.1,
+        },
+        5e-6,
     ),
 }
 

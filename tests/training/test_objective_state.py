@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 from transformers import TrainerCallback
 
 from likelier import DPO, PreferenceTrainer
-from likelier.objectives import BCO, BCOPair, BetaDPO, Objective, Scored
+from likelier.objectives import BCO, MPO, BCOPair, BetaDPO, Objective, Scored
 from likelier.objectives.base import State
 from likelier.runs.reader import read_run
 from likelier.training.checkpointing import read_progress
@@ -107,6 +107,7 @@ CARRYING = [
     BCOPair(beta=0.5).with_state(SHIFTED),
     BCO(beta=0.5).with_state(SHIFTED),
     BetaDPO(beta=0.5).with_state({"mean_margin": 0.3, "beta": 0.4}),
+    MPO().with_state({f"bco_pair.{side}": sums for side, sums in SHIFTED.items()}),
 ]
 
 

@@ -14,6 +14,7 @@ from likelier.data.options import ChatOptions
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add every option as a flag. A flag that is not given leaves no trace in the namespace."""
     from likelier.models.options import LoraOptions
+    from likelier.objectives.base import shown_default
     from likelier.online.config import online_hyperparameters
     from likelier.training.config import RunOptions, hyperparameter_fields, hyperparameter_help
     from likelier.training.options import TrainingOptions
@@ -21,10 +22,11 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add_section_flags(parser.add_argument_group("the run"), RunOptions)
     group = parser.add_argument_group("the method's hyperparameters")
     for name, owners in hyperparameter_fields().items():
-        known = {method: "from the data" if item.default is None else item.default for method, item in owners.items()}
+        defaults = {method: shown_default(item) for method, item in owners.items()}
+        known = {method: "from the data" if value is None else value for method, value in defaults.items()}
         known |= {one.method: one.hyperparameters()[name] for one in online_hyperparameters().get(name, ())}
-        defaults = ", ".join(f"{method} {default}" for method, default in known.items() if default is not MISSING)
-        text = f"{hyperparameter_help(owners)}{f' ({defaults})' if defaults else ''}".replace("%", "%%")
+        words = ", ".join(f"{method} {default}" for method, default in known.items() if default is not MISSING)
+        text = f"{hyperparameter_help(owners)}{f' ({words})' if words else ''}".replace("%", "%%")
         first = next(iter(owners.values()))
         _flag(group, name, text, isinstance(first.default, bool), many=first.metadata.get("many"))
         for method, item in owners.items():  # in a sum of losses

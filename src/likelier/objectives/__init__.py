@@ -5,6 +5,7 @@ which) into one loss per item and one logged reward per answer. It never sees a 
 """
 
 from likelier.objectives.base import DataKind, Objective
+from likelier.objectives.mpo import MPO
 from likelier.objectives.pairwise import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
 from likelier.objectives.pointwise import KTO, SFT
 from likelier.objectives.ratio_pairs import EXO, FDPO, NCA, SPPO, CalDPO, DiscoPOP
@@ -20,7 +21,7 @@ from likelier.objectives.weighted_sum import WeightedSum
 for kind in (
     *(DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP),
     *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired, WPO),
-    *(SFT, RewardModel, BCOPair, BCO, BetaDPO, WeightedSum),
+    *(SFT, RewardModel, BCOPair, BCO, BetaDPO, WeightedSum, MPO),
 ):
     register(kind)
 
@@ -35,6 +36,7 @@ __all__ = [
     "IPO",
     "KTO",
     "METHODS",
+    "MPO",
     "NCA",
     "ORPO",
     "SFT",

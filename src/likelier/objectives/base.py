@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import torch
@@ -223,11 +223,19 @@ class Objective:
         return cls(**hyperparameters)
 
 
-def hyperparameter(default: Any, text: str, *, kw_only: bool = False, many: str | None = None) -> Any:
+def hyperparameter(
+    default: Any, text: str, *, kw_only: bool = False, many: str | None = None, shown: str | None = None
+) -> Any:
     """A dataclass field with a help text, which its flag shows; of several methods with that name the first one's.
-    `many` is the shape of each of its words, where it takes several.
+    `many` is the shape of each of its words, where it takes several, and `shown` the default as one types it, where
+    that is not the value itself.
     """
-    return field(default=default, metadata={"help": text, "many": many}, kw_only=kw_only)
+    return field(default=default, metadata={"help": text, "many": many, "shown": shown}, kw_only=kw_only)
+
+
+def shown_default(item: Field[Any]) -> Any:
+    """A hyperparameter's default as one types it; `MISSING` where there is none."""
+    return item.metadata.get("shown") or item.default
 
 
 def require(condition: bool, method: str, name: str, value: object, wanted: str) -> None:

@@ -191,7 +191,7 @@ class WeightedSum(Paired):
     def facts(self) -> dict[str, Any]:
         first = self.parts[0]
         return super().facts() | {
-            "source": ", ".join(dict.fromkeys(part.source for part in self.parts)),
+            "source": self.source or ", ".join(dict.fromkeys(part.source for part in self.parts)),
             "strength_from_data": first.facts()["strength_from_data"],
         }
 

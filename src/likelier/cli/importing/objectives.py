@@ -11,6 +11,8 @@ from typing import Any
 
 from likelier.cli.importing.common import Draft, Note, as_list, as_number
 from likelier.cli.importing.hyperparameters import STRENGTHS, TIMES_OURS, beta_alone, nll
+from likelier.objectives import METHODS
+from likelier.objectives.weighted_sum import weights_of
 
 
 @dataclass(frozen=True)
@@ -229,9 +231,21 @@ def _sum(draft: Draft, trainer: str, weights: Mapping[str, float], added: float)
             "differs", ["loss_weights"], "that half is made up for by the weight in loss, so that the sum is theirs"
         )
     _likelihood(draft, "weighted_sum", 1.0, added)
+    name_the_sum(draft)
+
+
+def name_the_sum(draft: Draft) -> None:
+    """A sum that has a name of its own, where its weights are those."""
+    for method in _NAMED_SUMS:
+        usual = METHODS[method]().hyperparameters()
+        own = weights_of(usual["loss"]), usual["nll_weight"]
+        if (draft.options.get("loss"), draft.options.get("nll_weight")) == own:
+            draft.put("method", method)
+            del draft.options["loss"]
 
 
 _OF_THE_SUM = ("loss_weights", "rpo_alpha")
+_NAMED_SUMS = ("mpo",)
 _SILENT = ("off", "same")
 
 
