@@ -532,6 +532,24 @@ DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         {"method": "hinge", "beta": 0.1, "nll_weight": 1.0},
         "in both",
     ),
+    (
+        "llama-factory",
+        {"pref_bco_weight": 0.25, "pref_ftx": 1.0, "pref_beta": 0.2},
+        {"method": "mpo", "loss": None, "nll_weight": 1.0, "dpo.beta": 0.2, "bco_pair.beta": 0.2},
+        "the weights 1 and 0.25 are divided by their sum there",
+    ),
+    (
+        "llama-factory",
+        {"pref_bco_weight": 1.0, "dpo_label_smoothing": 0.1},
+        {"loss": {"dpo": 0.5, "bco_pair": 0.5}, "dpo.label_smoothing": 0.1, "nll_weight": None},
+        "micro-batches there",
+    ),
+    (
+        "llama-factory",
+        {"pref_bco_weight": 1.0, "pref_loss": "orpo"},
+        {"method": "orpo"},
+        "with pref_loss orpo it has no effect there either",
+    ),
     ("llama-factory", {"ref_model": "other"}, {"reference": "other"}, ""),
     ("llama-factory", {"ref_model_adapters": "sft"}, {"reference": "sft"}, "the reference is the adapter"),
     (

@@ -20,7 +20,7 @@ from likelier.cli.importing.common import (
 )
 from likelier.cli.importing.dataset_info import named_data_sets
 from likelier.cli.importing.hyperparameters import nll
-from likelier.cli.importing.objectives import as_trl, known_method
+from likelier.cli.importing.objectives import as_trl, known_method, name_the_sum
 
 MARKS = frozenset(
     {
@@ -78,7 +78,6 @@ RULES: dict[str, Rule] = {
         *("use_swanlab", "swanlab_project", "swanlab_run_name", "swanlab_mode", "swanlab_api_key"),
     ),
     "ld_alpha": refused("LD-DPO is not known here, the nearest is dpo; take the line out", off=(1, 1.0)),
-    "pref_bco_weight": refused("a sum with BCO is method: weighted_sum with bco_pair; take the line out", off=(0, 0.0)),
     "reward_model": refused("PPO is not known here, the nearest is dpo"),
     "max_samples": left_out("the first rows of each data set there; here all are taken: cut the file"),
     "mix_strategy": left_out("data sets are joined; weight says how often one's rows are seen", off=(False, "concat")),
@@ -141,12 +140,42 @@ def _pairs(draft: Draft) -> None:
     smoothing = draft.number("dpo_label_smoothing") if loss == "sigmoid" else None
     if smoothing:
         draft.put("label_smoothing", smoothing)
+    _beside_bco(draft, loss)
     weight = draft.number("pref_ftx")
     if weight:
         nll(draft, weight, ["pref_ftx"], per_answer=True)
+    name_the_sum(draft)
     if loss != "simpo" and draft.given("simpo_gamma"):
         draft.note("left out", ["simpo_gamma"], f"with pref_loss {loss} it has no effect there either")
     _without_effect(draft, ("kto_chosen_weight", "kto_rejected_weight"), "dpo")
+
+
+def _beside_bco(draft: Draft, loss: str) -> None:
+    """A sum of the loss, whose hyperparameters are all the options so far, and BCO."""
+    weight = draft.number("pref_bco_weight")
+    if not weight:
+        return
+    if draft.options["method"] in _WITHOUT_REFERENCE:
+        draft.note("left out", ["pref_bco_weight"], f"with pref_loss {loss} it has no effect there either")
+        return
+    if loss == "ipo":
+        raise draft.error("pref_bco_weight: BCO of mean log-ratios per token, as it is beside ipo, has no counterpart")
+    if weight < 0:
+        raise draft.error(f"pref_bco_weight: {weight!r} must be above 0")
+    own = dict(draft.options)
+    method = own.pop("method")
+    draft.options.clear()
+    draft.put("method", "weighted_sum")
+    shares = {method: round(1 / (1 + weight), 10), "bco_pair": round(weight / (1 + weight), 10)}
+    draft.put("loss", shares)
+    draft.options.update({f"{method}.{name}": value for name, value in own.items()})
+    draft.put("bco_pair.beta", own["beta"])
+    draft.note(
+        "differs",
+        ["pref_bco_weight"],
+        f"the weights 1 and {weight:g} are divided by their sum there, as in loss here; BCO's running mean of rewards "
+        "takes in whole optimizer steps here, and micro-batches there",
+    )
 
 
 def _kto(draft: Draft) -> None:
@@ -155,13 +184,13 @@ def _kto(draft: Draft) -> None:
     as_trl(draft, "kto", {"beta": "pref_beta", **weights})
     if draft.number("pref_ftx"):
         raise draft.error("pref_ftx: KTO with a likelihood term has no counterpart; the nearest is dpo with nll_weight")
-    _without_effect(draft, ("pref_loss", "dpo_label_smoothing", "simpo_gamma"), "kto")
+    _without_effect(draft, ("pref_loss", "pref_bco_weight", "dpo_label_smoothing", "simpo_gamma"), "kto")
 
 
 def _reward(draft: Draft) -> None:
     """`stage: rm`."""
     reward_models.of_llama_factory(draft)
-    keys = ("pref_loss", "pref_beta", "pref_ftx", "dpo_label_smoothing", "simpo_gamma")
+    keys = ("pref_loss", "pref_beta", "pref_ftx", "pref_bco_weight", "dpo_label_smoothing", "simpo_gamma")
     _without_effect(draft, (*keys, "kto_chosen_weight", "kto_rejected_weight"), "rm")
 
 
