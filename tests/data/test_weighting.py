@@ -40,6 +40,7 @@ from likelier.objectives import (
     CPO,
     EXO,
     FDPO,
+    LDDPO,
     NCA,
     ORPO,
     SPPO,
@@ -232,8 +233,8 @@ def test_what_would_have_no_effect_is_refused(signals: dict[str, Any], message: 
 
 # --- which method takes what ---------------------------------------------------------------------------------------
 
-TAKES_MARGINS = {"dpo", "ipo", "simpo", "reward", "wpo"}
-TAKES_SOFT = {"dpo", "ipo", "simpo", "sigmoid_norm", "sppo", "reward", "wpo"}
+TAKES_MARGINS = {"dpo", "ipo", "simpo", "reward", "wpo", "ld_dpo"}
+TAKES_SOFT = {"dpo", "ipo", "simpo", "sigmoid_norm", "sppo", "reward", "wpo", "ld_dpo"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -305,7 +306,7 @@ RUNS: list[tuple[Objective, dict[str, Any], Any]] = [
     (SPPO(beta=0.2), SOFT, rich_pairs),
     *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (EXO, NCA, DiscoPOP, FDPO)),
     *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (CalDPO, CPO, ORPO, AlphaPO, SLiC)),
-    *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (AOT, AOTUnpaired, WPO)),
+    *((kind(), {"use_weights": "column"}, rich_pairs) for kind in (AOT, AOTUnpaired, WPO, LDDPO)),
     (KTO(desirable_weight=1.3), {"use_weights": "column"}, rich_labels),
     (KTO(), {"use_weights": "column", "use_votes": "weight"}, rich_pairs),
     (SFT(), {"use_weights": "column"}, demonstrations),

@@ -14,6 +14,7 @@ from likelier.objectives import (
     CPO,
     EXO,
     FDPO,
+    LDDPO,
     MPO,
     NCA,
     ORPO,
@@ -76,6 +77,10 @@ class World:
         self.desirable = np.arange(count) % 3 > 0
         self.margins, self.chances = rng.uniform(0, 2, count), rng.uniform(0, 0.5, count)
         self.collisions = rng.uniform(0.5, 1.2, answers) * -self.logps  # weights on both sides of 1
+        self.tokens, self.ref_tokens = (
+            [rng.dirichlet(np.ones(length)) * total for length, total in zip(self.lengths, sums, strict=True)]
+            for sums in (self.logps, self.refs)
+        )
 
     def scored(self, **more: Any) -> Scored:
         return Scored.of(
@@ -83,11 +88,12 @@ class World:
             lengths=torch.tensor(self.lengths),
             ref_logps=torch.tensor(self.refs),
             collision_entropies=torch.tensor(self.collisions),
+            token_logps=torch.tensor(np.concatenate(self.tokens)),
             **{name: torch.tensor(value) for name, value in more.items()},
         )
 
     def of_pairs(self, **more: Any) -> Scored:
-        return self.scored(pairs=self.pairs, **more)
+        return self.scored(pairs=self.pairs, ref_head_logps=self.heads(self.ref_tokens), **more)
 
     def of_rows(self) -> Scored:
         return self.scored(rows=self.rows, desirable=self.desirable, partners=self.partners)
@@ -133,6 +139,18 @@ class World:
     def means(self) -> tuple[Ndarray, Ndarray]:
         """Mean log-probabilities per token of the chosen and of the rejected answers."""
         return self.per_token(self.logps)
+
+    def heads(self, tokens: list[Ndarray]) -> Ndarray:
+        """Sums over the first tokens of the pairs' answers, as many as the shorter one has."""
+        shared = self.lengths[self.pairs].min(1)
+        rows = zip(self.pairs, shared, strict=True)
+        return np.array([[tokens[answer][:count].sum() for answer in pair] for pair, count in rows])
+
+    def desensitized(self, alpha: float) -> Ndarray:
+        """LD-DPO's difference of log-ratios: alpha times what is beyond the head."""
+        ratios = (self.logps - self.refs)[self.pairs]
+        heads = self.heads(self.tokens) - self.heads(self.ref_tokens)
+        return (heads + alpha * (ratios - heads)) @ [1, -1]
 
     @property
     def own_share(self) -> Ndarray:
@@ -216,6 +234,11 @@ PAIRED: list[tuple[Objective, Callable[[World], Ndarray]]] = [
     (
         WPO(beta=0.3, label_smoothing=0.2, nll_weight=0.7),
         lambda w: w.own_share * smoothed(0.3 * w.gap, 0.2) + 0.7 * w.nll,
+    ),
+    (LDDPO(beta=0.3, ld_alpha=0.4), lambda w: softplus(-0.3 * w.desensitized(0.4))),
+    (
+        LDDPO(beta=0.3, ld_alpha=0.0, label_smoothing=0.2, nll_weight=0.7),
+        lambda w: smoothed(0.3 * w.desensitized(0.0), 0.2) + 0.7 * w.nll,
     ),
     (CPO(beta=0.3, nll_weight=0.7), lambda w: softplus(-0.3 * w.logp_gap) + 0.7 * w.nll),
     (ORPO(odds_weight=0.4), lambda w: w.nll + 0.4 * softplus(-(odds(w.means[0]) - odds(w.means[1])))),

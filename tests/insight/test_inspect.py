@@ -59,6 +59,7 @@ HYPERPARAMETERS: dict[str, Json] = {
     "alphapo": {"beta": 2.5, "gamma_beta_ratio": 0.4, "alpha": 0.5},
     "slic": {"delta": 2.0, "likelihood_weight": 0.3},
     "wpo": {"beta": 0.3},
+    "ld_dpo": {"beta": 0.3, "ld_alpha": 0.4},
     "aot": {"beta": 0.3},
     "aot_unpaired": {"beta": 0.3},
     "weighted_sum": {
@@ -88,7 +89,7 @@ STATES: dict[str, Json] = {
     "beta_dpo": {"mean_margin": 0.1, "beta": STEP_BETA},
     "mpo": {f"bco_pair.{side}": sums for side, sums in _SHIFTED.items()},
 }
-HAVE_LOGITS = ("dpo", "robust", "kto", "simpo", "sigmoid_norm", "dpop", "bco", "beta_dpo")
+HAVE_LOGITS = ("dpo", "robust", "kto", "simpo", "sigmoid_norm", "dpop", "ld_dpo", "bco", "beta_dpo")
 Z0 = 0.25
 
 
@@ -100,8 +101,12 @@ def dpo_by_hand(margin: float, smoothing: float = 0.0) -> float:
     return -(1 - smoothing) * math.log(sigmoid(margin)) - smoothing * math.log(sigmoid(-margin))
 
 
-def losses_by_hand(method: str, pw: float, pl: float, rw: float, rl: float, nw: float, nl: float) -> list[float]:
-    """Each loss from the papers' formulas: policy and reference sums of chosen and rejected, their lengths."""
+def losses_by_hand(
+    method: str, pw: float, pl: float, rw: float, rl: float, nw: float, nl: float, tw: float, tl: float
+) -> list[float]:
+    """Each loss from the papers' formulas: policy and reference sums of chosen and rejected, their lengths, and the
+    log-ratios of what the longer one has beyond the other.
+    """
     dw, dl = pw - rw, pl - rl
     fall = max(0.0, -dw)
     return {
@@ -137,6 +142,7 @@ def losses_by_hand(method: str, pw: float, pl: float, rw: float, rl: float, nw: 
         "weighted_sum": lambda: [
             0.8 * dpo_by_hand(0.3 * (dw - dl)) + 0.2 * max(0.0, 1 - 0.1 * (dw - dl)) - 0.5 * pw / nw
         ],
+        "ld_dpo": lambda: [dpo_by_hand(0.3 * (dw - 0.6 * tw - dl + 0.6 * tl))],
         "sft": lambda: [-pw / nw],
         "bco_pair": lambda: [dpo_by_hand(0.3 * dw - SHIFT) + dpo_by_hand(SHIFT - 0.3 * dl)],
         "bco": lambda: [dpo_by_hand(0.3 * dw - SHIFT), dpo_by_hand(SHIFT - 0.3 * dl)],
@@ -263,6 +269,10 @@ def test_every_method_agrees_with_its_formula(
     plain = json.loads(inspect(runs.whole, "--row", 4, "--json"))
     sides = [plain["chosen"], plain["rejected"]]
     numbers = [side[name] for name in ("logp", "ref_logp", "length") for side in sides]
+    shared = min(side["length"] for side in sides)
+    tails = [[one["logp"] - one["ref_logp"] for one in side["tokens"][shared:]] for side in sides]
+    assert any(tails)
+    numbers += map(sum, tails)
     losses = losses_by_hand(method, *numbers)
     assert bool(losses) or f"{method}'s loss " in found["notes"][0]
     assert [item["loss"] for item in found["losses"]] == pytest.approx(losses, abs=1e-6)

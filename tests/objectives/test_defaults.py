@@ -19,6 +19,7 @@ from likelier.objectives import (
     CPO,
     EXO,
     FDPO,
+    LDDPO,
     METHODS,
     MPO,
     NCA,
@@ -73,17 +74,18 @@ OWN: dict[type[Objective], dict[str, Any]] = {
     BCOPair: {"beta": 0.01, "nll_weight": 0.0},
     BCO: {"beta": 0.01},
     BetaDPO: {"beta": 0.1, "beta_scaling": 0.6, "margin_momentum": 0.9, "beta_of": "step", "nll_weight": 0.0},
+    LDDPO: {"beta": 0.1, "ld_alpha": 0.5, "label_smoothing": 0.0, "nll_weight": 0.0},
     MPO: {"loss": ((DPO(beta=0.1), 0.8), (BCOPair(beta=0.1), 0.2)), "nll_weight": 1.0},
 }
 RATES = {SimPO: 6e-7, SigmoidNorm: 5e-7, KTO: 2e-6, SFT: 1e-5, RewardModel: 1e-5}  # the others as DPO, 1e-6
 RATES |= {NCA: 5e-6, SPPO: 5e-7, DiscoPOP: 5e-7, CalDPO: 5e-7, ORPO: 8e-6, AlphaPO: 7e-7}
 RATES |= dict.fromkeys((BCOPair, BCO, BetaDPO), 5e-7) | {MPO: 5e-6}
-SOFT = {DPO, SigmoidNorm, IPO, SimPO, RewardModel, SPPO, WPO}
+SOFT = {DPO, SigmoidNorm, IPO, SimPO, RewardModel, SPPO, WPO, LDDPO}
 WITHOUT_REFERENCE = (SimPO, CPO, ORPO, AlphaPO, SLiC, SFT, RewardModel)
-MARGINS = {DPO, IPO, SimPO, RewardModel, WPO}
+MARGINS = {DPO, IPO, SimPO, RewardModel, WPO, LDDPO}
 NAMES = (
     "dpo robust hinge sigmoid_norm apo_zero apo_down dpop ipo simpo kto exo nca sppo discopop f_dpo cal_dpo cpo orpo "
-    "alphapo slic aot aot_unpaired wpo sft reward bco_pair bco beta_dpo mpo"
+    "alphapo slic aot aot_unpaired wpo sft reward bco_pair bco beta_dpo ld_dpo mpo"
 )
 
 

@@ -19,7 +19,8 @@ def gap_of(nats: float) -> Scored:
     """A pair whose log-ratios are so far apart, with nothing lost on the chosen side."""
     logps = torch.tensor([nats / 2 - 50, -nats / 2 - 50], dtype=torch.double)
     start = torch.full((2,), -50.0, dtype=torch.double)
-    return Scored.of(logps, torch.tensor([10, 10]), start, -start, pairs=torch.tensor([[0, 1]]))
+    items = {"pairs": torch.tensor([[0, 1]]), "ref_head_logps": start[None]}
+    return Scored.of(logps, torch.tensor([10, 10]), start, -start, (logps / 10).repeat_interleave(10), **items)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.method)

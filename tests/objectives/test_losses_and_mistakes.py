@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from likelier import DPO, IPO, KTO, METHODS, SFT, RewardModel, SigmoidNorm, SimPO
-from likelier.objectives import SPPO, WPO, Objective, Scored, losses
+from likelier.objectives import LDDPO, SPPO, WPO, Objective, Scored, losses
 from tests.helpers.loss_oracle import PAIRED, Ndarray, World, sigmoid, smoothed, softplus
 
 EXACT = {"rtol": 0, "atol": 1e-14}
@@ -24,6 +24,7 @@ SOFT: dict[str, Callable[..., Objective]] = {
     "reward": lambda **more: RewardModel(**more),
     "sppo": lambda **more: SPPO(beta=0.3, **more),
     "wpo": lambda **more: WPO(beta=0.3, **more),
+    "ld_dpo": lambda **more: LDDPO(beta=0.3, **more),
 }
 TARGETS = {"ipo": 1 / (2 * 0.4), "sppo": 0.5 / 0.3}  # of the losses that are squares; they have no label_smoothing
 
@@ -51,6 +52,7 @@ def test_margins_are_each_pairs_own() -> None:
     expected = {
         DPO(beta=0.3): softplus(-(0.3 * world.gap - world.margins)),
         WPO(beta=0.3): world.own_share * softplus(-(0.3 * world.gap - world.margins)),
+        LDDPO(beta=0.3): softplus(-(0.3 * world.desensitized(0.5) - world.margins)),
         IPO(tau=0.4): (world.mean_gap - 1.25 * world.margins) ** 2,
         SimPO(beta=2.5, gamma_beta_ratio=0.3): softplus(-2.5 * (world.mean_logp_gap - 0.3 * world.margins)),
         RewardModel(): softplus(-(world.logp_gap - world.margins)),
@@ -71,8 +73,8 @@ def test_every_method_that_takes_soft_labels_is_tried_here() -> None:
 
 
 def swapped(scored: Scored) -> Scored:
-    assert scored.items.pairs is not None
-    return scored.with_items(pairs=scored.items.pairs.flip(1))
+    assert scored.items.pairs is not None and scored.items.ref_head_logps is not None
+    return scored.with_items(pairs=scored.items.pairs.flip(1), ref_head_logps=scored.items.ref_head_logps.flip(1))
 
 
 @pytest.mark.parametrize("method", SOFT)
@@ -112,7 +114,7 @@ def test_a_pairs_own_soft_label_stands_above_the_smoothing_of_all(method: str) -
 def test_a_soft_label_with_a_margin_mixes_the_logit_and_its_opposite() -> None:
     world = World()
     scored = world.of_pairs(margins=world.margins, flip_chances=world.chances)
-    for objective in (DPO(beta=0.3), SimPO(beta=2.5, gamma_beta_ratio=0.3), RewardModel()):
+    for objective in (DPO(beta=0.3), LDDPO(beta=0.3), SimPO(beta=2.5, gamma_beta_ratio=0.3), RewardModel()):
         logits = objective.logits(scored)
         assert logits is not None
         expected = smoothed(logits.numpy(), world.chances)

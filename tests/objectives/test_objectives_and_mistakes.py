@@ -10,7 +10,22 @@ import torch
 from torch import Tensor
 
 from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
-from likelier.objectives import AOT, CPO, EXO, FDPO, NCA, ORPO, SPPO, WPO, AlphaPO, AOTUnpaired, CalDPO, DiscoPOP, SLiC
+from likelier.objectives import (
+    AOT,
+    CPO,
+    EXO,
+    FDPO,
+    LDDPO,
+    NCA,
+    ORPO,
+    SPPO,
+    WPO,
+    AlphaPO,
+    AOTUnpaired,
+    CalDPO,
+    DiscoPOP,
+    SLiC,
+)
 from likelier.objectives.running_means import BCO, BCOPair, BetaDPO
 from tests.helpers.loss_oracle import PAIRED, World
 
@@ -30,7 +45,7 @@ def test_rewards_are_as_the_decisions_say() -> None:
         (IPO(tau=0.4), 0.4 * ratios),
         (SimPO(beta=2.5), 2.5 * world.logps / world.lengths),
         *((kind(beta=0.3), 0.3 * ratios) for kind in (EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, AOT, AOTUnpaired, WPO)),
-        *((kind(beta=0.3), 0.3 * ratios) for kind in (BCOPair, BCO, BetaDPO)),
+        *((kind(beta=0.3), 0.3 * ratios) for kind in (BCOPair, BCO, BetaDPO, LDDPO)),
         (CPO(beta=0.3), 0.3 * world.logps),
         (ORPO(odds_weight=0.3), 0.3 * world.logps / world.lengths),
         (AlphaPO(beta=2.5, alpha=0.5), 2.5 * (1 - np.exp(-0.5 * world.logps / world.lengths)) / 0.5),
@@ -121,6 +136,8 @@ def test_what_is_out_of_range_is_refused_and_its_border_is_not() -> None:
         (DiscoPOP, {"discopop_tau": 0.0}, {}),
         (AOT, {"beta": 0.0}, {}),
         (WPO, {"beta": 0.0}, {}),
+        (LDDPO, {"ld_alpha": 1.01}, {}),
+        (LDDPO, {"ld_alpha": -0.01}, {}),
         (AOTUnpaired, {"label_smoothing": 0.5}, {}),
         (FDPO, {"divergence": "kl"}, {}),
         (FDPO, {"alpha": 0.3}, {}),

@@ -11,7 +11,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from likelier import DPO, IPO, KTO, APODown, APOZero, Hinge, PreferenceTrainer, RobustDPO, SigmoidNorm, SimPO
 from likelier.data.records import Labelled, Message, Pair
-from likelier.objectives import AOT, EXO, FDPO, NCA, WPO, AOTUnpaired, BCOPair, DiscoPOP, Objective, WeightedSum
+from likelier.objectives import AOT, EXO, FDPO, LDDPO, NCA, WPO, AOTUnpaired, BCOPair, DiscoPOP, Objective, WeightedSum
 from likelier.objectives.base import State
 from tests.helpers.support import chat_pairs, labelled_rows, tiny_policy
 
@@ -153,6 +153,18 @@ def test_aot_of_trl_depends_on_its_micro_batches(tmp_path: Path) -> None:
     assert max(abs(left - right) for left, right in zip(*losses, strict=True)) > 1e-3
     ours = _ours(tmp_path / "ours", AOTUnpaired(beta=0.2), pairs)  # of three micro-batches, by its token budget
     assert [one["loss"] for one in ours] == pytest.approx(losses[0], abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_five_steps_of_ld_dpo_whose_rewards_are_of_whole_answers_here(tmp_path: Path) -> None:
+    """TRL logs the desensitized sums as rewards and log-probabilities; here both are of the answers, as in DPO."""
+    pairs: list[Pair] = chat_pairs(STEPS * BATCH)
+    ours = _ours(tmp_path / "ours", LDDPO(beta=0.2, ld_alpha=0.4), pairs)
+    theirs = _theirs(tmp_path / "trl", pairs, loss_type=["sigmoid"], beta=0.2, ld_alpha=0.4)
+    _compare(ours, theirs, ["loss", "grad_norm"])
+    last = [logs for logs in theirs if "loss" in logs][-1]
+    assert abs(ours[-1]["rewards/margins"] - last["rewards/margins"]) > 1e-3
+    assert abs(ours[-1]["logps/chosen"] - last["logps/chosen"]) > 0.1
 
 
 def _theirs(folder: Path, pairs: list[Pair], **settings: object) -> list[dict[str, float]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from likelier import DPO, IPO, KTO, SFT, APODown, Hinge, RewardModel, SimPO
-from likelier.objectives import AOT, CPO, SPPO, AOTUnpaired, CalDPO, Objective, Scored, WeightedSum
+from likelier.objectives import AOT, CPO, LDDPO, SPPO, WPO, AOTUnpaired, CalDPO, Objective, Scored, WeightedSum
 from likelier.objectives.base import State
 from likelier.objectives.pairwise import LogRatioPair
 from likelier.objectives.scored import Place
@@ -84,6 +84,8 @@ def test_what_it_needs_and_takes_is_what_its_parts_do() -> None:
     assert free.losses(World().of_pairs().with_items(ref_logps=None)).isfinite().all()
     assert bound.takes_margins and bound.takes_soft_labels and not free.takes_margins and not free.takes_soft_labels
     assert not bound.lowers_both and WeightedSum(loss=((APODown(), 1.0), (DPO(), 1.0))).facts()["lowers_both"] is False
+    special = WeightedSum(loss=((DPO(), 1.0), (LDDPO(), 1.0), (WPO(), 1.0)))
+    assert special.needs_heads and special.needs_collisions and not bound.needs_heads and not bound.needs_collisions
     assert WeightedSum(loss=((DPO(), 1.0), (CalDPO(), 1.0))).has_target and not bound.has_target
 
 

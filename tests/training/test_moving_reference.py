@@ -15,7 +15,7 @@ from torch import Tensor
 
 from likelier import DPO, IPO, KTO, PreferenceTrainer
 from likelier.models.policy import Policy
-from likelier.objectives import Objective
+from likelier.objectives import LDDPO, Objective
 from likelier.scoring.reference.moving import FILE, MovingReference, MovingRule
 from likelier.training.options import TrainingOptions, refuse_inert_options
 from likelier.training.reference import MoveReference
@@ -62,7 +62,7 @@ def card_of(trainer: Any) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:KTO with 4 rows a step")
 @pytest.mark.parametrize(
-    ("objective", "policy"), [(DPO(), tiny_policy), (IPO(tau=0.2), lora_policy), (KTO(), lora_policy)]
+    ("objective", "policy"), [(LDDPO(), tiny_policy), (IPO(tau=0.2), lora_policy), (KTO(), lora_policy)]
 )
 def test_until_it_moves_every_loss_is_that_of_a_fixed_reference(
     tmp_path: Path, objective: Objective, policy: Callable[[], Policy]

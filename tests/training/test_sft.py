@@ -51,7 +51,7 @@ def test_nll_weight_adds_the_chosen_answers_nll_to_every_paired_method(method: s
     objective = replace(usual(method).resolved(8.0), nll_weight=0.0)  # type: ignore[call-arg]
     with torch.no_grad():
         _, scored = _scored(list(chat_pairs(4)), tiny_policy())
-    scored = scored.with_items(ref_logps=scored.logps + torch.randn_like(scored.logps))
+    scored = scored.with_items(ref_logps=scored.logps + torch.randn_like(scored.logps), ref_head_logps=scored.heads)
     chosen = scored.items.pairs[:, 0]
     expected = objective.losses(scored) - 0.7 * scored.logps[chosen] / scored.lengths[chosen]
     found = replace(objective, nll_weight=0.7)  # type: ignore[call-arg]

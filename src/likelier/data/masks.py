@@ -53,6 +53,15 @@ def cut_right(answer: np.ndarray, mask: Mask, room: int) -> tuple[np.ndarray, Ma
     return answer[:end], mask[:end]
 
 
+def first_trained(answer: np.ndarray, mask: Mask, count: int) -> tuple[np.ndarray, Mask]:
+    """An answer up to its `count`-th token that is trained on; the whole of it where it has no more."""
+    if count >= trained_count(answer, mask):
+        return answer, mask
+    end = count if mask is None else int(np.flatnonzero(mask)[count - 1]) + 1
+    kept = None if mask is None else mask[:end]
+    return answer[:end], None if kept is None or kept.all() else kept
+
+
 def trained_runs(answer: np.ndarray, mask: Mask) -> Iterator[np.ndarray]:
     """What is trained on, as stretches without a gap: the whole answer, or turn by turn."""
     if mask is None:

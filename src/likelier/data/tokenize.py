@@ -17,7 +17,17 @@ import numpy as np
 from likelier.data.dates import dated
 from likelier.data.ends import Ends
 from likelier.data.fidelity import LOSSES, Fidelity, Render, Unknown, find_added
-from likelier.data.masks import Mask, Masks, answer_bytes, cut_right, each_mask, together, trained_count, trained_runs
+from likelier.data.masks import (
+    Mask,
+    Masks,
+    answer_bytes,
+    cut_right,
+    each_mask,
+    first_trained,
+    together,
+    trained_count,
+    trained_runs,
+)
 from likelier.data.options import ChatOptions
 from likelier.data.plain_text import TextKind, encode, kind_of_answer
 from likelier.data.records import Message, Pair, Record, Source, TokenIds, Unusable, UnusableRows, answers_of
@@ -43,10 +53,11 @@ class Group:
 
     A pair has the answers (chosen, rejected) and `desirable` None. A labelled row has its answer, and for KTO the
     mismatched answer of another row as a second one; a demonstration is a desirable row. `ref_logps` holds the
-    reference's score of each answer once known; `given_ref_logps` what the data file claims them to be. `weight`
-    multiplies the row's loss; `margin` and `flip_chance` (the soft label: the chance that the rejected answer is the
-    better one) are given for all pairs of a run or for none. `masks` say which tokens of each answer are trained on,
-    where that is not all of them (see `data.masks`).
+    reference's score of each answer once known, `ref_head_logps` those of a pair's `heads`, where they are needed;
+    `given_ref_logps` what the data file claims the answers' to be. `weight` multiplies the row's loss; `margin` and
+    `flip_chance` (the soft label: the chance that the rejected answer is the better one) are given for all pairs of a
+    run or for none. `masks` say which tokens of each answer are trained on, where that is not all of them (see
+    `data.masks`).
     """
 
     prompt: Ids
@@ -59,6 +70,7 @@ class Group:
     margin: float | None = None
     flip_chance: float | None = None
     masks: Masks = None
+    ref_head_logps: tuple[float, ...] | None = None
 
     @property
     def is_pair(self) -> bool:
@@ -74,6 +86,13 @@ class Group:
     def answer_keys(self) -> tuple[bytes, ...]:
         """What makes each answer the same as another one under the same prompt."""
         return tuple(map(answer_bytes, self.answers, each_mask(self.masks, len(self.answers))))
+
+    @property
+    def heads(self) -> tuple[tuple[Ids, Mask], ...]:
+        """Of each answer its beginning, with as many tokens that are trained on as the shortest answer has."""
+        masks = each_mask(self.masks, len(self.answers))
+        shortest = min(map(trained_count, self.answers, masks))
+        return tuple(first_trained(answer, mask, shortest) for answer, mask in zip(self.answers, masks, strict=True))
 
     @property
     def own_masks(self) -> tuple[Mask, ...]:

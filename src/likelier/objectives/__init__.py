@@ -15,13 +15,13 @@ from likelier.objectives.reward_model import RewardModel
 from likelier.objectives.running_means import BCO, BCOPair, BetaDPO
 from likelier.objectives.scored import Items, Scored, SequenceScores
 from likelier.objectives.sorted_pairs import AOT, AOTUnpaired
-from likelier.objectives.weighted_pairs import WPO
+from likelier.objectives.weighted_pairs import LDDPO, WPO
 from likelier.objectives.weighted_sum import WeightedSum
 
 for kind in (
     *(DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP),
     *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired, WPO),
-    *(SFT, RewardModel, BCOPair, BCO, BetaDPO, WeightedSum, MPO),
+    *(SFT, RewardModel, BCOPair, BCO, BetaDPO, LDDPO, WeightedSum, MPO),
 ):
     register(kind)
 
@@ -35,6 +35,7 @@ __all__ = [
     "FDPO",
     "IPO",
     "KTO",
+    "LDDPO",
     "METHODS",
     "MPO",
     "NCA",

@@ -21,12 +21,14 @@ SATISFIED = 5.0  # where a sigmoid's gradient is below 1 % of what it was: 1 - s
 _ABOVE_0 = (lambda value: value > 0, "above 0")
 _AT_LEAST_0 = (lambda value: value >= 0, "at least 0")
 _CHANCE = (lambda value: 0 <= value < 0.5, "in [0, 0.5)")  # that a label is wrong
+_SHARE = (lambda value: 0 <= value <= 1, "in [0, 1]")
 _WEIGHTS = ("nll_weight", "desirable_weight", "undesirable_weight", "penalty", "gamma_beta_ratio")
 # What a hyperparameter of this name must be, whichever method has it.
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("beta", "tau"), _ABOVE_0),
     **dict.fromkeys(_WEIGHTS, _AT_LEAST_0),
     **dict.fromkeys(("label_smoothing", "flip_probability"), _CHANCE),
+    "ld_alpha": _SHARE,
 }
 
 
@@ -52,6 +54,7 @@ class Objective:
     needs_partner: ClassVar[bool] = False
     needs_step: ClassVar[bool] = False  # any loss needs `step_statistics` of the whole step's own answers
     needs_collisions: ClassVar[bool] = False  # the policy's `collision_entropies` beside its log-probabilities
+    needs_heads: ClassVar[bool] = False  # sums over the first tokens of a pair's answers, the reference's too
     takes_margins: ClassVar[bool] = False
     takes_soft_labels: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 1e-6

@@ -75,14 +75,18 @@ class DPO(LogRatioPair):
     takes_soft_labels: ClassVar[bool] = True
     label_smoothing: float = hyperparameter(0.0, "chance that a label is wrong (conservative form)")
 
+    def ratios(self, scored: Scored) -> tuple[Tensor, ...]:
+        """The log-ratios of the chosen and of the rejected answers that the loss compares, (n,) each."""
+        return scored.chosen_rejected(scored.logratios)
+
     def logits(self, scored: Scored, statistics: Tensor | None = None) -> Tensor:
-        ratios, margins = scored.chosen_rejected(scored.logratios), scored.items.margins
-        return losses.dpo_logits(*ratios, beta=self.beta, margin=0.0 if margins is None else margins)
+        margin = 0.0 if scored.items.margins is None else scored.items.margins
+        return losses.dpo_logits(*self.ratios(scored), beta=self.beta, margin=margin)
 
     def pair_losses(self, scored: Scored) -> Tensor:
-        ratios = scored.chosen_rejected(scored.logratios)
         margin = 0.0 if scored.items.margins is None else scored.items.margins
-        return losses.dpo_loss(*ratios, beta=self.beta, label_smoothing=self.smoothing(scored), margin=margin)
+        smoothing = self.smoothing(scored)
+        return losses.dpo_loss(*self.ratios(scored), beta=self.beta, label_smoothing=smoothing, margin=margin)
 
 
 @dataclass(frozen=True)

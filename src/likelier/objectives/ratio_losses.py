@@ -229,3 +229,14 @@ def dynamic_beta(margins: Tensor, mean_margin: Tensor | float, *, beta: float, b
     Shapes: any, scalar -> as `margins`.
     """
     return (beta * (1 + beta_scaling * (margins - mean_margin))).clamp(min=LEAST_BETA)
+
+
+def ld_logratios(logratios: Tensor, head_logratios: Tensor, *, ld_alpha: float) -> Tensor:
+    """The log-ratios that LD-DPO compares: `head + alpha * tail` of the policy less the same of the reference.
+
+    Source: arXiv 2409.06411. The head of an answer are its first tokens, as many as the shorter answer of its pair has;
+    the tail is what the longer one has beyond, so that `head + alpha * tail = alpha * all + (1 - alpha) * head`.
+
+    Shapes: twice (n,) or (n, 2) -> the same.
+    """
+    return ld_alpha * logratios + (1 - ld_alpha) * head_logratios

@@ -67,6 +67,20 @@ class SequenceScores:
         collisions = None if self.collision_entropies is None else self.collision_entropies[numbers]
         return SequenceScores(self.logps[numbers], lengths, self.token_logps[tokens], answer_of, entropies, collisions)
 
+    def heads(self, pairs: Tensor) -> Tensor:
+        """Sums over the first tokens of both answers of a pair, as many as the shorter one has: of `pairs`, (n, 2)
+        answer numbers, (n, 2) in nats. Raises `ValueError` where tokens are not at hand.
+        """
+        if len(self.token_logps) != int(self.lengths.sum()):
+            raise ValueError("this objective needs the log-probabilities of tokens and got sums alone")
+        found = self.of_answers(pairs.flatten())
+        shared = self.lengths[pairs].amin(1).repeat_interleave(2)
+        starts = found.lengths.cumsum(0) - found.lengths
+        places = torch.arange(len(found.answer_of), device=starts.device) - starts[found.answer_of]
+        in_head = places < shared[found.answer_of]
+        sums = found.token_logps.new_zeros(len(shared))
+        return sums.index_add(0, found.answer_of[in_head], found.token_logps[in_head]).view(-1, 2)
+
     def detached(self) -> SequenceScores:
         """The same numbers without their history."""
         entropies = None if self.token_entropies is None else self.token_entropies.detach()
@@ -80,8 +94,9 @@ class Items:
 
     `pairs` (n, 2) answer numbers (chosen, rejected); or `rows` (n,) answer numbers with `desirable` (n,) bool and
     `partners` (n,) answer numbers of the mismatched answers (empty where they are not among these). `ref_logps`
-    (answers,) the reference's sums in nats. `weights` (n,) multiply the items' losses; `margins` and `flip_chances`
-    (n,) are the pairs' own, where a run uses them. None is what there is not.
+    (answers,) the reference's sums in nats, `ref_head_logps` (n, 2) those over the first tokens of the pairs' answers
+    (see `SequenceScores.heads`), where an objective needs them. `weights` (n,) multiply the items' losses; `margins`
+    and `flip_chances` (n,) are the pairs' own, where a run uses them. None is what there is not.
     """
 
     pairs: Tensor | None = None
@@ -89,6 +104,7 @@ class Items:
     desirable: Tensor | None = None
     partners: Tensor | None = None
     ref_logps: Tensor | None = None
+    ref_head_logps: Tensor | None = None
     weights: Tensor | None = None
     margins: Tensor | None = None
     flip_chances: Tensor | None = None
@@ -125,10 +141,15 @@ class Scored:
         lengths: Tensor,
         ref_logps: Tensor | None = None,
         collision_entropies: Tensor | None = None,
+        token_logps: Tensor | None = None,
         **items: Any,
     ) -> Scored:
-        """Of sums alone (see `SequenceScores.sums_of`); `items` are the fields of `Items`."""
-        return Scored(SequenceScores.sums_of(logps, lengths, collision_entropies), Items(ref_logps=ref_logps, **items))
+        """Of sums (see `SequenceScores.sums_of`) and of tokens, if given; `items` are the fields of `Items`."""
+        scores = SequenceScores.sums_of(logps, lengths, collision_entropies)
+        if token_logps is not None:
+            beneath = SequenceScores.of(token_logps, lengths)
+            scores = replace(scores, token_logps=token_logps, answer_of=beneath.answer_of)
+        return Scored(scores, Items(ref_logps=ref_logps, **items))
 
     @property
     def logps(self) -> Tensor:
@@ -147,6 +168,20 @@ class Scored:
             raise ValueError("this objective needs reference log-probabilities and got none")
         return self.logps - self.items.ref_logps
 
+    @property
+    def heads(self) -> Tensor:
+        """(n, 2): the sums over the first tokens of the pairs' answers, see `SequenceScores.heads`."""
+        if self.items.pairs is None:
+            raise ValueError("this objective needs pairs and got labelled rows")
+        return self.scores.heads(self.items.pairs)
+
+    @property
+    def head_logratios(self) -> Tensor:
+        """`heads - ref_head_logps`, (n, 2)."""
+        if self.items.ref_head_logps is None:
+            raise ValueError("this objective needs the reference's sums over the answers' heads and got none")
+        return self.heads - self.items.ref_head_logps
+
     def with_sums(self, logps: Tensor) -> Scored:
         """The same items over other sums, (answers,)."""
         return replace(self, scores=replace(self.scores, logps=logps))
@@ -157,7 +192,8 @@ class Scored:
 
     def at_reference(self) -> Scored:
         """The same items as if the policy were the reference: every log-ratio zero."""
-        return self.with_items(ref_logps=self.logps)
+        heads = None if self.items.ref_head_logps is None else self.heads
+        return self.with_items(ref_logps=self.logps, ref_head_logps=heads)
 
     def detached(self) -> Scored:
         """The same numbers without their history."""

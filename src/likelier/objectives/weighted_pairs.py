@@ -1,4 +1,4 @@
-"""Objectives of pairs in which a pair counts by how likely the policy is to write it."""
+"""DPO in which pairs, or parts of their answers, count more or less."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from likelier.objectives import ratio_losses as losses
 from likelier.objectives.advice import Advice
-from likelier.objectives.base import Scored
+from likelier.objectives.base import Scored, hyperparameter
 from likelier.objectives.pairwise import DPO
 
 
@@ -34,3 +34,30 @@ class WPO(DPO):
 
     def pair_words(self, median_length: float) -> str:
         return f"{self.reward_words()}; a pair weighs from 0 to 1, by how likely the policy is to write its two answers"
+
+
+@dataclass(frozen=True)
+class LDDPO(DPO):
+    """Length-desensitized DPO: the tokens that only the longer answer of a pair has count `ld_alpha` times, for policy
+    and reference alike. See `ratio_losses.ld_logratios`.
+
+    The logged reward is that of DPO, `beta` times the log-ratio of the whole answer: an answer that stands in several
+    pairs has one of these, and a head of another length in each.
+    """
+
+    method: ClassVar[str] = "ld_dpo"
+    source: ClassVar[str] = "arXiv 2409.06411"
+    advice: ClassVar[Advice] = Advice()
+    needs_heads: ClassVar[bool] = True
+    ld_alpha: float = hyperparameter(0.5, "weight of the tokens that only the longer answer of a pair has, from 0 to 1")
+
+    def ratios(self, scored: Scored) -> tuple[Tensor, ...]:
+        assert scored.items.pairs is not None
+        wholes = scored.logratios[scored.items.pairs]
+        return losses.ld_logratios(wholes, scored.head_logratios, ld_alpha=self.ld_alpha).unbind(1)
+
+    def pair_words(self, median_length: float) -> str:
+        return (
+            f"{self.reward_words()}; in the loss a nat of the tokens that only the longer answer has counts "
+            f"{self.ld_alpha:g}"
+        )

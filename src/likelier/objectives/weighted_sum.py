@@ -73,6 +73,7 @@ class WeightedSum(Paired):
             "lowers_both": all(part.lowers_both for part in self.parts),
             "needs_step": any(part.needs_step for part in self.parts),
             "needs_collisions": any(part.needs_collisions for part in self.parts),
+            "needs_heads": any(part.needs_heads for part in self.parts),
             "needs_reference": any(part.needs_reference for part in self.parts),
             "takes_margins": all(part.takes_margins for part in self.parts),
             "takes_soft_labels": all(part.takes_soft_labels for part in self.parts),

@@ -127,6 +127,7 @@ def collate(
         desirable=as_tensor([group.desirable for group in groups], torch.bool) if has_own else None,
         partners=as_tensor([group[-1] for group in numbers]) if has_partners else None,
         ref_logps=as_tensor(flat.ref_logps, torch.float64) if len(flat.ref_logps) == len(flat.answers) else None,
+        ref_head_logps=values("ref_head_logps"),
         weights=values("weight") if is_pair or has_own else None,
         margins=values("margin"),
         flip_chances=values("flip_chance"),

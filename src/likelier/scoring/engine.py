@@ -6,7 +6,7 @@ It joins the boxes on both sides of the seam (batches and scores below, objectiv
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -123,21 +123,30 @@ def score_everywhere(
     token_budget: int,
     device: torch.device | str,
     collisions: bool = False,
+    tokens: bool = False,
     report: Report | None = None,
     ranks: Ranks = ALONE,
 ) -> list[ScoredGroups]:
     """`score_groups` with the work divided between the ranks, and all scores on every one of them: the same values
-    everywhere. Token log-probabilities are left out where there are several.
+    everywhere. Where there are several, token log-probabilities are left out unless `tokens` asks for them.
     """
     how: dict[str, Any] = {"token_budget": token_budget, "device": device, "collisions": collisions}
     own = list(score_groups(model, groups, **how, report=report, ranks=ranks))
-    return own if not ranks.several else _exchanged(own, groups, torch.device(device), ranks, collisions=collisions)
+    if not ranks.several:
+        return own
+    return _exchanged(own, groups, torch.device(device), ranks, collisions=collisions, tokens=tokens)
 
 
 def _exchanged(
-    own: Sequence[ScoredGroups], groups: Sequence[Group], device: torch.device, ranks: Ranks, *, collisions: bool
+    own: Sequence[ScoredGroups],
+    groups: Sequence[Group],
+    device: torch.device,
+    ranks: Ranks,
+    *,
+    collisions: bool,
+    tokens: bool = False,
 ) -> list[ScoredGroups]:
-    """One micro-batch of all groups, its sums from whichever rank has computed them."""
+    """One micro-batch of all groups, its sums (and `tokens`) from whichever rank has computed them."""
     batch = collate(groups, device=device)
     place = {id(group): numbers for group, numbers in zip(groups, batch.answers_of_groups(), strict=True)}
     sums = torch.zeros(1 + collisions, len(batch.answers), dtype=torch.double)
@@ -148,9 +157,30 @@ def _exchanged(
         for group, numbers in zip(part.groups, part.batch.answers_of_groups(), strict=True):
             sums[:, place[id(group)]] += known[:, numbers]
             times[place[id(group)]] += 1
-    means = (ranks.total(sums) / ranks.total(times)).to(device)
+    times = ranks.total(times)
+    means = (ranks.total(sums) / times).to(device)
     scores = SequenceScores.sums_of(means[0], batch.lengths.to(device), means[1] if collisions else None)
+    if tokens:
+        beneath = SequenceScores.of(_exchanged_tokens(own, batch, place, times, ranks).to(device), batch.lengths)
+        scores = replace(scores, token_logps=beneath.token_logps, answer_of=beneath.answer_of)
     return [ScoredGroups(list(groups), batch, scores)]
+
+
+def _exchanged_tokens(
+    own: Sequence[ScoredGroups], batch: Batch, place: dict[int, list[int]], times: Tensor, ranks: Ranks
+) -> Tensor:
+    """(tokens,) the log-probabilities of the scored tokens of `batch`, in which `place` has the answers of each group
+    (by its id); `times` (answers,) is how often each answer was computed.
+    """
+    lengths = batch.lengths
+    found = torch.zeros(int(lengths.sum()), dtype=torch.double)
+    answers = found.split(lengths.tolist())
+    for part in own:
+        known = part.scores.token_logps.double().cpu().split(part.scores.lengths.tolist())
+        for group, numbers in zip(part.groups, part.batch.answers_of_groups(), strict=True):
+            for number, at in zip(numbers, place[id(group)], strict=True):
+                answers[at].add_(known[number])
+    return ranks.total(found) / times.repeat_interleave(lengths)
 
 
 def prompt_numbers(groups: Sequence[Group]) -> Tensor:

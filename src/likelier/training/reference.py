@@ -178,7 +178,7 @@ class RunReference:
         if not self.is_live:
             return list(groups)
         assert self.model is not None
-        return score_live(groups, self.model, self.how)
+        return score_live(groups, self.model, self.how, heads=self.objective.needs_heads)
 
     def check_first_step(self, part: ScoredGroups) -> None:
         """Hold a micro-batch of the first step, dropout off, to the claim that the policy starts as the reference."""

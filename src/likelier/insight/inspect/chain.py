@@ -11,7 +11,7 @@ from torch import Tensor
 
 from likelier.data.records import Labelled, Pair, Record
 from likelier.data.tokenize import Group
-from likelier.objectives import Objective, Scored
+from likelier.objectives import Objective, Scored, SequenceScores
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Item:
     """What one loss is made of: a pair, or one answer with its label.
 
     `logit` is what the loss takes the sigmoid of, `sigma` that sigmoid (None where the loss is made otherwise);
-    `gradient` the loss's derivative by the summed log-probability of each answer, which is that by each of its tokens.
+    `gradient` the loss's derivative by the summed log-probability of each answer, which is that by each of its tokens
+    (where some count less, by each of its head: see `SequenceScores.heads`).
     `label` is an answer's, `weight` the row's own.
     """
 
@@ -89,17 +90,18 @@ def _scored(
     """The row as the objective takes it; with a reason where it makes no loss of such a row."""
     rows, labels, reason = _rows(objective, record)
     is_pair = objective.data == "pairs" and not reason
-    lengths = [float(answer["length"]) for answer in answers.values()]
+    lengths = [int(answer["length"]) for answer in answers.values()]
     refs = [answer.get("ref_logp") for answer in answers.values()]
     if objective.needs_partner:  # an answer whose log-ratio is the baseline stands for all mismatched ones
-        logps, lengths, refs = torch.cat([logps, logps.new_tensor([baseline])]), [*lengths, 1.0], [*refs, 0.0]
+        logps, lengths, refs = torch.cat([logps, logps.new_tensor([baseline])]), [*lengths, 1], [*refs, 0.0]
 
     def of_items(value: float | None) -> Tensor | None:
         return None if value is None else logps.new_full((1 if is_pair else len(rows),), value)
 
     scored = Scored.of(
         logps=logps,
-        lengths=logps.new_tensor(lengths),
+        lengths=torch.tensor(lengths),
+        **(_with_heads(answers, logps) if objective.needs_heads and is_pair else {}),
         ref_logps=None if None in refs else logps.new_tensor(refs),
         pairs=torch.tensor([[0, 1]]) if is_pair else None,
         rows=torch.tensor(rows, dtype=torch.long) if labels else None,
@@ -110,6 +112,23 @@ def _scored(
         flip_chances=of_items(group.flip_chance),
     )
     return scored, reason
+
+
+def _with_heads(answers: Mapping[str, Mapping[str, Any]], logps: Tensor) -> dict[str, Tensor]:
+    """Tokens of both answers of a pair as `Scored.of` takes them, and the reference's sums over the answers' heads. The
+    first token of each carries the history of `logps`, so that it is moved as one token of the head would.
+    """
+    lengths = torch.tensor([answer["length"] for answer in answers.values()])
+    own, refs = (
+        torch.cat(
+            [logps.new_tensor([one[name] for one in answer["tokens"] if name in one]) for answer in answers.values()]
+        )
+        for name in ("logp", "ref_logp")
+    )
+    pairs = torch.tensor([[0, 1]])
+    first = lengths.cumsum(0) - lengths
+    moved = own.index_add(0, first, logps - logps.detach())
+    return {"token_logps": moved, "ref_head_logps": SequenceScores.of(refs, lengths).heads(pairs)}
 
 
 def _rows(objective: Objective, record: Record) -> tuple[list[int], list[bool], str]:

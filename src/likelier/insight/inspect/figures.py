@@ -120,6 +120,10 @@ def notes_of(found: Inspection) -> list[str]:
         notes.append(
             "the score so far is what an answer that ended there would get; only whole answers were trained on"
         )
+    elif found.objective.needs_heads and found.chain.items:
+        notes.append(
+            "a token that only the longer answer has counts less in the loss: the gradient weight is that of the others"
+        )
     elif found.reference is None:
         notes.append(f"{found.objective.method} has no reference: a token's share of the reward is its log-probability")
     labels = {item.of: item.label for item in found.chain.items if item.label is not None and found.baseline}

@@ -58,15 +58,25 @@ def _scored_afresh(
 def _worst(parts: Sequence[ScoredGroups]) -> Difference:
     worst = Difference(-1.0, parts[0].groups[0])
     for part in parts:
-        assert part.batch.items.ref_logps is not None
-        gap = (part.scores.logps.detach().double() - part.batch.items.ref_logps).abs() / part.scores.lengths
-        if not float(gap.max()) <= worst.nats_per_token:
-            prompt = part.batch.prompts[part.batch.prompt_of[int(gap.argmax())]].tolist()
-            group = next(group for group in part.groups if group.prompt.tolist() == prompt)
-            worst = Difference(float(gap.max()), group)
-        if isnan(worst.nats_per_token):  # nothing is worse, and no number compares with it
-            break
+        for found in _differences(part):
+            if not found.nats_per_token <= worst.nats_per_token:
+                worst = found
+            if isnan(worst.nats_per_token):  # nothing is worse, and no number compares with it
+                return worst
     return worst
+
+
+def _differences(part: ScoredGroups) -> Iterator[Difference]:
+    """The largest over the answers, and over the heads of pairs where those are needed."""
+    scores, items = part.scores, part.batch.items
+    assert items.ref_logps is not None
+    gap = (scores.logps.detach().double() - items.ref_logps).abs() / scores.lengths
+    prompt = part.batch.prompts[part.batch.prompt_of[int(gap.argmax())]].tolist()
+    yield Difference(float(gap.max()), next(group for group in part.groups if group.prompt.tolist() == prompt))
+    if items.ref_head_logps is not None and items.pairs is not None:
+        heads = (scores.heads(items.pairs).detach().double() - items.ref_head_logps).abs().amax(1)
+        gap = heads / scores.lengths[items.pairs].amin(1)
+        yield Difference(float(gap.max()), part.groups[int(gap.argmax())])
 
 
 def check_scores(
@@ -152,6 +162,19 @@ class ProvedReference:
     start_tolerance: float | None
 
 
+def _takes_given(groups: Sequence[Group], objective: Objective, live: bool) -> bool:
+    """Whether the data file's scores are taken; says so where it has some and they are not."""
+    given = sum(group.given_ref_logps is not None for group in groups)
+    if given == len(groups) and not live and not objective.needs_heads:
+        return True
+    if given:
+        why = "not every row has them, or they are live"
+        if objective.needs_heads:
+            why = f"{objective.method} needs those of the answers' first tokens too"
+        say(f"reference scores of {given} rows in the data file are not used: {why}")
+    return False
+
+
 def prove_reference(
     model: nn.Module,
     reference: Reference,
@@ -171,16 +194,13 @@ def prove_reference(
     Raises `WrongReferenceError`.
     """
     say(f"reference: {reference.words}")
-    tolerance, said = TOLERANCE[dtype], "asked at every step"
-    given = sum(group.given_ref_logps is not None for group in (*train, *held_out))
-    if given and (live or given < len(train) + len(held_out)):
-        say(f"reference scores of {given} rows in the data file are not used: not every row has them, or they are live")
-    if not live and given == len(train) + len(held_out):
+    tolerance, said, heads = TOLERANCE[dtype], "asked at every step", objective.needs_heads
+    if _takes_given([*train, *held_out], objective, live):
         tolerance, said = max(tolerance, _GIVEN_TOLERANCE), "taken from the data file, a sample recomputed"
         train, held_out = take_given(train), take_given(held_out)
     elif not live:
         with counting("scoring the reference", len(train) + len(held_out)) as report:
-            attached = attach_reference([*train, *held_out], reference, replace(how, report=report))
+            attached = attach_reference([*train, *held_out], reference, replace(how, report=report), heads=heads)
         train, held_out = attached.groups[: len(train)], attached.groups[len(train) :]
         said = f"{attached.computed} computed, {attached.found} found in the store"
     say(f"reference scores: {said}")
@@ -197,7 +217,7 @@ def prove_reference(
         reported = replace(how, report=report)
         for sample in filter(None, samples):
             if reference.equals_policy:
-                checked = score_live(sample, reference, how) if live else sample
+                checked = score_live(sample, reference, how, heads=heads) if live else sample
                 try:
                     found = check_start(model, checked, reference, objective, reported, tolerance)
                 except WrongReferenceError:

@@ -13,6 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from likelier.data.masks import Mask, each_mask
+from likelier.data.masks import Mask, each_mask, trained_count
 from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
 from likelier.models.sharding import gathers_in_bfloat16, shard_policy
@@ -44,9 +45,10 @@ def answer_key(prompt: np.ndarray, answer: np.ndarray, mask: Mask = None) -> byt
     return digest.digest()
 
 
-def _keys_of(group: Group) -> list[bytes]:
-    masks = each_mask(group.masks, len(group.answers))
-    return [answer_key(group.prompt, answer, mask) for answer, mask in zip(group.answers, masks, strict=True)]
+def _keys_of(group: Group, heads: bool) -> list[bytes]:
+    """Of the answers, and with `heads` of theirs after them: a head is stored as the answer that it would be alone."""
+    own = zip(group.answers, each_mask(group.masks, len(group.answers)), strict=True)
+    return [answer_key(group.prompt, answer, mask) for answer, mask in (*own, *(group.heads if heads else ()))]
 
 
 class ReferenceStore:
@@ -162,26 +164,32 @@ class Attached:
     found: int
 
 
-def attach_reference(groups: Sequence[Group], reference: Reference, how: ReferenceScoring) -> Attached:
-    """Give every group its reference scores: from the store, and where it has none, computed and stored.
+def attach_reference(
+    groups: Sequence[Group], reference: Reference, how: ReferenceScoring, *, heads: bool = False
+) -> Attached:
+    """Give every group its reference scores: from the store, and where it has none, computed and stored. With `heads`
+    pairs get those of their answers' heads too, which are read off the answers' own tokens.
 
     Of several ranks each computes and stores its share, and all of them have all scores in the end, wherever their
     stores lie.
     """
     store = ReferenceStore(how.store, reference.identity)
-    keys = [_keys_of(group) for group in groups]
+    keys = [_keys_of(group, heads) for group in groups]
     flat = [key for group in keys for key in group]
     _, known = _exchanged(*store.find(flat), how.ranks)
     distinct, missing = len(set(flat)), {key for key, is_known in zip(flat, known, strict=True) if not is_known}
     if missing:
         todo = _distinct([group for group, own in zip(groups, keys, strict=True) if missing & set(own)])
         try:
-            _score_into(store, todo, missing, reference, how)
+            _score_into(store, todo, missing, reference, how, heads=heads)
         finally:
             store.flush()
     logps, _ = _exchanged(*store.find(flat), how.ranks)
     values = iter(logps.tolist())
-    attached = [replace(group, ref_logps=tuple(next(values) for _ in group.answers)) for group in groups]
+    attached: list[Group] = []
+    for group in groups:
+        wholes, beginnings = (tuple(islice(values, len(group.answers) * has)) for has in (True, heads))
+        attached.append(replace(group, ref_logps=wholes, ref_head_logps=beginnings or None))
     return Attached(attached, len(missing), distinct - len(missing))
 
 
@@ -194,18 +202,29 @@ def _exchanged(logps: np.ndarray, known: np.ndarray, ranks: Ranks) -> tuple[np.n
     return ranks.total(torch.from_numpy(np.where(own, logps, 0.0))).numpy(), owners.numpy() < ranks.size
 
 
-def score_live(groups: Sequence[Group], reference: Reference, how: ReferenceScoring) -> list[Group]:
-    """The groups (in any order) with scores that the reference gives now; nothing is stored."""
+def score_live(
+    groups: Sequence[Group], reference: Reference, how: ReferenceScoring, *, heads: bool = False
+) -> list[Group]:
+    """The groups (in any order) with scores that the reference gives now (with `heads` those of the answers' heads
+    too); nothing is stored.
+    """
     with reference.use() as model:
-        return [group for part in score_everywhere(model, groups, **how.settings) for group in _with_scores(part)]
+        parts = score_everywhere(model, groups, tokens=heads, **how.settings)
+    return [group for part in parts for group in _with_scores(part, heads)]
 
 
-def _with_scores(part: ScoredGroups) -> list[Group]:
-    logps = part.scores.logps.double().tolist()
+def _with_scores(part: ScoredGroups, heads: bool) -> list[Group]:
+    logps, numbers = part.scores.logps.double().tolist(), part.batch.answers_of_groups()
+    beginnings = _head_logps(part) if heads else [None] * len(part.groups)
     return [
-        replace(group, ref_logps=tuple(logps[number] for number in numbers))
-        for group, numbers in zip(part.groups, part.batch.answers_of_groups(), strict=True)
+        replace(group, ref_logps=tuple(logps[number] for number in own), ref_head_logps=found)
+        for group, own, found in zip(part.groups, numbers, beginnings, strict=True)
     ]
+
+
+def _head_logps(part: ScoredGroups) -> list[tuple[float, ...]]:
+    assert part.batch.items.pairs is not None
+    return [tuple(both) for both in part.scores.heads(part.batch.items.pairs).double().tolist()]
 
 
 def take_given(groups: Sequence[Group]) -> list[Group]:
@@ -221,12 +240,18 @@ def _distinct(groups: Sequence[Group]) -> list[Group]:
 
 
 def _score_into(
-    store: ReferenceStore, groups: Sequence[Group], missing: set[bytes], reference: Reference, how: ReferenceScoring
+    store: ReferenceStore,
+    groups: Sequence[Group],
+    missing: set[bytes],
+    reference: Reference,
+    how: ReferenceScoring,
+    *,
+    heads: bool,
 ) -> None:
     written: set[bytes] = set()
     with reference.use() as model:
         for part in score_groups(model, groups, **how.settings):
-            for key, logp, length in _answers_of(part.batch, part.scores):
+            for key, logp, length in chain(_answers_of(part.batch, part.scores), _heads_of(part) if heads else ()):
                 if not isfinite(logp):
                     raise WrongReferenceError(
                         f"the reference gives a log-probability that is not finite, for one of {part.groups[0].source} "
@@ -244,3 +269,9 @@ def _answers_of(batch: Batch, scores: SequenceScores) -> Iterator[tuple[bytes, f
         ids, own = (tokens.cpu().numpy().astype(np.int32) for tokens in (prompt, answer))
         mask = batch.masks[number] if batch.masks else None
         yield answer_key(ids, own, None if mask is None else mask.numpy()), logps[number], lengths[number]
+
+
+def _heads_of(part: ScoredGroups) -> Iterator[tuple[bytes, float, int]]:
+    for group, logps in zip(part.groups, _head_logps(part), strict=True):
+        for (answer, mask), logp in zip(group.heads, logps, strict=True):
+            yield answer_key(group.prompt, answer, mask), logp, trained_count(answer, mask)

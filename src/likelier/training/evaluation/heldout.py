@@ -38,7 +38,8 @@ def evaluate_groups(model: nn.Module, objective: Objective, groups: Sequence[Gro
     """
     parts: list[Scored] = []
     ordered: list[Group] = []
-    for part in score_everywhere(model, groups, collisions=objective.needs_collisions, **settings):
+    needed = {"collisions": objective.needs_collisions, "tokens": objective.needs_heads}
+    for part in score_everywhere(model, groups, **needed, **settings):
         parts.append(as_scored(part.batch, part.scores))
         ordered.extend(part.groups)
     scored = join(parts)
