@@ -99,7 +99,7 @@ RULES: dict[str, Rule] = {
     "process_reward_model": refused("a reward for each step of an answer is not trained here; the nearest is reward"),
     "center_rewards_coefficient": refused("it is about reward_model: true; take the line out"),
     "num_labels": left_out("a reward model has one output", off=(1,)),
-    "dpo_use_weighting": refused("WPO is the method wpo here; take the line out, and write method: wpo afterwards"),
+    "dpo_use_weighting": refused("WPO is wpo here, with rl: dpo alone; take the line out"),
     "pretraining_dataset": refused("only preference training is read here"),
     "max_prompt_len": left_out("prompts have no limit of their own, only prompt and answer together (max_length)"),
     "min_sample_len": left_out("rows have no smallest length"),
@@ -174,7 +174,9 @@ def _objective(draft: Draft) -> None:
     if others:
         draft.note("left out", ["trl"], f"{', '.join(others)}: for online methods")
     beta = None if given is None else as_number(draft, key or "trl.beta", given)
-    as_trl(draft, trainer, {**names, "beta": key or "trl"}, beta=beta)
+    weighted = {"use_weighting": draft.take("dpo_use_weighting")} if rl == "dpo" else {}
+    names = {**names, "beta": key or "trl", "use_weighting": "dpo_use_weighting"}
+    as_trl(draft, trainer, names, beta=beta, **({"use_weighting": None} | weighted))
     if rl == "orpo":
         orpo_of_trl(draft)
     if rl == "dpo" and draft.take("dpo_norm_loss"):

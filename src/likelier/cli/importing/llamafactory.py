@@ -77,7 +77,7 @@ RULES: dict[str, Rule] = {
         left_out("it is not known as a tracker here; report_to takes what transformers knows"),
         *("use_swanlab", "swanlab_project", "swanlab_run_name", "swanlab_mode", "swanlab_api_key"),
     ),
-    "ld_alpha": refused("LD-DPO is not known here, the nearest is dpo; take the line out", off=(1, 1.0)),
+    "ld_alpha": refused("LD-DPO is ld_dpo here, with pref_loss sigmoid alone; take the line out", off=(1, 1.0)),
     "reward_model": refused("PPO is not known here, the nearest is dpo"),
     "max_samples": left_out("the first rows of each data set there; here all are taken: cut the file"),
     "mix_strategy": left_out("data sets are joined; weight says how often one's rows are seen", off=(False, "concat")),
@@ -135,6 +135,8 @@ def _pairs(draft: Draft) -> None:
     loss = str(draft.take("pref_loss", "sigmoid"))
     known_method(draft, loss, f"pref_loss: {loss} has no counterpart", _LOSSES)
     own = {"simpo_gamma": "simpo_gamma"} if loss == "simpo" else {}
+    if loss == "sigmoid" and draft.values.get("ld_alpha") not in (1, 1.0):
+        own = {"ld_alpha": "ld_alpha"}
     names = {"loss_type": "pref_loss", "beta": "pref_beta", **own}
     as_trl(draft, _LOSSES[loss], names, loss_type=loss, cpo_alpha=0.0)
     smoothing = draft.number("dpo_label_smoothing") if loss == "sigmoid" else None

@@ -117,7 +117,7 @@ def _known(draft: Draft, trainer: str, name: str) -> Loss:
 def _variant(draft: Draft, trainer: str, method: str) -> str:
     """The method that an option beside the loss type makes of it."""
     if trainer == "dpo":
-        return _weighted(draft, _under_divergence(draft, method))
+        return _desensitized(draft, _weighted(draft, _under_divergence(draft, method)))
     alpha = draft.number("alpha", 0.0) if trainer == "cpo" else 0.0
     if alpha and method != "simpo":
         raise draft.error(f"alpha: {alpha:g} with loss_type sigmoid has no counterpart; the nearest here is alphapo")
@@ -160,6 +160,24 @@ def _weighted(draft: Draft, method: str) -> str:
         "differs", ["use_weighting"], "it is the method wpo; a pair weighs at most 1 here, as in the paper's code"
     )
     return "wpo"
+
+
+def _desensitized(draft: Draft, method: str) -> str:
+    """The method with `ld_alpha`, which only DPO itself has here; 1 changes nothing."""
+    if draft.values.get("ld_alpha") in (None, False, "none", 1):
+        return method
+    if method != "dpo":
+        raise draft.error(
+            f"ld_alpha with {method} has no counterpart; the nearest here is ld_dpo, which it is with dpo"
+        )
+    draft.put("ld_alpha", draft.number("ld_alpha"))
+    draft.note(
+        "differs",
+        ["ld_alpha"],
+        "it is the method ld_dpo, for policy and reference alike (LLaMA-Factory and TRL before 1.0: the policy's sums "
+        "alone); logged rewards are those of whole answers",
+    )
+    return "ld_dpo"
 
 
 def _alpha_divergence(draft: Draft) -> str:

@@ -58,7 +58,7 @@ RULES: dict[str, Rule] = {
     ),
     "is_encoder_decoder": decided("only decoders are trained"),
     "f_divergence_type": refused("it is an option of DPO's; take the line out", off=(False, "reverse_kl")),
-    "ld_alpha": refused("LD-DPO is not known here, the nearest is sigmoid_norm; take the line out", off=(1, 1.0)),
+    "ld_alpha": refused("it is an option of DPO's; take the line out", off=(1, 1.0)),
     "use_weighting": refused("it is an option of DPO's; take the line out"),
     "reference_free": refused("it is the method cpo with nll_weight: 0; take the line out for dpo"),
     **each(
