@@ -157,16 +157,24 @@ def kto(
     return torch.log_softmax(ref + table / beta, -1)
 
 
-def simpo(counts: Tensor, ref: Tensor, lengths: Tensor | None = None, *, steps: int = 600, every: int = 10) -> Tensor:
-    """(stations, prompts, answers): SimPO's policies on their way; nothing but the number of steps says how far they
-    go. Answers are one token, or have `lengths` (prompts, answers).
+def simpo(
+    counts: Tensor,
+    ref: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    margin: float = 0.5,
+    steps: int = STEPS,
+    every: int = 10,
+) -> Tensor:
+    """(stations, ..., prompts, answers): SimPO's policies on their way; nothing but the number of steps says how far
+    they go. Answers are one token, or have `lengths` (prompts, answers); `margin` is its gamma in units of beta.
     """
-    long = torch.ones_like(ref) if lengths is None else lengths
+    start, long = ref.expand(counts.shape[:-1]), torch.ones_like(ref) if lengths is None else lengths
 
     def loss(table: Tensor) -> Tensor:
         logps = torch.log_softmax(table, -1)
         sides = (logps[..., :, None], logps[..., None, :], long[..., :, None], long[..., None, :])
-        return (counts * simpo_loss(*sides, beta=2.0, gamma_beta_ratio=0.5)).sum()
+        return (counts * simpo_loss(*sides, beta=2.0, gamma_beta_ratio=margin)).sum()
 
-    tables = list(path(loss, ref, steps, rate=RATE, falls=False))
-    return torch.log_softmax(torch.stack([ref, *tables[every - 1 :: every]]), -1)
+    tables = list(path(loss, start, steps, rate=RATE, falls=False))
+    return torch.log_softmax(torch.stack([start, *tables[every - 1 :: every]]), -1)

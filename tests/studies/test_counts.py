@@ -26,12 +26,14 @@ def listed(pairs: Tensor) -> Pairs:
     return Pairs(*pairs.nonzero().repeat_interleave(pairs[pairs > 0].long(), 0).T)
 
 
-def one_by_one(objective: Objective, logps: Tensor, ref: Tensor, pairs: Pairs) -> Tensor:
-    """The summed loss of an objective on them, every answer one token."""
+def one_by_one(objective: Objective, logps: Tensor, ref: Tensor, pairs: Pairs, lengths: Tensor | None = None) -> Tensor:
+    """The summed loss of an objective on them, every answer one token where it has no other length."""
+    lengths = torch.ones_like(logps).long() if lengths is None else lengths
     sides = torch.cat([tabular.at(logps, pairs.prompts, side) for side in _sides(pairs)])
     refs = torch.cat([tabular.at(ref, pairs.prompts, side) for side in _sides(pairs)])
     numbers = torch.arange(len(sides)).reshape(2, -1).T
-    return objective.losses(Scored.of(sides, torch.ones_like(sides).long(), refs, pairs=numbers)).sum()
+    long = torch.cat([tabular.at(lengths, pairs.prompts, side) for side in _sides(pairs)])
+    return objective.losses(Scored.of(sides, long, refs, pairs=numbers)).sum()
 
 
 def _sides(pairs: Pairs) -> tuple[Tensor, Tensor]:
@@ -103,13 +105,20 @@ def test_kto_asks_for_what_its_rows_ask_for(world: World, monkeypatch: pytest.Mo
     assert torch.allclose(found[0], other, atol=1e-10) and float(other.abs().max()) > 0.1
 
 
-def test_simpo_asks_for_what_its_pairs_ask_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("margin", "most"), [(0.5, 1), (0.0, 4)])
+def test_simpo_asks_for_what_its_pairs_ask_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, margin: float, most: int
+) -> None:
     generator = torch.Generator().manual_seed(3)
     many = counts.labelled(counts.asked(world, 9, generator), counts.preference(world), generator)
-    found, _ = first_step(monkeypatch, lambda: counts.simpo(many, world.ref))
+    lengths = torch.randint(1, most + 1, world.ref.shape, generator=generator)
+    sets = torch.stack([many, torch.zeros_like(many)])
+    found, _ = first_step(monkeypatch, lambda: counts.simpo(sets, world.ref, lengths, margin=margin)[-1])
     table = world.ref.clone().requires_grad_(True)
-    loss = one_by_one(SimPO(), torch.log_softmax(table, -1), world.ref, listed(many))
-    assert torch.allclose(found, torch.autograd.grad(loss, table)[0], atol=1e-12)
+    objective = SimPO(gamma_beta_ratio=margin)
+    loss = one_by_one(objective, torch.log_softmax(table, -1), world.ref, listed(many), lengths)
+    assert torch.allclose(found[0], torch.autograd.grad(loss, table)[0], atol=1e-12)
+    assert not found[1].any()
 
 
 @pytest.mark.slow
