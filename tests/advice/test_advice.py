@@ -64,21 +64,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("known", "methods", "row"),
     [
-        (Situation(10_000, 0), ("dpo",), "many pairs"),
+        (Situation(10_000, 0), ("dpo",), "pairs"),
         (Situation(0, 3_000), ("kto",), "labels only"),
-        (Situation(3_000, 3_000), ("dpo", "kto"), "both kinds"),
-        (Situation(10_000, 2_000), ("dpo",), "many pairs"),
+        (Situation(300, 300), ("dpo", "kto"), "both kinds"),
+        (Situation(499, 4_989), ("dpo", "kto"), "both kinds"),
+        (Situation(500, 4_989), ("dpo",), "pairs"),
+        (Situation(10_000, 2_000), ("dpo",), "pairs"),
         (Situation(1_000, 50_000), ("kto",), "labels dominate"),
-        (Situation(9_999, 2_000), ("dpo", "kto"), "both kinds"),
-        (Situation(1_000, 9_999), ("dpo", "kto"), "both kinds"),
+        (Situation(499, 100), ("dpo", "kto"), "both kinds"),
+        (Situation(495, 99), ("dpo",), "pairs"),
+        (Situation(1_000, 9_999), ("dpo",), "pairs"),
+        (Situation(250, 2_500), ("kto",), "labels dominate"),
         (Situation(1_000, 10_000), ("kto",), "labels dominate"),
         (Situation(5_000, 0, has_reference=False), ("simpo",), "memory too tight for a reference"),
-        (Situation(499, 0), ("ipo",), "a few hundred pairs"),
-        (Situation(500, 0), ("dpo",), "many pairs"),
+        (Situation(100, 0), ("dpo",), "pairs"),
         (Situation(5_000, 0, flip_rate=0.2), ("robust",), "noisy or contradictory"),
-        (Situation(5_000, 0, flip_rate=0.1), ("dpo",), "many pairs"),
+        (Situation(5_000, 0, flip_rate=0.1), ("dpo",), "pairs"),
         (Situation(300, 0, flip_rate=0.2), ("robust",), "noisy or contradictory"),
-        (Situation(3_000, 3_000, flip_rate=0.2), ("robust", "kto"), "both kinds, noisy"),
+        (Situation(300, 300, flip_rate=0.2), ("robust", "kto"), "both kinds, noisy"),
+        (Situation(3_000, 3_000, flip_rate=0.2), ("robust",), "noisy or contradictory"),
         (Situation(5_000, 0, goal="quick"), ("dpo",), "quick validation"),
         (Situation(0, 900, goal="quick"), ("kto",), "labels only"),
         (Situation(5_000, 0, goal="robust"), ("robust",), "noisy or contradictory"),
@@ -89,6 +93,24 @@ def test_the_table(known: Situation, methods: tuple[str, ...], row: str) -> None
     choice = choose(known)
     assert (choice.methods, choice.row) == (methods, row)
     assert choice.online == (known.goal == "ceiling")
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (Situation(10_000, 2_000), "aside: 10,000 pairs say more"),
+        (Situation(3_000, 3_000), "trained policy's own answers are worth more"),
+        (Situation(3_000, 3_000, flip_rate=0.2), "trained policy's own answers are worth more"),
+        (Situation(300, 300, goal="quick"), "to a later stage"),
+        (Situation(300, 300, has_reference=False), "needs a reference"),
+        (Situation(300, 300), ""),
+        (Situation(300, 0), ""),
+        (Situation(300, 3_000), ""),
+    ],
+)
+def test_labels_that_no_stage_learns_from_are_spoken_of(known: Situation, said: str) -> None:
+    left = [words for words in choose(known).reasons if "labels are left" in words]
+    assert len(left) == bool(said) and all(said in words for words in left)
 
 
 def advise(model: Path, folder: Path, *sets: list[dict[str, Any]], **more: Any) -> Recommendation:
@@ -107,8 +129,7 @@ def parses(found: Recommendation, folder: Path) -> dict[str, Any]:
 
 
 SETS: dict[str, tuple[list[list[dict[str, Any]]], dict[str, Any], str]] = {
-    "many pairs": ([pair_rows(600)], {}, "dpo"),
-    "a few hundred pairs": ([pair_rows(120)], {}, "ipo"),
+    "pairs": ([pair_rows(600), label_rows(130)], {}, "dpo"),
     "labels only": ([label_rows(120, 0.2)], {}, "kto"),
     "labels dominate": ([pair_rows(20), label_rows(200)], {}, "kto"),
     "both kinds": ([pair_rows(120), label_rows(120)], {}, "dpo kto"),
@@ -132,6 +153,7 @@ def test_a_set_for_every_row_gives_a_run_file_that_parses(row: str, model: Path,
     assert found.doubts and found.alternatives
     assert row != "quick validation" or values["lora_r"] == 16
     assert bool(found.online_needs) == (row == "ceiling")
+    assert row != "pairs" or any(line.startswith("kto: ") for line in found.alternatives)
 
 
 @pytest.mark.slow
@@ -162,7 +184,7 @@ def test_majorities_are_wrong_less_often_than_votes() -> None:
 @pytest.mark.slow
 def test_doubt_is_not_hidden(model: Path, tmp_path: Path) -> None:
     few = advise(model, tmp_path, pair_rows(120))
-    assert any("no primary source" in doubt for doubt in few.doubts)
+    assert any(line.startswith("ipo: ") and "was no steadier" in line for line in few.alternatives)
     tight = advise(model, tmp_path, pair_rows(600), has_reference=False)
     assert any("that argument falls" in doubt for doubt in tight.doubts)
     both = advise(model, tmp_path, pair_rows(120), label_rows(120))
@@ -205,7 +227,7 @@ def test_the_written_run_trains_as_it_stands(
     said = capsys.readouterr().out
     assert "row of the table" in said and "doubts" in said and "run.yaml, each value with its source" in said
     assert cli.main(["train", "run.yaml"]) == 0
-    folders = ["runs/ipo"] if kinds == "pairs" else ["runs/dpo-then-kto/1-dpo", "runs/dpo-then-kto/2-kto"]
+    folders = ["runs/dpo"] if kinds == "pairs" else ["runs/dpo-then-kto/1-dpo", "runs/dpo-then-kto/2-kto"]
     assert all(RunFolder(folder).is_finished() for folder in folders)
     assert cli.main(["recommend", *asked]) == 2  # run.yaml is there already
 
@@ -242,7 +264,7 @@ def test_json_has_stable_names(model: Path, tmp_path: Path, capsys: pytest.Captu
     assert [run.run.method for run in runs] == ["grpo", "reward", "grpo", "ppo"]
     assert all(run.run.data == str(path) and run.run.model == str(model) for run in runs)
     assert [run.online.reward for run in runs[2:]] == [(f"model:{runs[1].run.output}",)] * 2
-    assert found["run"]["method"] == "ipo" and found["memory"]["fits"] is True
+    assert found["run"]["method"] == "dpo" and found["memory"]["fits"] is True
     assert {"reasons", "evidence", "doubts", "alternatives", "hyperparameters"} <= set(found)
 
 

@@ -72,7 +72,6 @@ class OnlineRecommendation:
     settings: tuple[Setting, ...]
     times: tuple[Duration, ...]
     untimed: str
-    remarks: tuple[str, ...] = ()
     evidence_lines: tuple[str, ...] = ()
 
     @property

@@ -49,7 +49,6 @@ class Recommendation:
     alternatives: tuple[str, ...]
     stages: tuple[StagePlan, ...]
     shared: tuple[Setting, ...]
-    remarks: tuple[str, ...]
     online_needs: tuple[str, ...] = ()
     rows: tuple[RowPlan, ...] = ()
     times: tuple[Duration, ...] = ()
@@ -186,7 +185,6 @@ def recommend(
         alternatives=tuple(_alternatives(known, methods, fitted)),
         stages=tuple(stages),
         shared=tuple(shared),
-        remarks=tuple(words for method in methods for words in METHODS[method].advice.remarks),
         online_needs=_online(evidence, model, plans, device, memory, goal) if choice.online else (),
         rows=tuple(plans),
         times=tuple(times),

@@ -128,7 +128,6 @@ def _parts(found: Recommendation | OnlineRecommendation) -> Iterator[Any]:
     yield from _section("for online training you need", found.online_needs)
     yield from _section("doubts", found.doubts)
     yield from _section("alternatives", found.alternatives)
-    yield from _section("decided when the run begins", found.remarks)
     yield Text("\nmemory\n")
     yield plan_table(found.plans)
     yield from (Text(f"note: {note}") for note in found.fitted.plan.notes)

@@ -11,6 +11,7 @@ Goal = Literal["quick", "robust", "ceiling"]
 NOISY = 0.1  # the flip rate above which robust DPO is worth its variance
 LABELS_DOMINATE = 10  # times as many labels as pairs
 PAIRS_DOMINATE = 5  # times as many pairs as labels
+FEW_PAIRS = 500  # below, a stage of labels after them pays: it did after 250, not after 1,000 (docs/studies, S16)
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,14 @@ class Situation:
         return self.labels >= LABELS_DOMINATE * self.pairs
 
     @property
+    def pairs_dominate(self) -> bool:
+        """Whether the labels are not worth a stage."""
+        return self.pairs >= PAIRS_DOMINATE * self.labels
+
+    @property
     def both(self) -> bool:
         """Whether both kinds are worth a stage."""
-        return self.labels > 0 and not self.labels_dominate and self.pairs < PAIRS_DOMINATE * self.labels
+        return self.pairs < FEW_PAIRS and not self.labels_dominate and not self.pairs_dominate
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,6 @@ class Advice:
         doubts: what speaks against it; where studies contradict the folklore, it stands here.
         settings: from an objective with its defaults and a subject, the hyperparameters to begin with, each with its
             source; a `learning_rate` among them takes the place of the method's own.
-        remarks: what is decided when the run begins.
     """
 
     cases: tuple[Case, ...] = ()
@@ -99,4 +104,3 @@ class Advice:
     gains: str = ""
     doubts: tuple[str, ...] = ()
     settings: Callable[[Any, Subject], list[Setting]] = lambda objective, subject: []  # nothing but its defaults
-    remarks: tuple[str, ...] = ()
