@@ -17,7 +17,8 @@ from likelier.advice.timing import rows_of_run
 from likelier.cli.main import main
 from likelier.data.load import load_preferences
 from likelier.models.options import LoraOptions
-from likelier.objectives import METHODS
+from likelier.objectives import DPO, METHODS, MPO
+from likelier.training.config import objective_of
 from likelier.training.duration import Speed, clock_words, duration
 from likelier.training.options import TrainingOptions
 from likelier.training.work import Work, work_of
@@ -170,6 +171,42 @@ def test_estimate_says_rows_steps_and_time(
     parts = {"training", "reference", "evaluating", "saving", "starting", "sampling"}
     assert parts == set(found["time"]["LoRA r=4"]["parts"])
     assert {"plans", "peak_by_method", "models_in_memory"} <= set(found)
+
+
+def test_a_sum_is_planned_by_what_its_losses_need(model: Path, tmp_path: Path) -> None:
+    plan = plan_of(model, tmp_path, rows(40))
+    free, bound = ({"loss": loss} for loss in ("simpo=1 cpo=1", "dpo=0.8 bco_pair=0.2"))
+    works = [
+        work_of(plan.train, [], objective, TrainingOptions(batch_size=8), token_budget=64, device="cpu", adapter=True)
+        for objective in (objective_of("weighted_sum", free), objective_of("weighted_sum", bound), MPO, DPO)
+    ]
+    assert works[0].reference == 0 and works[1].reference == works[3].reference > 0
+    assert works[3].statistics == works[0].statistics == 0
+    assert works[1].statistics == works[2].statistics == works[1].training  # once more, for the step's means
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "loss is missing; write METHOD=WEIGHT for each of at least two"),
+        (["--loss", "dpo=1", "dop=1"], "loss: unknown method 'dop'"),
+        (
+            ["--loss", "simpo=1", "cpo=1", "--reference-scores", "live"],
+            "weighted_sum uses no reference",
+        ),
+        (
+            ["--method", "dpo", "--loss", "simpo=1", "cpo=1"],
+            "loss has no effect on dpo (it belongs to weighted_sum",
+        ),
+        (["--method", "smpo"], "unknown method 'smpo'; did you mean"),
+    ],
+)
+def test_a_sum_without_its_losses_has_no_plan(
+    words: list[str], message: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["estimate", "--model", str(model), "--device", "cpu", "--method", "weighted_sum"]
+    assert main([*asked, *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_flags_about_data_need_data(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

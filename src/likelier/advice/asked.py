@@ -9,6 +9,7 @@ from likelier.advice.spread import Spread
 from likelier.advice.trace import Device, Training
 from likelier.data.lengths import Row
 from likelier.objectives import METHODS, Objective
+from likelier.objectives.base import Method
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,12 @@ class Asked:
     rows: tuple[Row, ...] | None
     spread: Spread = Spread()
     reference_moves: str | None = None
+    made: Objective | None = None
 
     @property
-    def objective(self) -> type[Objective]:
-        """The method."""
-        return METHODS[self.method]
+    def objective(self) -> Method:
+        """The method, as it was `made` where that is known."""
+        return self.made or METHODS[self.method]
 
     @property
     def own_rows(self) -> int:

@@ -26,7 +26,7 @@ from likelier.data.tokenize import default_max_length
 from likelier.models.generation import WRITE_LARGER
 from likelier.models.options import Dtype, LoraOptions
 from likelier.models.token_budget import default_budget, total_memory
-from likelier.objectives import METHODS
+from likelier.objectives import METHODS, Objective
 from likelier.scoring.engine import PACK_LARGER
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, nearest
@@ -114,7 +114,7 @@ def needed(parts: Mapping[str, int], besides: int, device: Device) -> int:
 def planner_for(
     model: str | Path | Any,
     *,
-    method: str,
+    method: str | Objective,
     lora: LoraOptions | None = None,
     dtype: Dtype = "auto",
     device: Device | None = None,
@@ -131,7 +131,7 @@ def planner_for(
 
     Args:
         model: a model's name as `load_policy` takes it, or a transformers configuration. No weights are loaded.
-        method: the objective's name.
+        method: the objective, or its name where that says what a plan needs to know.
         lora, dtype, max_length, activation_checkpointing, reference_scores, reference_moves, batch_size: as in a run.
         device: what it will run on (default: CUDA where this machine has it).
         memory: bytes of the device; by default this machine's.
@@ -142,22 +142,22 @@ def planner_for(
     Raises:
         ModelError, ConfigError: the model cannot be found, or an option is out of range.
     """
-    if method not in METHODS:
-        raise ConfigError(f"unknown method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
-    if reference_scores != "stored" and not METHODS[method].needs_reference:
-        raise ConfigError(f"{method} uses no reference; drop reference_scores")
-    if reference_moves is not None and not METHODS[method].needs_reference:
-        raise ConfigError(f"{method} uses no reference; drop reference_moves")
+    name, made = (method, None) if isinstance(method, str) else (method.method, method)
+    if name not in METHODS:
+        raise ConfigError(f"unknown method {name!r}{nearest(name, METHODS)}; known: {', '.join(METHODS)}")
+    objective = made or METHODS[name]
+    live, moves = reference_scores == "live", reference_moves is not None
+    if (live or moves) and not objective.needs_reference:
+        raise ConfigError(f"{name} uses no reference; drop {'reference_scores' if live else 'reference_moves'}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     known = known_model(model, lora or LoraOptions())
     training = training_of(known.lora, dtype, device, activation_checkpointing)
-    training = replace(training, values=METHODS[method].reads_values)
+    training = replace(training, values=objective.reads_values)
     context = getattr(known.config.get_text_config(), "max_position_embeddings", None)
     if max_length and context and max_length > context:
         raise ConfigError(f"max_length={max_length} is beyond the model's context of {context} tokens; lower it")
-    live = reference_scores == "live"
     asked = Asked(
-        method,
+        name,
         training,
         device,
         max_length or default_max_length(context),
@@ -165,8 +165,9 @@ def planner_for(
         live,
         batch_size,
         None if rows is None else tuple(rows),
-        checked(spread or Spread(), training, device, live_reference=live, moves=reference_moves is not None),
+        checked(spread or Spread(), training, device, live_reference=live, moves=moves),
         reference_moves,
+        made,
     )
     return Planner(known, asked)
 
@@ -196,7 +197,7 @@ class Planner:
         planner, objective = copy(self), METHODS[method]
         live = self.asked.live_reference and objective.needs_reference
         moves = self.asked.reference_moves if objective.needs_reference else None
-        planner.asked = replace(self.asked, method=method, live_reference=live, reference_moves=moves)
+        planner.asked = replace(self.asked, method=method, made=None, live_reference=live, reference_moves=moves)
         if objective.reads_values != self.asked.training.values:
             planner.asked = replace(planner.asked, training=replace(self.asked.training, values=objective.reads_values))
             planner.weights = count_weights(self.known.config, planner.asked.training)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from likelier.advice.trace import made_up_group
 from likelier.data.lengths import Row, tokens_of
 from likelier.data.packing import packed_micro_batches
-from likelier.objectives import Objective
+from likelier.objectives.base import Method
 
 _MOST_SIMULATED = 2048  # rows
 
@@ -26,7 +26,7 @@ class MicroBatch:
     several: bool
 
 
-def longest_row(max_length: int, objective: type[Objective]) -> Row:
+def longest_row(max_length: int, objective: Method) -> Row:
     """A row at the limit, half of it prompt: with two answers for pairs, or a mismatched one."""
     prompt = max(1, max_length // 2)
     answers = 2 if objective.data == "pairs" or objective.needs_partner else 1
@@ -63,7 +63,7 @@ def own_of(row: Row) -> Row:
     return Row(row.prompt, row.answers[:1])
 
 
-def fullest(rows: Sequence[Row], budget: int, batch_size: int, objective: type[Objective]) -> MicroBatch:
+def fullest(rows: Sequence[Row], budget: int, batch_size: int, objective: Method) -> MicroBatch:
     """The fullest micro-batch of steps in the rows' order, and of a step of the longest ones."""
     some = list(rows[:_MOST_SIMULATED])
     longest = sorted(rows, key=lambda row: -row.tokens)[:batch_size]

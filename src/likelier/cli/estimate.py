@@ -24,15 +24,17 @@ _MEMORY = (
     *("max_length", "token_budget", "batch_size", "activation_checkpointing", "shard"),
     *("reference_scores", "reference_moves"),
 )
+_LOSSES = ("loss",)  # of all hyperparameters those that change what a run holds, or how often it scores
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `likelier estimate`: those of a run that change its memory, with the run's names."""
-    from likelier.cli.flags import add_online_flags
+    from likelier.cli.flags import add_hyperparameter_flags, add_online_flags
     from likelier.training.config import RunOptions
 
     parser.add_argument("config", nargs="?", help="a run file, as for train; flags win over it")
     add_section_flags(parser, RunOptions, ("method", "model", "dtype"))
+    add_hyperparameter_flags(parser, _LOSSES)
     add_machine_flags(parser)
     adapter = parser.add_argument_group("adapter (without one all weights, LoRA and QLoRA are planned)")
     add_section_flags(adapter, LoraOptions, _ADAPTER)
@@ -96,7 +98,9 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
     from likelier.advice.speed import speed_for
     from likelier.advice.spread import Spread
     from likelier.advice.timing import times_of
+    from likelier.training.config import objective_of
 
+    objective = objective_of(flags.method, {name: value for name, value in vars(flags).items() if value is not None})
     asked = LoraOptions(**given_options(flags, LoraOptions))
     options, rows = TrainingOptions(**given_options(flags, TrainingOptions)), None
     if not (flags.data or flags.rows):
@@ -109,7 +113,7 @@ def _estimate(flags: argparse.Namespace) -> Estimate:
     planners = {
         words: planner_for(
             flags.model,
-            method=flags.method,
+            method=objective,
             lora=lora,
             dtype="bfloat16" if flags.dtype == "pure-bfloat16" and lora.lora_r and not asked.lora_r else flags.dtype,
             device=flags.device,

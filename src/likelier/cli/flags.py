@@ -14,14 +14,25 @@ from likelier.data.options import ChatOptions
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add every option as a flag. A flag that is not given leaves no trace in the namespace."""
     from likelier.models.options import LoraOptions
-    from likelier.objectives.base import shown_default
-    from likelier.online.config import online_hyperparameters
-    from likelier.training.config import RunOptions, hyperparameter_fields, hyperparameter_help
+    from likelier.training.config import RunOptions
     from likelier.training.options import TrainingOptions
 
     add_section_flags(parser.add_argument_group("the run"), RunOptions)
-    group = parser.add_argument_group("the method's hyperparameters")
+    add_hyperparameter_flags(parser.add_argument_group("the method's hyperparameters"))
+    add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
+    add_section_flags(parser.add_argument_group("adapter"), LoraOptions)
+    add_section_flags(parser.add_argument_group("training"), TrainingOptions)
+
+
+def add_hyperparameter_flags(group: Any, names: Collection[str] | None = None) -> None:
+    """Add the hyperparameters of all methods (those of these names), also as METHOD.NAME."""
+    from likelier.objectives.base import shown_default
+    from likelier.online.config import online_hyperparameters
+    from likelier.training.config import hyperparameter_fields, hyperparameter_help
+
     for name, owners in hyperparameter_fields().items():
+        if names is not None and name not in names:
+            continue
         defaults = {method: shown_default(item) for method, item in owners.items()}
         known = {method: "from the data" if value is None else value for method, value in defaults.items()}
         known |= {one.method: one.hyperparameters()[name] for one in online_hyperparameters().get(name, ())}
@@ -31,9 +42,6 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         _flag(group, name, text, isinstance(first.default, bool), many=first.metadata.get("many"))
         for method, item in owners.items():  # in a sum of losses
             _flag(group, f"{method}.{name}", argparse.SUPPRESS, isinstance(item.default, bool))
-    add_section_flags(parser.add_argument_group("conversations"), ChatOptions)
-    add_section_flags(parser.add_argument_group("adapter"), LoraOptions)
-    add_section_flags(parser.add_argument_group("training"), TrainingOptions)
 
 
 def add_online_flags(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from likelier.objectives.scored import Scored
 
 DataKind = Literal["pairs", "labels", "answers"]
 State = Mapping[str, Tensor]
+Method: TypeAlias = "type[Objective] | Objective"  # a sum of losses knows what it needs by its losses, not by its class
 Kind = TypeVar("Kind", bound="Objective")
 SATISFIED = 5.0  # where a sigmoid's gradient is below 1 % of what it was: 1 - sigma(5) = 0.0067
 

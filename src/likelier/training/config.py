@@ -64,10 +64,8 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.method not in self.methods:
-            if self.method in ONLINE_METHODS:
-                raise ConfigError(trains_alone(self.method))
-            known = [*METHODS, *ONLINE_METHODS]
-            raise ConfigError(f"unknown method {self.method!r}{nearest(self.method, known)}; known: {', '.join(known)}")
+            online = self.method in ONLINE_METHODS
+            raise ConfigError(trains_alone(self.method)) if online else unknown_method(self.method)
         for name in ("model", "data", "output"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name} is missing")
@@ -77,6 +75,12 @@ class RunOptions:
             raise ConfigError("eval_data and eval_fraction were both given; keep one of them")
         if self.eval_fraction is not None and not 0 < self.eval_fraction < 1:
             raise ConfigError(f"eval_fraction={self.eval_fraction} is out of range; it must lie between 0 and 1")
+
+
+def unknown_method(name: str) -> ConfigError:
+    """What to say of a method that is not there."""
+    known = [*METHODS, *ONLINE_METHODS]
+    return ConfigError(f"unknown method {name!r}{nearest(name, known)}; known: {', '.join(known)}")
 
 
 def trains_alone(method: str) -> str:
@@ -147,6 +151,19 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     config = RunConfig(run, objective, lora, training, chat)
     refuse_inert_options(objective, training, named_reference=run.reference != "start")
     return config
+
+
+def objective_of(method: str, values: Mapping[str, Any]) -> Objective:
+    """The method with those of the named values that are hyperparameters; what else they hold is somebody else's.
+    Raises `ConfigError` as `parse` does.
+    """
+    if method not in METHODS:
+        raise unknown_method(method)
+    named = {name: value for name, value in values.items() if is_hyperparameter(name)}
+    objective = _objective(method, named)
+    if named:
+        _refuse(next(iter(named)), objective)
+    return objective
 
 
 def named_values(values: Mapping[str, Any]) -> dict[str, Any]:

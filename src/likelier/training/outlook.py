@@ -218,7 +218,7 @@ def _work(run: PreparedRun, token_budget: int, device: torch.device) -> Work:
     found = work_of(
         train[::apart],
         held_out[::apart],
-        type(run.objective),
+        run.objective,
         run.options,
         token_budget=token_budget,
         device="cuda" if device.type == "cuda" else "cpu",

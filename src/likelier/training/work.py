@@ -13,7 +13,7 @@ from likelier.data.lengths import Row, row_of, tokens_of
 from likelier.data.packing import StepSampler, packed_micro_batches
 from likelier.data.tokenize import Group
 from likelier.models.generation import WRITE_LARGER
-from likelier.objectives import Objective
+from likelier.objectives.base import Method
 from likelier.training.evaluation import planned_interval
 from likelier.training.options import TrainingOptions
 
@@ -87,7 +87,7 @@ class Work:
 def work_of(
     train: Sequence[Group],
     held_out: Sequence[Group],
-    objective: type[Objective],
+    objective: Method,
     options: TrainingOptions,
     *,
     token_budget: int,
@@ -136,7 +136,7 @@ def tokens_of_group(group: Group) -> int:
     return row_of(group).tokens
 
 
-def _tokens(groups: Sequence[Group], objective: type[Objective]) -> tuple[float, float]:
+def _tokens(groups: Sequence[Group], objective: Method) -> tuple[float, float]:
     """Of a row, in the mean: tokens that are trained on, and those of answers of other rows, for a baseline."""
     own = fmean(Row(len(group.prompt), tuple(map(len, group.own_answers))).tokens for group in groups)
     if not objective.needs_partner:
