@@ -111,6 +111,7 @@ def test_what_openrlhf_says_otherwise(
         (OPENRLHF | {"n_samples_per_prompt": 0}, "n_samples_per_prompt: 0 must be at least 1"),
         (flattened(VERL) | {f"{ACTOR}ppo_mini_batch_size": 0}, "must be at least 1"),
         (OPENRLHF | {"agent_func_path": "agent.py"}, "several turns are not built"),
+        ({"pretrain": "m", "beta": 0.1, "nll_loss_coef": 0.2, "dataset": "d"}, "nll_loss_coef as nll_weight"),
     ],
 )
 def test_what_is_another_method_is_refused(values: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -25,12 +25,17 @@ MARKS = frozenset(
     {
         *("pretrain", "prompt_data", "advantage_estimator", "n_samples_per_prompt", "rollout_batch_size"),
         *("generate_max_len", "init_kl_coef", "remote_rm_url", "actor_learning_rate"),
-        *("critic_pretrain", "freezing_actor_steps"),
+        *("critic_pretrain", "freezing_actor_steps", "nll_loss_coef"),
     }
 )
 # Theirs: our method and what rewards are compared with.
 _ESTIMATORS = {"group_norm": ("grpo", "std"), "dr_grpo": ("grpo", "mean"), "rloo": ("rloo", "leave-one-out")}
 _WITH_CRITIC = "gae"
+_OF_PAIRS = ("nll_loss_coef", "chosen_key", "rejected_key")
+_WRITE_IT = (
+    "write method: dpo with beta and label_smoothing of the same names and nll_loss_coef as nll_weight, or method: ipo "
+    "with beta as tau and length_normalize: false"
+)
 _WORKER = decided(rollouts.WORKERS)
 _CRITIC = decided(rollouts.CRITIC)
 RULES: dict[str, Rule] = {
@@ -97,6 +102,9 @@ RULES: dict[str, Rule] = {
 
 def translate(draft: Draft, trainer: str | None) -> None:
     """Fill the draft."""
+    for key in _OF_PAIRS:
+        if draft.given(key):
+            raise draft.error(f"{key} is an option of train_dpo, whose files are not read; {_WRITE_IT}")
     draft.put("model", draft.take("pretrain") or missing(draft, "model", NO_MODEL))
     _data(draft)
     draft.put_or_default("output", draft.take("save_path"), "./ckpt")
