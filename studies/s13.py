@@ -111,7 +111,6 @@ CLAIMS = [
     said(f"{RISK}, where training is stopped in time.", "the tutorial", BEHIND, POOR, "risk"),
     said(f"{RISK}, where it goes on to the end.", "the tutorial", KEPT, POOR, "dpo kept", "simpo kept"),
 ]
-AXIS = "; ".join(f"{number}: {words}" for number, words in enumerate(DATA.values(), 1))
 MEASURES = {
     "share": f"Share of the frontier's gain at a KL of {KL} nats",
     "growth": f"Growth of the answers at a KL of {KL} nats, as a share of the most",
@@ -135,7 +134,9 @@ def plots(results: Results) -> list[Plot]:
             line(words, {place: case.mean(results, f"{name} {measure}") for place, case in enumerate(kinds, 1)})
             for name, words in NAMES.items()
         ]
-        found.append(Plot(measure, f"{MEASURES[measure]}, {PAIRS[1]:,} pairs", AXIS, "share", lines))
+        found.append(
+            Plot(measure, f"{MEASURES[measure]}, {PAIRS[1]:,} pairs", "", "share", lines, kinds=list(DATA.values()))
+        )
     return found
 
 

@@ -135,7 +135,7 @@ def plots(results: Results) -> list[Plot]:
             for name in ("dpo", "ipo")
             for way, words in WAYS.items()
         ]
-        found.append(Plot(what, title, "pairs", title, lines, logarithmic=True))
+        found.append(Plot(what, title, "pairs", what, lines, logarithmic=True))
     return found
 
 

@@ -119,8 +119,8 @@ def plots(results: Results) -> list[Plot]:
         for place, name in enumerate(BINS, 1):
             means[place] = case.mean(results, f"flipped {name}")
         lines.append(line(f"spread {spread} nats", means))
-    axis = "wrong by: 1: up to half a spread; 2: up to one; 3: up to two; 4: more"
-    return [Plot("flipped", f"Wrong rankings that are flipped at a loss of {LOSSES[-1]}", axis, "share flipped", lines)]
+    title, kinds = f"Wrong rankings that are flipped at a loss of {LOSSES[-1]}", ["half a spread", "one", "two", "more"]
+    return [Plot("flipped", title, "wrong by up to", "share flipped", lines, kinds=kinds)]
 
 
 SETUP = "16 prompts with 8 answers each, 800 pairs, references that spread by 1, 5 and 20 nats; policies are tables"
