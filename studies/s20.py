@@ -107,8 +107,9 @@ def plots(results: Results) -> list[Plot]:
     return [Plot("pairs", "Accuracy on held-out pairs", "pairs learnt from", "share ordered as judged", lines)]
 
 
+SETTINGS = [{"data": name} for name in DATA]
 STUDY = Study(
-    *("s20", "How many pairs a model needs", TEXT, 1, [{"data": name} for name in DATA], 3, run, CLAIMS, tables, plots),
+    *("s20", "How many pairs a model needs", TEXT, 1, SETTINGS, 3, run, CLAIMS, tables, plots, SETTINGS[:1]),
     setup="SmolLM2-135M-Instruct with LoRA, one pass of DPO over real pairs",
 )
 

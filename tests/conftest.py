@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,16 +73,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     as missing, so that the share that is told is at most the real one, and the bound holds for both.
     """
     GUARD.test = None if item.get_closest_marker("slow") else item.name
-    tracer = None if item.stash[_WATCHED] else sys.gettrace()
+    tracer, of_threads = (None, None) if item.stash[_WATCHED] else (sys.gettrace(), threading.gettrace())
     paused = type(tracer).__module__ == "coverage"  # and no debugger's
     if paused:
         sys.settrace(None)
+        threading.settrace(None)  # threads that start together must not all install one
     try:
         return (yield)
     finally:
         GUARD.test = None
         if paused:
             sys.settrace(tracer)
+            threading.settrace(of_threads)
 
 
 @pytest.fixture(autouse=True, scope="module")

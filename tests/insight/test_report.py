@@ -112,7 +112,7 @@ def test_every_method_has_a_whole_report_in_which_markup_stays_text(trained: dic
     assert len(charts) >= (5 if METHODS[method].reads_values else 7)  # nothing of answers that it wrote
     assert "Nothing yet" not in page.text
     assert "does not hold it" not in page.text
-    rows = "rows" if method in ("kto", "sft") else "pairs"
+    rows = "pairs" if METHODS[method].data == "pairs" else "rows"
     assert f"{method.upper()} trained" in page.text
     assert f"for 2 steps of 4 {rows}" in page.text
 
