@@ -32,7 +32,7 @@ def test_a_study_is_judged_when_all_of_it_ran(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("study", page.STUDIES, ids=lambda study: study.name)
 def test_every_plot_of_the_page_is_there(study: Study) -> None:
-    if not (cells := read(study)["cells"]):
+    if len(cells := read(study)["cells"]) < study.seeds * len(study.settings):
         return  # the page names it as one that was not computed
     for plot in study.plots(Results(cells)):
         assert (page.FOLDER / f"{study.name}-{plot.name}.svg").read_text(encoding="utf-8") == drawn(plot)
