@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
+from threading import current_thread, main_thread
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
@@ -93,7 +95,29 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _module(command: str) -> ModuleType:
-    return import_module(f"likelier.cli.{command.replace('-', '_')}")
+    with _interrupted_at_once():
+        return import_module(f"likelier.cli.{command.replace('-', '_')}")
+
+
+@contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """While modules are imported a Ctrl-C ends the process itself: as an exception it would reach torch's C++, which
+    aborts.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _end_as_interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_as_interrupted(*_: Any) -> NoReturn:
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(130)
 
 
 def _parser(command: str) -> _Parser:
