@@ -211,7 +211,7 @@ def test_rounds_write_judge_and_train_again(as_demo: Path, tmp_path: Path, monke
     assert main(words) == 0
     stages = json.loads((tmp_path / "rounds" / "run.json").read_text(encoding="utf-8"))["stages"]
     assert [stage["method"] for stage in stages] == ["sample", "dpo"] * 3 + ["sample"]
-    assert [stage["pairs"]["count"] for stage in stages if "pairs" in stage] == [24] * 3
+    assert len(counts := [stage["pairs"]["count"] for stage in stages if "pairs" in stage]) == 3 and min(counts) > 24
     assert {stage["evaluation"]["prompts"] for stage in stages if "evaluation" in stage} == {24}
 
 
