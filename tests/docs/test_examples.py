@@ -205,9 +205,10 @@ def test_rounds_write_judge_and_train_again(as_demo: Path, tmp_path: Path, monke
     for reward in ("reward", "eval_reward"):
         assert len(load_rewards([values["stages"][0][reward]]).rewards) == 1
     values["stages"][0] |= {"reward": f"{tmp_path / 'judge.py'}:reward", "keep_cut": True, "max_new_tokens": 6}
+    values["stages"][1]["max_steps"] = 2
     file = tmp_path / "rounds.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
-    words = ["train", str(file), "--output", str(tmp_path / "rounds"), "--max-steps", "2"]
+    words = ["train", str(file), "--output", str(tmp_path / "rounds")]
     assert main(words) == 0
     stages = json.loads((tmp_path / "rounds" / "run.json").read_text(encoding="utf-8"))["stages"]
     assert [stage["method"] for stage in stages] == ["sample", "dpo"] * 3 + ["sample"]
