@@ -48,7 +48,9 @@ def test_the_loss_and_its_gradient_are_transformers_own() -> None:
 
 @pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if issubclass(kind, Paired)])
 def test_nll_weight_adds_the_chosen_answers_nll_to_every_paired_method(method: str) -> None:
-    objective = replace(usual(method).resolved(8.0), nll_weight=0.0)  # type: ignore[call-arg]
+    own = usual(method).resolved(8.0)
+    assert isinstance(own, Paired)
+    objective = replace(own, nll_weight=0.0)
     with torch.no_grad():
         _, scored = _scored(list(chat_pairs(4)), tiny_policy())
     scored = scored.with_items(ref_logps=scored.logps + torch.randn_like(scored.logps), ref_head_logps=scored.heads)

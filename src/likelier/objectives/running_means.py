@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -35,7 +36,7 @@ def _sum_and_count(values: Tensor) -> Tensor:
     return torch.stack([values.sum(), torch.ones_like(values).sum()])
 
 
-class ShiftedRewards(LogRatioReward, Objective):
+class ShiftedRewards(LogRatioReward, Objective, ABC):
     """Rewards count from d, halfway between the mean rewards of good and of bad answers in all steps so far, this one
     too. For BCO's objectives.
     """
@@ -46,9 +47,9 @@ class ShiftedRewards(LogRatioReward, Objective):
         """Sum and number of the rewards of either side, (2,) each."""
         return {side: torch.zeros(2, dtype=torch.float64) for side in ("chosen", "rejected")}
 
+    @abstractmethod
     def sides(self, scored: Scored) -> tuple[Tensor, Tensor]:
         """The log-ratios of good and of bad answers."""
-        raise NotImplementedError
 
     def step_statistics(self, scored: Scored) -> Tensor:
         """(2, 2): sum and number of the rewards of good answers, and of bad ones."""

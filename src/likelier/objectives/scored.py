@@ -234,7 +234,7 @@ def join(parts: Sequence[Scored]) -> Scored:
         return torch.cat([values + shift if shift else values for values, shift in zip(found, shifts, strict=False)])
 
     scores = [part.scores for part in parts]
-    collisions = [score.collision_entropies for score in scores]
+    collisions = [score.collision_entropies for score in scores if score.collision_entropies is not None]
     whose = [score.answer_of + offset for score, offset in zip(scores, offsets, strict=False)]
     return Scored(
         SequenceScores(
@@ -242,7 +242,7 @@ def join(parts: Sequence[Scored]) -> Scored:
             torch.cat([score.lengths for score in scores]),
             torch.cat([score.token_logps for score in scores]),
             torch.cat(whose),
-            collision_entropies=None if None in collisions else torch.cat(collisions),  # type: ignore[arg-type]
+            collision_entropies=torch.cat(collisions) if len(collisions) == len(scores) else None,
         ),
         Items(**{one.name: joined(one.name) for one in fields(Items)}),
     )
