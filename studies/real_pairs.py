@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,16 +50,7 @@ class PairFiles:
         records = load_preferences(source).train
         pairs = [pair for pair in records if isinstance(pair, Pair) and (pair.votes is None or pair.is_decided)]
         random.Random(seed).shuffle(pairs)
-        fitting = (pair for pair in pairs if _fits(policy, pair, wanted.longest))
-        held: list[Pair] = []
-        train: list[Pair] = []
-        asked: set[bytes] = set()
-        for pair in fitting:
-            if len(held) < wanted.held_out:
-                held.append(pair)
-                asked.add(prompt_key(pair))
-            elif len(train) < wanted.train and prompt_key(pair) not in asked:
-                train.append(pair)
+        held, train = divided([pair for pair in pairs if _fits(policy, pair, wanted.longest)], wanted)
         if len(train) < wanted.train:
             raise LookupError(
                 f"{source} has {len(train)} pairs of at most {wanted.longest} tokens; {wanted.train} wanted"
@@ -78,6 +69,24 @@ class PairFiles:
     def held_out(self) -> Path:
         """The file of the others."""
         return self.folder / "held-out.jsonl"
+
+
+def divided(pairs: Sequence[Pair], wanted: Wanted) -> tuple[list[Pair], list[Pair]]:
+    """Held-out pairs and those to learn from, in their order, as many as are wanted if there are so many. Prompts are
+    held out one after the other, each with all its pairs: where a prompt has many, few prompts are enough, and the
+    others' pairs are left to learn from.
+    """
+    by_prompt: dict[bytes, list[Pair]] = {}
+    for pair in pairs:
+        by_prompt.setdefault(prompt_key(pair), []).append(pair)
+    held: list[Pair] = []
+    asked: set[bytes] = set()
+    for prompt, some in by_prompt.items():
+        if len(held) < wanted.held_out:
+            held += some
+            asked.add(prompt)
+    train = [pair for pair in pairs if prompt_key(pair) not in asked]
+    return held[: wanted.held_out], train[: wanted.train]
 
 
 def accuracy_by_pairs(files: PairFiles, options: Mapping[str, Any], parts: int) -> dict[str, float]:
