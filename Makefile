@@ -95,6 +95,7 @@ studies: $(VENV)/.installed-dev
 studies-demo: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.s18c $(ARGUMENTS)
 	$(BIN)/python -m studies.s20 $(ARGUMENTS)
+	$(BIN)/python -m studies.s23 $(ARGUMENTS)
 	$(BIN)/python -m studies.page
 
 clean:

@@ -70,9 +70,11 @@ class Results:
 
     def difference(self, name: str, other: str, **setting: Any) -> Mean | None:
         """How far one number is above another, seed by seed; None where no seed has both."""
-        one, two = (self._by_seed(which, **setting) for which in (name, other))
-        known = [value - two[seed] for seed, value in one.items() if seed in two]
-        return mean_of(known) if known else None
+        return _apart(self._by_seed(name, **setting), self._by_seed(other, **setting))
+
+    def between(self, name: str, setting: Setting, other: Setting) -> Mean | None:
+        """How far a number of one setting is above that of another, seed by seed; None where no seed has both."""
+        return _apart(self._by_seed(name, **setting), self._by_seed(name, **other))
 
     def _by_seed(self, name: str, **setting: Any) -> dict[int, float]:
         found = ((cell["seed"], cell["found"].get(name)) for cell in self._cells(**setting))
@@ -81,6 +83,11 @@ class Results:
     def has(self, name: str, **setting: Any) -> bool:
         """Whether any of these cells has that number."""
         return bool(self.values(name, **setting))
+
+
+def _apart(one: Mapping[int, float], two: Mapping[int, float]) -> Mean | None:
+    known = [value - two[seed] for seed, value in one.items() if seed in two]
+    return mean_of(known) if known else None
 
 
 def _wilson(values: Sequence[float]) -> dict[str, float]:

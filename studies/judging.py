@@ -42,6 +42,17 @@ def compared(cases: Mapping[str, Case], name: str, other: str, low: float, high:
     )
 
 
+def between(cases: Mapping[str, tuple[Case, Case]], name: str, low: float, high: float = inf) -> Judge:
+    """In each case: whether the whole interval of how far the number is above that of another setting, seed by seed,
+    lies between the bounds.
+    """
+
+    def apart(results: Results, one: Case, other: Case) -> Mean | None:
+        return results.between(name + one.suffix, one.setting, other.setting)
+
+    return lambda results: _judged({label: apart(results, *both) for label, both in cases.items()}, low, high)
+
+
 def _judged(means: Mapping[str, Mean | None], low: float, high: float) -> dict[str, tuple[bool, str]]:
     return {case: (low < mean.low and mean.high < high, told(mean)) for case, mean in means.items() if mean is not None}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from likelier.data.split import prompt_key
 from likelier.data.tokenize import tokenize_records
 from likelier.models.policy import Policy, load_policy
 from likelier.utils.strict_json import parse_json
-from studies.demo_runs import ROOT
+from studies.demo_runs import ROOT, Task
 
 REAL = Path(os.environ.get("LIKELIER_REAL_DATA", ROOT.parent / "shared" / "data"))
 
@@ -31,6 +31,20 @@ class Wanted(Protocol):
     def train(self) -> int: ...
     @property
     def held_out(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Draw:
+    """As `Wanted` says."""
+
+    longest: int
+    train: int
+    held_out: int
+
+
+SHORT, TINY = Draw(128, 256, 150), Draw(10_000, 8, 4)
+BATCH = 16  # of the short pairs, at a step
+SHORT_WORDS = "SmolLM2-135M-Instruct, one pass over 256 pairs of pandalm, judged by 150 of other prompts"
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,17 @@ class PairFiles:
         folder.mkdir(parents=True, exist_ok=True)
         write_records(train, files.learnt)
         write_records(held, files.held_out)  # last: both are whole where it is there
+        return files
+
+    def changed(self, name: str, change: Callable[[Sequence[Pair]], Sequence[Pair]]) -> PairFiles:
+        """The same held-out pairs, and the training pairs as `change` makes them, in a folder of that name. What lies
+        there is kept.
+        """
+        files = PairFiles(self.folder / name, self.train)
+        if not files.held_out.is_file():
+            files.folder.mkdir(parents=True, exist_ok=True)
+            write_records(change(_pairs(self.learnt)), files.learnt)
+            write_records(_pairs(self.held_out), files.held_out)
         return files
 
     @property
@@ -89,6 +114,32 @@ def divided(pairs: Sequence[Pair], wanted: Wanted) -> tuple[list[Pair], list[Pai
     return held[: wanted.held_out], train[: wanted.train]
 
 
+def _pairs(file: Path) -> list[Pair]:
+    return [record for record in load_preferences(str(file)).train if isinstance(record, Pair)]
+
+
+def short_pairs(study: str, seed: int, tiny: Task | None = None) -> PairFiles:
+    """Pairs of pandalm with at most 128 tokens, by the majority of three people; for a look at the study's own code a
+    few others, for the tiny model.
+    """
+    if tiny is not None:
+        source, model, folder = str(ROOT / "examples" / "brief_answers.jsonl"), tiny.model, tiny.folder
+        return PairFiles.drawn(source, model, folder / "pairs", seed, TINY)
+    source, folder = str(REAL / "pandalm" / "testset-v1.json"), ROOT / "runs" / "studies" / study
+    return PairFiles.drawn(source, "demo", folder / str(seed), seed, SHORT)
+
+
+def held_out_after(files: PairFiles, options: Mapping[str, Any], strength: float, name: str) -> dict[str, float]:
+    """What one pass over the training pairs makes of the held-out ones: the `accuracy`, and in nats an answer the mean
+    log-ratios to the reference, of the `chosen` and the `rejected`, and their `margin`. `strength` is the method's
+    `beta` or `tau`, by which rewards are log-ratios again.
+    """
+    steps = {"epochs": 1, "batch_size": min(BATCH, files.train // 2), "eval_steps": 0, "scheduler": "constant"}
+    last = [row for row in trained(files, {**steps, **options}, name) if "eval_loss" in row][-1]
+    nats = {side: last[f"eval_rewards/{side}"] / strength for side in ("chosen", "rejected", "margins")}
+    return {"accuracy": last["eval_rewards/accuracies"], "margin": nats.pop("margins"), **nats}
+
+
 def accuracy_by_pairs(files: PairFiles, options: Mapping[str, Any], parts: int) -> dict[str, float]:
     """The accuracy on the held-out pairs after each of so many equal parts of one pass: `accuracy@1`, `accuracy@2`,
     ... A run that was cut goes on.
@@ -104,7 +155,8 @@ def trained(files: PairFiles, options: Mapping[str, Any], name: str = "run") -> 
     output = files.folder / name
     words = ["train", "--data", files.learnt, "--eval-data", files.held_out, "--output", output]
     for option, value in options.items():
-        words += [f"--{option.replace('_', '-')}", value]
+        name = option.replace("_", "-")
+        words += [f"--no-{name}"] if value is False else [f"--{name}", value]
     words += ["--resume"] if (output / "run.json").is_file() else []
     if code := cli.main([str(word) for word in words]):
         raise RuntimeError(f"likelier train ended with code {code}")

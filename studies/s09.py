@@ -8,6 +8,7 @@ from studies import counts
 from studies.harness import Claim, Found, Results, Setting, Study, Table, main
 from studies.judging import Case, compared, lies, table
 from studies.plots import Plot, line
+from studies.sayings import AGAINST_WRONG, FEW_WRONG, RATERS, ROBUST, SMOOTH
 from studies.tabular import STEPS, World
 
 SEEDS = 9000  # those of the study; the ones below 100 were looked at while it was made
@@ -74,13 +75,12 @@ def cases(*amounts: int, noise: tuple[float, ...] = NOISE[1:]) -> dict[str, Case
 
 AT_KL = "the share of the first at the same divergence is above that of the second, by the whole interval"
 AT_BETA = "the gain of the first at a beta of 1 is above that of the second, by the whole interval"
-KNOWN, SMOOTH, RATERS = "arXiv 2403.00409", "E. Mitchell, A note on DPO with noisy preferences", "annotation practice"
 SAID = [
-    ("Where labels are wrong, robust DPO earns more than DPO at the same beta.", KNOWN, "rdpo gain", "dpo gain"),
-    ("Where labels are wrong, robust DPO makes more of the pairs than DPO.", KNOWN, "rdpo share", "dpo share"),
+    ("Where labels are wrong, robust DPO earns more than DPO at the same beta.", ROBUST, "rdpo gain", "dpo gain"),
+    ("Where labels are wrong, robust DPO makes more of the pairs than DPO.", ROBUST, "rdpo share", "dpo share"),
     ("Where labels are wrong, label smoothing earns more than DPO at the same beta.", SMOOTH, "cdpo gain", "dpo gain"),
     ("Where labels are wrong, DPO with label smoothing makes more of them.", SMOOTH, "cdpo share", "dpo share"),
-    ("IPO is more robust to wrong labels than DPO.", "tutorials, after arXiv 2310.12036", "ipo share", "dpo share"),
+    (*AGAINST_WRONG["ipo"], "ipo share", "dpo share"),
     ("Votes are better kept as soft labels than counted to a majority.", RATERS, "votes share", "majority share"),
     ("Five votes a pair are worth more than five times as many pairs.", RATERS, "votes share", "dpo share"),
 ]
@@ -102,8 +102,7 @@ CLAIMS = [
         lies(TENS, "lost", 0.15),
     ),
     Claim(
-        "A few wrong labels hardly matter to DPO.",
-        "tutorials",
+        *FEW_WRONG,
         "it keeps more than nine tenths of its share at the same divergence, by the whole interval",
         lies(TENS, "kept", 0.9),
     ),

@@ -9,6 +9,9 @@ KTO, SIMPO = "KTO's paper, arXiv 2402.01306", "SimPO's paper, arXiv 2405.14734"
 XU = "Xu and others, arXiv 2404.10719"
 UNSOURCED = "often heard; we know of no paper"
 
+ROBUST, SMOOTH = "arXiv 2403.00409", "E. Mitchell, A note on DPO with noisy preferences"
+AFTER_IPO, RATERS, TUTORIALS = "tutorials, after arXiv 2310.12036", "annotation practice", "tutorials"
+
 IN_ONE_STEP: Saying = (
     "DPO is a reward model of the policy's capacity and exact optimization, in one step.",
     DPO,
@@ -40,3 +43,19 @@ AS_MUCH: dict[str, Saying] = {
     "kto": ("KTO gets as much out of the pairs as DPO.", KTO),
     "simpo": ("SimPO gets as much out of the pairs as DPO.", SIMPO),
 }
+WRONG_LABELS: Saying = ("A fifth of the labels wrong costs accuracy.", "arXiv 2404.09824")
+FEW_WRONG: Saying = ("A few wrong labels hardly matter to DPO.", TUTORIALS)
+AGAINST_WRONG: dict[str, Saying] = {
+    "robust": ("Where labels are wrong, robust DPO is more accurate than DPO.", ROBUST),
+    "cdpo": ("Where labels are wrong, DPO with label smoothing is more accurate.", SMOOTH),
+    "ipo": ("IPO is more robust to wrong labels than DPO.", AFTER_IPO),
+    "soft": ("A judge's doubts, kept as soft labels, make up for its errors.", RATERS),
+}
+RATE_BEFORE_BETA: Saying = ("A learning rate four times off costs more than a beta three times off.", UNSOURCED)
+FULL_IS_SLOW: Saying = ("Training all weights needs a rate far below LoRA's.", "LoRA Without Regret (blog, 2025)")
+LORA_KEEPS_UP: Saying = ("LoRA learns as much as training all weights.", "LoRA Without Regret (blog, 2025)")
+BETA_HOLDS: Saying = ("A smaller beta lets the chosen answer fall further.", UNSOURCED)
+CHOSEN_FALLS: Saying = (
+    "DPO makes the chosen answer less likely.",
+    "likelihood displacement, arXiv 2410.08847, and many reports",
+)

@@ -11,7 +11,7 @@ import pytest
 
 from studies import harness
 from studies.harness import Claim, Results, Study, Table, computed, read
-from studies.judging import Case, compared, lies, table
+from studies.judging import Case, between, compared, lies, table
 from studies.plots import Plot, drawn, line
 
 CASES = {"small": Case({"size": 1}), "large": Case({"size": 2})}
@@ -100,6 +100,14 @@ def test_differences_are_taken_seed_by_seed() -> None:
     ((holds, words),) = compared(CASES, "value", "other", 0.0)(found).values()
     assert not holds and words.startswith("3 [")  # 1, 3, 5: wide
     assert found.difference("value", "missing", size=1) is None
+
+
+def test_two_settings_are_compared_seed_by_seed() -> None:
+    found = results(small=[1.0, 2.0, 3.0, 9.0], large=[2.1, 3.0, 4.1])  # a seed that one of them lacks is left out
+    cases = {"larger": (CASES["large"], CASES["small"]), "none": (CASES["large"], Case({"size": 3}))}
+    ((label, (holds, words)),) = between(cases, "value", 0.9)(found).items()
+    assert label == "larger" and holds and words.startswith("1.07 [")
+    assert not between(cases, "value", 1.0)(found)["larger"][0]
 
 
 def test_a_share_of_runs_is_never_sure() -> None:
