@@ -96,6 +96,7 @@ studies-demo: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.s18c $(ARGUMENTS)
 	$(BIN)/python -m studies.s20 $(ARGUMENTS)
 	$(BIN)/python -m studies.s23 $(ARGUMENTS)
+	$(BIN)/python -m studies.s24 $(ARGUMENTS)
 	$(BIN)/python -m studies.page
 
 clean:

@@ -13,7 +13,7 @@ from studies.harness import FOLDER, Claim, Results, Study, Table, read
 STUDIES: tuple[Study, ...] = tuple(
     import_module(f"studies.{file.stem}").STUDY for file in sorted(Path(__file__).parent.glob("s[0-9][0-9]*.py"))
 )
-SLOW = frozenset({"s18c", "s20", "s23"})  # hours on the demo model: computed by a command of their own
+SLOW = frozenset({"s18c", "s20", "s23", "s24"})  # hours on the demo model: computed by a command of their own
 PAGE = FOLDER / "index.md"
 
 _HEAD = """# Studies
