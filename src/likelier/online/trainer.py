@@ -181,7 +181,8 @@ class OnlineTrainer(RunTrainer[OnlineRun]):
         if isinstance(named, Policy):
             require_same_vocabulary(self.policy, named)
             named.model.to(self.args.device)
-            attach_scorer(named.model, autocast=named.autocast, scorer=self.options.scorer, groups=self._longest[:2])
+            how = {"scorer": self.options.scorer, "known": not self.options.verify}
+            attach_scorer(named.model, autocast=named.autocast, groups=self._longest[:2], **how)
             return other_reference(named.model, named.name, precision=named.precision)
         if named == "base":
             return base_reference(model, precision=precision)

@@ -28,8 +28,10 @@ from likelier.scoring.batch import Batch, collate
 from likelier.scoring.logprobs import HeadTransform
 from likelier.scoring.plain import score_plain
 from likelier.scoring.shared_prefix import score_shared_prefix
+from likelier.scoring.trial import TRIAL, trial_key
 from likelier.scoring.values import score_values_plain, score_values_shared
 from likelier.utils.errors import LikelierError, ModelError, whole_reason
+from likelier.utils.remembered import recall, remember
 from likelier.utils.terminal import busy
 
 ScorerName = Literal["auto", "shared-prefix", "plain"]
@@ -72,6 +74,7 @@ def attach_scorer(
     autocast: bool = False,
     scorer: ScorerName = "auto",
     groups: Sequence[Group] = (),
+    known: bool = False,
 ) -> ScorerChoice:
     """Let `model(batch=batch)` score a batch; every other call goes to the model's own forward.
 
@@ -82,6 +85,8 @@ def attach_scorer(
         scorer: `auto` takes the shared-prefix scorer where it gives the plain one's numbers on the longest of `groups`
             and on a made-up group longer than the model's attention windows, and else the plain one.
         groups: what will be scored, so that the trial is as long as it needs to be.
+        known: take a trial that this machine remembers of the same architecture, versions and precision (see
+            `trial_key`); one that the shared-prefix scorer passes is remembered in any case.
 
     Raises:
         ModelError: the model's head is not understood, or `scorer="shared-prefix"` was asked for and is not exact here,
@@ -92,7 +97,7 @@ def attach_scorer(
     _require_known_tokens(causal_model(model), groups)
     model._likelier_autocast = autocast
     with busy("trying the scorer on the longest rows"):
-        model._likelier_scorer = _chosen(model, scorer, groups)
+        model._likelier_scorer = _chosen(model, scorer, groups, known)
     return scorer_of(model)
 
 
@@ -129,18 +134,27 @@ def _scorers(model: nn.Module) -> _Scorers:
     return _SCORERS if value_head(model) is None else _OF_VALUES
 
 
-def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[Group]) -> ScorerChoice:
+def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[Group], known: bool) -> ScorerChoice:
     if asked not in get_args(ScorerName):
         raise ValueError(f"scorer={asked!r} is unknown; known: {', '.join(get_args(ScorerName))}")
     if asked == "plain":
         restore_attention(causal_model(model))
         return ScorerChoice("plain", "asked for")
     what, unit = ("log-probabilities", "nats") if value_head(model) is None else ("scores", "of score")
+    made_up, real = _tried_on(model, groups)
+    restore_attention(causal_model(model))
+    key = trial_key(model, made_up.longest, 0 if real is None else real.longest)
+    before = recall(TRIAL, key) if known and key is not None else None
     try:
-        difference, allowed = _try(model, groups)
+        if before is not None:
+            install_attention(causal_model(model))
+            return ScorerChoice("shared-prefix", f"{_equal(before, unit)}, as tried here before")
+        difference, allowed = _try(model, made_up, real)
         failure = f"{what} differ by {difference:.3g} {unit} a token"
         if difference <= allowed:
-            return ScorerChoice("shared-prefix", f"equal to the plain scorer within {difference:.1e} {unit} a token")
+            if key is not None:
+                remember(TRIAL, key, difference)
+            return ScorerChoice("shared-prefix", _equal(difference, unit))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # what a model's own code does with a row that it was not made for is open
@@ -152,7 +166,18 @@ def _chosen(model: nn.Module, asked: ScorerName, groups: Sequence[Group]) -> Sco
     return ScorerChoice("plain", reason)
 
 
-def _try(model: Any, groups: Sequence[Group]) -> tuple[float, float]:
+def _equal(difference: float, unit: str) -> str:
+    return f"equal to the plain scorer within {difference:.1e} {unit} a token"
+
+
+def _tried_on(model: nn.Module, groups: Sequence[Group]) -> tuple[Group, Group | None]:
+    """A made-up group and the longest of those that will be scored, if any are known."""
+    config = causal_model(model).config.get_text_config()
+    real = max(groups, key=lambda group: group.longest, default=None)
+    return _made_up_group(config, real.longest if real else getattr(config, "max_position_embeddings", 2048)), real
+
+
+def _try(model: Any, made_up: Group, real: Group | None) -> tuple[float, float]:
     """Score the longest group and a made-up one with both scorers: how far these are apart, and how far they may be,
     in nats a token.
 
@@ -162,9 +187,6 @@ def _try(model: Any, groups: Sequence[Group]) -> tuple[float, float]:
     """
     if any(isinstance(module, nn.Conv1d) for module in backbone_of(causal_model(model)).modules()):
         raise UnknownAttentionError("it has convolutions along the row")
-    config = causal_model(model).config.get_text_config()
-    real = max(groups, key=lambda group: group.longest, default=None)
-    made_up = _made_up_group(config, real.longest if real else getattr(config, "max_position_embeddings", 2048))
     device = next(model.parameters()).device
     batches = [collate([group], device=device) for group in (made_up, real) if group is not None]
     without_prompt = collate([replace(made_up, prompt=made_up.prompt[-1:])], device=device)

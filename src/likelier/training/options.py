@@ -60,6 +60,9 @@ class TrainingOptions:
     activation_checkpointing: bool = option(
         False, "keep fewer activations and compute them again in backward: less memory, about a third more time"
     )
+    verify: bool = option(
+        False, "try the scorer again, also where this architecture passed with these versions and this precision before"
+    )
     compile: bool = option(False, "compile the model's layers (torch.compile); the first steps are then slow")
     shard: bool = option(
         False,

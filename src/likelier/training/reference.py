@@ -153,7 +153,8 @@ class RunReference:
         if isinstance(named, Policy):
             require_same_vocabulary(self.policy, named)
             self.how.place(named)
-            attach_scorer(named.model, autocast=named.autocast, scorer=self.options.scorer, groups=groups)
+            how = {"scorer": self.options.scorer, "known": not self.options.verify}
+            attach_scorer(named.model, autocast=named.autocast, groups=groups, **how)
             other = other_reference(named.model, named.name, precision=self.how.precision_of(named))
             return replace(other, at_hand=self._stays_live)  # it stays in memory
         return base_reference(self.policy.model, precision=precision) if named == "base" else self._start()

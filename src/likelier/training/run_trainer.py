@@ -154,7 +154,8 @@ class RunTrainer(CheckpointingTrainer, ABC, Generic[Run]):
             vars(model.config).pop("use_cache", None)
         else:
             model.config.use_cache = use_cache
-        self.scorer = attach_scorer(model, autocast=self.policy.autocast, scorer=options.scorer, groups=groups)
+        how = {"scorer": options.scorer, "known": not options.verify}
+        self.scorer = attach_scorer(model, autocast=self.policy.autocast, groups=groups, **how)
         self.ranks.require_same("scorer", self.scorer.version)
         if options.activation_checkpointing:
             checkpoint_activations(model)
