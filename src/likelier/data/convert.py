@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from likelier.data.load import load_preferences
 from likelier.data.options import DataSet
@@ -22,6 +22,7 @@ from likelier.data.records import (
     Labelled,
     Pair,
     Record,
+    RecordKind,
     TokenIds,
     Unusable,
     UnusableRows,
@@ -36,14 +37,12 @@ from likelier.utils.errors import ConfigError, DataError, writing
 from likelier.utils.files import local
 from likelier.utils.outputs import check_output
 
-Kind = Literal["pairs", "labels", "answers"]
-
 
 def convert_file(
     source: DataSet | Sequence[DataSet],
     output: str | Path,
     *,
-    to: Kind | None = None,
+    to: RecordKind | None = None,
     keep_undecided: bool = False,
     merge_votes: bool = False,
     overwrite: bool = False,
@@ -71,7 +70,7 @@ def convert_file(
 _WORDS = {Pair: "pairs", Labelled: "labelled answers", Demonstration: "answers"}
 
 
-def _left_out(rows: list[Unusable], to: Kind) -> str:
+def _left_out(rows: list[Unusable], to: RecordKind) -> str:
     """What was left out and why, and how ties stay where they can."""
     said = UnusableRows(rows).summary()
     if to == "pairs" and any(row.reason == "undecided-pair" for row in rows):
@@ -83,7 +82,7 @@ def _left_out(rows: list[Unusable], to: Kind) -> str:
 
 
 def converted(
-    records: Sequence[Record], to: Kind, *, keep_undecided: bool = False
+    records: Sequence[Record], to: RecordKind, *, keep_undecided: bool = False
 ) -> tuple[Sequence[Record], list[Unusable]]:
     """The records as pairs, labels or answers, and what had to be left out."""
     undecided = [record for record in records if isinstance(record, Pair) and not record.is_decided]
@@ -105,7 +104,7 @@ def converted(
     return to_labels(records), left_out  # type: ignore[arg-type]
 
 
-def _say_what_is_lost(records: Sequence[Record], to: Kind) -> None:
+def _say_what_is_lost(records: Sequence[Record], to: RecordKind) -> None:
     pairs = [record for record in records if isinstance(record, Pair)]
     names = ("votes", "flip_chance", "margin", "scores", "ref_logps")
     lost = [name for name in names if any(getattr(pair, name) is not None for pair in pairs)]

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from likelier.data.columns import Columns, columns_of
 from likelier.data.formats import Converted, convert
 from likelier.data.names import Named, distinct_names, short_name
 from likelier.data.options import DataSet
-from likelier.data.records import Demonstration, Pair, Record, UnusableRows
+from likelier.data.records import Demonstration, Pair, Record, RecordKind, UnusableRows
 from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.split import split_by_prompt
 from likelier.data.votes import merge_votes as merged_votes
@@ -22,9 +22,6 @@ from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, DataError
 from likelier.utils.shell import for_one_of_several
 from likelier.utils.terminal import counting
-
-if TYPE_CHECKING:
-    from likelier.objectives import DataKind
 
 Source: TypeAlias = "str | Path | DataSet | Sequence[str | Path | DataSet] | Iterable[Mapping[str, Any]]"
 
@@ -44,7 +41,7 @@ class PreferenceData:
     examples: list[str] = field(default_factory=list)
 
     @property
-    def kind(self) -> DataKind:
+    def kind(self) -> RecordKind:
         """What the training records are: `labels` also where some are pairs, `answers` where any has no judgement."""
         if any(isinstance(record, Demonstration) for record in self.train):
             return "answers"

@@ -24,10 +24,12 @@ _ATTEMPTS = 20  # exchanges of two cannot mend every cycle; another random one n
 
 
 def data_hash(groups: Sequence[Group]) -> str:
-    """A hash of the data set: its tokens and labels, and the weights, margins and soft labels that are in use."""
+    """A hash of the data set: its tokens and labels, and what is in use of weights, margins, soft labels and scores."""
     signals = [(group.weight, group.margin, group.flip_chance) for group in groups]
-    tokens = token_hash(groups)
-    if all(found == (1.0, None, None) for found in signals):
+    tokens, scores = token_hash(groups), [group.scores for group in groups]
+    if any(found is not None for found in scores):
+        tokens = f"{tokens}|{scores!r}"
+    elif all(found == (1.0, None, None) for found in signals):
         return tokens
     return hashlib.blake2b(f"{tokens}|{signals!r}".encode(), digest_size=16).hexdigest()
 

@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from likelier.data.ends import NOT_NAMED
+from likelier.data.lists import in_lists, pairs_by_row, require_scores
 from likelier.data.markup import find_markup
 from likelier.data.mismatched import data_hash, with_partners
 from likelier.data.options import ChatOptions
@@ -44,8 +45,9 @@ _WHAT_IT_IS = {
 
 
 def fitting_records(records: Sequence[Record], method: str, wants: DataKind) -> Sequence[Record]:
-    """The records as the method takes them: pairs become labels where labels are wanted, and for SFT every answer worth
-    writing is taken. Raises `DataError` naming the first row that does not fit, and the method that it fits.
+    """The records as the method takes them: pairs become labels where labels are wanted, for SFT every answer worth
+    writing is taken, and scored answers are pairs, which `in_lists` joins when they are tokens. Raises `DataError`
+    naming the first row that does not fit, and the method that it fits.
     """
     if wants == "answers":
         found = to_demonstrations(records)
@@ -54,6 +56,9 @@ def fitting_records(records: Sequence[Record], method: str, wants: DataKind) -> 
         if not found:
             raise DataError(f"{records[0].source}: {method} learns from good answers, and every row is undesirable")
         return found
+    if wants == "scores":
+        require_scores(records, method)
+        return records
     fits = (Pair,) if wants == "pairs" else (Pair, Labelled)
     unfit = next((record for record in records if not isinstance(record, fits)), None)
     if unfit is not None:
@@ -75,9 +80,9 @@ def prepare_groups(
     signals: Signals | None = None,
     held_out: bool = False,
 ) -> Tokenized:
-    """Tokenize records for a method that wants pairs, labels or answers; with `partners`, give labelled rows mismatched
-    answers. Votes, weights and margins are what `signals` asks for. Raises `DataError` for rows that the method cannot
-    use, and where nothing is left.
+    """Tokenize records for a method that wants pairs, labels, answers or scores; with `partners`, give labelled rows
+    mismatched answers. Votes, weights and margins are what `signals` asks for. Raises `DataError` for rows that the
+    method cannot use, and where nothing is left.
     """
     signals = signals or Signals()
     used, left_out = applied(records, signals, held_out=held_out)
@@ -97,6 +102,8 @@ def prepare_groups(
         )
     if partners:
         tokenized.groups = with_partners(tokenized.groups, max_length)
+    if wants == "scores":
+        in_lists(tokenized, [fitting[number] for number in tokenized.kept])
     kept = [fitting[number] for number in tokenized.kept]
     tokenized.groups = with_mean_weight_1(with_even_prompts(tokenized.groups, kept, used, signals), signals)
     return tokenized
@@ -178,7 +185,7 @@ def prepare_data(
     return PreparedData(
         train=found,
         held_out=held,
-        rows=len(train) + len(held_out),
+        rows=sum(len(pairs_by_row(part) if wants == "scores" else part) for part in (train, held_out)),
         hash=data_hash(found.groups),
         held_out_hash=data_hash(held.groups),
         median_length=median_length,

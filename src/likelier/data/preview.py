@@ -139,11 +139,17 @@ def _context(group: Group, tokenizer: Any) -> tuple[ShownToken, ...]:
 
 
 def _answers(group: Group, tokenizer: Any) -> tuple[ShownAnswer, ...]:
-    names = ("chosen", "rejected") if group.is_pair else ("answer",)
     found, ends = [], Ends(tokenizer)
-    for name, ids, mask in zip(names, group.own_answers, group.own_masks, strict=True):
+    for name, ids, mask in zip(_names(group), group.own_answers, group.own_masks, strict=True):
         found.append(ShownAnswer(name, _tokens(ids, _kinds(ids, mask), tokenizer), ends.in_words(ids)))
     return tuple(found)
+
+
+def _names(group: Group) -> Sequence[str]:
+    """What the answers are called."""
+    if group.scores is not None:
+        return [f"answer {number}, score {score:g}" for number, score in enumerate(group.scores, 1)]
+    return ("chosen", "rejected") if group.is_pair else ("answer",)
 
 
 def _tokens(ids: np.ndarray, kinds: Sequence[Kind], tokenizer: Any) -> tuple[ShownToken, ...]:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ class Demonstration:
 
 
 Record: TypeAlias = "Pair | Labelled | Demonstration"
+RecordKind = Literal["pairs", "labels", "answers"]
 
 
 @dataclass(frozen=True, slots=True)

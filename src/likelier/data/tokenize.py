@@ -51,8 +51,9 @@ BLOCK = 512
 class Group:
     """One prompt and its answers, as token ids (int32 arrays): the unit of work everywhere.
 
-    A pair has the answers (chosen, rejected) and `desirable` None. A labelled row has its answer, and for KTO the
-    mismatched answer of another row as a second one; a demonstration is a desirable row. `ref_logps` holds the
+    A pair has the answers (chosen, rejected) and `desirable` None. A row of several scored answers has them the best
+    first, and their `scores`; as a pair it is its first and its last answer. A labelled row has its answer, and for KTO
+    the mismatched answer of another row as a second one; a demonstration is a desirable row. `ref_logps` holds the
     reference's score of each answer once known, `ref_head_logps` those of a pair's `heads`, where they are needed;
     `given_ref_logps` what the data file claims the answers' to be. `weight` multiplies the row's loss; `margin` and
     `flip_chance` (the soft label: the chance that the rejected answer is the better one) are given for all pairs of a
@@ -71,15 +72,16 @@ class Group:
     flip_chance: float | None = None
     masks: Masks = None
     ref_head_logps: tuple[float, ...] | None = None
+    scores: tuple[float, ...] | None = None
 
     @property
     def is_pair(self) -> bool:
-        """Whether the answers are (chosen, rejected)."""
+        """Whether the first answer is preferred to the last one."""
         return self.desirable is None
 
     @property
     def own_answers(self) -> tuple[Ids, ...]:
-        """The answers that the row itself gave: both of a pair, the first of a labelled row."""
+        """The answers that the row itself gave: all but the mismatched one of a labelled row."""
         return self.answers if self.is_pair else self.answers[:1]
 
     @property

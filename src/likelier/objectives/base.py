@@ -13,7 +13,7 @@ from torch import Tensor
 from likelier.objectives.advice import Advice
 from likelier.objectives.scored import Scored
 
-DataKind = Literal["pairs", "labels", "answers"]
+DataKind = Literal["pairs", "labels", "answers", "scores"]  # the last: several scored answers to a prompt
 State = Mapping[str, Tensor]
 Method: TypeAlias = "type[Objective] | Objective"  # a sum of losses knows what it needs by its losses, not by its class
 Kind = TypeVar("Kind", bound="Objective")
@@ -26,7 +26,7 @@ _SHARE = (lambda value: 0 <= value <= 1, "in [0, 1]")
 _WEIGHTS = ("nll_weight", "desirable_weight", "undesirable_weight", "penalty", "gamma_beta_ratio")
 # What a hyperparameter of this name must be, whichever method has it.
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("beta", "tau"), _ABOVE_0),
+    **dict.fromkeys(("beta", "tau", "score_temperature"), _ABOVE_0),
     **dict.fromkeys(_WEIGHTS, _AT_LEAST_0),
     **dict.fromkeys(("label_smoothing", "flip_probability"), _CHANCE),
     "ld_alpha": _SHARE,

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ class Items:
     """What rows bring: pairs or labelled rows over a flat list of answers, and what is known of each.
 
     `pairs` (n, 2) answer numbers (chosen, rejected); or `rows` (n,) answer numbers with `desirable` (n,) bool and
-    `partners` (n,) answer numbers of the mismatched answers (empty where they are not among these). `ref_logps`
+    `partners` (n,) answer numbers of the mismatched answers (empty where they are not among these). `lists` (n, most)
+    are all answers of rows that score several, the best first and -1 where there is no other, `scores` (n, most) their
+    scores, 0 there; their `pairs` are the best and the worst. `ref_logps`
     (answers,) the reference's sums in nats, `ref_head_logps` (n, 2) those over the first tokens of the pairs' answers
     (see `SequenceScores.heads`), where an objective needs them. `weights` (n,) multiply the items' losses; `margins`
     and `flip_chances` (n,) are the pairs' own, where a run uses them. None is what there is not.
@@ -108,6 +110,8 @@ class Items:
     weights: Tensor | None = None
     margins: Tensor | None = None
     flip_chances: Tensor | None = None
+    lists: Tensor | None = None
+    scores: Tensor | None = None
 
     def like(self, logps: Tensor) -> Items:
         """All that is real in the precision of `logps`, all of it on their device."""
@@ -116,7 +120,8 @@ class Items:
         return Items(**{name: value.to(logps.device, real[name]) for name, value in given.items()})
 
 
-_ANSWER_NUMBERS = ("pairs", "rows", "partners")
+_ANSWER_NUMBERS = ("pairs", "rows", "partners", "lists")
+NO_ANSWER = -1  # in `Items.lists`
 
 
 @dataclass(frozen=True)
@@ -231,7 +236,9 @@ def join(parts: Sequence[Scored]) -> Scored:
         if found[0] is None:
             return None
         shifts = offsets if name in _ANSWER_NUMBERS else [0] * len(parts)
-        return torch.cat([values + shift if shift else values for values, shift in zip(found, shifts, strict=False)])
+        most = max(values.shape[-1] for values in found)
+        shifted = (_shifted(values, shift) if shift else values for values, shift in zip(found, shifts, strict=False))
+        return torch.cat([_widened(values, name, most) for values in shifted])
 
     scores = [part.scores for part in parts]
     collisions = [score.collision_entropies for score in scores if score.collision_entropies is not None]
@@ -246,3 +253,14 @@ def join(parts: Sequence[Scored]) -> Scored:
         ),
         Items(**{one.name: joined(one.name) for one in fields(Items)}),
     )
+
+
+def _shifted(numbers: Tensor, shift: int) -> Tensor:
+    return torch.where(numbers == NO_ANSWER, numbers, numbers + shift)
+
+
+def _widened(values: Tensor, name: str, most: int) -> Tensor:
+    """Lists of fewer answers than the longest one's, filled up."""
+    if name not in ("lists", "scores") or values.shape[-1] == most:
+        return values
+    return nn.functional.pad(values, (0, most - values.shape[-1]), value=NO_ANSWER if name == "lists" else 0)

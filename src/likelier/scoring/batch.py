@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from likelier.data.masks import answer_bytes, each_mask, trained_count
 from likelier.data.tokenize import Group
-from likelier.objectives.scored import Items
+from likelier.objectives.scored import NO_ANSWER, Items
 
 Answers = Literal["all", "own", "partners"]
 
@@ -54,6 +54,8 @@ class Batch:
     def answers_of_groups(self) -> list[list[int]]:
         """For each group, in order, the numbers of its answers."""
         items = self.items
+        if items.lists is not None:
+            return [[number for number in row if number != NO_ANSWER] for row in items.lists.tolist()]
         if items.pairs is not None:
             return items.pairs.tolist()
         columns = [column for column in (items.rows, items.partners) if column is not None]
@@ -118,11 +120,16 @@ def collate(
     def tokens(ids: list[Any]) -> list[Tensor]:
         return [torch.from_numpy(sequence.astype("int64")) for sequence in ids]
 
-    is_pair = groups[0].desirable is None
+    is_pair, most = groups[0].is_pair, max(map(len, numbers))
+
+    def filled(rows: Iterable[Sequence[float]], with_what: float, dtype: torch.dtype) -> Tensor:
+        return as_tensor([[*row, *[with_what] * (most - len(row))] for row in rows], dtype)
+
+    scores = [group.scores for group in groups if group.scores is not None]
     has_own = not is_pair and answers != "partners"
     has_partners = not is_pair and answers != "own" and len(groups[0].answers) > 1
     items = Items(
-        pairs=as_tensor(numbers) if is_pair else None,
+        pairs=as_tensor([(group[0], group[-1]) for group in numbers]) if is_pair else None,
         rows=as_tensor([group[0] for group in numbers]) if has_own else None,
         desirable=as_tensor([group.desirable for group in groups], torch.bool) if has_own else None,
         partners=as_tensor([group[-1] for group in numbers]) if has_partners else None,
@@ -131,6 +138,8 @@ def collate(
         weights=values("weight") if is_pair or has_own else None,
         margins=values("margin"),
         flip_chances=values("flip_chance"),
+        lists=filled(numbers, NO_ANSWER, torch.long) if scores else None,
+        scores=filled(scores, 0.0, torch.float64) if scores else None,
     )
     return Batch(
         prompts=tokens(flat.ids[0]),

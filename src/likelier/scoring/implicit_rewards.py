@@ -62,8 +62,9 @@ def implicit_rewards(
         ]
         row: dict[str, Any] = {"source": str(group.source)}
         if group.is_pair:
-            margin = answers[0]["reward"] - answers[1]["reward"]
-            row |= {"chosen": answers[0], "rejected": answers[1], "margin": margin, "correct": margin > 0}
+            chosen, rejected = answers[0], answers[-1]
+            margin = chosen["reward"] - rejected["reward"]
+            row |= {"chosen": chosen, "rejected": rejected, "margin": margin, "correct": margin > 0}
         else:
             row |= {"label": group.desirable, "completion": answers[0]}
         rows.append(row)

@@ -174,5 +174,7 @@ def _tokenized(record: Record, policy: Policy, card: RunCard, chat: ChatOptions 
 
 
 def _is_part(other: Group, group: Group) -> bool:
-    """Whether the run's group is the row, or one answer of it."""
+    """Whether the run's group is the row, or one answer of it, or has the row among its scored answers."""
+    if other.scores is not None:
+        return set(group.answer_keys) <= set(other.answer_keys)
     return all(key in group.answer_keys for key in other.answer_keys[: len(other.own_answers)])
