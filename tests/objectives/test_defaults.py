@@ -32,6 +32,8 @@ from likelier.objectives import (
     BetaDPO,
     CalDPO,
     DiscoPOP,
+    InfoNCA,
+    NCAScores,
     Objective,
     SLiC,
 )
@@ -74,18 +76,21 @@ OWN: dict[type[Objective], dict[str, Any]] = {
     BCOPair: {"beta": 0.01, "nll_weight": 0.0},
     BCO: {"beta": 0.01},
     BetaDPO: {"beta": 0.1, "beta_scaling": 0.6, "margin_momentum": 0.9, "beta_of": "step", "nll_weight": 0.0},
+    InfoNCA: {"beta": 0.01, "score_temperature": 1.0},
+    NCAScores: {"beta": 0.01, "score_temperature": 1.0},
     LDDPO: {"beta": 0.1, "ld_alpha": 0.5, "label_smoothing": 0.0, "nll_weight": 0.0},
     MPO: {"loss": ((DPO(beta=0.1), 0.8), (BCOPair(beta=0.1), 0.2)), "nll_weight": 1.0},
 }
 RATES = {SimPO: 6e-7, SigmoidNorm: 5e-7, KTO: 2e-6, SFT: 1e-5, RewardModel: 1e-5}  # the others as DPO, 1e-6
 RATES |= {NCA: 5e-6, SPPO: 5e-7, DiscoPOP: 5e-7, CalDPO: 5e-7, ORPO: 8e-6, AlphaPO: 7e-7}
-RATES |= dict.fromkeys((BCOPair, BCO, BetaDPO), 5e-7) | {MPO: 5e-6}
+RATES |= dict.fromkeys((BCOPair, BCO, BetaDPO), 5e-7) | dict.fromkeys((MPO, InfoNCA, NCAScores), 5e-6)
 SOFT = {DPO, SigmoidNorm, IPO, SimPO, RewardModel, SPPO, WPO, LDDPO}
 WITHOUT_REFERENCE = (SimPO, CPO, ORPO, AlphaPO, SLiC, SFT, RewardModel)
+DATA = {KTO: "labels", BCO: "labels", SFT: "answers", InfoNCA: "scores", NCAScores: "scores"}
 MARGINS = {DPO, IPO, SimPO, RewardModel, WPO, LDDPO}
 NAMES = (
     "dpo robust hinge sigmoid_norm apo_zero apo_down dpop ipo simpo kto exo nca sppo discopop f_dpo cal_dpo cpo orpo "
-    "alphapo slic aot aot_unpaired wpo sft reward bco_pair bco beta_dpo ld_dpo mpo"
+    "alphapo slic aot aot_unpaired wpo sft reward bco_pair bco beta_dpo infonca nca_scores ld_dpo mpo"
 )
 
 
@@ -95,7 +100,7 @@ def test_a_method_brings_its_own_papers_values_along(kind: type[Objective]) -> N
     assert kind.learning_rate == RATES.get(kind, 1e-6)
     assert kind.takes_soft_labels is (kind in SOFT) and kind.takes_margins is (kind in MARGINS)
     assert kind.needs_reference is (kind not in WITHOUT_REFERENCE) and kind.needs_partner is (kind is KTO)
-    assert kind.data == {KTO: "labels", BCO: "labels", SFT: "answers"}.get(kind, "pairs")
+    assert kind.data == DATA.get(kind, "pairs")
 
 
 def test_each_method_answers_to_its_name() -> None:

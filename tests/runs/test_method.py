@@ -68,7 +68,9 @@ def test_what_sets_methods_apart() -> None:
     }
     assert of["has_baseline"] == {"kto"} and of["lowers_both"] == {APODown.method}
     assert of["rewards_per_token"] == {"simpo", "orpo", "alphapo", "sft"}
-    assert {name for name, one in facts.items() if one.items == "rows"} == {"kto", "sft", "bco"}
+    assert {name for name, one in facts.items() if one.items == "rows"} == {
+        *("kto", "sft", "bco", "infonca", "nca_scores")
+    }
 
 
 def test_a_block_of_a_later_version_and_one_of_no_known_method_are_read() -> None:

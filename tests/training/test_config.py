@@ -290,7 +290,8 @@ def test_every_hyperparameter_goes_only_to_methods_that_have_it(method: str) -> 
         value = 3.0 if name.endswith("_weight") or name in ("penalty", "tau", "gamma_beta_ratio", "delta") else value
         value = {"discopop_tau": 0.2, "divergence": "forward-kl", "alpha": 0.2, "trl_alpha": 0.2}.get(name, value)
         value = f"dpo=1 {'bco_pair' if method == 'mpo' else 'sppo'}=2" if name == "loss" else value
-        value = {"beta_scaling": 0.2, "margin_momentum": 0.2, "ld_alpha": 0.2, "beta_of": "pair"}.get(name, value)
+        value = 0.2 if name in ("beta_scaling", "margin_momentum", "ld_alpha", "score_temperature") else value
+        value = "pair" if name == "beta_of" else value
         if method == "f_dpo" and name in ("alpha", "trl_alpha"):
             assert getattr(parsed(method=method, divergence="alpha", **{name: value}).objective, name) == value
         elif method in owners:
@@ -350,6 +351,8 @@ DEFAULTS: dict[str, tuple[dict[str, object], float]] = {
     "aot_unpaired": ({"nll_weight": 0.0, "beta": 0.01, "label_smoothing": 0.0}, 1e-6),
     "wpo": ({"nll_weight": 0.0, "beta": 0.01, "label_smoothing": 0.0}, 1e-6),
     "ld_dpo": ({"nll_weight": 0.0, "beta": 0.1, "label_smoothing": 0.0, "ld_alpha": 0.5}, 1e-6),
+    "infonca": ({"beta": 0.01, "score_temperature": 1.0}, 5e-6),
+    "nca_scores": ({"beta": 0.01, "score_temperature": 1.0}, 5e-6),
     "sft": ({}, 1e-5),
     "reward": ({"center_weight": 0.0, "label_smoothing": 0.0}, 1e-5),
     "bco_pair": ({"nll_weight": 0.0, "beta": 0.01}, 5e-7),

@@ -115,7 +115,12 @@ def ways(model: str, asked: Any, device: str | None, spread: Any) -> dict[str, A
     return found
 
 
-_KINDS = {"answers": "{0}", "pairs": "{0}, simpo and every method for pairs", "labels": "{0}"}
+_KINDS = {
+    "answers": "{0}",
+    "pairs": "{0}, simpo and every method for pairs",
+    "labels": "{0}",
+    "scores": "{0}, four answers a row",
+}
 
 
 def peaks(planner: Any, budget: int | None) -> dict[str, int]:

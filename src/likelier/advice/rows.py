@@ -11,6 +11,7 @@ from likelier.data.packing import packed_micro_batches
 from likelier.objectives.base import Method
 
 _MOST_SIMULATED = 2048  # rows
+_ANSWERS = {"pairs": 2, "labels": 1, "answers": 1, "scores": 4}
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,11 @@ class MicroBatch:
 
 
 def longest_row(max_length: int, objective: Method) -> Row:
-    """A row at the limit, half of it prompt: with two answers for pairs, or a mismatched one."""
+    """A row at the limit, half of it prompt: with two answers for pairs, or a mismatched one, and with four where all
+    scored answers of a prompt are compared.
+    """
     prompt = max(1, max_length // 2)
-    answers = 2 if objective.data == "pairs" or objective.needs_partner else 1
+    answers = 2 if objective.needs_partner else _ANSWERS[objective.data]
     return Row(prompt, (max(1, max_length - prompt),) * answers)
 
 

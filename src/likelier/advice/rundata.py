@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from likelier.data.lengths import Row, row_of
+from likelier.data.lists import pairs_by_row
 from likelier.data.load import PreferenceData
 from likelier.data.options import ChatOptions
 from likelier.data.past_template import past_template, past_template_words
 from likelier.data.prepare import prepare_groups
+from likelier.data.records import Record
 from likelier.data.tokenize import Group, Truncation
 from likelier.data.weighting import Signals
 from likelier.objectives import Objective
@@ -161,8 +164,10 @@ def row_plan(
         "chat": chat,
         "signals": signals,
     }
-    train, share = some_of(data.train)
-    held, _ = some_of(data.test, share)
+    rows, held_rows = _rows_of(data.train, objective), _rows_of(data.test, objective)
+    some, share = some_of(rows)
+    train = list(chain.from_iterable(some))
+    held = list(chain.from_iterable(some_of(held_rows, share)[0]))
     longest = max(context, max_length)
     whole: dict[str, Any] = settings | {"max_length": longest, "truncation": "drop"}
     found = prepare_groups(train, tokenizer, **whole)
@@ -170,13 +175,13 @@ def row_plan(
     others = beside.groups if beside else []
     lengths = tuple(group.longest for group in [*found.groups, *others])
     kept = [group for group in found.groups if group.longest <= max_length]
-    if truncation != "drop":
+    if truncation != "drop" or objective.data == "scores":  # of scored answers only those go that are too long
         kept = prepare_groups(train, tokenizer, **settings, max_length=max_length, truncation=truncation).groups
     left_out = Counter(found.unusable.counts()) + Counter(beside.unusable.counts() if beside else {})
     beyond = left_out.pop(_TOO_LONG, 0) + sum(length > max_length for length in lengths)
     drawn_on = Counter({reason: round(count / share) for reason, count in left_out.items()})
     return RowPlan(
-        read=len(data.train) + len(data.test) + len(data.unusable),
+        read=len(rows) + len(held_rows) + len(data.unusable),
         train=tuple(kept),
         held_out=tuple(group for group in others if truncation != "drop" or group.longest <= max_length),
         over=round(beyond / share),
@@ -187,6 +192,11 @@ def row_plan(
         share=share,
         past_template=round(len(past_template([*train, *held], tokenizer)) / share),
     )
+
+
+def _rows_of(records: Sequence[Record], objective: Objective | type[Objective]) -> Sequence[Sequence[Record]]:
+    """What the method makes one row of."""
+    return pairs_by_row(records) if objective.data == "scores" else [(record,) for record in records]
 
 
 def some_of(records: Sequence[Any], share: float | None = None) -> tuple[Sequence[Any], float]:

@@ -5,6 +5,7 @@ which) into one loss per item and one logged reward per answer. It never sees a 
 """
 
 from likelier.objectives.base import DataKind, Objective
+from likelier.objectives.listwise import InfoNCA, NCAScores
 from likelier.objectives.mpo import MPO
 from likelier.objectives.pairwise import DPO, DPOP, IPO, APODown, APOZero, Hinge, RobustDPO, SigmoidNorm, SimPO
 from likelier.objectives.pointwise import KTO, SFT
@@ -22,6 +23,7 @@ for kind in (
     *(DPO, RobustDPO, IPO, KTO, SimPO, Hinge, SigmoidNorm, APOZero, APODown, DPOP),
     *(EXO, NCA, SPPO, DiscoPOP, FDPO, CalDPO, CPO, ORPO, AlphaPO, SLiC, AOT, AOTUnpaired, WPO),
     *(SFT, RewardModel, BCOPair, BCO, BetaDPO, LDDPO, WeightedSum, MPO),
+    *(InfoNCA, NCAScores),
 ):
     register(kind)
 
@@ -53,7 +55,9 @@ __all__ = [
     "DataKind",
     "DiscoPOP",
     "Hinge",
+    "InfoNCA",
     "Items",
+    "NCAScores",
     "Objective",
     "RewardModel",
     "RobustDPO",

@@ -98,7 +98,12 @@ def _row(group: Group, part: StepPart, number: int, decode: Callable[[Any], str]
     scored, loss = part.scored, float(part.losses[number])
     items = scored.items
     columns = [column for column in (items.rows, items.partners) if column is not None and len(column)]
-    answers = items.pairs[number] if items.pairs is not None else torch.stack([column[number] for column in columns])
+    if items.lists is not None:
+        answers = items.lists[number, : len(group.answers)]
+    elif items.pairs is not None:
+        answers = items.pairs[number]
+    else:
+        answers = torch.stack([column[number] for column in columns])
     logps = scored.logps[answers].tolist()
     return {
         "source": str(group.source),

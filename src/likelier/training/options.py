@@ -291,6 +291,9 @@ def _refuse_signals(objective: Any, options: TrainingOptions) -> None:
     from likelier.objectives import METHODS  # with torch, which a command's help does without
 
     method = objective.method
+    if objective.data == "scores" and (options.min_score_gap is not None or options.use_weights == "scores"):
+        given = "min_score_gap" if options.min_score_gap is not None else "use_weights=scores"
+        raise ConfigError(f"{method} learns from the scores themselves; drop {given}")
     if options.use_margins is not None and not objective.takes_margins:
         takers = [name for name, one in METHODS.items() if one.takes_margins]
         raise ConfigError(f"{method} has no place for a margin; drop use_margins, or take {_named(takers, 'or')}")

@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from statistics import fmean
 from typing import Any
 
+from likelier.data.lists import answers_in, pairs_by_row
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import fitting_records
@@ -72,12 +74,15 @@ class SharedData:
         """What a run will see, as far as its rows fit in its maximum length."""
         training, objective = config.training, config.objective
         records = fitting_records(self.of(config).train, objective.method, objective.data)
-        per_item = 2 if objective.data == "pairs" else 1
+        per_item = 2.0 if objective.data == "pairs" else 1.0
+        if objective.data == "scores":
+            rows = pairs_by_row(records)
+            records, per_item = [row[0] for row in rows], fmean(map(answers_in, rows))
         prompts = [content_key(record.prompt).encode("utf-8", "surrogatepass") for record in records]
         sampler = step_sampler(prompts, training)
         steps = steps_of(sampler, training)
         items = _seen(sampler, steps, len(records))
-        return Budget(items, "pairs" if objective.data == "pairs" else "rows", items * per_item, steps)
+        return Budget(items, "pairs" if objective.data == "pairs" else "rows", round(items * per_item), steps)
 
 
 def _seen(sampler: StepSampler, steps: int, rows: int) -> int:

@@ -144,6 +144,8 @@ def _rows(objective: Objective, record: Record) -> tuple[list[int], list[bool], 
         if not objective.judges_alone():
             return [], [], f"{method}'s loss compares the pairs of an optimizer step, and this is one of them"
         return [], [], "" if is_pair else f"{method}'s loss compares two answers, and this row has one"
+    if objective.data == "scores":
+        return [], [], f"{method}'s loss compares all scored answers of a row, and these are two of them"
     if objective.data == "labels":
         if is_pair:
             return [0, 1], [True, False], ""
