@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from likelier import DPO, KTO, SFT, SimPO
+from likelier import DPO, IPO, KTO, SFT, SimPO
 from likelier.data.mismatched import with_partners
 from likelier.data.records import to_labels
 from likelier.data.tokenize import Group, tokenize_records
 from likelier.objectives import Objective
+from likelier.objectives.weighted_pairs import LDDPO, WPO
 from likelier.scoring import attach_scorer
-from likelier.training.evaluation.heldout import Evaluation, evaluate_groups, item_table
+from likelier.training.evaluation.heldout import Evaluation, evaluate_as_reference, evaluate_groups, item_table
 from tests.helpers.support import chat_pairs, labelled_rows, naive_logp, tiny_policy
 
 MEASURES = ("rewards/accuracies", "pair_accuracy", "ranking_accuracy", "ranking_accuracy_per_token")
@@ -80,6 +81,40 @@ def test_labelled_rows_have_those_of_each_label_and_ktos_baseline(policy: Any) -
     right = torch.where(good, own > baseline, own < baseline).double()
     assert found["rewards/accuracies"] == close(right.mean())
     assert found["rewards/margins"] == close(0.2 * (own[good].mean() - own[~good].mean()))
+
+
+@pytest.mark.parametrize("objective", [DPO(beta=0.3), IPO(tau=0.1), KTO()], ids=["dpo", "ipo", "kto"])
+def test_where_the_policy_is_its_reference_the_known_scores_give_the_numbers_of_a_pass(
+    policy: Any, objective: Objective
+) -> None:
+    kto = objective.data != "pairs"
+    records = to_labels(chat_pairs(7)) if kto else chat_pairs(7)
+    groups = groups_of(policy, records, partners=kto)
+    with torch.no_grad():
+        groups = [
+            replace(one, ref_logps=tuple(naive_logp(policy.model, one, side) for side in range(len(one.answers))))
+            for one in groups
+        ]
+    passed, known = evaluated(policy, objective, groups), evaluate_as_reference(objective, groups, "cpu", torch.float32)
+    assert known is not None and known.scored.logps.dtype == passed.scored.logps.dtype
+    assert known.metrics.keys() == passed.metrics.keys() >= {"logps/chosen", "lengths/chosen", "items"}
+    for name, value in known.metrics.items():
+        if "pair_accuracy" not in name and "rewards/accuracies" not in name:  # of ties, which a pass breaks by rounding
+            assert value == pytest.approx(passed.metrics[name], abs=1e-4), name
+    table, expected = item_table(known, 100), item_table(passed, 100)
+    assert table["source"] == expected["source"] and table.keys() == expected.keys()
+    for side in table.keys() & {"chosen", "rejected", "completion"}:
+        assert table[side]["logps"] == pytest.approx(expected[side]["logps"], abs=1e-3)
+        assert table[side]["logps"] == table[side]["ref_logps"]
+
+
+def test_scores_that_do_not_tell_all_or_come_from_elsewhere_are_no_substitute_for_a_pass(policy: Any) -> None:
+    groups = groups_of(policy, chat_pairs(3))
+    given = [replace(one, given_ref_logps=one.ref_logps) for one in groups]
+    bare = [replace(one, ref_logps=None) for one in groups]
+    for objective, own in ((DPO(), given), (DPO(), bare), (WPO(), groups), (LDDPO(), groups)):
+        assert evaluate_as_reference(objective, own, "cpu", torch.float32) is None
+    assert evaluate_as_reference(DPO(), groups, "cpu", torch.float32) is not None
 
 
 def test_each_of_several_data_sets_has_its_own_share_and_one_alone_has_none(policy: Any) -> None:

@@ -223,6 +223,7 @@ def _work(run: PreparedRun, token_budget: int, device: torch.device) -> Work:
         token_budget=token_budget,
         device="cuda" if device.type == "cuda" else "cpu",
         adapter=bool(run.policy.adapter_settings),
+        own_reference=isinstance(run.reference, str),
         share=1 / apart,
     )
     steps = run.planned_steps()

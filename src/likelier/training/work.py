@@ -81,7 +81,7 @@ class Work:
     @property
     def evaluations(self) -> int:
         """How many there are."""
-        return self.intervals + (2 if self.start != Looking() else 0)
+        return self.intervals + (2 if self.end != Looking() else 0)
 
 
 def work_of(
@@ -93,13 +93,14 @@ def work_of(
     token_budget: int,
     device: str,
     adapter: bool,
+    own_reference: bool = True,
     share: float = 1.0,
     gpus: int = 1,
 ) -> Work:
     """Count the work of a run on these rows, which are a `share` of all.
 
-    `adapter`: whether the reference is the base beneath it, always at hand. `gpus` share all of it but the writing of
-    answers.
+    `adapter`: whether the reference is the base beneath it, always at hand; `own_reference`: whether the policy starts
+    as its reference. `gpus` share all of it but the writing of answers.
     """
     size, held_count = round(len(train) / share), round(len(held_out) / share)
     units = len({group.prompt.tobytes() for group in train}) if options.group_by else size
@@ -113,6 +114,7 @@ def work_of(
     stored = 0.0 if options.reference_scores == "live" else held + (0.0 if live else own * seen)
     scored = round(stored) if objective.needs_reference else 0
     every = planned_interval(options, train, held_out, steps, device)
+    known = own_reference and objective.needs_reference and not (objective.needs_collisions or objective.needs_heads)
     longest = max((row_of(group) for group in train), key=lambda row: row.tokens)
     usual = usual_micro_batch(train, options, token_budget, gpus)
     training = round(own * passes / gpus)
@@ -124,7 +126,7 @@ def work_of(
         statistics=round(partners * passes / gpus) + training * (live + twice),
         reference=round(scored / gpus),
         trial=TRIAL * len(longest.answers) * (longest.prompt + max(longest.answers)),
-        **_evaluations(held_out, held_count, options, token_budget, adapter, gpus),
+        **_evaluations(held_out, held_count, options, token_budget, adapter, gpus, known, own_reference),
         intervals=0 if every is None else (steps - 1) // every,
         micro_batch=usual,
         micro_batches=micro_batches,
@@ -162,11 +164,19 @@ def usual_micro_batch(
 
 
 def _evaluations(
-    groups: Sequence[Group], count: int, options: TrainingOptions, budget: int, adapter: bool, gpus: int
+    groups: Sequence[Group],
+    count: int,
+    options: TrainingOptions,
+    budget: int,
+    adapter: bool,
+    gpus: int,
+    known: bool,
+    own_reference: bool,
 ) -> dict[str, Any]:
     """At start, intervals and end: rows scored, answers drawn (at start and end greedy ones too), their log-ratios.
 
-    GPUs share what is scored, and each of them writes every answer.
+    GPUs share what is scored, and each of them writes every answer. At the start `known` rows have the reference's
+    scores, and a policy with its `own_reference` has no log-ratios yet.
     """
     if not groups:
         return {"start": Looking(), "between": Looking(), "end": Looking(), "together": 1, "prompt": 1}
@@ -182,7 +192,7 @@ def _evaluations(
         return Looking(round(scored / gpus), answers * one.written)
 
     return {
-        "start": looking(count, 2, beside=adapter),
+        "start": looking(0 if known else count, 2, beside=adapter and not own_reference),
         "between": looking(min(count, options.interval_items), 1, beside=adapter),
         "end": looking(count, 2, beside=True, closer=_CLOSER if asked else 0),
         "together": together,

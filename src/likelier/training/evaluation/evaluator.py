@@ -20,7 +20,12 @@ from likelier.scoring.reference.reload import ReferenceAccess
 from likelier.training.evaluation.answers import Answer, Asked, answer_metrics, kl_metrics, with_log_ratios, write
 from likelier.training.evaluation.calibration import calibration
 from likelier.training.evaluation.close_ups import telling_pairs, token_by_token
-from likelier.training.evaluation.heldout import Evaluation, evaluate_groups, item_table
+from likelier.training.evaluation.heldout import (
+    Evaluation,
+    evaluate_as_reference,
+    evaluate_groups,
+    item_table,
+)
 from likelier.training.evaluation.schedule import some_of
 from likelier.training.options import TrainingOptions
 from likelier.training.rewards import Judge, reward_metrics
@@ -99,7 +104,7 @@ class Evaluator:
         """Score and, where asked for, let the policy write."""
         begun = time.monotonic()
         groups = some_of(self.held_out, self.options.interval_items) if when == "interval" else self.held_out
-        found = self._score(groups, step)
+        found = self._score(groups, when, step)
         metrics, detail = dict(found.metrics), {"step": step, "when": when, "items_of": len(self.held_out)}
         detail["items"] = item_table(found, MOST_ITEMS)
         if self.objective.reads_values and found.pairs is not None:
@@ -135,10 +140,15 @@ class Evaluator:
         between = [line["eval_seconds"] for line in logged if line.get("step") and "eval_seconds" in line]
         self.seconds["interval"] = float(sum(between))
 
-    def _score(self, groups: Sequence[Group], step: int) -> Evaluation:
-        with counting("evaluating", len(groups)) as report:
-            settings = replace(self.how, report=report).settings
-            found = evaluate_groups(self.policy.model, self.objective, self.live(groups), **settings)
+    def _score(self, groups: Sequence[Group], when: When, step: int) -> Evaluation:
+        found, groups = None, self.live(groups)
+        if self._is_reference(when):
+            dtype = torch.float64 if self.policy.compute_dtype == torch.float64 else torch.float32
+            found = evaluate_as_reference(self.objective, groups, self.how.device, dtype)
+        if found is None:
+            with counting("evaluating", len(groups)) as report:
+                settings = replace(self.how, report=report).settings
+                found = evaluate_groups(self.policy.model, self.objective, groups, **settings)
         if not bool(torch.isfinite(found.scored.logps).all()):
             raise TrainingError(
                 f"evaluation at step {step}: the policy's log-probability of a held-out answer is not finite; the "
@@ -148,11 +158,17 @@ class Evaluator:
 
     # --- the reference ---------------------------------------------------------------------------------------------
 
+    def _is_reference(self, when: When) -> bool:
+        """Whether the policy is its reference: it was proved to start as that, and has made no step. What both would
+        say is then the same number, and nothing is scored for it a second time.
+        """
+        return when == "start" and self.reference is not None and self.reference.reference.equals_policy
+
     @contextmanager
     def _reference(self, when: When, groups: Sequence[Group]) -> Iterator[Reference | None]:
         """The reference, where it can be asked at this time: at hand always, else loaded at the end."""
         known = self.reference
-        if known is None or not known.can_be_asked or not (known.at_hand or when == "end"):
+        if known is None or self._is_reference(when) or not known.can_be_asked or not (known.at_hand or when == "end"):
             yield None
             return
         if not known.at_hand:
@@ -169,14 +185,11 @@ class Evaluator:
 
     def _answer(self, when: When, reference: Reference | None) -> Outcome:
         """Answers drawn at temperature 1; greedy ones too at the start and the end."""
-        drawn = self._write(_SAMPLING, reference)
-        own = self.reference is not None and self.reference.reference.equals_policy  # it starts as its own reference
-        if when == "start" and reference is None and own:
-            drawn = [replace(answer, logratio=0.0) for answer in drawn]
+        drawn = self._write(_SAMPLING, when, reference)
         metrics = kl_metrics(drawn)
         if when == "interval":
             return Outcome(metrics | answer_metrics(drawn, self._at_start("tokens")), {})
-        greedy = self._write(0.0, reference)
+        greedy = self._write(0.0, when, reference)
         drawn, greedy = (self._judged(answers, when) for answers in (drawn, greedy))
         rewards = [answer.reward for answer in drawn if answer.reward is not None]
         if rewards:
@@ -192,7 +205,7 @@ class Evaluator:
         ]
         return Outcome(metrics | answer_metrics(drawn, self._at_start("tokens")), {"samples": samples})
 
-    def _write(self, temperature: float, reference: Reference | None) -> list[Answer]:
+    def _write(self, temperature: float, when: When, reference: Reference | None) -> list[Answer]:
         most = self.options.answer_tokens
         with counting(f"writing {len(self.asked)} answers, in tokens", len(self.asked) * most) as report:
             written = write(
@@ -205,7 +218,7 @@ class Evaluator:
                 report=report,
             )
         if reference is None:
-            return [Answer(one) for one in written]
+            return [Answer(one, logratio=0.0 if self._is_reference(when) else None) for one in written]
         with counting("scoring what was written", 2 * len(written)) as report:
             how = replace(self.how, report=report)
             return with_log_ratios(self.policy, reference.use, self.asked, written, how)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored
 from likelier.objectives.metrics import MetricSums, item_metrics, label_is_right, readable
-from likelier.objectives.scored import join
+from likelier.objectives.scored import SequenceScores, join
+from likelier.scoring.batch import collate
 from likelier.scoring.engine import as_scored, prompt_numbers, score_everywhere, step_statistics
 from likelier.utils.statistics import share_of
 
@@ -42,7 +43,27 @@ def evaluate_groups(model: nn.Module, objective: Objective, groups: Sequence[Gro
     for part in score_everywhere(model, groups, **needed, **settings):
         parts.append(as_scored(part.batch, part.scores))
         ordered.extend(part.groups)
-    scored = join(parts)
+    return _evaluated(objective, join(parts), ordered)
+
+
+def evaluate_as_reference(
+    objective: Objective, groups: Sequence[Group], device: torch.device | str, dtype: torch.dtype
+) -> Evaluation | None:
+    """`evaluate_groups` of a policy that is its reference still, without a forward pass: its scores, of `dtype`, are
+    those that the groups have of the reference. None where these are not at hand, come from a data file (which may
+    have rounded them), or are not all that the objective asks for.
+    """
+    if objective.needs_collisions or objective.needs_heads:
+        return None
+    if any(group.ref_logps is None or group.given_ref_logps is not None for group in groups):
+        return None
+    batch = collate(groups, device=device)
+    assert batch.items.ref_logps is not None
+    scores = SequenceScores.sums_of(batch.items.ref_logps.to(dtype), batch.lengths.to(device))
+    return _evaluated(objective, as_scored(batch, scores), list(groups))
+
+
+def _evaluated(objective: Objective, scored: Scored, ordered: list[Group]) -> Evaluation:
     statistics = step_statistics(objective, [scored])
     metrics = objective_metrics(objective, scored, statistics)
     pairs = scored.items.pairs if scored.items.pairs is not None else pairs_of_rows(scored, ordered)
@@ -50,7 +71,7 @@ def evaluate_groups(model: nn.Module, objective: Objective, groups: Sequence[Gro
         share = share_of(right.cpu(), prompt_numbers(own))
         metrics |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
         metrics |= _by_data_set(name, right.cpu(), own)
-    return Evaluation(metrics | {"items": float(len(groups))}, ordered, scored, pairs)
+    return Evaluation(metrics | {"items": float(len(ordered))}, ordered, scored, pairs)
 
 
 def _by_data_set(metric: str, right: Tensor, groups: Sequence[Group]) -> dict[str, float]:
