@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from statistics import median
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from likelier.advice.gpus import gpu_of
+from likelier.advice.known import known_time
 from likelier.advice.memory import Planner, own_memory
 from likelier.advice.trace import Training, build, layer_pattern, made_up_group
 from likelier.data.lengths import Row
@@ -42,13 +44,31 @@ _VOCABULARY = 32_768  # of the layers that are measured; the head's time is draw
 _UPDATED = 2**22  # weights that are updated to time one
 _MEASURED = 0.3  # how far off a measured time may be: about a third
 _POOL = 2**20
+_JUST_NOW = 120.0  # seconds
 
 
 def speed_for(gpu: str | None) -> Callable[[Planner, Work], Speed]:
     """What tells the speed: the figures of a GPU that is named, or a measurement on this machine."""
     if gpu is not None:
         return lambda planner, work: reckoned(planner, work, gpu)
-    return lambda planner, work: measured(planner, work)
+    return _known_speed
+
+
+def _known_speed(planner: Planner, work: Work) -> Speed:
+    """What this machine was measured at, for such rows of such a model; within `remembered_plans` once a week."""
+    device = planner.asked.device
+    measure = replace(work, micro_batch=_some_of(work.micro_batch, device))
+    key = {
+        "training": repr(planner.asked.training),
+        "trained": planner.weights.trained,
+        "rows": repr(measure.micro_batch),
+        "written": [work.prompt, work.together, work.answers, bool(work.written), bool(work.sampling.written)],
+    }
+    found, at = known_time(planner.known.config, key, device, lambda: asdict(measured(planner, measure)))
+    speed = Speed(**found)
+    if time.time() - at < _JUST_NOW:
+        return speed
+    return replace(speed, words=f"{speed.words}, on {datetime.fromtimestamp(at):%d %B at %H:%M}")
 
 
 _EFFICIENCY = 0.35  # of the products that the maker states: 0.3 to 0.5 is what published training runs reach

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from likelier.advice.known import known
 from likelier.advice.trace import Training, build, quantized_layers
 from likelier.models.architectures import auto_class
 from likelier.models.layers import causal_model, decoder_layers
@@ -98,6 +99,12 @@ def _config(name: str) -> Any:
 
 def count_weights(config: Any, training: Training) -> Weights:
     """Build the model without memory and count."""
+    found = known("weights", config, {"training": repr(training)}, lambda: asdict(_counted(config, training)))
+    parts: dict[str, Any] = {name: Part(**found[name]) for name in ("layer", "outside")}
+    return Weights(**found | parts)
+
+
+def _counted(config: Any, training: Training) -> Weights:
     with torch.device("meta"):
         model = build(config, training)
     causal = causal_model(model)

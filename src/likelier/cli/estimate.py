@@ -65,6 +65,11 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
         "--device", choices=["cpu", "cuda"], help="what it will run on (default: what a run here takes)"
     )
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="over how many GPUs it goes (default: 1)")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="trace the model and time this machine again, also where that was done before for the same rows",
+    )
 
 
 def take_gpu(flags: argparse.Namespace) -> None:
@@ -82,7 +87,10 @@ def run(flags: argparse.Namespace) -> None:
     """Plan and print."""
     take_run_file(flags)
     take_gpu(flags)
-    estimate = online_estimate_of(flags) if writes_answers(flags) else _estimate(flags)
+    from likelier.advice.known import remembered_plans
+
+    with remembered_plans(anew=flags.verify):
+        estimate = online_estimate_of(flags) if writes_answers(flags) else _estimate(flags)
     if flags.format == "json":
         sys.stdout.write(json.dumps(estimate.as_json(), indent=2) + "\n")
         return

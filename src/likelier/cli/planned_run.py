@@ -15,7 +15,7 @@ WRITING = (
     *("reward", "max_new_tokens", "updates_per_rollout", "max_prompt_length", "prompt_truncation"),
     *("sampler", "sampler_url", "answers_per_prompt", "kl_coefficient", "kl_place", "paper"),
 )
-_MACHINE = ("config", "memory", "gpu", "device", "gpus", "format", "rows")
+_MACHINE = ("config", "memory", "gpu", "device", "gpus", "format", "rows", "verify")
 _DEFAULTS = {"method": "dpo", "dtype": "auto", "model": None}
 # What a run needs and its plan does without: a place for its files, data, and a reward that is no model.
 _OPEN = {"output": "planned", "data": "prompts", "reward": ("json",)}

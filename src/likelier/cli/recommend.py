@@ -54,13 +54,15 @@ def run(flags: argparse.Namespace) -> None:
     memory = None if flags.memory is None else bytes_of(flags.memory)
     if flags.output:
         check_output(flags.output, inputs=[*flags.files, flags.model], overwrite=flags.overwrite)
+    from likelier.advice.known import remembered_plans
     from likelier.advice.speed import speed_for
     from likelier.utils.console import say
     from likelier.utils.files import write_output
     from likelier.utils.shell import quoted
 
     machine: dict[str, Any] = {"memory": memory, "device": flags.device, "speed_of": speed_for(flags.gpu)}
-    found = _online(flags, machine) if flags.reward else _recommend(flags, machine)
+    with remembered_plans(anew=flags.verify):
+        found = _online(flags, machine) if flags.reward else _recommend(flags, machine)
     sys.stdout.write(json.dumps(found.as_json(), indent=2) + "\n" if flags.format == "json" else as_text(found))
     if flags.output:
         write_output(flags.output, found.run_file)

@@ -36,6 +36,11 @@ def causal_model(model: nn.Module) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
+def config_text(config: Any) -> str:
+    """A configuration as text, without the names under which it was loaded."""
+    return repr(sorted((name, value) for name, value in config.to_dict().items() if not name.startswith("_")))
+
+
 def backbone_of(causal: Any) -> Any:
     """The model beneath the head: tokens in, hidden states out. None where there is no such part.
 

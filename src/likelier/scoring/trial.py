@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from likelier.models.adapter_parts import has_adapter, shaping_settings
-from likelier.models.layers import causal_model
+from likelier.models.layers import causal_model, config_text
 
 TRIAL = "scorer-trial"
 _VERSIONED = ("torch", "transformers", "peft", "likelier")  # packages whose versions are in every key
@@ -32,10 +32,9 @@ def trial_key(model: nn.Module, made_up: int, longest: int) -> dict[str, Any] | 
     classes = sorted({f"{type(module).__module__}.{type(module).__qualname__}" for module in modules})
     if not all(name.split(".")[0] in _VERSIONED for name in classes):
         return None
-    config = {name: value for name, value in causal.config.to_dict().items() if not name.startswith("_")}
     tensors = (*parameters, *model.buffers())
     return {
-        "config": repr(sorted(config.items())),
+        "config": config_text(causal.config),
         "classes": classes,
         "attention": attention,
         "adapter": repr(shaping_settings(model)) if has_adapter(model) else None,
