@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,24 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, TrainerCal
 from likelier import DPO, IPO, KTO, SFT, PreferenceTrainer, SimPO
 from likelier.data.records import Message, Source, to_labels
 from likelier.data.tokenize import Group
+from likelier.models.adapter_copies import without_adapter
 from likelier.models.generation import Decoding, Written, prompt_ids, write_answers
 from likelier.models.options import LoraOptions
 from likelier.models.policy import Policy, load_policy
 from likelier.objectives import Objective
 from likelier.runs.folder import RunFolder
+from likelier.scoring import attach_scorer
+from likelier.scoring.reference import ReferenceScoring
 from likelier.training.evaluation import Evaluator, Judge, judge_of, planned_interval
-from likelier.training.evaluation.answers import Answer, is_refusal, kl_metrics, repetition
+from likelier.training.evaluation.answers import (
+    Answer,
+    Asked,
+    is_refusal,
+    kl_metrics,
+    repetition,
+    with_log_ratios,
+    write,
+)
 from likelier.training.evaluation.schedule import SHARE, some_of
 from likelier.training.options import TrainingOptions
 from likelier.utils.errors import ConfigError, LikelierWarning, ModelError, RunFolderError, TrainingError
@@ -337,6 +349,30 @@ def test_repetition_is_the_share_of_runs_that_stood_before() -> None:
 )
 def test_refusals(text: str, refuses: bool) -> None:
     assert is_refusal(text) == refuses
+
+
+@pytest.mark.parametrize("scorer", ["auto", "plain"])  # the plain one scores the policy's own answers again
+def test_log_ratios_of_two_sets_are_those_of_each_answer_scored_alone(scorer: Any) -> None:
+    policy = lora_policy(dtype=torch.float32)
+    with torch.no_grad():
+        for name, weight in policy.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.5, generator=torch.Generator().manual_seed(0))
+    attach_scorer(policy.model, scorer=scorer)
+    asked = [Asked(ids, "", Source("x", number)) for number, ids in enumerate([(5, 6, 7, 9), (8, 4), (12, 4, 13)])]
+    how: dict[str, Any] = {"new_tokens": 6, "seed": 2, "token_budget": 64}
+    sets = [write(policy, asked, temperature=temperature, **how) for temperature in (1.0, 0.0)]
+    scoring = ReferenceScoring(Path("unused"), 64, torch.device("cpu"))
+    found = with_log_ratios(policy, partial(without_adapter, policy.model), asked, sets, scoring)
+    for written, answers in zip(sets, found, strict=True):
+        assert [answer.written for answer in answers] == written
+        for one, answer in zip(asked, answers, strict=True):
+            ids, own = (np.array(tokens, dtype=np.int32) for tokens in (one.ids, answer.written.ids))
+            group = Group(ids, (own,), one.source)
+            with policy.model.disable_adapter():
+                reference = naive_logp(policy.model, group, 0)
+            expected = naive_logp(policy.model, group, 0) - reference
+            assert answer.logratio == pytest.approx(expected, abs=1e-4) and abs(expected) > 1e-3
 
 
 def test_kl_with_its_standard_error() -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 import torch
@@ -54,11 +55,15 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Written:
-    """An answer as a model wrote it: its token ids up to the one that ends it; `is_whole` is False where it was cut."""
+    """An answer as a model wrote it: its token ids up to the one that ends it; `is_whole` is False where it was cut.
+    `logp` is the model's log-probability of these ids in nats, at temperature 1, from the logits that they were written
+    by (in fp32); NaN where nobody noted it.
+    """
 
     ids: list[int]
     text: str
     is_whole: bool
+    logp: float = field(default=nan, compare=False)
 
 
 def prompt_ids(policy: Policy, prompt: str | tuple[Message, ...]) -> list[int]:
@@ -102,25 +107,47 @@ def write_answers(
     longest = max(len(prompt) for prompt in prompts)
     padded = [[padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    watch = _Watch(report)
     with frozen(model), only_ours(causal_model(model)), _seeded(decoding.seed, model.device):
         written = model.generate(
             input_ids=torch.tensor(padded, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
             generation_config=_settings(decoding, ends, padding),
-            stopping_criteria=None if report is None else _reporting(report),
+            **watch.handed(),
         )
-    return [_written(tokenizer, ids, ends) for ids in written[:, longest:].tolist()]
+    pairs = zip(written[:, longest:].tolist(), torch.stack(watch.logps, 1).double().tolist(), strict=True)
+    return [_written(tokenizer, ids, logps, ends) for ids, logps in pairs]
 
 
-def _reporting(report: Callable[[int], None]) -> Any:
-    """A criterion that is asked after each token, and ends no answer."""
-    from transformers.generation.stopping_criteria import StoppingCriteriaList
+class _Watch:
+    """Sees the logits before each token and the token after it, and changes neither; ends no answer. `logps` are the
+    tokens' log-probabilities at temperature 1, (answers,) nats a step.
+    """
 
-    def criterion(ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
-        report(len(ids))
+    def __init__(self, report: Callable[[int], None] | None) -> None:
+        self._report = report
+        self._logits = torch.empty(0)
+        self.logps: list[torch.Tensor] = []
+
+    def handed(self) -> dict[str, Any]:
+        """How it is handed to `generate`. Processors of one's own come before temperature."""
+        from transformers.generation.logits_process import LogitsProcessorList
+        from transformers.generation.stopping_criteria import StoppingCriteriaList
+
+        return {
+            "logits_processor": LogitsProcessorList([self._before]),
+            "stopping_criteria": StoppingCriteriaList([self._after]),
+        }
+
+    def _before(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        self._logits = logits
+        return logits
+
+    def _after(self, ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
+        self.logps.append(self._logits.gather(1, ids[:, -1:])[:, 0] - self._logits.logsumexp(1))
+        if self._report is not None:
+            self._report(len(ids))
         return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-
-    return StoppingCriteriaList([criterion])
 
 
 def _settings(decoding: Decoding, ends: list[int], padding: int) -> Any:
@@ -139,10 +166,11 @@ def _settings(decoding: Decoding, ends: list[int], padding: int) -> Any:
     )
 
 
-def _written(tokenizer: Any, ids: list[int], ends: list[int]) -> Written:
+def _written(tokenizer: Any, ids: list[int], logps: list[float], ends: list[int]) -> Written:
     end = next((place for place, token in enumerate(ids) if token in ends), None)
     own = ids if end is None else ids[: end + 1]  # what follows is padding
-    return Written(own, tokenizer.decode(own, skip_special_tokens=True), end is not None)
+    text = tokenizer.decode(own, skip_special_tokens=True)
+    return Written(own, text, end is not None, sum(logps[: len(own)]))
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def work_of(
         statistics=round(partners * passes / gpus) + training * (live + twice),
         reference=round(scored / gpus),
         trial=TRIAL * len(longest.answers) * (longest.prompt + max(longest.answers)),
-        **_evaluations(held_out, held_count, options, token_budget, adapter, gpus, known, own_reference),
+        **_evaluations(held_out, held_count, options, token_budget, adapter, gpus, known, own_reference, device),
         intervals=0 if every is None else (steps - 1) // every,
         micro_batch=usual,
         micro_batches=micro_batches,
@@ -172,6 +172,7 @@ def _evaluations(
     gpus: int,
     known: bool,
     own_reference: bool,
+    device: str,
 ) -> dict[str, Any]:
     """At start, intervals and end: rows scored, answers drawn (at start and end greedy ones too), their log-ratios.
 
@@ -184,11 +185,12 @@ def _evaluations(
     asked = min(options.answered_prompts, len({group.prompt.tobytes() for group in groups}))
     prompt = fmean(len(group.prompt) for group in groups)
     together = max(1, min(asked, int(WRITE_LARGER * budget / (prompt + options.answer_tokens))))
-    compared = round(2 * asked * (prompt + options.answer_tokens))
+    passes = 1 if device == "cpu" else 2  # in fp32 a policy has said while it wrote what it gives its answers
     one = Looking(round(asked * prompt), ceil(asked / together) * options.answer_tokens)  # a set of answers
 
     def looking(rows: int, answers: int, *, beside: bool, closer: int = 0) -> Looking:
-        scored = mean * rows + answers * (one.scored + compared * beside) + 2 * mean * closer
+        compared = passes * asked * (prompt + answers * options.answer_tokens) * beside
+        scored = mean * rows + answers * one.scored + compared + 2 * mean * closer
         return Looking(round(scored / gpus), answers * one.written)
 
     return {

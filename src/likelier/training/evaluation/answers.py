@@ -22,6 +22,7 @@ from likelier.data.records import Source
 from likelier.data.tokenize import Group
 from likelier.models.generation import WRITE_LARGER, Decoding, Written, write_answers
 from likelier.models.policy import Policy
+from likelier.scoring import scorer_of
 from likelier.scoring.implicit_rewards import score_answers
 from likelier.scoring.reference import ReferenceScoring
 
@@ -139,18 +140,45 @@ def with_log_ratios(
     policy: Policy,
     reference: Callable[[], AbstractContextManager[nn.Module]],
     asked: Sequence[Asked],
-    written: Sequence[Written],
+    sets: Sequence[Sequence[Written]],
     how: ReferenceScoring,
-) -> list[Answer]:
-    """The answers with their log-ratios to the reference, which `reference` yields in a context."""
+) -> list[list[Answer]]:
+    """The answers of each set, one a prompt, with their log-ratios to the reference, which `reference` yields in a
+    context. All sets are scored at once, so that a prompt is read once.
+
+    What the policy itself gives them it has said while it wrote, but for rounding: in fp32, with a scorer that was
+    proved for it, that is taken. In 16 bits the rounding would be as large as small log-ratios are, and the policy
+    scores its answers in the way that the reference does.
+    """
+    columns = list(zip(*sets, strict=True))
     groups = [
-        Group(np.asarray(one.ids, dtype=np.int32), (np.asarray(answer.ids, dtype=np.int32),), one.source)
-        for one, answer in zip(asked, written, strict=True)
+        Group(
+            np.asarray(one.ids, dtype=np.int32),
+            tuple(np.asarray(answer.ids, dtype=np.int32) for answer in own),
+            one.source,
+        )
+        for one, own in zip(asked, columns, strict=True)
     ]
-    own = score_answers(policy.model, groups, how, per_token=False)
+    logps = [[answer.logp for answer in own] for own in columns]
+    if not says_while_writing(policy):
+        logps = _scores(policy.model, groups, how)
     with reference() as model:
-        theirs = score_answers(model, groups, how, per_token=False)
-    return [Answer(answer, own[number][0].logp - theirs[number][0].logp) for number, answer in enumerate(written)]
+        theirs = _scores(model, groups, how)
+    return [
+        [Answer(answer, logps[row][place] - theirs[row][place]) for row, answer in enumerate(written)]
+        for place, written in enumerate(sets)
+    ]
+
+
+def says_while_writing(policy: Policy) -> bool:
+    """Whether what a policy gives its answers is known when they are written (see `with_log_ratios`)."""
+    return policy.compute_dtype == torch.float32 and scorer_of(policy.model).name == "shared-prefix"
+
+
+def _scores(model: nn.Module, groups: Sequence[Group], how: ReferenceScoring) -> list[list[float]]:
+    """The sum of each answer of each group, in nats."""
+    found = score_answers(model, groups, how, per_token=False)
+    return [[answer.logp for answer in found[number]] for number in range(len(groups))]
 
 
 def kl_metrics(answers: Sequence[Answer]) -> dict[str, float]:

@@ -12,12 +12,21 @@ from typing import Any, Literal
 import torch
 
 from likelier.data.tokenize import Group
+from likelier.models.generation import Written
 from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.scoring.engine import prompt_numbers
 from likelier.scoring.reference import Reference, ReferenceScoring
 from likelier.scoring.reference.reload import ReferenceAccess
-from likelier.training.evaluation.answers import Answer, Asked, answer_metrics, kl_metrics, with_log_ratios, write
+from likelier.training.evaluation.answers import (
+    Answer,
+    Asked,
+    answer_metrics,
+    kl_metrics,
+    says_while_writing,
+    with_log_ratios,
+    write,
+)
 from likelier.training.evaluation.calibration import calibration
 from likelier.training.evaluation.close_ups import telling_pairs, token_by_token
 from likelier.training.evaluation.heldout import (
@@ -185,12 +194,12 @@ class Evaluator:
 
     def _answer(self, when: When, reference: Reference | None) -> Outcome:
         """Answers drawn at temperature 1; greedy ones too at the start and the end."""
-        drawn = self._write(_SAMPLING, when, reference)
+        temperatures = [_SAMPLING] if when == "interval" else [_SAMPLING, 0.0]
+        drawn, *others = self._compared(when, [self._write(one) for one in temperatures], reference)
         metrics = kl_metrics(drawn)
         if when == "interval":
             return Outcome(metrics | answer_metrics(drawn, self._at_start("tokens")), {})
-        greedy = self._write(0.0, when, reference)
-        drawn, greedy = (self._judged(answers, when) for answers in (drawn, greedy))
+        drawn, greedy = (self._judged(answers, when) for answers in (drawn, *others))
         rewards = [answer.reward for answer in drawn if answer.reward is not None]
         if rewards:
             metrics |= reward_metrics(rewards, self._at_start("reward"))
@@ -205,10 +214,10 @@ class Evaluator:
         ]
         return Outcome(metrics | answer_metrics(drawn, self._at_start("tokens")), {"samples": samples})
 
-    def _write(self, temperature: float, when: When, reference: Reference | None) -> list[Answer]:
+    def _write(self, temperature: float) -> list[Written]:
         most = self.options.answer_tokens
         with counting(f"writing {len(self.asked)} answers, in tokens", len(self.asked) * most) as report:
-            written = write(
+            return write(
                 self.policy,
                 self.asked,
                 new_tokens=most,
@@ -217,11 +226,17 @@ class Evaluator:
                 token_budget=self.how.token_budget,
                 report=report,
             )
+
+    def _compared(
+        self, when: When, sets: Sequence[Sequence[Written]], reference: Reference | None
+    ) -> list[list[Answer]]:
+        """Each set of answers with the log-ratios that are known at this time."""
         if reference is None:
-            return [Answer(one, logratio=0.0 if self._is_reference(when) else None) for one in written]
-        with counting("scoring what was written", 2 * len(written)) as report:
-            how = replace(self.how, report=report)
-            return with_log_ratios(self.policy, reference.use, self.asked, written, how)
+            ratio = 0.0 if self._is_reference(when) else None
+            return [[Answer(one, logratio=ratio) for one in written] for written in sets]
+        passes = 1 if says_while_writing(self.policy) else 2
+        with counting("scoring what was written", passes * len(self.asked)) as report:
+            return with_log_ratios(self.policy, reference.use, self.asked, sets, replace(self.how, report=report))
 
     def _judged(self, answers: list[Answer], when: When) -> list[Answer]:
         if self.judge is None:
