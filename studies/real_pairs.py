@@ -153,7 +153,7 @@ def accuracy_by_pairs(files: PairFiles, options: Mapping[str, Any], parts: int) 
 def trained(files: PairFiles, options: Mapping[str, Any], name: str = "run") -> list[Mapping[str, Any]]:
     """The metrics of a run with these options, a row a logged step or evaluation."""
     output = files.folder / name
-    words = ["train", "--data", files.learnt, "--eval-data", files.held_out, "--output", output]
+    words = ["train", "--data", files.learnt, "--eval-data", files.held_out, "--output", output, "--eval-prompts", 0]
     for option, value in options.items():
         name = option.replace("_", "-")
         words += [f"--no-{name}"] if value is False else [f"--{name}", value]
