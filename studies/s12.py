@@ -9,7 +9,7 @@ from studies.counts import BETAS
 from studies.harness import Claim, Found, Results, Setting, Study, Table, main
 from studies.judging import Case, compared, lies, table
 from studies.plots import Plot, line
-from studies.sayings import DPO
+from studies.sayings import DPO, EARNS_MORE, FURTHER, NEAR_THE_FRONTIER
 from studies.tabular import STEPS, World
 
 SEEDS = 14_000  # those of the study; the ones below 100 were looked at while it was made
@@ -56,9 +56,9 @@ NEAR = "its gain is more than 0.95 of the frontier's at the same divergence, by 
 ABOVE = "at the same divergence DPO's share is above that of the other, by the whole interval"
 ALWAYS = "along all 13 betas from 40 to 0.16 it is so, in more than half of the worlds, by the whole interval"
 CLAIMS = [
-    Claim("DPO gets within 5 % of the frontier.", "the register of studies", NEAR, lies(CASES, "dpo share", 0.95)),
-    Claim("A smaller beta takes DPO further from the reference.", DPO, ALWAYS, lies(BY_EACH, "kl rises", 0.5)),
-    Claim("A smaller beta earns DPO more reward.", DPO, ALWAYS, lies(BY_EACH, "gain rises", 0.5)),
+    Claim(*NEAR_THE_FRONTIER, NEAR, lies(CASES, "dpo share", 0.95)),
+    Claim(*FURTHER, ALWAYS, lies(BY_EACH, "kl rises", 0.5)),
+    Claim(*EARNS_MORE, ALWAYS, lies(BY_EACH, "gain rises", 0.5)),
     *(
         Claim(
             f"DPO has the most efficient frontier: above that of {NAMES[other]}.",

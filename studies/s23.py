@@ -126,10 +126,10 @@ def tables(results: Results) -> list[Table]:
 
 def plots(results: Results) -> list[Plot]:
     """The accuracy over the noise."""
-    lines = []
-    for method, words in NAMES.items():
-        means = {place: _at(noise, method).mean(results, "accuracy") for place, noise in enumerate(NOISE, 1)}
-        lines.append(line(words, means))
+    lines = [
+        line(words, {place: _at(noise, method).mean(results, "accuracy") for place, noise in enumerate(NOISE, 1)})
+        for method, words in NAMES.items()
+    ]
     title, kinds = "Accuracy on held-out pairs", [f"{noise:.0%} wrong" for noise in NOISE]
     return [Plot("accuracy", title, "labels learnt from", "share ordered as people did", lines, kinds=kinds)]
 

@@ -59,3 +59,6 @@ CHOSEN_FALLS: Saying = (
     "DPO makes the chosen answer less likely.",
     "likelihood displacement, arXiv 2410.08847, and many reports",
 )
+NEAR_THE_FRONTIER: Saying = ("DPO gets within 5 % of the frontier.", "the register of studies")
+FURTHER: Saying = ("A smaller beta takes DPO further from the reference.", DPO)
+EARNS_MORE: Saying = ("A smaller beta earns DPO more reward.", DPO)
