@@ -205,31 +205,36 @@ def answers_of(record: Record) -> tuple[Content, ...]:
     return (record.chosen, record.rejected) if isinstance(record, Pair) else (record.answer,)
 
 
-def to_labels(records: Iterable[Pair | Labelled]) -> list[Labelled]:
+def to_labels(records: Iterable[Record]) -> list[Labelled]:
     """Each pair as two labelled rows, chosen desirable, rejected not (order is the sampler's affair); an undecided pair
     gives none.
     """
-    rows = []
-    for record in records:
-        if isinstance(record, Labelled):
-            rows.append(record)
-        elif record.is_decided:
-            for answer, desirable in ((record.chosen, True), (record.rejected, False)):
-                rows.append(Labelled(record.prompt, answer, desirable, record.source, record.weight, record.tools))
-    return rows
+    return [row for record in records for row in labels_of(record)]
+
+
+def labels_of(record: Record) -> list[Labelled]:
+    """The labelled rows of one record; none of an answer without a judgement."""
+    if not isinstance(record, Pair):
+        return [record] if isinstance(record, Labelled) else []
+    sides = ((record.chosen, True), (record.rejected, False)) if record.is_decided else ()
+    return [
+        Labelled(record.prompt, answer, desirable, record.source, record.weight, record.tools)
+        for answer, desirable in sides
+    ]
 
 
 def to_demonstrations(records: Iterable[Record]) -> list[Demonstration]:
     """The answers worth writing: the chosen one of a pair, a desirable one, a demonstration; undesirable ones fall, and
     undecided pairs.
     """
-    rows = []
-    for record in records:
-        wanted = record.desirable if isinstance(record, Labelled) else not isinstance(record, Pair) or record.is_decided
-        if not wanted:
-            continue
-        rows.append(Demonstration(record.prompt, answers_of(record)[0], record.source, record.weight, record.tools))
-    return rows
+    return [row for record in records for row in demonstrations_of(record)]
+
+
+def demonstrations_of(record: Record) -> list[Demonstration]:
+    """The answer of one record, where it is worth writing."""
+    wanted = record.desirable if isinstance(record, Labelled) else not isinstance(record, Pair) or record.is_decided
+    answer = answers_of(record)[0]
+    return [Demonstration(record.prompt, answer, record.source, record.weight, record.tools)] if wanted else []
 
 
 def last_turn(prompt: Content) -> str:
