@@ -30,6 +30,8 @@ import numpy as np
 
 from likelier.data.mismatched import data_hash
 from likelier.data.packing import StepSampler, _prompt_units, packed_micro_batches
+from likelier.data.record_table import RecordTable
+from likelier.data.record_views import Filed
 from likelier.data.records import Pair, Source
 from likelier.data.token_cache import RecordIds, TokenFolder
 from likelier.data.tokenize import Group
@@ -265,20 +267,22 @@ def rows_table(scale: float) -> Table:
     """What a pair takes in the memory of one process, and the time for each thing that is done to every pair."""
     import likelier.scoring.reference  # noqa: F401  what libraries take is not to be counted
 
-    sizes, rng = lengths(round(100_000 * max(scale, 0.1))), np.random.default_rng(1)
-    meter = Meter(len(sizes))
-    records = []
-    for number, row in enumerate(sizes.tolist(), 1):
-        prompt, chosen, rejected = (made_text(length, rng) for length in row)
-        records.append(Pair(prompt, chosen, rejected, Source("preferences.jsonl", number)))
-    meter.note("text of a pair, as it is read", timed=False)
+    sizes = lengths(round(100_000 * max(scale, 0.1)))
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["LIKELIER_CACHE"] = folder
+        RecordTable.written(made_pairs(sizes[:5_000]))  # nor what pyarrow keeps
+        meter = Meter(len(sizes))
+        records = Filed(RecordTable.written(made_pairs(sizes)))
+        meter.note("a pair in a mapped file, as it is read", timed=False)
+        assert sum(1 for _ in records) == len(sizes)
+        meter.note("look at all of them")
         cache, ids = TokenFolder(Path(folder) / "tokens"), np.arange(LONGEST, dtype=np.int32)
         cache.write(RecordIds(ids[:one], (ids[:two], ids[:three]), merged=False) for one, two, three in sizes.tolist())
         meter.note("token ids to disk", held=4 * int(sizes.sum()))
         mapped = cache.read()
         assert mapped is not None
-        groups = [Group(some.prompt, some.answers, one.source) for one, some in zip(records, mapped, strict=True)]
+        places = (Source("preferences.jsonl", number) for number in range(1, len(sizes) + 1))
+        groups = [Group(some.prompt, some.answers, one) for one, some in zip(places, mapped, strict=True)]
         meter.note("token group: views of the mapped file, and the objects around them")
         data_hash(groups)
         meter.note("hash of the data")
@@ -286,6 +290,14 @@ def rows_table(scale: float) -> Table:
         meter.note("sort by length")
         _attach(groups, Path(folder), meter)
     return meter.table
+
+
+def made_pairs(sizes: np.ndarray) -> Iterator[Pair]:
+    """Pairs of texts of these lengths in tokens, one after the other."""
+    rng = np.random.default_rng(1)
+    for number, row in enumerate(sizes.tolist(), 1):
+        prompt, chosen, rejected = (made_text(length, rng) for length in row)
+        yield Pair(prompt, chosen, rejected, Source("preferences.jsonl", number))
 
 
 def made_text(length: int, rng: Any) -> str:

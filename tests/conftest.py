@@ -39,6 +39,17 @@ _DISPOSITIONS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rows-in-files", action="store_true", help="few rows go through a mapped file as many would")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--rows-in-files"):
+        from likelier.data import record_views
+
+        record_views.IN_MEMORY = 0
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """What is imported stays, so nothing looks for garbage among it."""

@@ -23,7 +23,7 @@ class DataFile:
 
     path: str
     kind: str
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     audit: Audit
     left_out: Mapping[str, int] = field(default_factory=dict)
 
@@ -102,7 +102,7 @@ def _read(path: str, columns: Columns | None, merge_votes: bool) -> DataFile:
         raise ConfigError(f"{path} holds pairs and labels in one file; put them into two, so that each has its stage")
     audit = audit_records(data.train, data.unusable, name=path, format=data.format)
     say(f"audit of {path}: {audit.verdict}")
-    return DataFile(path, data.kind, tuple(data.train), audit, data.unusable.counts())
+    return DataFile(path, data.kind, data.train, audit, data.unusable.counts())
 
 
 def weigh(files: Sequence[DataFile]) -> Evidence:

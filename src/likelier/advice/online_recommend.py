@@ -157,7 +157,7 @@ def recommend_online(
     read = load_prompts(list(paths), columns=columns, **held, seed=seed)
     if not held and len(read.train) >= _ENOUGH_TO_HOLD_OUT:
         held = {"eval_fraction": HELD_OUT}
-        read.train, read.test = split_by_prompt(read.train, HELD_OUT, seed)
+        read.train, read.test = map(list, split_by_prompt(read.train, HELD_OUT, seed))
     online = OnlineOptions(reward=named)
     prompts = prompt_plan(read, model, online, chat or ChatOptions(), context_of(model))
     ways = [way for way in ways_of(model, device, adapter_first=False) if not way.shard]

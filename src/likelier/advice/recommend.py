@@ -23,6 +23,7 @@ from likelier.advice.timing import SpeedOf, rows_of_run, times_of
 from likelier.advice.weights import find_model
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.options import ChatOptions
+from likelier.data.record_views import as_records, joined
 from likelier.data.split import split_by_prompt
 from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
@@ -214,8 +215,8 @@ def _rows(
 ) -> RowPlan:
     """The rows of a stage at the length that is given, or at the one that they propose."""
     files = [file for file in evidence.files if file.path in paths]
-    records = [record for file in files for record in file.records]
-    held_out, merge = list[Any](), bool(given.get("merge_votes"))
+    records, held_out = joined(*(file.records for file in files)), as_records([])
+    merge = bool(given.get("merge_votes"))
     if "eval_data" in given:
         held_out = load_preferences(given["eval_data"], columns=evidence.columns, merge_votes=merge).train
     elif (share := given.get("eval_fraction", _HELD_OUT if len(records) >= _ENOUGH_TO_HOLD_OUT else None)) is not None:

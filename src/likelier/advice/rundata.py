@@ -14,7 +14,7 @@ from likelier.data.load import PreferenceData
 from likelier.data.options import ChatOptions
 from likelier.data.past_template import past_template, past_template_words
 from likelier.data.prepare import prepare_groups
-from likelier.data.records import Record
+from likelier.data.record_views import by_numbers, joined
 from likelier.data.tokenize import Group, Truncation
 from likelier.data.weighting import Signals
 from likelier.objectives import Objective
@@ -164,10 +164,14 @@ def row_plan(
         "chat": chat,
         "signals": signals,
     }
-    rows, held_rows = _rows_of(data.train, objective), _rows_of(data.test, objective)
-    some, share = some_of(rows)
-    train = list(chain.from_iterable(some))
-    held = list(chain.from_iterable(some_of(held_rows, share)[0]))
+    if objective.data == "scores":
+        rows, held_rows = pairs_by_row(data.train), pairs_by_row(data.test)
+        some, share = some_of(rows)
+        train, held = (list(chain.from_iterable(part)) for part in (some, some_of(held_rows, share)[0]))
+    else:
+        rows, held_rows = data.train, data.test
+        train, share = some_of(rows)
+        held, _ = some_of(held_rows, share)
     longest = max(context, max_length)
     whole: dict[str, Any] = settings | {"max_length": longest, "truncation": "drop"}
     found = prepare_groups(train, tokenizer, **whole)
@@ -190,13 +194,8 @@ def row_plan(
         max_length=max_length,
         context=longest,
         share=share,
-        past_template=round(len(past_template([*train, *held], tokenizer)) / share),
+        past_template=round(len(past_template(joined(train, held), tokenizer)) / share),
     )
-
-
-def _rows_of(records: Sequence[Record], objective: Objective | type[Objective]) -> Sequence[Sequence[Record]]:
-    """What the method makes one row of."""
-    return pairs_by_row(records) if objective.data == "scores" else [(record,) for record in records]
 
 
 def some_of(records: Sequence[Any], share: float | None = None) -> tuple[Sequence[Any], float]:
@@ -205,4 +204,4 @@ def some_of(records: Sequence[Any], share: float | None = None) -> tuple[Sequenc
     if len(records) <= most:
         return records, 1.0 if share is None else share
     step = len(records) / most
-    return [records[int(number * step)] for number in range(most)], most / len(records)
+    return by_numbers(records, (int(number * step) for number in range(most))), most / len(records)

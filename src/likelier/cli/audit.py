@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from shutil import get_terminal_size
@@ -112,7 +113,7 @@ def _checked(flags: argparse.Namespace) -> list[str]:
     return names
 
 
-def _audit(flags: argparse.Namespace) -> tuple[Audit, list[Any]]:
+def _audit(flags: argparse.Namespace) -> tuple[Audit, Sequence[Any]]:
     from likelier.data.audit.checks import CHECKS, audit_records
     from likelier.data.columns import columns_of
     from likelier.data.load import load_preferences

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from likelier.data.columns import Columns, columns_of
 from likelier.data.formats import Converted, convert
 from likelier.data.names import Named, distinct_names, short_name
 from likelier.data.options import DataSet
+from likelier.data.record_views import Records, as_records, by_numbers, joined
 from likelier.data.records import Demonstration, Pair, Record, RecordKind, UnusableRows
 from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.split import split_by_prompt
@@ -33,8 +35,8 @@ class PreferenceData:
     `examples` say in words what the first row of each file prefers, where that follows from values and not from names.
     """
 
-    train: list[Record]
-    test: list[Record]
+    train: Sequence[Record]
+    test: Sequence[Record]
     unusable: UnusableRows = field(default_factory=UnusableRows)
     format: str = ""
     notes: list[str] = field(default_factory=list)
@@ -43,9 +45,10 @@ class PreferenceData:
     @property
     def kind(self) -> RecordKind:
         """What the training records are: `labels` also where some are pairs, `answers` where any has no judgement."""
-        if any(isinstance(record, Demonstration) for record in self.train):
+        kinds = {type(record) for record in self.train}
+        if Demonstration in kinds:
             return "answers"
-        return "pairs" if all(isinstance(record, Pair) for record in self.train) else "labels"
+        return "pairs" if kinds <= {Pair} else "labels"
 
     def __str__(self) -> str:
         held = f", {len(self.test)} held out" if self.test else ""
@@ -168,7 +171,7 @@ def _read(
     if merge_votes:
         merged = merged_votes(found.train)
         found.unusable.extend(merged.left_out)
-        found = replace(found, train=merged.records, notes=[*found.notes, merged.note])
+        found = replace(found, train=as_records(merged.records), notes=[*found.notes, merged.note])
     return replace(found, notes=[*found.notes, *_kept_for_asking(found.train)])
 
 
@@ -187,23 +190,27 @@ def _joined(sets: list[DataSet] | None, source: Source, columns: Columns | None,
         for one, part in zip(sets, parts, strict=True)
     ]
     notes += [f"{one.name}: {note}" for one, part in zip(sets, parts, strict=True) for note in part.notes]
-    records = [record for part in parts for record in part.train]
+    records = joined(*(part.train for part in parts))
     examples = [f"{one.name}, {example}" for one, part in zip(sets, parts, strict=True) for example in part.examples]
     return PreferenceData(records, [], unusable, f"{len(sets)} data sets", notes, examples)
 
 
 def _converted(rows: NamedRows, name: str, columns: Columns | None, maps: ChatMaps) -> PreferenceData:
     with for_one_of_several() if name else nullcontext():
-        found = convert(replace(rows, rows=watched(rows)), columns)
+        found = convert(replace(rows, rows=watched(rows)), columns, collect=lambda all_of_it: _named(all_of_it, name))
     maps.note(rows.name, columns, found)
-    records: list[Record] = found.records
     notes = [*found.notes]
     if found.unread_columns:
         notes.append(f"columns not used: {', '.join(found.unread_columns)}")
-    if name:
-        records = [replace(record, source=replace(record.source, data_set=name)) for record in records]
     examples = [found.example] if found.example else []
-    return PreferenceData(records, [], found.unusable, found.format, notes, examples)
+    return PreferenceData(found.records, [], found.unusable, found.format, notes, examples)
+
+
+def _named(records: Iterator[Record], data_set: str) -> Records:
+    """Records as they come, each with the name of its data set where there are several."""
+    if not data_set:
+        return as_records(records)
+    return as_records(replace(record, source=replace(record.source, data_set=data_set)) for record in records)
 
 
 _SHOWN_FROM = 5_000
@@ -218,36 +225,47 @@ def watched(rows: NamedRows) -> Iterator[Any]:
             yield row
 
 
-def _kept_for_asking(records: Sequence[Record]) -> list[str]:
+_ASKED_BY = {
+    "votes": "--use-votes",
+    "weights": "--use-weights",
+    "margins": "--use-margins",
+    "scores": "--use-weights, --use-margins, --min-score-gap",
+}
+
+
+def _kept_for_asking(records: Iterable[Record]) -> list[str]:
     """What the records hold that nothing reads unless it is asked for."""
-    pairs = [record for record in records if isinstance(record, Pair)]
-    undecided = sum(not pair.is_decided for pair in pairs)
-    held = {
-        "votes (--use-votes)": any(pair.rejected_share for pair in pairs),
-        "weights (--use-weights)": any(record.weight != 1 for record in records),
-        "margins (--use-margins)": any(pair.margin is not None for pair in pairs),
-        "scores (--use-weights, --use-margins, --min-score-gap)": any(pair.scores is not None for pair in pairs),
-    }
-    names = [name for name, found in held.items() if found]
+    held = dict.fromkeys(("votes", "weights", "margins", "scores"), False)
+    undecided = 0
+    for record in records:
+        held["weights"] |= record.weight != 1
+        if isinstance(record, Pair):
+            undecided += not record.is_decided
+            held["votes"] |= bool(record.rejected_share)
+            held["margins"] |= record.margin is not None
+            held["scores"] |= record.scores is not None
+    names = [f"{name} ({_ASKED_BY[name]})" for name, found in held.items() if found]
     notes = [f"kept for who asks: {', '.join(names)}"] if names else []
     if undecided:
         notes.append(f"{undecided} pairs are undecided (ties): only --use-votes soft trains on them")
     return notes
 
 
-def _weighted(records: list[Record], sets: Sequence[DataSet], seed: int, notes: list[str]) -> list[Record]:
+def _weighted(records: Sequence[Record], sets: Sequence[DataSet], seed: int, notes: list[str]) -> Sequence[Record]:
     """Each data set's rows as often as its weight says; the share of a row that is left is drawn by `seed`."""
     if all(one.weight == 1 for one in sets):
         return records
     weights = {(one.name if len(sets) > 1 else ""): one.weight for one in sets}
-    found: list[Record] = []
+    of_set: dict[str, array[int]] = {name: array("q") for name in weights}
+    for number, record in enumerate(records):
+        of_set[record.source.data_set].append(number)
+    found: list[int] = []
     for name, weight in weights.items():
-        own = [record for record in records if record.source.data_set == name]
-        whole = int(weight)
+        own, whole = of_set[name].tolist(), int(weight)
         more = set(random.Random(f"{seed} {name}").sample(range(len(own)), round((weight - whole) * len(own))))
-        taken = own * whole + [record for number, record in enumerate(own) if number in more]
+        taken = own * whole + [one for number, one in enumerate(own) if number in more]
         if not taken:
             raise ConfigError(f"{name or sets[0].path}: weight={weight} of its {len(own)} rows is none; raise it")
         notes.append(f"{name or sets[0].name}: {len(taken)} rows an epoch from {len(own)}")
         found += taken
-    return found
+    return by_numbers(records, found)

@@ -14,6 +14,7 @@ from likelier.data.mismatched import data_hash, with_partners
 from likelier.data.options import ChatOptions
 from likelier.data.past_template import past_template, past_template_words
 from likelier.data.preview import RowPreview, in_brief, in_card, preview_group
+from likelier.data.record_views import Divided, as_records, by_numbers, joined
 from likelier.data.records import (
     SPOKEN_FIELDS,
     Demonstration,
@@ -21,8 +22,8 @@ from likelier.data.records import (
     Pair,
     Record,
     UnusableRows,
-    to_demonstrations,
-    to_labels,
+    demonstrations_of,
+    labels_of,
 )
 from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
@@ -50,7 +51,7 @@ def fitting_records(records: Sequence[Record], method: str, wants: DataKind) -> 
     naming the first row that does not fit, and the method that it fits.
     """
     if wants == "answers":
-        found = to_demonstrations(records)
+        found = Divided(as_records(records), demonstrations_of)
         if len(found) < len(records):
             say(f"{len(records) - len(found)} undesirable rows are left aside: {method} learns from good answers only")
         if not found:
@@ -64,7 +65,7 @@ def fitting_records(records: Sequence[Record], method: str, wants: DataKind) -> 
     if unfit is not None:
         needed = "pairs (chosen, rejected)" if wants == "pairs" else "answers with a label, or pairs"
         raise DataError(f"{unfit.source}: {method} learns from {needed}, and this row is {_WHAT_IT_IS[type(unfit)]}")
-    return records if wants == "pairs" else to_labels(records)  # type: ignore[arg-type]
+    return records if wants == "pairs" else Divided(as_records(records), labels_of)
 
 
 def prepare_groups(
@@ -103,8 +104,8 @@ def prepare_groups(
     if partners:
         tokenized.groups = with_partners(tokenized.groups, max_length)
     if wants == "scores":
-        in_lists(tokenized, [fitting[number] for number in tokenized.kept])
-    kept = [fitting[number] for number in tokenized.kept]
+        in_lists(tokenized, by_numbers(fitting, tokenized.kept))
+    kept = by_numbers(fitting, tokenized.kept)
     tokenized.groups = with_mean_weight_1(with_even_prompts(tokenized.groups, kept, used, signals), signals)
     return tokenized
 
@@ -165,8 +166,9 @@ def prepare_data(
         "chat": chat,
         "signals": signals,
     }
-    refuse_inert_chat_options([*train, *held_out], chat or ChatOptions())
-    check_train_on([*train, *held_out], chat or ChatOptions())
+    every = joined(train, held_out)
+    refuse_inert_chat_options(every, chat or ChatOptions())
+    check_train_on(every, chat or ChatOptions())
     found = prepare_groups(train, tokenizer, **settings)
     held = Tokenized()
     try:
@@ -175,7 +177,7 @@ def prepare_data(
     except DataError as error:
         raise DataError(f"evaluation data: {error}") from error
     say_signals(found.groups, signals or Signals())
-    say_what_texts_are([*train, *held_out], tokenizer)
+    say_what_texts_are(every, tokenizer)
     _say_what_is_left_out("training", found)
     _say_what_is_left_out("evaluation", held)
     median_length = float(median(found.answer_lengths()))

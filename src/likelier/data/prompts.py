@@ -101,7 +101,7 @@ def load_prompts(
         if both:
             warn(f"{len(both)} held-out prompts are trained on as well; take them out of one side")
     elif eval_fraction is not None:
-        data.train, data.test = split_by_prompt(data.train, eval_fraction, seed)
+        data.train, data.test = map(list, split_by_prompt(data.train, eval_fraction, seed))
     maps.check()
     say(f"data: {data}")
     return data

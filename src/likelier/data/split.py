@@ -7,6 +7,9 @@ import random
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
+
+from likelier.data.record_views import by_numbers
 from likelier.data.records import Content, spoken_key
 from likelier.utils.errors import DataError
 
@@ -28,27 +31,21 @@ def prompt_key(record: HasPrompt) -> bytes:
     return hashlib.blake2b(spoken_key(record.prompt).encode(), digest_size=16).digest()
 
 
-def split_by_prompt(records: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:
+def split_by_prompt(records: Sequence[T], fraction: float, seed: int) -> tuple[Sequence[T], Sequence[T]]:
     """(train, held out): whole prompts, drawn by `seed`, until about `fraction` of the records are held out."""
     if not 0 < fraction < 1:
         raise DataError(f"the held-out fraction is {fraction}; it must lie between 0 and 1")
-    keys = [prompt_key(record) for record in records]
-    prompts = sorted(set(keys))
-    random.Random(seed).shuffle(prompts)
-    sizes: dict[bytes, int] = {}
-    for key in keys:
-        sizes[key] = sizes.get(key, 0) + 1
-    held: set[bytes] = set()
-    count = 0
-    for key in prompts:
-        if count >= fraction * len(records):
-            break
-        held.add(key)
-        count += sizes[key]
-    train = [record for record, key in zip(records, keys, strict=True) if key not in held]
-    test = [record for record, key in zip(records, keys, strict=True) if key in held]
+    keys = np.fromiter(map(prompt_key, records), dtype="V16", count=len(records))
+    distinct, of_prompt, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    order = list(range(len(distinct)))
+    random.Random(seed).shuffle(order)
+    before = np.cumsum(sizes[order]) - sizes[order]
+    is_held = np.zeros(len(distinct), dtype=bool)
+    is_held[np.asarray(order)[before < fraction * len(records)]] = True
+    is_held = is_held[of_prompt]
+    train, test = (by_numbers(records, np.flatnonzero(side).tolist()) for side in (~is_held, is_held))
     if not train or not test:
-        some = "a single prompt" if len(prompts) == 1 else f"{len(prompts)} distinct prompts"
+        some = "a single prompt" if len(distinct) == 1 else f"{len(distinct)} distinct prompts"
         raise DataError(
             f"the data hold {some}, which cannot be split with a held-out fraction of {fraction} so that both sides "
             "have one; add rows with other prompts, change eval_fraction, or drop it"

@@ -30,6 +30,7 @@ from likelier.data.masks import (
 )
 from likelier.data.options import ChatOptions
 from likelier.data.plain_text import TextKind, encode, kind_of_answer
+from likelier.data.record_views import by_numbers
 from likelier.data.records import Message, Pair, Record, Source, TokenIds, Unusable, UnusableRows, answers_of
 from likelier.data.rendering import RowRefused, Then, check_template, render
 from likelier.data.token_cache import RecordIds, TokenFolder, ids_in_common, no_ids
@@ -183,7 +184,7 @@ def tokenize_records(
     fidelity = Fidelity(render_by(tokenizer, chat), chat, checked)
     as_text = partial(_renderings, ends=ends, fidelity=fidelity)
     beyond = surely_too_long(records, tokenizer, too_long or max_length, truncation, as_text)
-    fitting = [record for number, record in enumerate(records) if number not in beyond] if beyond else records
+    fitting = by_numbers(records, (n for n in range(len(records)) if n not in beyond)) if beyond else records
     if cached:  # what another preparation left in memory (see `sharing_ids`), or else on disk
         rows = ids_in_common(fitting, tokenizer, chat, lambda missing: _ids_on_disk(missing, tokenizer, chat))
     else:

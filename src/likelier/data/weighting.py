@@ -6,12 +6,14 @@ ever reaches a loss: `weight` and `margin` are then the ones that count, `flip_c
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from likelier.data.record_views import Changed, as_records, by_numbers
 from likelier.data.records import Pair, Record, Unusable
 from likelier.data.split import prompt_key
 from likelier.utils.console import say
@@ -50,7 +52,7 @@ class Signals:
 
 def applied(
     records: Sequence[Record], signals: Signals, *, held_out: bool = False
-) -> tuple[list[Record], list[Unusable]]:
+) -> tuple[Sequence[Record], list[Unusable]]:
     """The records with the weight, margin and soft label that count, and those that are left out and why.
 
     An undecided pair (as many votes for as against) is left out unless labels are soft; among `held_out` ones always,
@@ -59,16 +61,21 @@ def applied(
     """
     if not held_out:
         _refuse_inert(records, signals)
-    kept: list[Record] = []
+    numbers = array("q")
     left_out: list[Unusable] = []
-    for record in records:
+    for number, record in enumerate(records):
         reason = _left_out(record, signals, held_out)
         if reason:
             left_out.append(Unusable(record.source, reason))
         else:
-            kept.append(record)
+            numbers.append(number)
+    kept = by_numbers(records, numbers) if left_out else records
     per_prompt = Counter(map(prompt_key, kept)) if signals.weights == "prompt" else Counter()
-    return [_with(record, signals, per_prompt) for record in kept], left_out
+    found = Changed(as_records(kept), lambda record: _with(record, signals, per_prompt))
+    if signals.weights or signals.margins:
+        for _ in found:  # what is wrong in a row is told now
+            pass
+    return found, left_out
 
 
 def _left_out(record: Record, signals: Signals, held_out: bool) -> str:
@@ -147,10 +154,13 @@ def _gap(record: Record) -> float:
 
 def _refuse_inert(records: Sequence[Record], signals: Signals) -> None:
     """What is asked for must be there."""
-    pairs = [record for record in records if isinstance(record, Pair)]
+
+    def any_pair(said: Callable[[Pair], Any]) -> bool:
+        return any(isinstance(record, Pair) and said(record) for record in records)
+
     asked = {
         f"use_votes={signals.votes}": (
-            signals.votes == "majority" or any(pair.rejected_share for pair in pairs),
+            signals.votes == "majority" or any_pair(lambda pair: pair.rejected_share),
             "no pair has votes for both answers, or a share",
         ),
         "use_weights=column": (
@@ -162,7 +172,7 @@ def _refuse_inert(records: Sequence[Record], signals: Signals) -> None:
             "every row has a prompt of its own",
         ),
         "use_margins=column": (
-            signals.margins != "column" or any(pair.margin is not None for pair in pairs),
+            signals.margins != "column" or any_pair(lambda pair: pair.margin is not None),
             "no pair has a margin (name the column with columns: margin)",
         ),
     }

@@ -16,6 +16,7 @@ from likelier.data.audit.checks import run_audit
 from likelier.data.dates import asks_for_date, now
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
+from likelier.data.record_views import joined
 from likelier.data.records import Record, UnusableRows, last_turn
 from likelier.data.tokenize import Group, default_max_length
 from likelier.models.layers import value_head
@@ -183,7 +184,7 @@ def prepare_run(
     guard = RunGuard(folder, ranks, options.rank_timeout)
     with guard.watching():
         folder.open(resume=resume)
-        take_date(policy, [*train, *eval_data], folder if resume else None, ranks)
+        take_date(policy, joined(train, eval_data), folder if resume else None, ranks)
         with ranks.first_before_others(), busy("preparing the rows"):  # the others then find its cached token ids
             data = _prepare(policy, objective, options, train, eval_data)
         ranks.require_same("data", data.hash + data.held_out_hash)

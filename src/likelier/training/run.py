@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.prepare import fitting_records
+from likelier.data.record_views import joined
 from likelier.models.loading import check_name
 from likelier.models.options import Dtype
 from likelier.models.policy import load_policy
@@ -65,8 +66,8 @@ def _train(
     held_out: dict[str, Any] = {"eval_data": run.eval_data, "eval_fraction": run.eval_fraction}
     data = data or load_preferences(run.data, **held_out, seed=seed, columns=run.columns, merge_votes=run.merge_votes)
     if config.objective.data != "answers":  # fails before a model is loaded
-        fitting_records([*data.train, *data.test], config.objective.method, config.objective.data)
-    check_template_of(run.model, [*data.train, *data.test], config.chat)
+        fitting_records(joined(data.train, data.test), config.objective.method, config.objective.data)
+    check_template_of(run.model, joined(data.train, data.test), config.chat)
     empty = config.training.shard and not speaks()  # the first rank's weights are split between all
     how = {"chat": config.chat, "empty": empty, "values": config.objective.reads_values}
     policy = load_policy(run.model, dtype=run.dtype, lora=config.lora, seed=seed, **how)

@@ -55,7 +55,7 @@ class Converted:
     says whether `chat=true` made a turn of any text (see `load.ChatMaps`).
     """
 
-    records: list[Record]
+    records: Sequence[Record]
     unusable: UnusableRows
     format: str
     unread_columns: list[str]
@@ -111,20 +111,26 @@ def convert(
     columns: Columns | None = None,
     layouts: Sequence[Format] = FORMATS,
     check: Callable[[Record], None] = check_answers,
+    collect: Callable[[Iterator[Record]], Sequence[Record]] = list,
 ) -> Converted:
-    """Turn rows into records by their layout, one of `layouts`, with a column map where the file needs one.
+    """Turn rows into records by their layout, one of `layouts`, with a column map where the file needs one; `collect`
+    takes them up as they come.
 
     Rows that cannot be used, those for which `check` raises `Unfit` among them, are counted by reason; missing columns,
     values without a meaning and values nested too deeply raise `DataError`.
     """
     try:
-        return _converted(named, columns, layouts, check)
+        return _converted(named, columns, layouts, check, collect)
     except RecursionError as error:
         raise DataError(f"{named.name}: a value is nested too deeply to be read; flatten it") from error
 
 
 def _converted(
-    named: NamedRows, columns: Columns | None, layouts: Sequence[Format], check: Callable[[Record], None]
+    named: NamedRows,
+    columns: Columns | None,
+    layouts: Sequence[Format],
+    check: Callable[[Record], None],
+    collect: Callable[[Iterator[Record]], Sequence[Record]],
 ) -> Converted:
     rows = iter(named.rows)
     begin = _begin(rows)
@@ -138,7 +144,7 @@ def _converted(
             begin.extend(islice(rows, TRIED_ON - 1))
         guesses = guessed(begin, columns or Columns(), layouts, _Trial(named.name, first, begin, layouts, check))
         raise DataError(unknown_layout(*first, columns or Columns(), layouts, guesses)) from None
-    return _read(found, replace(named, rows=chain(begin, rows)), columns, check)
+    return _read(found, replace(named, rows=chain(begin, rows)), columns, check, collect)
 
 
 def _begin(rows: Iterator[tuple[Source, Row]]) -> list[tuple[Source, Row]]:
@@ -172,7 +178,13 @@ class _Trial:
         return f"read as '{made.format}'" + (f"; {example}" if example else "")
 
 
-def _read(found: Recognised, named: NamedRows, columns: Columns | None, check: Callable[[Record], None]) -> Converted:
+def _read(
+    found: Recognised,
+    named: NamedRows,
+    columns: Columns | None,
+    check: Callable[[Record], None],
+    collect: Callable[[Iterator[Record]], Sequence[Record]] = list,
+) -> Converted:
     account = Account(found)
     places = account.mapped(named.rows)
     reading, places = _prepared(found, places, named.name, columns or Columns())
@@ -180,7 +192,7 @@ def _read(found: Recognised, named: NamedRows, columns: Columns | None, check: C
         places = found.layout.expand(places)
     if found.layout.settings & {"ranks_best", "scores_best"}:
         places = directed(places, found.layout, reading.columns, named.name)
-    records = list(_records(found.layout, places, reading, account, check))
+    records = collect(_records(found.layout, places, reading, account, check))
     account.unusable.extend(Unusable(place, "blank-row") for place in named.blank)
     if not records:
         raise DataError(_nothing(named.name, account))

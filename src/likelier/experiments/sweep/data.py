@@ -13,6 +13,7 @@ from likelier.data.lists import answers_in, pairs_by_row
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import fitting_records
+from likelier.data.record_views import by_numbers
 from likelier.data.records import Content, Message, Record, TokenIds, Unusable, UnusableRows, answers_of, content_key
 from likelier.experiments.sweep.plan import SweepPlan
 from likelier.training.config import RunConfig
@@ -42,7 +43,7 @@ class Budget:
 class SharedData:
     """The held-out rows of all runs, drawn with `seed` from the source `base`, and the training rows of each source."""
 
-    held_out: list[Record]
+    held_out: Sequence[Record]
     sources: Mapping[_Key, PreferenceData]
     base: _Key
     seed: int
@@ -121,12 +122,11 @@ def _named(data: Any) -> str:
     return data if isinstance(data, str) else ", ".join(one.name for one in data)
 
 
-def _without(data: PreferenceData, prompts: set[str], held_out: list[Record], name: str) -> PreferenceData:
+def _without(data: PreferenceData, prompts: set[str], held_out: Sequence[Record], name: str) -> PreferenceData:
     """The data without the rows on held-out prompts, which are counted and named like all others that are left out."""
-    kept: list[Record] = []
-    leaked: list[Record] = []
-    for record in data.train:
-        (leaked if loose_prompt(record) in prompts else kept).append(record)
+    is_leaked = [loose_prompt(record) in prompts for record in data.train]
+    kept = by_numbers(data.train, (number for number, leaks in enumerate(is_leaked) if not leaks))
+    leaked = by_numbers(data.train, (number for number, leaks in enumerate(is_leaked) if leaks))
     if not kept:
         raise DataError(f"{name}: every row is on a held-out prompt; hold out fewer, or give other training data")
     rows = [Unusable(record.source, LEAKED, record=record) for record in leaked]

@@ -98,8 +98,7 @@ def _found(records: Sequence[Record], name: RowName) -> list[Record]:
     if len(sets) > 1:
         choices = " or ".join(f"--row {one}:{name.number}" for one in sets)
         raise ConfigError(f"row {name.number} is in several data sets; say which: {choices}")
-    once = {id(one): one for one in own}  # a data set of weight 2 has each row twice
-    return list(once.values())
+    return list(dict.fromkeys(own))  # a data set of weight 2 has each row twice
 
 
 def _one_of(found: list[Record], pair: int) -> Record:
