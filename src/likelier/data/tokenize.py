@@ -48,7 +48,7 @@ Ids = np.ndarray
 BLOCK = 512
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Group:
     """One prompt and its answers, as token ids (int32 arrays): the unit of work everywhere.
 

@@ -64,6 +64,8 @@ CHECKS = (
     Check("reference", "model", reference_checks),
 )
 
+MOST = 100_000  # records that are held in memory for an audit; of more, that of a run looks at so many
+
 
 def audit_records(
     records: Sequence[Record],
@@ -102,8 +104,9 @@ def audit_records(
     if (tokenizer is None) != (max_length is None):
         raise ConfigError("a tokenizer and max_length go together: give both or none")
     chat = chat or ChatOptions()
+    some = list(records) if len(records) <= MOST else records  # the checks go through them a score of times
     material = Material(
-        records, list(unusable), held_out, tokenizer, max_length, chat, ranker, sample=score_sample, show=show
+        some, list(unusable), held_out, tokenizer, max_length, chat, ranker, sample=score_sample, show=show
     )
     if not material.rows:
         raise DataError(f"{name or 'the data'}: no rows to look at")
@@ -124,9 +127,6 @@ def _checked(material: Material, report: Callable[[str], None]) -> tuple[tuple[F
             findings += found
             statistics |= figures
     return tuple(sorted(findings, key=lambda finding: -SEVERITIES.index(finding.severity))), statistics
-
-
-MOST = 100_000  # records; of more, so many are looked at (a minute's work is beyond this)
 
 
 def run_audit(train: Sequence[Record], held_out: Sequence[Record], unusable: Iterable[Unusable]) -> dict[str, Any]:
