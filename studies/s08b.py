@@ -116,7 +116,12 @@ def plots(results: Results) -> list[Plot]:
 
 
 SETTINGS, TITLE = [{"answers": kind} for kind in KINDS], "Which chosen answers fall"
-READING = ""
+READING = """
+In so small a model, one pair at a time, chosen answers hardly ever fall: at most a fifth do, where the two answers
+differ in a letter. Who falls is told by the CHES score where the answers are any two lines, but no better than by how
+short they are, as its sums grow with length; where both are as long, by neither. The score of means, which length does
+not reach, points the other way here. Of single letters the paper's own derivation holds well.
+"""
 STUDY = Study(
     *("s08b", TITLE, TEXT, 1, SETTINGS, 5, run, CLAIMS, tables, plots, SETTINGS[1:], READING),
     setup="a Llama of 48,000 parameters learns from one pair of its own answers at a time, 50 of them",
