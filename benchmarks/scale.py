@@ -269,10 +269,9 @@ def rows_table(scale: float) -> Table:
 
     sizes = lengths(round(100_000 * max(scale, 0.1)))
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["LIKELIER_CACHE"] = folder
-        RecordTable.written(made_pairs(sizes[:5_000]))  # nor what pyarrow keeps
+        RecordTable.written(made_pairs(sizes[:5_000]), Path(folder))  # nor what pyarrow keeps
         meter = Meter(len(sizes))
-        records = Filed(RecordTable.written(made_pairs(sizes)))
+        records = Filed(RecordTable.written(made_pairs(sizes), Path(folder)))
         meter.note("a pair in a mapped file, as it is read", timed=False)
         assert sum(1 for _ in records) == len(sizes)
         meter.note("look at all of them")

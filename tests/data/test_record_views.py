@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from likelier.data import record_table, record_views
 from likelier.data.load import load_preferences
 from likelier.data.options import DataSet
-from likelier.data.record_table import RecordTable
+from likelier.data.record_table import RecordTable, folder_of_rows
 from likelier.data.record_views import Changed, Divided, Filed, as_records, by_numbers, joined
 from likelier.data.records import (
     Demonstration,
@@ -28,7 +30,7 @@ from likelier.data.records import (
     to_labels,
 )
 from likelier.data.split import prompt_key, split_by_prompt
-from likelier.utils.errors import ConfigError
+from likelier.utils.errors import ConfigError, LikelierWarning
 from tests.helpers.small_runs import write_rows
 from tests.helpers.support import chat_pairs, labelled_rows
 
@@ -53,7 +55,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def filed(records: list[Any]) -> Filed:
-    return Filed(RecordTable.written(records))
+    folder = folder_of_rows()
+    assert folder is not None
+    return Filed(RecordTable.written(records, folder))
 
 
 def test_a_file_gives_back_what_was_put_into_it_and_leaves_nothing_behind(cache: Path) -> None:
@@ -106,13 +110,21 @@ def test_what_comes_one_by_one_goes_into_a_file_when_it_is_much(monkeypatch: pyt
         assert as_records(found) is found
 
 
-def test_a_folder_that_takes_no_file_is_told_with_a_way_out(cache: Path) -> None:
-    cache.parent.mkdir(exist_ok=True)
+def test_where_nothing_can_be_written_rows_stay_in_memory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_views, "IN_MEMORY", 3)
     cache.write_text("a file", encoding="utf-8")
-    with pytest.raises(
-        ConfigError, match=r"the rows, in .*; make room there, or name another folder with LIKELIER_CACHE"
-    ):
-        filed(RECORDS)
+    with pytest.warns(LikelierWarning, match="rows cannot be kept there, and stay in memory: "):
+        assert as_records(iter(RECORDS)) == RECORDS
+
+
+def test_a_disk_that_fills_up_is_told_with_a_way_out_and_keeps_nothing(cache: Path) -> None:
+    def until_full() -> Iterator[Record]:
+        yield from RECORDS
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(ConfigError, match=r"the rows, in .*; make room there, or name another folder"):
+        filed(until_full())  # type: ignore[arg-type]
+    assert list((cache / "rows").iterdir()) == []
 
 
 @pytest.mark.parametrize("most", [3, 10**6], ids=["in a file", "in memory"])

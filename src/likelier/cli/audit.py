@@ -168,7 +168,7 @@ def _report(audit: Audit, kind: str) -> str:
     return as_html(audit) if kind == "html" else without_secrets(as_text(audit, width=width, colour=here))
 
 
-def _clean(flags: argparse.Namespace, audit: Audit, records: list[Any], names: list[str]) -> str:
+def _clean(flags: argparse.Namespace, audit: Audit, records: Sequence[Any], names: list[str]) -> str:
     from likelier.data.audit.clean import rows_to_drop, write_clean
     from likelier.data.columns import columns_of
     from likelier.data.options import DataSet

@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final
 from uuid import uuid4
 
 import numpy as np
 
 from likelier.data.records import Content, Demonstration, Labelled, Message, Pair, Record, Source, TokenIds
+from likelier.utils.console import warn
 from likelier.utils.errors import writing
 from likelier.utils.files import cache_folder, make_folder, refuse_link
 
@@ -35,6 +38,19 @@ _TEXTS, _NUMBERS = ("prompt", "first", "second", "more"), ("kind", "source", "nu
 _Places = dict[tuple[str, str, str], int]  # file, unit and data set of a `Source`
 
 
+def folder_of_rows() -> Path | None:
+    """Where files of records go; None, with a warning, where nothing can be written there."""
+    folder = cache_folder() / "rows"
+    try:
+        make_folder(folder)
+        refuse_link(folder)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        warn(f"{folder}: rows cannot be kept there, and stay in memory: {error.strerror or error}")
+        return None
+    return folder
+
+
 class RecordTable:
     """Records by their numbers."""
 
@@ -43,17 +59,14 @@ class RecordTable:
         self._batches: dict[int, _Batch] = {}
 
     @staticmethod
-    def written(records: Iterable[Record]) -> RecordTable:
-        """The records in a file of their own. Raises `ConfigError` where it cannot be written."""
+    def written(records: Iterable[Record], folder: Path) -> RecordTable:
+        """The records in a file of their own in `folder`. Raises `ConfigError` where it cannot be written."""
         import pyarrow as pa  # a tenth of a second, which a few records do without
 
-        folder = cache_folder() / "rows"
         path, places = folder / f"{uuid4().hex}.arrow", _Places()
         schema = pa.schema([(name, pa.large_binary()) for name in _TEXTS] + [(name, pa.int64()) for name in _NUMBERS])
         mend = "make room there, or name another folder with LIKELIER_CACHE"
         with writing(f"the rows, in {folder}", mend=mend):
-            make_folder(folder)
-            refuse_link(folder)
             try:
                 with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
                     stream = iter(records)

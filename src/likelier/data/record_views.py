@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from likelier.data.record_table import RecordTable
+from likelier.data.record_table import RecordTable, folder_of_rows
 from likelier.data.records import Record
 
 T = TypeVar("T")
@@ -156,9 +156,8 @@ def as_records(records: Iterable[Record]) -> Records:
         return Listed(list(records))
     stream = iter(records)
     first = list(islice(stream, IN_MEMORY + 1))
-    if len(first) <= IN_MEMORY:
-        return Listed(first)
-    return Filed(RecordTable.written(chain(first, stream)))
+    folder = folder_of_rows() if len(first) > IN_MEMORY else None
+    return Listed([*first, *stream]) if folder is None else Filed(RecordTable.written(chain(first, stream), folder))
 
 
 def by_numbers(records: Sequence[T], numbers: Iterable[int]) -> Sequence[T]:
