@@ -180,7 +180,7 @@ def test_a_refused_run_leaves_no_folder(runs: SmallRuns, tmp_path: Path) -> None
     words = ["train", "--model", runs.model, "--data", runs.pairs, "--output", out]
     assert command(*words, "--max-length", "3").code == 2
     assert command(*words, "--reference", "base").code == 2
-    assert files_below(tmp_path) == {} or set(files_below(tmp_path)) == {"cache"}
+    assert {name.split("/")[0] for name in files_below(tmp_path)} <= {"cache"}
 
 
 def test_refused_stages_and_sweeps_leave_no_folder(runs: SmallRuns, tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def hostile_rows(count: int = 24) -> list[dict[str, Any]]:
 
 
 def hostile_data(folder: Path) -> Path:
-    return write_rows(folder / "pairs <b>&.jsonl", hostile_rows())
+    scores = {"score_chosen": 2, "score_rejected": 1}  # for the methods that learn from them
+    return write_rows(folder / "pairs <b>&.jsonl", [row | scores for row in hostile_rows()])
 
 
 def write_run(folder: Path, card: dict[str, Any], rows: list[dict[str, Any]], **files: Any) -> Path:

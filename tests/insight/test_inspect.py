@@ -59,6 +59,8 @@ HYPERPARAMETERS: dict[str, Json] = {
     "alphapo": {"beta": 2.5, "gamma_beta_ratio": 0.4, "alpha": 0.5},
     "slic": {"delta": 2.0, "likelihood_weight": 0.3},
     "wpo": {"beta": 0.3},
+    "infonca": {"beta": 0.3},
+    "nca_scores": {"beta": 0.3},
     "ld_dpo": {"beta": 0.3, "ld_alpha": 0.4},
     "aot": {"beta": 0.3},
     "aot_unpaired": {"beta": 0.3},
@@ -139,6 +141,8 @@ def losses_by_hand(
         "aot": list,  # none of a row alone
         "aot_unpaired": list,
         "wpo": list,
+        "infonca": list,  # of two answers among several
+        "nca_scores": list,
         "weighted_sum": lambda: [
             0.8 * dpo_by_hand(0.3 * (dw - dl)) + 0.2 * max(0.0, 1 - 0.1 * (dw - dl)) - 0.5 * pw / nw
         ],

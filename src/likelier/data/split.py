@@ -7,9 +7,6 @@ import random
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-import numpy as np
-
-from likelier.data.record_views import by_numbers
 from likelier.data.records import Content, spoken_key
 from likelier.utils.errors import DataError
 
@@ -33,6 +30,10 @@ def prompt_key(record: HasPrompt) -> bytes:
 
 def split_by_prompt(records: Sequence[T], fraction: float, seed: int) -> tuple[Sequence[T], Sequence[T]]:
     """(train, held out): whole prompts, drawn by `seed`, until about `fraction` of the records are held out."""
+    import numpy as np  # which a command's help does without
+
+    from likelier.data.record_views import by_numbers
+
     if not 0 < fraction < 1:
         raise DataError(f"the held-out fraction is {fraction}; it must lie between 0 and 1")
     keys = np.fromiter(map(prompt_key, records), dtype="V16", count=len(records))

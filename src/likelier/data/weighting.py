@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from likelier.data.record_views import Changed, as_records, by_numbers
 from likelier.data.records import Pair, Record, Unusable
 from likelier.data.split import prompt_key
 from likelier.utils.console import say
@@ -59,6 +58,8 @@ def applied(
     since neither answer is the right one. Raises `DataError` for a weight, margin or score that is no number where one
     is needed, `ConfigError` where what is asked for would have no effect.
     """
+    from likelier.data.record_views import Changed, as_records, by_numbers  # with numpy, which help does without
+
     if not held_out:
         _refuse_inert(records, signals)
     numbers = array("q")

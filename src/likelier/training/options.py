@@ -291,7 +291,7 @@ def _refuse_signals(objective: Any, options: TrainingOptions) -> None:
     from likelier.objectives import METHODS  # with torch, which a command's help does without
 
     method = objective.method
-    if objective.data == "scores" and (options.min_score_gap is not None or options.use_weights == "scores"):
+    if (options.min_score_gap is not None or options.use_weights == "scores") and objective.data == "scores":
         given = "min_score_gap" if options.min_score_gap is not None else "use_weights=scores"
         raise ConfigError(f"{method} learns from the scores themselves; drop {given}")
     if options.use_margins is not None and not objective.takes_margins:
