@@ -23,7 +23,7 @@ _SERIES = (
     ("#3f9ac4", "#8fd3f0"),
     ("#7a7f87", "#a6abb3"),
 )
-_MARKERS = "os^DvPX*"
+_MARKERS = "os^DvPX*<>hp"
 _ROW, _WIDE = 18, 24  # of the legend, in the drawing's units; letters of a name that fits beside another
 _KIND = 12  # letters of a kind's name in one row
 

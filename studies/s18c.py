@@ -123,10 +123,19 @@ def plots(results: Results) -> list[Plot]:
     return [Plot("success", "Success on held-out questions", "KL, nats an answer", "share that keeps the rule", lines)]
 
 
+TITLE = "What raises the ceiling of the demo model"
+READING = """
+So short a training takes each method a way of its own: IPO ends at less than a nat an answer, KTO and SimPO at half or
+two thirds of DPO's divergence. At this rate they make less of the pairs in 16 steps; what they would make of them at
+the same distance is not asked here. The rule is one that a reward model of the same base learns from 256 pairs as well
+as the verifier knows it: GRPO by either ends at the same success, 0.09 above DPO, and PPO between. Three seeds tell
+that difference from none for the reward model and just not for the verifier. DPO, offline and online, GRPO and PPO are
+far beyond the best of 8 answers of the start; KTO and IPO are not.
+"""
 SETTINGS = [{"method": name} for name in NAMES]
 QUICK = [{"method": name} for name in ("start", "dpo", "grpo_model", "ppo_model", "online_dpo")]
 STUDY = Study(
-    *("s18c", "What raises the ceiling of the demo model", TEXT, 1, SETTINGS, 3, run, CLAIMS, tables, plots, QUICK),
+    *("s18c", TITLE, TEXT, 1, SETTINGS, 3, run, CLAIMS, tables, plots, QUICK, READING),
     setup="SmolLM2-135M-Instruct with LoRA, whose answers shall keep a rule of four parts",
 )
 
