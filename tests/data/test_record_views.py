@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def filed(records: list[Any]) -> Filed:
+def filed(records: Iterable[Any]) -> Filed:
     folder = folder_of_rows()
     assert folder is not None
     return Filed(RecordTable.written(records, folder))
@@ -123,7 +123,7 @@ def test_a_disk_that_fills_up_is_told_with_a_way_out_and_keeps_nothing(cache: Pa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(ConfigError, match=r"the rows, in .*; make room there, or name another folder"):
-        filed(until_full())  # type: ignore[arg-type]
+        filed(until_full())
     assert list((cache / "rows").iterdir()) == []
 
 

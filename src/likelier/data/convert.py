@@ -101,7 +101,7 @@ def converted(
     unfit = next((record for record in records if isinstance(record, Demonstration)), None)
     if unfit is not None:
         raise DataError(f"{unfit.source}: an answer without a judgement is no label; convert to answers instead")
-    return to_labels(records), left_out  # type: ignore[arg-type]
+    return to_labels(records), left_out
 
 
 def _say_what_is_lost(records: Sequence[Record], to: RecordKind) -> None:

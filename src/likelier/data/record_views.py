@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 
@@ -48,8 +48,6 @@ class Records(Sequence[Record]):
         if not isinstance(other, Sequence) or isinstance(other, (str, bytes)):
             return NotImplemented
         return len(self) == len(other) and all(one == another for one, another in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"<{len(self)} records>"
@@ -163,7 +161,7 @@ def as_records(records: Iterable[Record]) -> Records:
 def by_numbers(records: Sequence[T], numbers: Iterable[int]) -> Sequence[T]:
     """The records of these numbers, or whatever they are: a view of `Records`, else a list."""
     if isinstance(records, Records):
-        return Chosen(records, np.fromiter(numbers, dtype=np.int64))  # type: ignore[return-value]
+        return cast("Sequence[T]", Chosen(records, np.fromiter(numbers, dtype=np.int64)))
     return [records[number] for number in numbers]
 
 

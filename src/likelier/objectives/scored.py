@@ -95,10 +95,10 @@ class Items:
     `pairs` (n, 2) answer numbers (chosen, rejected); or `rows` (n,) answer numbers with `desirable` (n,) bool and
     `partners` (n,) answer numbers of the mismatched answers (empty where they are not among these). `lists` (n, most)
     are all answers of rows that score several, the best first and -1 where there is no other, `scores` (n, most) their
-    scores, 0 there; their `pairs` are the best and the worst. `ref_logps`
-    (answers,) the reference's sums in nats, `ref_head_logps` (n, 2) those over the first tokens of the pairs' answers
-    (see `SequenceScores.heads`), where an objective needs them. `weights` (n,) multiply the items' losses; `margins`
-    and `flip_chances` (n,) are the pairs' own, where a run uses them. None is what there is not.
+    scores, 0 there; their `pairs` are the best and the worst. `ref_logps` (answers,) the reference's sums in nats,
+    `ref_head_logps` (n, 2) those over the first tokens of the pairs' answers (see `SequenceScores.heads`), where an
+    objective needs them. `weights` (n,) multiply the items' losses; `margins` and `flip_chances` (n,) are the pairs'
+    own, where a run uses them. None is what there is not.
     """
 
     pairs: Tensor | None = None
