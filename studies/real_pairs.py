@@ -129,6 +129,15 @@ def short_pairs(study: str, seed: int, tiny: Task | None = None) -> PairFiles:
     return PairFiles.drawn(source, "demo", folder / str(seed), seed, SHORT)
 
 
+# What `held_out_after` measures, in words.
+MEASURES = {
+    "accuracy": "accuracy",
+    "margin": "log-ratio of the chosen answer above that of the rejected, nats",
+    "chosen": "log-ratio of the chosen answer, nats",
+    "rejected": "log-ratio of the rejected answer, nats",
+}
+
+
 def held_out_after(files: PairFiles, options: Mapping[str, Any], strength: float, name: str) -> dict[str, float]:
     """What one pass over the training pairs makes of the held-out ones: the `accuracy`, and in nats an answer the mean
     log-ratios to the reference, of the `chosen` and the `rejected`, and their `margin`. `strength` is the method's

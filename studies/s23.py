@@ -16,7 +16,7 @@ from studies.demo_runs import Task
 from studies.harness import Claim, Found, Results, Setting, Study, Table, main
 from studies.judging import Case, between, table
 from studies.plots import Plot, line
-from studies.real_pairs import SHORT_WORDS, held_out_after, short_pairs
+from studies.real_pairs import MEASURES, SHORT_WORDS, held_out_after, short_pairs
 
 SEEDS = 7000  # those of the study; none of them was looked at while it was made
 NOISE, MOST = (0.0, 0.05, 0.1, 0.2), 0.2
@@ -106,12 +106,6 @@ CLAIMS = [
         for method, said in sayings.AGAINST_WRONG.items()
     ),
 ]
-MEASURES = {
-    "accuracy": "accuracy",
-    "margin": "log-ratio of the chosen answer above that of the rejected, nats",
-    "chosen": "log-ratio of the chosen answer, nats",
-    "rejected": "log-ratio of the rejected answer, nats",
-}
 
 
 def tables(results: Results) -> list[Table]:

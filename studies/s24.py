@@ -12,7 +12,7 @@ from studies.demo_runs import Task
 from studies.harness import Claim, Found, Results, Setting, Study, Table, main
 from studies.judging import Case, between, lies, table
 from studies.plots import Plot, line
-from studies.real_pairs import SHORT_WORDS, held_out_after, short_pairs
+from studies.real_pairs import MEASURES, SHORT_WORDS, held_out_after, short_pairs
 
 SEEDS = 7000  # those of the study; none of them was looked at while it was made
 BETA, RATE, BEST_FULL = 0.1, 2e-4, 5e-6
@@ -89,12 +89,6 @@ CLAIMS = [
         lies(LORAS | BY_BETA | FULLS, "chosen", -1e9, 0.0),
     ),
 ]
-MEASURES = {
-    "accuracy": "accuracy",
-    "margin": "log-ratio of the chosen answer above that of the rejected, nats",
-    "chosen": "log-ratio of the chosen answer, nats",
-    "rejected": "log-ratio of the rejected answer, nats",
-}
 
 
 def tables(results: Results) -> list[Table]:
