@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likelier.data import record_table, record_views
+from likelier.data import record_table, record_views, views
 from likelier.data.load import load_preferences
 from likelier.data.options import DataSet
 from likelier.data.record_table import RecordTable, folder_of_rows
-from likelier.data.record_views import Changed, Divided, Filed, as_records, by_numbers, joined
+from likelier.data.record_views import as_records
 from likelier.data.records import (
     Demonstration,
     Labelled,
@@ -30,6 +30,7 @@ from likelier.data.records import (
     to_labels,
 )
 from likelier.data.split import prompt_key, split_by_prompt
+from likelier.data.views import Changed, Divided, Filed, View, as_view, by_numbers, joined
 from likelier.utils.errors import ConfigError, LikelierWarning
 from tests.helpers.small_runs import write_rows
 from tests.helpers.support import chat_pairs, labelled_rows
@@ -54,7 +55,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def filed(records: Iterable[Any]) -> Filed:
+def filed(records: Iterable[Any]) -> Filed[Any]:
     folder = folder_of_rows()
     assert folder is not None
     return Filed(RecordTable.written(records, folder))
@@ -84,11 +85,13 @@ def test_a_number_that_is_none_stays_none() -> None:
 
 
 def test_views_are_the_lists_that_they_stand_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_views, "BLOCK", 7)
+    monkeypatch.setattr(views, "BLOCK", 7)
     monkeypatch.setattr(record_table, "ROWS", 9)
     rng = random.Random(0)
     every: list[Record] = [*chat_pairs(40), *labelled_rows(25)]
-    for base in (as_records(every), filed(every), joined(filed(every[:31]), every[31:32], filed(every[32:]))):
+    parts = joined(filed(every[:31]), every[31:32], filed(every[32:]))
+    bases: list[View[Any]] = [as_records(every), filed(every), as_view(parts)]
+    for base in bases:
         assert list(base) == every and base[3:50:4] == every[3:50:4] and base[::-1] == every[::-1]
         numbers = [rng.randrange(len(every)) for _ in range(100)]
         assert list(by_numbers(base, numbers)) == [every[number] for number in numbers]
@@ -98,7 +101,7 @@ def test_views_are_the_lists_that_they_stand_for(monkeypatch: pytest.MonkeyPatch
         named = Changed(base, lambda record: Demonstration(record.prompt, "x", record.source))
         assert [one.answer for one in named[2:4] if isinstance(one, Demonstration)] == ["x", "x"]
     assert by_numbers(every, [3, 1]) == [every[3], every[1]]
-    assert as_records(every) != every[1:] and as_records(every) != "no records" and repr(filed(every)) == "<65 records>"
+    assert as_records(every) != every[1:] and as_records(every) != "no records" and repr(filed(every)) == "<65 rows>"
 
 
 def test_what_comes_one_by_one_goes_into_a_file_when_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ from likelier.advice.timing import SpeedOf, rows_of_run, times_of
 from likelier.advice.weights import find_model
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.options import ChatOptions
-from likelier.data.record_views import as_records, joined
 from likelier.data.split import split_by_prompt
+from likelier.data.views import as_view, joined
 from likelier.models.options import LoraOptions
 from likelier.objectives import METHODS
 from likelier.objectives.advice import Goal, Setting, Situation, Subject
@@ -215,7 +215,7 @@ def _rows(
 ) -> RowPlan:
     """The rows of a stage at the length that is given, or at the one that they propose."""
     files = [file for file in evidence.files if file.path in paths]
-    records, held_out = joined(*(file.records for file in files)), as_records([])
+    records, held_out = joined(*(file.records for file in files)), as_view([])
     merge = bool(given.get("merge_votes"))
     if "eval_data" in given:
         held_out = load_preferences(given["eval_data"], columns=evidence.columns, merge_votes=merge).train

@@ -14,8 +14,8 @@ from likelier.data.load import PreferenceData
 from likelier.data.options import ChatOptions
 from likelier.data.past_template import past_template, past_template_words
 from likelier.data.prepare import prepare_groups
-from likelier.data.record_views import by_numbers, joined
 from likelier.data.tokenize import Group, Truncation
+from likelier.data.views import by_numbers, joined
 from likelier.data.weighting import Signals
 from likelier.objectives import Objective
 

@@ -15,10 +15,11 @@ from likelier.data.columns import Columns, columns_of
 from likelier.data.formats import Converted, convert
 from likelier.data.names import Named, distinct_names, short_name
 from likelier.data.options import DataSet
-from likelier.data.record_views import Records, as_records, by_numbers, joined
+from likelier.data.record_views import Records, as_records
 from likelier.data.records import Demonstration, Pair, Record, RecordKind, UnusableRows
 from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.split import split_by_prompt
+from likelier.data.views import as_view, by_numbers, joined
 from likelier.data.votes import merge_votes as merged_votes
 from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, DataError
@@ -190,7 +191,7 @@ def _joined(sets: list[DataSet] | None, source: Source, columns: Columns | None,
         for one, part in zip(sets, parts, strict=True)
     ]
     notes += [f"{one.name}: {note}" for one, part in zip(sets, parts, strict=True) for note in part.notes]
-    records = joined(*(part.train for part in parts))
+    records = as_view(joined(*(part.train for part in parts)))
     examples = [f"{one.name}, {example}" for one, part in zip(sets, parts, strict=True) for example in part.examples]
     return PreferenceData(records, [], unusable, f"{len(sets)} data sets", notes, examples)
 

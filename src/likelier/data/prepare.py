@@ -14,7 +14,6 @@ from likelier.data.mismatched import data_hash, with_partners
 from likelier.data.options import ChatOptions
 from likelier.data.past_template import past_template, past_template_words
 from likelier.data.preview import RowPreview, in_brief, in_card, preview_group
-from likelier.data.record_views import Divided, as_records, by_numbers, joined
 from likelier.data.records import (
     SPOKEN_FIELDS,
     Demonstration,
@@ -29,6 +28,7 @@ from likelier.data.rendering import REASONING_FIELDS, refuse_inert_chat_options
 from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.data.turns import check_train_on
 from likelier.data.unprinted import Unprinted
+from likelier.data.views import Divided, as_view, by_numbers, joined
 from likelier.data.weighting import Signals, applied, say_signals, with_even_prompts, with_mean_weight_1
 from likelier.utils.console import say, warn
 from likelier.utils.errors import DataError
@@ -51,7 +51,7 @@ def fitting_records(records: Sequence[Record], method: str, wants: DataKind) -> 
     naming the first row that does not fit, and the method that it fits.
     """
     if wants == "answers":
-        found = Divided(as_records(records), demonstrations_of)
+        found = Divided(as_view(records), demonstrations_of)
         if len(found) < len(records):
             say(f"{len(records) - len(found)} undesirable rows are left aside: {method} learns from good answers only")
         if not found:
@@ -65,7 +65,7 @@ def fitting_records(records: Sequence[Record], method: str, wants: DataKind) -> 
     if unfit is not None:
         needed = "pairs (chosen, rejected)" if wants == "pairs" else "answers with a label, or pairs"
         raise DataError(f"{unfit.source}: {method} learns from {needed}, and this row is {_WHAT_IT_IS[type(unfit)]}")
-    return records if wants == "pairs" else Divided(as_records(records), labels_of)
+    return records if wants == "pairs" else Divided(as_view(records), labels_of)
 
 
 def prepare_groups(

@@ -32,7 +32,7 @@ def split_by_prompt(records: Sequence[T], fraction: float, seed: int) -> tuple[S
     """(train, held out): whole prompts, drawn by `seed`, until about `fraction` of the records are held out."""
     import numpy as np  # which a command's help does without
 
-    from likelier.data.record_views import by_numbers
+    from likelier.data.views import by_numbers
 
     if not 0 < fraction < 1:
         raise DataError(f"the held-out fraction is {fraction}; it must lie between 0 and 1")

@@ -30,13 +30,13 @@ from likelier.data.masks import (
 )
 from likelier.data.options import ChatOptions
 from likelier.data.plain_text import TextKind, encode, kind_of_answer
-from likelier.data.record_views import by_numbers
 from likelier.data.records import Message, Pair, Record, Source, TokenIds, Unusable, UnusableRows, answers_of
 from likelier.data.rendering import RowRefused, Then, check_template, render
 from likelier.data.token_cache import RecordIds, TokenFolder, ids_in_common, no_ids
 from likelier.data.too_long import over_limit, surely_too_long
 from likelier.data.turns import as_trained, begins_answer, check_begun, common_prefix, edges, joined, turn_masks
 from likelier.data.unprinted import Unprinted, find_unprinted
+from likelier.data.views import by_numbers
 from likelier.utils.errors import DataError
 from likelier.utils.terminal import counting
 

@@ -58,7 +58,7 @@ def applied(
     since neither answer is the right one. Raises `DataError` for a weight, margin or score that is no number where one
     is needed, `ConfigError` where what is asked for would have no effect.
     """
-    from likelier.data.record_views import Changed, as_records, by_numbers  # with numpy, which help does without
+    from likelier.data.views import Changed, as_view, by_numbers  # with numpy, which help does without
 
     if not held_out:
         _refuse_inert(records, signals)
@@ -72,7 +72,7 @@ def applied(
             numbers.append(number)
     kept = by_numbers(records, numbers) if left_out else records
     per_prompt = Counter(map(prompt_key, kept)) if signals.weights == "prompt" else Counter()
-    found = Changed(as_records(kept), lambda record: _with(record, signals, per_prompt))
+    found = Changed(as_view(kept), lambda record: _with(record, signals, per_prompt))
     if signals.weights or signals.margins:
         for _ in found:  # what is wrong in a row is told now
             pass

@@ -16,9 +16,9 @@ from likelier.data.audit.checks import run_audit
 from likelier.data.dates import asks_for_date, now
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
-from likelier.data.record_views import joined
 from likelier.data.records import Record, UnusableRows, last_turn
 from likelier.data.tokenize import Group, default_max_length
+from likelier.data.views import joined
 from likelier.models.layers import value_head
 from likelier.models.policy import Policy
 from likelier.models.token_budget import default_token_budget

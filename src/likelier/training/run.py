@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.prepare import fitting_records
-from likelier.data.record_views import joined
+from likelier.data.views import joined
 from likelier.models.loading import check_name
 from likelier.models.options import Dtype
 from likelier.models.policy import load_policy

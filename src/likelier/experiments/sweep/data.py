@@ -13,8 +13,8 @@ from likelier.data.lists import answers_in, pairs_by_row
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import fitting_records
-from likelier.data.record_views import by_numbers
 from likelier.data.records import Content, Message, Record, TokenIds, Unusable, UnusableRows, answers_of, content_key
+from likelier.data.views import by_numbers
 from likelier.experiments.sweep.plan import SweepPlan
 from likelier.training.config import RunConfig
 from likelier.training.prepared import step_sampler, steps_of
