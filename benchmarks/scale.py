@@ -28,12 +28,12 @@ from typing import Any
 
 import numpy as np
 
+from likelier.data.groups import Group
 from likelier.data.mismatched import data_hash
 from likelier.data.packing import StepSampler, _prompt_units, packed_micro_batches
 from likelier.data.record_table import RecordTable
 from likelier.data.records import Pair, Source
 from likelier.data.token_cache import RecordIds, TokenFolder
-from likelier.data.tokenize import Group
 from likelier.data.views import Filed
 
 PAIRS = 10_000_000

@@ -17,8 +17,8 @@ from torch.nn.functional import logsigmoid
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.models.options import LoraOptions
 from likelier.models.policy import add_lora
 from likelier.objectives import DPO, IPO, KTO, Hinge, Objective, SimPO

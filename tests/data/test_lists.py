@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from likelier.data.groups import Group
 from likelier.data.lists import answers_in, pairs_by_row
 from likelier.data.load import load_preferences
 from likelier.data.mismatched import data_hash
 from likelier.data.options import DataSet
 from likelier.data.prepare import prepare_groups
 from likelier.data.preview import preview_group
-from likelier.data.tokenize import Group, Tokenized
+from likelier.data.tokenize import Tokenized
 from likelier.data.weighting import Signals
 from likelier.objectives.scored import NO_ANSWER
 from likelier.scoring.batch import collate

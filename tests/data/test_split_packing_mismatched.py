@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from likelier.data.groups import Group
 from likelier.data.load import load_preferences
 from likelier.data.mismatched import data_hash, derangement, with_partners
 from likelier.data.packing import StepSampler, padded_micro_batches, padded_tokens
 from likelier.data.records import Message, Pair, Source
 from likelier.data.split import prompt_key, split_by_prompt
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.tokenize import tokenize_records
 from likelier.utils.errors import DataError
 from tests.helpers.support import labelled_rows, tiny_policy, tiny_tokenizer
 

@@ -13,9 +13,10 @@ from tokenizers import Tokenizer, normalizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from likelier.data.groups import Group
 from likelier.data.prepare import prepare_data, prepare_groups
 from likelier.data.records import Labelled, Message, Pair, Record, Source, TokenIds
-from likelier.data.tokenize import Group, Tokenized, default_max_length, tokenize_records
+from likelier.data.tokenize import Tokenized, default_max_length, tokenize_records
 from likelier.utils.errors import DataError, LikelierWarning, ModelError
 from tests.helpers.support import CHATML, chat_pairs, labelled_rows, tiny_tokenizer
 

@@ -10,8 +10,9 @@ import pytest
 
 from likelier.data import prepare
 from likelier.data.audit import tokens as audit_tokens
+from likelier.data.groups import Group
 from likelier.data.records import Labelled, Pair, Record, Source, TokenIds, answers_of
-from likelier.data.tokenize import Group, Tokenized, Truncation, tokenize_records
+from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 from likelier.scoring import collate
 from likelier.utils.errors import DataError
 from tests.helpers.support import chat_pairs, tiny_tokenizer

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from likelier.data.formats import convert
+from likelier.data.groups import Group
 from likelier.data.load import load_preferences
 from likelier.data.options import ChatOptions
 from likelier.data.prepare import prepare_data
 from likelier.data.records import Message, Pair, Record, answers_of, to_demonstrations, to_labels
 from likelier.data.sources import NamedRows, stream_rows
 from likelier.data.token_cache import TokenFolder, sharing_ids
-from likelier.data.tokenize import Group, Tokenized, tokenize_records
+from likelier.data.tokenize import Tokenized, tokenize_records
 from likelier.data.turns import joined
 from likelier.utils.errors import ConfigError
 from tests.helpers.support import tiny_tokenizer

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from likelier import DPO, KTO, PreferenceTrainer, SimPO
+from likelier.data.groups import Group
 from likelier.data.mismatched import data_hash, derangement, token_hash, with_partners
 from likelier.data.prepare import prepare_data
 from likelier.data.records import Message, Pair, Record, Source
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.tokenize import tokenize_records
 from likelier.data.weighting import Signals, applied, with_mean_weight_1
 from likelier.objectives import Objective
 from likelier.training.options import TrainingOptions

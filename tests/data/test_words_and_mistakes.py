@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from likelier.data.groups import Group
 from likelier.data.records import Labelled, Message, Pair, Source
-from likelier.data.tokenize import Group
 from likelier.data.weighting import Signals, applied, say_signals, with_even_prompts
 from likelier.utils.errors import ConfigError, DataError
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import distributed
 
 from likelier.cli import main as cli
+from likelier.data.groups import Group
 from likelier.data.packing import packed_micro_batches, padded_micro_batches, padded_tokens
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.models.sharding import ShardedCheckpoint, is_sharded, save_shards, shard_policy
 from likelier.objectives import DPO
 from likelier.objectives.metrics import MetricSums

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from likelier.data.groups import Group
 from likelier.data.packing import StepSampler, _least_bins, packed_micro_batches
-from likelier.data.tokenize import Group
 from likelier.scoring import attach_scorer, collate
 from tests.helpers.architectures import group
 from tests.helpers.support import shared_tokens, tiny_model

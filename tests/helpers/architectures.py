@@ -11,8 +11,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.scoring import SequenceScores
 
 WINDOW = 8

@@ -15,8 +15,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from likelier.data.groups import Group
 from likelier.data.records import Labelled, Message, Pair, Source
-from likelier.data.tokenize import Group
 from likelier.models.policy import Policy, disable_dropout
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -14,10 +14,11 @@ import pytest
 from rich.console import Console
 
 from likelier.data.audit import audit_records
+from likelier.data.groups import Group
 from likelier.data.masks import together
 from likelier.data.options import ChatOptions
 from likelier.data.records import Labelled, Message, Pair, Source
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.tokenize import tokenize_records
 from likelier.insight.inspect.look import _with_reward, _without_reference
 from likelier.insight.inspect.text import _token_table
 from likelier.insight.pages.heatmap import legend_text, numbers_of, pieces_of, scale_of, token_spans, token_text

@@ -13,8 +13,9 @@ import torch
 
 from likelier import SimPO
 from likelier.data.audit.scores import reference_checks
+from likelier.data.groups import Group
 from likelier.data.records import Pair
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.tokenize import tokenize_records
 from likelier.insight.compare.paired import compare_pairs
 from likelier.insight.compare.subjects import read_comparison
 from likelier.insight.diagnose.items import items_of

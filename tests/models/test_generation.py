@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.models.generation import Decoding, write_answers
 from tests.helpers.support import naive_logp, tiny_policy
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from likelier import DPO, DPOP, IPO, KTO, SFT, APODown, APOZero, Hinge, RewardModel, RobustDPO, SigmoidNorm, SimPO
+from likelier.data.groups import Group
 from likelier.data.mismatched import data_hash, derangement, token_hash
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.objectives import (
     AOT,
     BCO,

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.objectives import METHODS, RewardModel, Scored
 from likelier.objectives.losses import reward_model_loss
 from likelier.scoring import attach_scorer, collate

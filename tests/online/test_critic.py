@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.models.options import LoraOptions
 from likelier.models.policy import Policy, load_policy
 from likelier.models.sharing import share_frozen

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
 from likelier.online.sampling import GeneratingSampler, LocalSampler, Sampled, Sampling, sampler_for
 from likelier.scoring import attach_scorer, collate, score_plain

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from likelier.data.groups import Group
 from likelier.data.load import load_preferences
 from likelier.data.records import Demonstration, Message, Pair, Source, TokenIds
-from likelier.data.tokenize import Group
 from likelier.models.policy import load_policy
 from likelier.online.answers.pairs import make_pairs
 from likelier.online.answers.sample import Asking, Pairing, sample_file

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.models.layers import causal_model
 from likelier.objectives import LDDPO, SequenceScores
 from likelier.objectives.scored import join

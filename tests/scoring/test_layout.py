@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.scoring import Batch, attention, collate
 from likelier.scoring.attention import shared_prefix_attention
 from likelier.scoring.layout import Layout, Segment, Segments, common_beginning, shared_prefix_layout

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from likelier.data.groups import Group
 from likelier.data.masks import answer_bytes, cut_right, each_mask, together, trained_runs
 from likelier.data.mismatched import data_hash, token_hash, with_partners
 from likelier.data.packing import packed_micro_batches
 from likelier.data.records import Source
-from likelier.data.tokenize import Group, Tokenized
+from likelier.data.tokenize import Tokenized
 from likelier.objectives import METHODS
 from likelier.scoring import Batch, SequenceScores, attach_scorer, collate, score_plain, score_shared_prefix
 from likelier.scoring.attention import install_attention

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from likelier.data.groups import Group
 from likelier.data.packing import packed_micro_batches
-from likelier.data.tokenize import Group
 from likelier.scoring import collate
 from tests.helpers.architectures import group
 from tests.helpers.support import shared_tokens

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from likelier import DPO, IPO, KTO
+from likelier.data.groups import Group
 from likelier.data.mismatched import with_partners
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.tokenize import tokenize_records
 from likelier.objectives import Objective
 from likelier.scoring import attach_scorer
 from likelier.scoring.engine import score_groups

@@ -14,7 +14,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.groups import Group
+from likelier.data.tokenize import tokenize_records
 from likelier.models.options import LoraOptions
 from likelier.models.policy import add_lora
 from likelier.scoring import SequenceScores, attach_scorer, collate, score_plain

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import likelier.scoring.attention as attention_room
 import likelier.scoring.shared_prefix as scorer_room
+from likelier.data.groups import Group
 from likelier.data.packing import packed_micro_batches
-from likelier.data.tokenize import Group
 from likelier.models.policy import disable_dropout
 from likelier.scoring import SequenceScores, attach_scorer, collate, score_plain, score_shared_prefix
 from likelier.scoring.attention import install_attention

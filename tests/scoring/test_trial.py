@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.models.options import LoraOptions
 from likelier.models.policy import add_lora
 from likelier.scoring import attach, attach_scorer, collate

@@ -16,8 +16,8 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.scoring import attach_scorer, collate
 from likelier.scoring.values import (
     score_values_plain,

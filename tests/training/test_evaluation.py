@@ -16,8 +16,8 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, TrainerCallback
 
 from likelier import DPO, IPO, KTO, SFT, PreferenceTrainer, SimPO
+from likelier.data.groups import Group
 from likelier.data.records import Message, Source, to_labels
-from likelier.data.tokenize import Group
 from likelier.models.adapter_copies import without_adapter
 from likelier.models.generation import Decoding, Written, prompt_ids, write_answers
 from likelier.models.options import LoraOptions

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from likelier import DPO, IPO, KTO, SFT, PreferenceTrainer, RobustDPO, SimPO
+from likelier.data.groups import Group
 from likelier.data.records import to_labels
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.tokenize import tokenize_records
 from likelier.insight.diagnose.facts import Facts
 from likelier.insight.diagnose.generalization import fresh_accuracies
 from likelier.insight.diagnose.items import Items, Side

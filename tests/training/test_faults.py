@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 
 from likelier import DPO, KTO, PreferenceTrainer
 from likelier.cli import main as cli
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.insight.diagnose import diagnose
 from likelier.objectives import Scored
 from likelier.runs.folder import RunFolder

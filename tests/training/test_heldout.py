@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from likelier import DPO, IPO, KTO, SFT, SimPO
+from likelier.data.groups import Group
 from likelier.data.mismatched import with_partners
 from likelier.data.records import to_labels
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.tokenize import tokenize_records
 from likelier.objectives import Objective
 from likelier.objectives.weighted_pairs import LDDPO, WPO
 from likelier.scoring import attach_scorer

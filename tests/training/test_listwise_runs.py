@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from likelier.cli import main as cli
+from likelier.data.groups import Group
 from likelier.data.load import load_preferences
 from likelier.data.prepare import prepare_groups
-from likelier.data.tokenize import Group
 from likelier.objectives import InfoNCA, NCAScores
 from likelier.objectives.listwise import Listwise
 from tests.helpers.small_runs import read_card, save_tiny, write_rows

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from likelier import DPO, SFT, PreferenceTrainer
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.objectives import Objective
 from likelier.runs.folder import RunFolder
 from likelier.scoring import attach_scorer

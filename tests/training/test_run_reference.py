@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from likelier import DPO, SimPO
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.groups import Group
+from likelier.data.tokenize import tokenize_records
 from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.scoring import attach_scorer

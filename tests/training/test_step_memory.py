@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from likelier import DPO
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.groups import Group
+from likelier.data.tokenize import tokenize_records
 from likelier.scoring import attach_scorer
 from likelier.scoring.engine import micro_batches
 from likelier.training.step import StepWalker

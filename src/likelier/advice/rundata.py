@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from likelier.data.groups import Group
 from likelier.data.lengths import Row, row_of
 from likelier.data.lists import pairs_by_row
 from likelier.data.load import PreferenceData
 from likelier.data.options import ChatOptions
 from likelier.data.past_template import past_template, past_template_words
 from likelier.data.prepare import prepare_groups
-from likelier.data.tokenize import Group, Truncation
+from likelier.data.tokenize import Truncation
 from likelier.data.views import by_numbers, joined
 from likelier.data.weighting import Signals
 from likelier.objectives import Objective

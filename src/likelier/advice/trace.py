@@ -21,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from likelier.advice.known import known
+from likelier.data.groups import Group
 from likelier.data.lengths import Row, tokens_of
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.models.architectures import auto_class, freeze_other_parts
 from likelier.models.layers import backbone_of, causal_model, checkpoint_activations
 from likelier.models.options import Dtype, LoraOptions

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from likelier.data.dates import dated
+from likelier.data.groups import Group
 from likelier.data.records import Message, Source
 from likelier.data.rendering import render
-from likelier.data.tokenize import Group
 from likelier.models.generation import Decoding, Written, prompt_ids, write_answers
 from likelier.models.policy import Policy, load_policy
 from likelier.scoring.implicit_rewards import implicit_rewards

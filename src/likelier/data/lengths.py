@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from likelier.data.groups import Group, Ids
 from likelier.data.masks import Mask, answer_bytes, each_mask, together
 from likelier.data.records import Pair, Record, answers_of, content_key
-from likelier.data.tokenize import Group, Ids, Tokenized
+from likelier.data.tokenize import Tokenized
 from likelier.utils.errors import DataError
 
 Key: TypeAlias = "tuple[Any, ...]"

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from likelier.data.groups import Group
 from likelier.data.masks import cut_right, each_mask, together
-from likelier.data.tokenize import Group
 from likelier.utils.errors import DataError
 
 Fits = Callable[[int, int], bool]

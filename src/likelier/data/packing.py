@@ -16,7 +16,7 @@ from heapq import heapreplace
 from itertools import islice
 from typing import Literal, TypeVar
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 
 Order = Literal["shuffled", "file"]
 Units = TypeVar("Units", "list[list[int]]", "array[int]")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from likelier.data.ends import Ends, control_tokens
+from likelier.data.groups import Group
 from likelier.data.masks import Mask
 from likelier.data.options import ChatOptions
 from likelier.data.records import Record, TokenIds
 from likelier.data.token_text import token_texts
-from likelier.data.tokenize import Group, Tokenized, Truncation, tokenize_records
+from likelier.data.tokenize import Tokenized, Truncation, tokenize_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

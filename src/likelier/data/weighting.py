@@ -19,7 +19,7 @@ from likelier.utils.console import say
 from likelier.utils.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from likelier.data.tokenize import Group
+    from likelier.data.groups import Group
 
 One = TypeVar("One", bound="Record")
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.models.layers import causal_model, met_weights
 from likelier.online.critic import Critic
 from likelier.online.prepared import OnlineRun

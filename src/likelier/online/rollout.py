@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from likelier.data.groups import Group
 from likelier.data.prompts import Prompt
-from likelier.data.tokenize import Group
 from likelier.objectives.advantages import equal_groups
 from likelier.objectives.metrics import MetricSums
 from likelier.objectives.rollout import RolloutItems, StepCounts, TokenEstimates

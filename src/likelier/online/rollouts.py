@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.models.policy import Policy
 from likelier.objectives.advantages import combine_rewards, equal_groups
 from likelier.objectives.metrics import MetricSums

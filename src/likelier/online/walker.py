@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.models.layers import frozen
 from likelier.objectives import Items, Scored, SequenceScores
 from likelier.objectives.metrics import MetricSums

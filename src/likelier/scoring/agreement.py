@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from likelier.data.groups import Group
 from likelier.data.load import PreferenceData
-from likelier.data.tokenize import Group
 from likelier.runs.folder import RunFolder
 from likelier.scoring.engine import prompt_numbers
 from likelier.scoring.restore import card_of, final_model

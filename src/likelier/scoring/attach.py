@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.data.vocabulary import embedding_rows, require_rows_for
 from likelier.models.layers import backbone_of, causal_model, frozen, value_head
 from likelier.objectives.scored import SequenceScores

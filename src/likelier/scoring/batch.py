@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from likelier.data.groups import Group
 from likelier.data.masks import answer_bytes, each_mask, trained_count
-from likelier.data.tokenize import Group
 from likelier.objectives.scored import NO_ANSWER, Items
 
 Answers = Literal["all", "own", "partners"]

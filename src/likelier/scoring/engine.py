@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from likelier.data.groups import Group
 from likelier.data.packing import packed_micro_batches, padded_micro_batches
-from likelier.data.tokenize import Group
 from likelier.models.layers import frozen
 from likelier.objectives import Objective, Scored
 from likelier.objectives.scored import Place

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from likelier.data.groups import Group
 from likelier.data.masks import Mask, trained_count
 from likelier.data.token_text import token_texts
-from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
 from likelier.scoring.engine import prompt_numbers, score_groups
 from likelier.scoring.reference import Reference, ReferenceScoring

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from likelier.data.groups import Group
 from likelier.data.masks import trained_count
-from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
 from likelier.scoring.implicit_rewards import score_answers
 from likelier.scoring.reference import ReferenceScoring

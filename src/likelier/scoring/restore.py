@@ -10,9 +10,9 @@ from typing import Any
 from likelier.data.builtin import BUILT_IN, demo_data
 from likelier.data.columns import columns_of
 from likelier.data.dates import dated
+from likelier.data.groups import Group
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.options import ChatOptions, DataSet
-from likelier.data.tokenize import Group
 from likelier.data.weighting import Signals
 from likelier.models.adapter_parts import base_named
 from likelier.models.options import Dtype

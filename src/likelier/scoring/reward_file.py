@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from likelier.data.groups import Group
 from likelier.data.load import PreferenceData, load_preferences
-from likelier.data.tokenize import Group
 from likelier.models.architectures import require_trained_head
 from likelier.models.loading import check_name
 from likelier.models.options import Dtype

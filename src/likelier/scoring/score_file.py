@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from likelier.data.groups import Group
 from likelier.data.load import PreferenceData, load_preferences
 from likelier.data.options import ChatOptions
 from likelier.data.past_template import past_template, past_template_words
 from likelier.data.prepare import prepare_groups
-from likelier.data.tokenize import Group, default_max_length
+from likelier.data.tokenize import default_max_length
 from likelier.models.loading import check_name
 from likelier.models.options import Dtype
 from likelier.models.policy import Policy, load_policy

@@ -23,10 +23,11 @@ from typing import Any, Literal
 import torch
 
 from likelier.data.formats import convert
+from likelier.data.groups import Group
 from likelier.data.options import DataSet
 from likelier.data.records import Pair, Record
 from likelier.data.sources import read_rows
-from likelier.data.tokenize import Group, default_max_length, tokenize_records
+from likelier.data.tokenize import default_max_length, tokenize_records
 from likelier.models.adapter_parts import base_named
 from likelier.models.classifier import is_classifier
 from likelier.models.layers import value_head

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.runs.folder import RunFolder
 from likelier.training.step import StepPart, StepResult
 from likelier.utils.console import warn

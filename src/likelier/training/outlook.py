@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from likelier.data.groups import Group
 from likelier.data.lengths import row_of
-from likelier.data.tokenize import Group
 from likelier.runs.checkpoints import step_of
 from likelier.scoring.engine import score_groups
 from likelier.training.duration import Duration, Speed, clock_words, duration

@@ -14,10 +14,11 @@ from transformers import TrainingArguments
 
 from likelier.data.audit.checks import run_audit
 from likelier.data.dates import asks_for_date, now
+from likelier.data.groups import Group
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.records import Record, UnusableRows, last_turn
-from likelier.data.tokenize import Group, default_max_length
+from likelier.data.tokenize import default_max_length
 from likelier.data.views import joined
 from likelier.models.layers import value_head
 from likelier.models.policy import Policy

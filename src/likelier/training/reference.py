@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import TrainerCallback
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.models.adapter_parts import has_adapter
 from likelier.models.policy import Policy, require_same_vocabulary
 from likelier.objectives import Objective

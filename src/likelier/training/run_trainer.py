@@ -16,7 +16,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.models.layers import checkpoint_activations, compile_layers
 from likelier.models.sharding import shard_policy, whole
 from likelier.objectives.metrics import MetricSums

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.objectives import Objective, Scored
 from likelier.objectives.base import State
 from likelier.objectives.metrics import MetricSums

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from likelier.data.groups import Group
 from likelier.data.records import Record, UnusableRows
-from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.objectives.metrics import MetricSums

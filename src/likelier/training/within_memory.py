@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.scoring import collate
 from likelier.scoring.engine import micro_batches
 from likelier.utils.console import warn

@@ -9,9 +9,9 @@ from math import ceil
 from statistics import fmean, median_low
 from typing import Any
 
+from likelier.data.groups import Group
 from likelier.data.lengths import Row, row_of, tokens_of
 from likelier.data.packing import StepSampler, packed_micro_batches
-from likelier.data.tokenize import Group
 from likelier.models.generation import WRITE_LARGER
 from likelier.objectives.base import Method
 from likelier.training.evaluation import planned_interval

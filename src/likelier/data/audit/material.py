@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from likelier.data.audit.findings import EXAMPLES, Finding, Severity, places, severity_of
+from likelier.data.groups import Group
 from likelier.data.options import ChatOptions
 from likelier.data.records import Content, Labelled, Pair, Record, Source, TokenIds, Unusable, answers_of, spoken_key
-from likelier.data.tokenize import Group
 
 # For each case the records that say one thing and those that say the other.
 Cases: TypeAlias = "dict[tuple[int, ...], tuple[list[int], list[int]]]"

@@ -16,10 +16,11 @@ from likelier.data.audit.rows import sides_of
 from likelier.data.audit.scripts import main_script
 from likelier.data.audit.shortcuts import length_rule
 from likelier.data.ends import NOT_NAMED, Ends
+from likelier.data.groups import Group
 from likelier.data.markup import find_markup
 from likelier.data.past_template import past_template
 from likelier.data.records import Record, answers_of
-from likelier.data.tokenize import Group, Tokenized, tokenize_records
+from likelier.data.tokenize import Tokenized, tokenize_records
 from likelier.data.vocabulary import tokens_in_words, without_row
 from likelier.utils.statistics import histogram, summary
 

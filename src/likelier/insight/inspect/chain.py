@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from likelier.data.groups import Group
 from likelier.data.records import Labelled, Pair, Record
-from likelier.data.tokenize import Group
 from likelier.objectives import Objective, Scored, SequenceScores
 
 

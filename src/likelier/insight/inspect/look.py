@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from likelier.data.groups import Group
 from likelier.data.masks import trained_count
-from likelier.data.tokenize import Group
 from likelier.insight.inspect.chain import Chain, chain_of
 from likelier.insight.inspect.subject import Subject, group_of
 from likelier.models.loading import DEMO_MODEL

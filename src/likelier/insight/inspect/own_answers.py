@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.insight.inspect.look import Place
 from likelier.insight.inspect.subject import RowName
 from likelier.runs.card import RunCard

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from likelier.data.groups import Group
 from likelier.data.load import PreferenceData
 from likelier.data.options import ChatOptions
 from likelier.data.prepare import prepare_groups
 from likelier.data.records import Demonstration, Labelled, Message, Pair, Record, Source
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.tokenize import tokenize_records
 from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.runs.card import RunCard, required

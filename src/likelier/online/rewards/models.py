@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from likelier.data.ends import Ends
+from likelier.data.groups import Group
 from likelier.data.records import Demonstration, Message
-from likelier.data.tokenize import Group, tokenize_records
+from likelier.data.tokenize import tokenize_records
 from likelier.models.classifier import Classifier, load_classifier
 from likelier.models.loading import check_name
 from likelier.models.policy import Policy, load_policy

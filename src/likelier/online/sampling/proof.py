@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.models.layers import frozen
 from likelier.models.policy import Policy
 from likelier.online.sampling.protocol import Sampled

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.objectives import Objective
 from likelier.objectives.scored import join
 from likelier.scoring.engine import ScoredGroups, as_scored, score_groups, step_statistics

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.models.adapter_parts import has_adapter
 from likelier.models.policy import Policy
 from likelier.scoring import attach_scorer

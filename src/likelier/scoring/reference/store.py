@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from likelier.data.groups import Group
 from likelier.data.masks import Mask, each_mask, trained_count
-from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
 from likelier.models.sharding import gathers_in_bfloat16, shard_policy
 from likelier.models.token_budget import default_token_budget

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from likelier.data.groups import Group
 from likelier.data.records import Source
-from likelier.data.tokenize import Group
 from likelier.models.generation import WRITE_LARGER, Decoding, Written, write_answers
 from likelier.models.policy import Policy
 from likelier.scoring import scorer_of

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from likelier.data.groups import Group
 from likelier.data.masks import together
-from likelier.data.tokenize import Group
 from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.scoring.implicit_rewards import implicit_rewards

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.models.generation import Written
 from likelier.models.policy import Policy
 from likelier.objectives import Objective

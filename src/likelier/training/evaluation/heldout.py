@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.objectives import Objective, Scored
 from likelier.objectives.metrics import MetricSums, item_metrics, label_is_right, readable
 from likelier.objectives.scored import SequenceScores, join

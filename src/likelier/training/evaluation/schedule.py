@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import ceil
 from statistics import fmean
 
-from likelier.data.tokenize import Group
+from likelier.data.groups import Group
 from likelier.training.options import TrainingOptions
 
 SHARE = 0.05  # of training time for all evaluations at intervals, where the interval is not given
