@@ -12,6 +12,7 @@ from likelier.models.loading import demo_model_folder
 from likelier.models.policy import disable_dropout, use_bfloat16
 from likelier.models.token_budget import default_token_budget
 from likelier.utils.errors import ConfigError, ModelError
+from tests.helpers.pretend_cuda import Gpu, pretended_cuda
 from tests.helpers.support import tiny_model, tiny_policy
 
 
@@ -208,3 +209,9 @@ def test_dropout_is_switched_off_but_not_the_adapters_own(folder: Path) -> None:
     values = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
     assert values and set(values.values()) == {0.2}
     assert all(layer.self_attn.attention_dropout == 0.0 for layer in model.get_base_model().model.layers)
+
+
+def test_bfloat16_is_taken_where_a_gpu_has_it() -> None:
+    for capability, has in (((7, 5), False), ((8, 0), True)):
+        with pretended_cuda(Gpu(capability)):
+            assert use_bfloat16("auto") is has and use_bfloat16("bfloat16") and not use_bfloat16("float32")

@@ -169,9 +169,11 @@ def require_same_vocabulary(policy: Policy, reference: Policy) -> None:
 
 
 def use_bfloat16(dtype: Dtype) -> bool:
-    """Whether matrix products run in bfloat16: where asked for, and by default where CUDA has it."""
+    """Whether matrix products run in bfloat16: where asked for, and by default where CUDA has it (Ampere and later;
+    earlier GPUs emulate it, slower than float32).
+    """
     if dtype == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return dtype == "bfloat16"
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -156,8 +158,23 @@ def require_known(dropout: float, others: Mapping[str, Any]) -> None:
 
 
 def has_varlen_kernel(query: Tensor) -> bool:
-    """Whether all segments can be attended to in one kernel call."""
-    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256
+    """Whether all segments can be attended to in one kernel call: FlashAttention's, which takes 16 bits and heads of at
+    most 256 numbers, in steps of 8, on GPUs since Ampere (compute capability 8.0).
+    """
+    fits = query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256 and query.shape[-1] % 8 == 0
+    if not (query.is_cuda and fits and _takes_our_call()):
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
+@cache
+def _takes_our_call() -> bool:
+    """Whether torch's `varlen_attn` knows the arguments that it is given here: before torch 2.12 it lacks one."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"scale", "window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys()
 
 
 def _attend(
