@@ -45,9 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--rows-in-files"):
-        from likelier.data import record_views
+        from likelier.data import token_cache, views
 
-        record_views.IN_MEMORY = 0
+        views.IN_MEMORY, token_cache.WORTH_CACHING = 0, 1
 
 
 @pytest.hookimpl(wrapper=True)

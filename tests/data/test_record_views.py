@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likelier.data import record_table, record_views, views
+from likelier.data import record_table, views
 from likelier.data.load import load_preferences
 from likelier.data.options import DataSet
 from likelier.data.record_table import RecordTable, folder_of_rows
@@ -107,14 +107,14 @@ def test_views_are_the_lists_that_they_stand_for(monkeypatch: pytest.MonkeyPatch
 def test_what_comes_one_by_one_goes_into_a_file_when_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
     every: list[Record] = list(chat_pairs(30))
     for most, is_filed in ((29, True), (30, False)):
-        monkeypatch.setattr(record_views, "IN_MEMORY", most)
+        monkeypatch.setattr(views, "IN_MEMORY", most)
         found = as_records(iter(every))
         assert isinstance(found, Filed) is is_filed and found == every
         assert as_records(found) is found
 
 
 def test_where_nothing_can_be_written_rows_stay_in_memory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_views, "IN_MEMORY", 3)
+    monkeypatch.setattr(views, "IN_MEMORY", 3)
     cache.write_text("a file", encoding="utf-8")
     with pytest.warns(LikelierWarning, match="rows cannot be kept there, and stay in memory: "):
         assert as_records(iter(RECORDS)) == RECORDS
@@ -135,7 +135,7 @@ def test_files_are_read_split_and_weighed_alike(most: int, tmp_path: Path, monke
     rows = [{"prompt": f"p{number % 5}", "chosen": f"c{number}", "rejected": "r"} for number in range(12)]
     one, two = (DataSet(str(write_rows(tmp_path / f"{name}.jsonl", rows)), weight=weight) for name, weight in SETS)
     expected = load_preferences([one, two], eval_fraction=0.3)
-    monkeypatch.setattr(record_views, "IN_MEMORY", most)
+    monkeypatch.setattr(views, "IN_MEMORY", most)
     found = load_preferences([one, two], eval_fraction=0.3)
     assert found.train == expected.train and found.test == expected.test and str(found) == str(expected)
     assert {record.source.data_set for record in found.train} == {"one", "two"}

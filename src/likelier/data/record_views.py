@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import TypeAlias
 
+from likelier.data import views
 from likelier.data.record_table import RecordTable, folder_of_rows
 from likelier.data.records import Record
 from likelier.data.views import Filed, Listed, View, as_view
 
 Records: TypeAlias = View[Record]
-IN_MEMORY = 5_000  # records; a file begins to pay beyond
 
 
 def as_records(records: Iterable[Record]) -> Records:
@@ -19,6 +19,6 @@ def as_records(records: Iterable[Record]) -> Records:
     if isinstance(records, Sequence):
         return as_view(records)
     stream = iter(records)
-    first = list(islice(stream, IN_MEMORY + 1))
-    folder = folder_of_rows() if len(first) > IN_MEMORY else None
+    first = list(islice(stream, views.IN_MEMORY + 1))
+    folder = folder_of_rows() if len(first) > views.IN_MEMORY else None
     return Listed([*first, *stream]) if folder is None else Filed(RecordTable.written(chain(first, stream), folder))

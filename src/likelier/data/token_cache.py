@@ -12,10 +12,12 @@ its prompt, which serves methods that take pairs as well as those that take labe
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from likelier.data import views
 from likelier.data.dates import asks_for_date, dates_written
 from likelier.data.ends import Ends
 from likelier.data.masks import Masks, each_mask, gaps_of, together, with_gaps
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 VERSION = 4  # rises when the ids of a record change
 WORTH_CACHING = 1000  # records; fewer are tokenized in a second
+_BLOCK = 4096  # rows whose sizes are looked at together
 _NO_ANSWER = -1
 _UNFIT = 2  # where others have 0 or 1, whether the boundary merged
 
@@ -103,7 +107,7 @@ class TokenFolder:
             _add(found, record.tools)
         return TokenFolder((cache or cache_folder()) / "tokens" / found.hexdigest())
 
-    def read(self) -> Iterator[RecordIds] | None:
+    def read(self) -> MappedIds | None:
         """The ids, mapped from disk; None where there are none. Damaged ones are named, removed and None."""
         refuse_links_below(self.path)
         if not self.path.is_dir():
@@ -116,7 +120,7 @@ class TokenFolder:
             known = json.loads((self.path / "checksum.json").read_text(encoding="utf-8"))
             unfit = [(str(reason), str(detail)) for reason, detail in known.pop("unfit")]
             if known == _checksums(ids, sizes, *gaps) and len(unfit) == int((sizes[:, -1] == _UNFIT).sum()):
-                return _cut(ids, sizes, unfit, gaps[0] if gaps else np.empty((0, 4)))
+                return MappedIds(np.asarray(ids), sizes, unfit, gaps[0] if gaps else np.empty((0, 4)))
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             pass  # as damaged as with a wrong checksum
         warn(f"{self.path}: the cached token ids are damaged; the rows are tokenized again")
@@ -130,19 +134,20 @@ class TokenFolder:
             make_folder(aside.parent)
             refuse_link(aside.parent)
             made_anew(aside)
-            sizes, unfit, gaps, total = [], [], [], 0
+            sizes, unfit, gaps, total = array("i"), [], array("i"), 0
             with open(aside / "flat", "wb") as stream:
                 for number, row in enumerate(rows):
                     for part in (row.prompt, *row.answers):
                         stream.write(part.astype("<i4", copy=False).tobytes())
                         total += len(part)
-                    sizes.append(_sizes(row))
+                    sizes.extend(_sizes(row))
                     unfit += [row.unfit] if row.unfit else []
-                    gaps += [(number, *gap) for gap in gaps_of(row.masks)]
+                    gaps.extend(one for gap in gaps_of(row.masks) for one in (number, *gap))
             if not total:  # no record has ids: nothing to keep
                 shutil.rmtree(aside, ignore_errors=True)
                 return
-            _finish(aside, np.asarray(sizes, dtype="<i4"), total, unfit, np.asarray(gaps, dtype="<i4"))
+            by_row = (np.asarray(numbers, dtype="<i4").reshape(-1, 4) for numbers in (sizes, gaps))
+            _finish(aside, total, unfit, *by_row)
             os.replace(aside, self.path)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -165,12 +170,12 @@ def _sizes(row: RecordIds) -> tuple[int, int, int, int]:
     return (len(row.prompt), len(first), len(second[0]) if second else _NO_ANSWER, state)
 
 
-def _finish(folder: Path, sizes: np.ndarray, total: int, unfit: list[tuple[str, str]], gaps: np.ndarray) -> None:
+def _finish(folder: Path, total: int, unfit: list[tuple[str, str]], sizes: np.ndarray, gaps: np.ndarray) -> None:
     """Make arrays of the flat ids and of their sizes, with checksums and why rows have no ids, all of it on disk."""
     ids = np.memmap(folder / "flat", dtype="<i4", mode="r", shape=(total,))
     arrays = (ids, sizes, gaps) if len(gaps) else (ids, sizes)
-    for name, array in zip(_ARRAYS, arrays, strict=False):
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    for name, one in zip(_ARRAYS, arrays, strict=False):
+        np.save(folder / f"{name}.npy", one, allow_pickle=False)
     (folder / "checksum.json").write_text(json.dumps(_checksums(*arrays) | {"unfit": unfit}), encoding="utf-8")
     (folder / "flat").unlink()
     sync_files(folder)
@@ -178,30 +183,45 @@ def _finish(folder: Path, sizes: np.ndarray, total: int, unfit: list[tuple[str, 
 
 def _checksums(*arrays: np.ndarray) -> dict[str, Any]:
     found = {}
-    for name, array in zip(_ARRAYS, arrays, strict=False):
+    for name, one in zip(_ARRAYS, arrays, strict=False):
         crc = 0
-        flat = array.reshape(-1)
+        flat = one.reshape(-1)
         for start in range(0, len(flat), 2**22):
             crc = zlib.crc32(flat[start : start + 2**22].tobytes(), crc)
-        found[name] = {"shape": list(array.shape), "crc32": crc}
+        found[name] = {"shape": list(one.shape), "crc32": crc}
     return found
 
 
-def _cut(ids: np.ndarray, sizes: np.ndarray, unfit: list[tuple[str, str]], gaps: np.ndarray) -> Iterator[RecordIds]:
-    ids, place, reasons = np.asarray(ids), 0, iter(unfit)
-    gaps_in: dict[int, list[tuple[int, int, int]]] = {}
-    for number, *gap in np.asarray(gaps).tolist():
-        gaps_in.setdefault(number, []).append((gap[0], gap[1], gap[2]))
-    for number, (prompt, first, second, merged) in enumerate(np.asarray(sizes).tolist()):
-        if merged == _UNFIT:
-            yield no_ids(*next(reasons))
-            continue
-        lengths = [prompt, first] if second == _NO_ANSWER else [prompt, first, second]
-        parts = []
-        for length in lengths:
-            parts.append(ids[place : place + length])
-            place += length
-        yield RecordIds(parts[0], tuple(parts[1:]), bool(merged), masks=with_gaps(lengths[1:], gaps_in.get(number, ())))
+class MappedIds:
+    """The ids of many records, mapped from disk: `ids` are all of them in a row, of which each record's are pieces."""
+
+    def __init__(self, ids: np.ndarray, sizes: np.ndarray, unfit: list[tuple[str, str]], gaps: np.ndarray) -> None:
+        self.ids, self._sizes, self._unfit, self._gaps = ids, sizes, unfit, gaps
+
+    def __iter__(self) -> Iterator[RecordIds]:
+        place, reasons = 0, iter(self._unfit)
+        for (prompt, first, second, merged), gaps in zip(self._each_size(), self._each_gaps(), strict=True):
+            if merged == _UNFIT:
+                yield no_ids(*next(reasons))
+                continue
+            lengths = [prompt, first] if second == _NO_ANSWER else [prompt, first, second]
+            parts = []
+            for length in lengths:
+                parts.append(self.ids[place : place + length])
+                place += length
+            yield RecordIds(parts[0], tuple(parts[1:]), bool(merged), masks=with_gaps(lengths[1:], gaps))
+
+    def _each_size(self) -> Iterator[list[int]]:
+        for start in range(0, len(self._sizes), _BLOCK):
+            yield from np.asarray(self._sizes[start : start + _BLOCK]).tolist()
+
+    def _each_gaps(self) -> Iterator[list[tuple[int, int, int]]]:
+        for start in range(0, len(self._sizes), _BLOCK):
+            stop = min(start + _BLOCK, len(self._sizes))
+            ends = np.searchsorted(self._gaps[:, 0], np.arange(start, stop + 1))
+            own = self._gaps[ends[0] : ends[-1], 1:].tolist()
+            ends = (ends - ends[0]).tolist()
+            yield from (own[first:last] for first, last in itertools.pairwise(ends))
 
 
 # --- ids in memory ---------------------------------------------------------------------------------------------------
@@ -267,9 +287,11 @@ def sharing_ids() -> Iterator[None]:
 def ids_in_common(
     records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, chat: ChatOptions, tokenize: Tokenize
 ) -> Iterable[RecordIds]:
-    """The ids of the records: within `sharing_ids` those that are known, and `tokenize` for the rest."""
+    """The ids of the records: within `sharing_ids` those that are known, and `tokenize` for the rest.
+    Many are found again on disk.
+    """
     shared = _SHARED.get()
     digest = None if shared is None else tokenizer_digest(tokenizer, chat)
-    if shared is None or digest is None:
+    if shared is None or digest is None or len(records) > views.IN_MEMORY:
         return tokenize(records)
     return shared.setdefault(digest.digest(), KnownIds()).of(records, tokenize)

@@ -6,6 +6,7 @@ token merges across the boundary, it belongs to the answer. The boundary is neve
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from likelier.data import views
 from likelier.data.dates import dated
 from likelier.data.ends import Ends
 from likelier.data.fidelity import LOSSES, Fidelity, Render, Unknown, find_added
+from likelier.data.group_table import GroupColumns
 from likelier.data.groups import Group
 from likelier.data.masks import (
     cut_right,
@@ -28,7 +31,7 @@ from likelier.data.options import ChatOptions
 from likelier.data.plain_text import TextKind, encode, kind_of_answer
 from likelier.data.records import Message, Pair, Record, Source, TokenIds, Unusable, UnusableRows, answers_of
 from likelier.data.rendering import RowRefused, Then, check_template, render
-from likelier.data.token_cache import RecordIds, TokenFolder, ids_in_common, no_ids
+from likelier.data.token_cache import MappedIds, RecordIds, TokenFolder, ids_in_common, no_ids
 from likelier.data.too_long import over_limit, surely_too_long
 from likelier.data.turns import as_trained, begins_answer, check_begun, common_prefix, edges, joined, turn_masks
 from likelier.data.unprinted import Unprinted, find_unprinted
@@ -49,8 +52,8 @@ class Tokenized:
     truncation and the boundary did.
     """
 
-    groups: list[Group] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
+    groups: Sequence[Group] = field(default_factory=list)
+    kept: Sequence[int] = field(default_factory=list)
     unusable: UnusableRows = field(default_factory=UnusableRows)
     max_length: int = 0
     boundary_merges: int = 0
@@ -114,15 +117,17 @@ def tokenize_records(
         rows = ids_in_common(fitting, tokenizer, chat, lambda missing: _ids_on_disk(missing, tokenizer, chat))
     else:
         rows = _record_ids(fitting, tokenizer, chat, checked=checked)
-    left = iter(rows)
+    left, kept = iter(rows), array("q")
+    groups = GroupColumns(rows.ids) if isinstance(rows, MappedIds) and len(records) > views.IN_MEMORY else list[Group]()
     for number, record in enumerate(records):
         group = _to_group(record, beyond.get(number) or next(left), result, truncation)
         if group is not None:
-            result.groups.append(group)
-            result.kept.append(number)
+            groups.append(group)
+            kept.append(number)
             unended = [turn for turn in group.unended(ends) if turn is not None]
             result.answers_without_eos += len(unended)
             result.unnamed_ends.update(ends.name(end) for turn in unended if (end := ends.unnamed(turn)) is not None)
+    result.groups, result.kept = groups.groups() if isinstance(groups, GroupColumns) else groups, kept
     if losses == "error":
         refuse_losses(result.unusable, len(records))
     return result
@@ -159,7 +164,7 @@ def _record_ids(
     chat = dated(chat, tokenizer.chat_template)  # for all rows alike, if a minute or a day ends meanwhile
     fidelity, unknown = Fidelity(render_by(tokenizer, chat), chat, checked), Unknown(tokenizer)
     for start in range(0, len(records), BLOCK):
-        block = records[start : start + BLOCK]
+        block = list(records[start : start + BLOCK])
         for record, ids in zip(block, tokenize_block(block, tokenizer, fidelity), strict=True):
             if isinstance(ids, RowRefused):
                 yield no_ids(ids.reason, ids.detail)

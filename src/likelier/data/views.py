@@ -16,6 +16,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Values: TypeAlias = "np.ndarray | Several"  # one of each row, or a tuple
 BLOCK = 1_024  # rows that are made at a time
+IN_MEMORY = 5_000  # rows; a file begins to pay beyond
 
 
 class Table(Protocol[T_co]):
@@ -185,14 +186,15 @@ class Several:
     """As many numbers as there are for each row, in one array: `counts` says how many."""
 
     def __init__(self, flat: np.ndarray, counts: Sequence[int] | np.ndarray) -> None:
-        self._flat, self._ends = flat, np.cumsum(counts, dtype=np.int64)
         self._even = int(counts[0]) if len(counts) and np.ptp(counts) == 0 else None
+        self._flat = flat if self._even is None else flat.reshape(-1, self._even)
+        self._ends = np.zeros(0) if self._even is not None else np.concatenate([[0], np.cumsum(counts)])
 
     def take(self, numbers: np.ndarray) -> list[tuple[Any, ...]]:
         """Those of these rows."""
         if self._even is not None:
-            return list(map(tuple, self._flat.reshape(-1, self._even)[numbers].tolist()))
-        ends, starts = self._ends[numbers].tolist(), np.concatenate([[0], self._ends])[numbers].tolist()
+            return list(map(tuple, self._flat[numbers].tolist()))
+        starts, ends = (self._ends[numbers + past].tolist() for past in (0, 1))
         return [tuple(self._flat[start:end].tolist()) for start, end in zip(starts, ends, strict=True)]
 
 
