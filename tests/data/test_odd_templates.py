@@ -103,4 +103,4 @@ def test_a_row_alone_can_be_the_one_that_is_refused() -> None:
     last = json.dumps(pairs[1].chosen[0].content)  # type: ignore[union-attr]
     tokenizer.chat_template = f"{{% if messages[-1].content == {last} %}}{{{{ '\\ud800' }}}}{{% endif %}}{CHATML}"
     found = tokenize_records(pairs, tokenizer, max_length=512)
-    assert found.kept == [0, 2, 3]
+    assert list(found.kept) == [0, 2, 3]

@@ -38,7 +38,7 @@ def test_the_groups_of_the_first_steps_are_those_that_the_steps_hold(
 ) -> None:
     plan = StepSampler(list(map(bytes, prompts)), batch_size=size, order=order, group_by=group_by, seed=3)
     taken = list(plan)[: len(plan) if steps is None else steps]
-    assert plan.seen(steps) == sorted(number for step in taken for number in step)
+    assert list(plan.seen(steps)) == sorted(number for step in taken for number in step)
 
 
 def test_a_plan_begins_with_epoch_0() -> None:

@@ -45,7 +45,7 @@ def test_each_group_knows_its_record_and_the_others_their_reason(limit: int) -> 
     records = [*chat_pairs(20), *rows((4, 3, 2), (4, 9, 2), (30, 3, 3))]
     found = tokenized(records, limit)
     assert [records[number].source for number in found.kept] == [group.source for group in found.groups]
-    assert found.kept == sorted(set(found.kept)) and len(found.kept) + len(found.unusable) == len(records)
+    assert list(found.kept) == sorted(set(found.kept)) and len(found.kept) + len(found.unusable) == len(records)
     assert (limit < 60) == bool(found.unusable) and {reason for _, reason in reasons(found)} <= {"over-max-length"}
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import random
+from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
-from likelier.data.groups import Group
+from likelier.data.groups import Group, ids_key
 from likelier.data.masks import cut_right, each_mask, together
+from likelier.data.views import by_numbers, changed
 from likelier.utils.errors import DataError
 
 Fits = Callable[[int, int], bool]
@@ -25,13 +28,21 @@ _ATTEMPTS = 20  # exchanges of two cannot mend every cycle; another random one n
 
 def data_hash(groups: Sequence[Group]) -> str:
     """A hash of the data set: its tokens and labels, and what is in use of weights, margins, soft labels and scores."""
-    signals = [(group.weight, group.margin, group.flip_chance) for group in groups]
-    tokens, scores = token_hash(groups), [group.scores for group in groups]
-    if any(found is not None for found in scores):
-        tokens = f"{tokens}|{scores!r}"
-    elif all(found == (1.0, None, None) for found in signals):
+    digest = hashlib.blake2b((tokens := token_hash(groups)).encode(), digest_size=16)
+    if any(group.scores is not None for group in groups):
+        _add_list(digest, (group.scores for group in groups))
+    elif all((group.weight, group.margin, group.flip_chance) == (1.0, None, None) for group in groups):
         return tokens
-    return hashlib.blake2b(f"{tokens}|{signals!r}".encode(), digest_size=16).hexdigest()
+    _add_list(digest, ((group.weight, group.margin, group.flip_chance) for group in groups))
+    return digest.hexdigest()
+
+
+def _add_list(digest: Any, values: Iterable[object]) -> None:
+    """As a list is printed, which would be long."""
+    digest.update(b"|[")
+    for number, value in enumerate(values):
+        digest.update(f"{', ' if number else ''}{value!r}".encode())
+    digest.update(b"]")
 
 
 def token_hash(groups: Sequence[Group]) -> str:
@@ -45,14 +56,14 @@ def token_hash(groups: Sequence[Group]) -> str:
     return digest.hexdigest()
 
 
-def derangement(groups: Sequence[Group], seed: str) -> list[int]:
+def derangement(groups: Sequence[Group], seed: str) -> Sequence[int]:
     """For each group the number of the group whose first answer is its partner (a permutation).
 
     Raises `DataError` where no such arrangement is found, e.g. with a single prompt.
     """
     rng = random.Random(seed)
-    prompts = [group.prompt.tobytes() for group in groups]
-    answers = [group.answers[0].tobytes() for group in groups]
+    prompts = array("q", (ids_key(group.prompt) for group in groups))
+    answers = array("q", (ids_key(group.answers[0]) for group in groups))
 
     def fits(row: int, partner: int) -> bool:
         return prompts[row] != prompts[partner] and answers[row] != answers[partner]
@@ -69,17 +80,17 @@ def derangement(groups: Sequence[Group], seed: str) -> list[int]:
     )
 
 
-def _arranged(count: int, fits: Fits, rng: random.Random) -> list[int] | None:
+def _arranged(count: int, fits: Fits, rng: random.Random) -> array[int] | None:
     """A random cycle over all rows, mended by exchanges; None where one row finds nobody to exchange with."""
-    order = list(range(count))
+    order = array("q", range(count))  # 8 bytes a row: there may be ten million
     rng.shuffle(order)
-    partner = [0] * count
+    partner = array("q", bytes(8 * count))
     for here, there in zip(order, order[1:] + order[:1], strict=True):
         partner[here] = there
     return partner if all(fits(row, partner[row]) or _swap(row, partner, fits, rng) for row in order) else None
 
 
-def _swap(row: int, partner: list[int], fits: Fits, rng: random.Random) -> bool:
+def _swap(row: int, partner: array[int], fits: Fits, rng: random.Random) -> bool:
     """Exchange partners with another row so that both then fit: tried at random first, then one after the other."""
     count = len(partner)
     start = rng.randrange(count)
@@ -91,12 +102,13 @@ def _swap(row: int, partner: list[int], fits: Fits, rng: random.Random) -> bool:
     return False
 
 
-def with_partners(groups: Sequence[Group], max_length: int) -> list[Group]:
+def with_partners(groups: Sequence[Group], max_length: int) -> Sequence[Group]:
     """The labelled groups with their mismatched answer appended, cut on the right where prompt + answer is too long."""
-    partner = derangement(groups, token_hash(groups))
-    joined = []
-    for group, number in zip(groups, partner, strict=True):
-        own, other = (each_mask(one.masks, len(one.answers))[0] for one in (group, groups[number]))
-        mismatched, mask = cut_right(groups[number].answers[0], other, max_length - len(group.prompt))
-        joined.append(replace(group, answers=(group.answers[0], mismatched), masks=together((own, mask))))
-    return joined
+    partner = by_numbers(groups, derangement(groups, token_hash(groups)))
+
+    def with_other(group: Group, other: Group) -> Group:
+        own, mask = (each_mask(one.masks, len(one.answers))[0] for one in (group, other))
+        mismatched, mask = cut_right(other.answers[0], mask, max_length - len(group.prompt))
+        return replace(group, answers=(group.answers[0], mismatched), masks=together((own, mask)))
+
+    return changed(groups, with_other, partner)

@@ -10,7 +10,7 @@ import math
 import random
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
 from itertools import islice
@@ -35,7 +35,7 @@ class StepSampler:
     """
 
     def __init__(
-        self, prompts: Sequence[bytes], *, batch_size: int, order: Order, group_by: str | None, seed: int
+        self, prompts: Sequence[Hashable], *, batch_size: int, order: Order, group_by: str | None, seed: int
     ) -> None:
         self.batch_size, self.order, self.seed, self.epoch = batch_size, order, seed, 0
         self._groups = len(prompts)
@@ -50,10 +50,10 @@ class StepSampler:
     def __len__(self) -> int:
         return self._length
 
-    def seen(self, steps: int | None) -> list[int]:
+    def seen(self, steps: int | None) -> Sequence[int]:
         """Numbers of the groups that so many steps from the start take up: all of them unless an epoch is cut short."""
         if steps is None or steps >= len(self):
-            return list(range(self._groups))
+            return range(self._groups)
         return sorted(number for step in islice(iter(self), steps) for number in step)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -87,8 +87,8 @@ class StepSampler:
                 step, made = [], made + 1
 
 
-def _whole_prompts(prompts: Sequence[bytes]) -> list[list[int]]:
-    units: dict[bytes, list[int]] = {}
+def _whole_prompts(prompts: Sequence[Hashable]) -> list[list[int]]:
+    units: dict[Hashable, list[int]] = {}
     for number, prompt in enumerate(prompts):
         units.setdefault(prompt, []).append(number)
     return list(units.values())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from likelier.data.ends import NOT_NAMED
 from likelier.data.lists import in_lists, pairs_by_row, require_scores
@@ -180,7 +181,7 @@ def prepare_data(
     say_what_texts_are(every, tokenizer)
     _say_what_is_left_out("training", found)
     _say_what_is_left_out("evaluation", held)
-    median_length = float(median(found.answer_lengths()))
+    median_length = float(np.median(found.answer_lengths()))
     shown = preview_group(found.groups[0], tokenizer)
     for line in in_brief(shown):
         say(line)

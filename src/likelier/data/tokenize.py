@@ -76,9 +76,11 @@ class Tokenized:
             "answers_without_eos": self.answers_without_eos,
         }
 
-    def answer_lengths(self) -> list[int]:
+    def answer_lengths(self) -> array[int]:
         """Tokens of each group's own answers that are trained on."""
-        return [count for group in self.groups for count in map(trained_count, group.own_answers, group.own_masks)]
+        return array(
+            "i", (count for group in self.groups for count in map(trained_count, group.own_answers, group.own_masks))
+        )
 
 
 def tokenize_records(

@@ -14,7 +14,7 @@ import numpy as np
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-Values: TypeAlias = "np.ndarray | Several"  # one of each row, or a tuple
+Values: TypeAlias = "np.ndarray | Several | Sequence[Any]"  # one of each row
 BLOCK = 1_024  # rows that are made at a time
 IN_MEMORY = 5_000  # rows; a file begins to pay beyond
 
@@ -51,6 +51,10 @@ class View(Sequence[T_co]):
     def __iter__(self) -> Iterator[T_co]:
         for start in range(0, len(self), BLOCK):
             yield from self.take(np.arange(start, min(start + BLOCK, len(self))))
+
+    def __getitems__(self, numbers: Sequence[int]) -> Sequence[T_co]:
+        """Several at once, as torch's loaders ask for them."""
+        return self.take(np.asarray(numbers, dtype=np.int64))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, (str, bytes)):
@@ -198,5 +202,9 @@ class Several:
         return [tuple(self._flat[start:end].tolist()) for start, end in zip(starts, ends, strict=True)]
 
 
-def _told(values: np.ndarray | Several, numbers: np.ndarray) -> list[Any]:
-    return values.take(numbers) if isinstance(values, Several) else values[numbers].tolist()
+def _told(values: Values, numbers: np.ndarray) -> Sequence[Any]:
+    if isinstance(values, np.ndarray):
+        return values[numbers].tolist()
+    if isinstance(values, (Several, View)):
+        return values.take(numbers)
+    return [values[number] for number in numbers.tolist()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -184,27 +184,35 @@ def _refuse_inert(records: Sequence[Record], signals: Signals) -> None:
 
 def with_even_prompts(
     groups: Sequence[Group], records: Sequence[Record], before: Sequence[Record], signals: Signals
-) -> list[Group]:
+) -> Sequence[Group]:
     """Where every prompt is to count alike: its weight is shared by the groups that are left of it, not also by rows
     that were left out since (too long, for example). `records` are the groups' own, one each; `before` are those among
     which `applied` has shared the weight.
     """
     if signals.weights != "prompt":
-        return list(groups)
-    keys = [prompt_key(record) for record in records]
-    shared, left = Counter(map(prompt_key, before)), Counter(keys)
-    factors = (shared[key] / left[key] for key in keys)
-    return [replace(group, weight=group.weight * factor) for group, factor in zip(groups, factors, strict=True)]
+        return groups
+    shared, left = (Counter(map(prompt_key, some)) for some in (before, records))
+    factors = (shared[key] / left[key] for key in map(prompt_key, records))
+    return _reweighed(groups, (group.weight * factor for group, factor in zip(groups, factors, strict=True)))
 
 
-def with_mean_weight_1(groups: Sequence[Group], signals: Signals) -> list[Group]:
+def with_mean_weight_1(groups: Sequence[Group], signals: Signals) -> Sequence[Group]:
     """Weights scaled to mean 1 over the data set, so that they do not change the learning rate's meaning."""
     if not signals.weighs or not groups:
-        return list(groups)
+        return groups
     mean = sum(group.weight for group in groups) / len(groups)
     if not mean > 0:
         raise DataError(f"{groups[0].source}: the weight of this row and of every other one is 0; give some above 0")
-    return [replace(group, weight=group.weight / mean) for group in groups]
+    return _reweighed(groups, (group.weight / mean for group in groups))
+
+
+def _reweighed(groups: Sequence[Group], weights: Iterable[float]) -> Sequence[Group]:
+    import numpy as np  # which help does without
+
+    from likelier.data.views import changed
+
+    own = np.fromiter(weights, dtype=np.float64, count=len(groups))
+    return changed(groups, lambda group, weight: replace(group, weight=weight), own)
 
 
 def say_signals(groups: Sequence[Group], signals: Signals) -> None:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from likelier.data.groups import Group
 from likelier.data.packing import packed_micro_batches, padded_micro_batches
+from likelier.data.views import by_numbers
 from likelier.models.layers import frozen
 from likelier.objectives import Objective, Scored
 from likelier.objectives.scored import Place
@@ -111,9 +113,10 @@ def _windows(groups: Sequence[Group], ranks: int) -> Iterator[Sequence[Group]]:
     if len(groups) <= size:
         yield groups
         return
-    ordered = sorted(groups, key=lambda group: -group.tokens)
+    lengths = np.fromiter((group.tokens for group in groups), dtype=np.int64, count=len(groups))
+    ordered = np.argsort(-lengths, kind="stable")
     for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+        yield list(by_numbers(groups, ordered[start : start + size].tolist()))
 
 
 def score_everywhere(
@@ -131,6 +134,7 @@ def score_everywhere(
     everywhere. Where there are several, token log-probabilities are left out unless `tokens` asks for them.
     """
     how: dict[str, Any] = {"token_budget": token_budget, "device": device, "collisions": collisions}
+    groups = list(groups)  # each one object, by which it is found again
     own = list(score_groups(model, groups, **how, report=report, ranks=ranks))
     if not ranks.several:
         return own

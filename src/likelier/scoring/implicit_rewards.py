@@ -27,6 +27,7 @@ def score_answers(
     model: Any, groups: Sequence[Group], how: ReferenceScoring, *, per_token: bool
 ) -> dict[int, list[AnswerScore]]:
     """For each group (by its place) the scores of its answers; tokens are kept only where asked for."""
+    groups = list(groups)  # each one object, by which it is found again
     place = {id(group): number for number, group in enumerate(groups)}
     found: dict[int, list[AnswerScore]] = {}
     for part in score_groups(model, groups, token_budget=how.token_budget, device=how.device, report=how.report):

@@ -82,7 +82,7 @@ def score_rewards(
     return f"{told}\n{len(rows)} rows written to {output}"
 
 
-def _scored(model: str, loaded: PreferenceData, how: Scoring) -> tuple[list[dict[str, Any]], list[Group]]:
+def _scored(model: str, loaded: PreferenceData, how: Scoring) -> tuple[list[dict[str, Any]], Sequence[Group]]:
     """What a reward model gives the answers, a JSON-ready object a row, and the rows as its tokens."""
     policy = load_policy(model, dtype=how.dtype, chat=how.chat_of(card_of(model), loaded), values=True)
     require_trained_head(policy.model, model)

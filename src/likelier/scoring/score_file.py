@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,7 +80,7 @@ def score_file(
 
 def rows_of_policy(
     model: str, reference: str | None, loaded: PreferenceData, how: Scoring, *, beta: float
-) -> tuple[list[dict[str, Any]], list[Group]]:
+) -> tuple[list[dict[str, Any]], Sequence[Group]]:
     """The implicit rewards of the rows of a file, a JSON-ready object each, and the rows as the policy's tokens."""
     card = card_of(model)
     policy = load_policy(model, dtype=how.dtype, chat=how.chat_of(card, loaded))
@@ -93,7 +93,7 @@ def rows_of_policy(
         return implicit_rewards(policy, known, groups, scoring, beta=beta, per_token=how.per_token), groups
 
 
-def groups_to_score(loaded: PreferenceData, policy: Policy, max_length: int | None) -> list[Group]:
+def groups_to_score(loaded: PreferenceData, policy: Policy, max_length: int | None) -> Sequence[Group]:
     """The rows of a file as tokens; those that are too long, cannot be written or go past the template are told of."""
     if past := past_template(loaded.train, policy.tokenizer):
         say(past_template_words(len(past), len(loaded.train)))

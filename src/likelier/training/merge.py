@@ -303,7 +303,7 @@ def _warn_of_rounding(check: Check, dtype: str) -> None:
         )
 
 
-def check_texts(card: RunCard, policy: Policy) -> tuple[list[Group], str]:
+def check_texts(card: RunCard, policy: Policy) -> tuple[Sequence[Group], str]:
     """A few prompts with answers, as tokens: of the run's own data where its file is at hand, else built-in ones."""
     own = _data_file(card)
     if own is not None:
@@ -332,7 +332,7 @@ def _data_file(card: RunCard) -> DataSet | None:
     return next((one for one, path in sets if path.is_file() and path.stat().st_size <= _LARGEST_FILE), None)
 
 
-def _tokenized(records: Sequence[Record], policy: Policy) -> list[Group]:
+def _tokenized(records: Sequence[Record], policy: Policy) -> Sequence[Group]:
     limit = min(_LONGEST, default_max_length(policy.context))
     talks = any(isinstance(record.prompt, tuple) for record in records)
     return tokenize_records(

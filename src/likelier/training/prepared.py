@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +16,7 @@ from transformers import TrainingArguments
 
 from likelier.data.audit.checks import run_audit
 from likelier.data.dates import asks_for_date, now
-from likelier.data.groups import Group
+from likelier.data.groups import Group, ids_key
 from likelier.data.packing import StepSampler
 from likelier.data.prepare import PreparedData, prepare_data
 from likelier.data.records import Record, UnusableRows, last_turn
@@ -124,10 +126,11 @@ class PreparedRun(ReadyRun):
     def sampler(self) -> StepSampler:
         """Which rows make which step."""
         options = self.options
-        prompts = [group.prompt.tobytes() if options.group_by else b"" for group in self.data.train.groups]
-        return step_sampler(prompts, options)
+        groups = self.data.train.groups
+        keys = array("q", (ids_key(group.prompt) if options.group_by else 0 for group in groups))
+        return step_sampler(keys, options)
 
-    def seen_and_first(self) -> tuple[list[int], list[int]]:
+    def seen_and_first(self) -> tuple[Sequence[int], list[int]]:
         """Numbers of the rows that some step reaches, and those of the first step where its own forward pass, which has
         dropout, proves nothing.
         """
@@ -252,7 +255,7 @@ def _prepare(
     )
 
 
-def step_sampler(prompts: Sequence[bytes], options: TrainingOptions) -> StepSampler:
+def step_sampler(prompts: Sequence[Hashable], options: TrainingOptions) -> StepSampler:
     """Which rows make which step, of rows with these prompts."""
     return StepSampler(
         prompts,
@@ -279,9 +282,9 @@ def _eval_interval(run: PreparedRun) -> int | None:
 
 def _say_what_does_not_fit(objective: Objective, groups: Sequence[Group], batch_size: int) -> None:
     """Warn of what is wrong with an objective on these groups, and propose hyperparameters that suit them better."""
-    labels = [group.desirable for group in groups if group.desirable is not None]
-    desirable = sum(labels)
-    for warning in objective.warnings(batch_size, desirable, len(labels) - desirable):
+    labels = Counter(group.desirable for group in groups)
+    desirable, undesirable = labels[True], labels[False]
+    for warning in objective.warnings(batch_size, desirable, undesirable):
         warn(warning)
-    for proposal in objective.proposals(desirable, len(labels) - desirable):
+    for proposal in objective.proposals(desirable, undesirable):
         say(proposal)

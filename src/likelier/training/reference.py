@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 
 from likelier.data.groups import Group
+from likelier.data.views import by_numbers, joined
 from likelier.models.adapter_parts import has_adapter
 from likelier.models.policy import Policy, require_same_vocabulary
 from likelier.objectives import Objective
@@ -81,7 +83,7 @@ class RunReference:
 
     def prove(
         self, train: Sequence[Group], held_out: Sequence[Group], first_step: Sequence[int]
-    ) -> tuple[list[Group], list[Group], dict[str, Any]]:
+    ) -> tuple[Sequence[Group], Sequence[Group], dict[str, Any]]:
         """Name it, score it, prove it (see `prove_reference`): both lists of groups with its scores, and what the run
         card says. Of a method without a reference the groups come back as they were, and KL will be measured against
         the policy as it began.
@@ -89,19 +91,25 @@ class RunReference:
         if not self.objective.needs_reference:
             if self._asked_later:
                 self._compared = released(self._start())
-            return list(train), list(held_out), {"words": "none: this method needs no reference"}
-        made = self._make([*train, *held_out])
+            return train, held_out, {"words": "none: this method needs no reference"}
+        made = self._make(joined(train, held_out))
         self.how.ranks.require_same("reference model", made.identity)
         if self._rule is not None:
-            return self._prove_moving(made, self._rule, list(train), list(held_out), first_step)
-        proved = self._prove(made, list(train), list(held_out), first_step, live=self._stays_live)
+            return self._prove_moving(made, self._rule, train, held_out, first_step)
+        proved = self._prove(made, train, held_out, first_step, live=self._stays_live)
         self.model = self._compared = proved.reference
         self._start_tolerance = proved.start_tolerance
         self._named = None  # a second model that was named is not kept in memory
         return proved.train, proved.held_out, proved.card
 
     def _prove(
-        self, made: Reference, train: list[Group], held_out: list[Group], first_step: Sequence[int], *, live: bool
+        self,
+        made: Reference,
+        train: Sequence[Group],
+        held_out: Sequence[Group],
+        first_step: Sequence[int],
+        *,
+        live: bool,
     ) -> ProvedReference:
         model, dtype = self.policy.model, self.policy.compute_dtype
         return prove_reference(
@@ -109,8 +117,13 @@ class RunReference:
         )
 
     def _prove_moving(
-        self, start: Reference, rule: MovingRule, train: list[Group], held_out: list[Group], first_step: Sequence[int]
-    ) -> tuple[list[Group], list[Group], dict[str, Any]]:
+        self,
+        start: Reference,
+        rule: MovingRule,
+        train: Sequence[Group],
+        held_out: Sequence[Group],
+        first_step: Sequence[int],
+    ) -> tuple[Sequence[Group], Sequence[Group], dict[str, Any]]:
         """The same for one that moves, and begins as `start`: of training rows it is asked at every step, and nothing
         that it says is stored. Held-out rows keep the scores of the start, so that evaluations can be compared.
         """
@@ -139,14 +152,17 @@ class RunReference:
 
     def prove_seen(
         self, train: Sequence[Group], held_out: Sequence[Group], seen: Sequence[int], first_step: Sequence[int]
-    ) -> tuple[list[Group], list[Group], dict[str, Any]]:
+    ) -> tuple[Sequence[Group], Sequence[Group], dict[str, Any]]:
         """`prove` for the training rows that some step reaches, whose numbers are `seen`, in order; the others need no
         score. `first_step` are row numbers too.
         """
         places = [bisect_left(seen, number) for number in first_step]
-        proved, held_out, card = self.prove([train[number] for number in seen], held_out, places)
-        scored = dict(zip(seen, proved, strict=True))
-        return [scored.get(number, group) for number, group in enumerate(train)], held_out, card
+        if len(seen) == len(train):
+            return self.prove(train, held_out, places)
+        proved, held_out, card = self.prove(by_numbers(train, seen), held_out, places)
+        rows = np.arange(len(train))
+        rows[np.asarray(seen)] = len(train) + np.arange(len(seen))
+        return by_numbers(joined(train, proved), rows.tolist()), held_out, card
 
     def _make(self, groups: Sequence[Group]) -> Reference:
         named, precision = self._named, self.how.precision_of(self.policy)

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 from likelier.data.groups import Group
 from likelier.data.records import Record, UnusableRows
+from likelier.data.views import joined
 from likelier.models.policy import Policy
 from likelier.objectives import Objective
 from likelier.objectives.metrics import MetricSums
@@ -95,7 +96,7 @@ class PreferenceTrainer(RunTrainer[PreparedRun]):
         )
         self.objective = run.objective
         self.train_groups, self.eval_groups = run.data.train.groups, run.data.held_out.groups
-        groups = [*self.train_groups, *self.eval_groups]
+        groups = joined(self.train_groups, self.eval_groups)
         window = MetricWindow(self.objective.statistics_metrics, run.ranks)
         super().__init__(run, self.train_groups, self.eval_groups, groups, window, callbacks)
         self._walker = StepWalker(policy.model, self.objective, self.token_budget, self.args.device, self.ranks)

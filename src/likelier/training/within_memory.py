@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from heapq import nlargest
 from typing import TypeVar
 
 import torch
@@ -49,7 +50,7 @@ class WithinMemory:
             batch_size: groups of a step.
             moments: bytes that the optimizer will hold.
         """
-        longest = sorted(groups, key=lambda group: -group.tokens)[:batch_size]
+        longest = nlargest(batch_size, groups, key=lambda group: group.tokens)
         mode, state = self.model.training, _random_state(self.device)
         try:
             with busy("trying whether the fullest micro-batch fits"):

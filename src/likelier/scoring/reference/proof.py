@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from likelier.data.groups import Group
+from likelier.data.views import joined
 from likelier.objectives import Objective
 from likelier.objectives.scored import join
 from likelier.scoring.engine import ScoredGroups, as_scored, score_groups, step_statistics
@@ -156,8 +157,8 @@ class ProvedReference:
     """
 
     reference: Reference
-    train: list[Group]
-    held_out: list[Group]
+    train: Sequence[Group]
+    held_out: Sequence[Group]
     card: dict[str, Any]
     start_tolerance: float | None
 
@@ -179,8 +180,8 @@ def prove_reference(
     model: nn.Module,
     reference: Reference,
     objective: Objective,
-    train: list[Group],
-    held_out: list[Group],
+    train: Sequence[Group],
+    held_out: Sequence[Group],
     first_step: Sequence[int],
     how: ReferenceScoring,
     *,
@@ -195,12 +196,12 @@ def prove_reference(
     """
     say(f"reference: {reference.words}")
     tolerance, said, heads = TOLERANCE[dtype], "asked at every step", objective.needs_heads
-    if _takes_given([*train, *held_out], objective, live):
+    if _takes_given(joined(train, held_out), objective, live):
         tolerance, said = max(tolerance, _GIVEN_TOLERANCE), "taken from the data file, a sample recomputed"
         train, held_out = take_given(train), take_given(held_out)
     elif not live:
         with counting("scoring the reference", len(train) + len(held_out)) as report:
-            attached = attach_reference([*train, *held_out], reference, replace(how, report=report), heads=heads)
+            attached = attach_reference(joined(train, held_out), reference, replace(how, report=report), heads=heads)
         train, held_out = attached.groups[: len(train)], attached.groups[len(train) :]
         said = f"{attached.computed} computed, {attached.found} found in the store"
     say(f"reference scores: {said}")

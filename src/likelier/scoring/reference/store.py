@@ -11,9 +11,9 @@ import hashlib
 import uuid
 import warnings
 import zlib
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 
 from likelier.data.groups import Group
 from likelier.data.masks import Mask, each_mask, trained_count
+from likelier.data.views import Several, by_numbers, changed
 from likelier.models.policy import Policy
 from likelier.models.sharding import gathers_in_bfloat16, shard_policy
 from likelier.models.token_budget import default_token_budget
@@ -76,9 +77,9 @@ class ReferenceStore:
             return np.empty(0, dtype=_ROW)
         return np.frombuffer(body, dtype=_ROW)
 
-    def find(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    def find(self, keys: Sequence[bytes] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(logps, found) for the keys: float64 sums in nats, and which of them are known."""
-        wanted = np.array(keys, dtype="S16")
+        wanted = np.asarray(keys, dtype="S16")
         self._sort_in()
         if not len(self._index):
             return np.zeros(len(wanted)), np.zeros(len(wanted), dtype=bool)
@@ -159,7 +160,7 @@ class ReferenceScoring:
 class Attached:
     """Groups with their reference scores, and how they were come by."""
 
-    groups: list[Group]
+    groups: Sequence[Group]
     computed: int
     found: int
 
@@ -174,23 +175,44 @@ def attach_reference(
     stores lie.
     """
     store = ReferenceStore(how.store, reference.identity)
-    keys = [_keys_of(group, heads) for group in groups]
-    flat = [key for group in keys for key in group]
-    _, known = _exchanged(*store.find(flat), how.ranks)
-    distinct, missing = len(set(flat)), {key for key, is_known in zip(flat, known, strict=True) if not is_known}
-    if missing:
-        todo = _distinct([group for group, own in zip(groups, keys, strict=True) if missing & set(own)])
+    keys, counts = _all_keys(groups, heads)
+    _, known = _exchanged(*store.find(keys), how.ranks)
+    missing, distinct = np.unique(keys[~known]), len(np.unique(keys))
+    if len(missing):
         try:
-            _score_into(store, todo, missing, reference, how, heads=heads)
+            _score_into(store, _with_missing(groups, keys, counts, ~known), missing, reference, how, heads=heads)
         finally:
             store.flush()
-    logps, _ = _exchanged(*store.find(flat), how.ranks)
-    values = iter(logps.tolist())
-    attached: list[Group] = []
+    logps, _ = _exchanged(*store.find(keys), how.ranks)
+
+    def with_scores(group: Group, own: tuple[float, ...]) -> Group:
+        wholes = len(group.answers)
+        return replace(group, ref_logps=own[:wholes], ref_head_logps=own[wholes:] or None)
+
+    return Attached(changed(groups, with_scores, Several(logps, counts)), len(missing), distinct - len(missing))
+
+
+def _all_keys(groups: Sequence[Group], heads: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The keys of all groups one after the other, and how many each group has."""
+    flat, counts = bytearray(), array("i")
     for group in groups:
-        wholes, beginnings = (tuple(islice(values, len(group.answers) * has)) for has in (True, heads))
-        attached.append(replace(group, ref_logps=wholes, ref_head_logps=beginnings or None))
-    return Attached(attached, len(missing), distinct - len(missing))
+        own = _keys_of(group, heads)
+        counts.append(len(own))
+        flat += b"".join(own)
+    return np.frombuffer(flat, dtype="S16"), np.asarray(counts, dtype=np.int32)
+
+
+def _with_missing(
+    groups: Sequence[Group], keys: np.ndarray, counts: np.ndarray, missing: np.ndarray
+) -> Sequence[Group]:
+    """The groups of which a score is missing, of equal ones the first."""
+    ends, seen, numbers = np.cumsum(counts), set[bytes](), array("q")
+    for number in np.unique(np.searchsorted(ends, np.flatnonzero(missing), side="right")).tolist():
+        own = keys[ends[number] - counts[number] : ends[number]].tobytes()
+        if own not in seen:
+            seen.add(own)
+            numbers.append(number)
+    return by_numbers(groups, numbers)
 
 
 def _exchanged(logps: np.ndarray, known: np.ndarray, ranks: Ranks) -> tuple[np.ndarray, np.ndarray]:
@@ -227,38 +249,35 @@ def _head_logps(part: ScoredGroups) -> list[tuple[float, ...]]:
     return [tuple(both) for both in part.scores.heads(part.batch.items.pairs).double().tolist()]
 
 
-def take_given(groups: Sequence[Group]) -> list[Group]:
+def take_given(groups: Sequence[Group]) -> Sequence[Group]:
     """The groups with the reference scores that the data file claims."""
-    return [replace(group, ref_logps=group.given_ref_logps) for group in groups]
-
-
-def _distinct(groups: Sequence[Group]) -> list[Group]:
-    seen: dict[tuple[bytes, ...], Group] = {}
-    for group in groups:
-        seen.setdefault((group.prompt.tobytes(), *group.answer_keys), group)
-    return list(seen.values())
+    return changed(groups, lambda group: replace(group, ref_logps=group.given_ref_logps))
 
 
 def _score_into(
     store: ReferenceStore,
     groups: Sequence[Group],
-    missing: set[bytes],
+    missing: np.ndarray,
     reference: Reference,
     how: ReferenceScoring,
     *,
     heads: bool,
 ) -> None:
-    written: set[bytes] = set()
+    written = np.zeros(len(missing), dtype=bool)  # `missing` is sorted
     with reference.use() as model:
         for part in score_groups(model, groups, **how.settings):
-            for key, logp, length in chain(_answers_of(part.batch, part.scores), _heads_of(part) if heads else ()):
+            found = [*_answers_of(part.batch, part.scores), *(_heads_of(part) if heads else ())]
+            keys = np.array([key for key, _, _ in found], dtype="S16")
+            places = np.searchsorted(missing, keys).clip(max=len(missing) - 1)
+            wanted = (missing[places] == keys).tolist()
+            for (key, logp, length), place, is_missing in zip(found, places.tolist(), wanted, strict=True):
                 if not isfinite(logp):
                     raise WrongReferenceError(
                         f"the reference gives a log-probability that is not finite, for one of {part.groups[0].source} "
                         f"to {part.groups[-1].source}; its weights or its precision are at fault"
                     )
-                if key in missing and key not in written:
-                    written.add(key)
+                if is_missing and not written[place]:
+                    written[place] = True
                     store.add(key, logp, length)
 
 

@@ -6,11 +6,13 @@ adapter's), evaluation the tokens that it scores, and each token of written answ
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from math import ceil
 from statistics import fmean
 
 from likelier.data.groups import Group
+from likelier.data.views import by_numbers
 from likelier.training.options import TrainingOptions
 
 SHARE = 0.05  # of training time for all evaluations at intervals, where the interval is not given
@@ -58,10 +60,9 @@ def some_of(groups: Sequence[Group], most: int) -> list[Group]:
     """About `most` groups, evenly spaced; those that come from one row of the data stay together."""
     if len(groups) <= most:
         return list(groups)
-    rows: dict[str, list[Group]] = {}
-    for group in groups:
-        rows.setdefault(str(group.source), []).append(group)
-    together = list(rows.values())
+    first: dict[int, int] = {}  # by the hash of a row's place, of which there may be millions
+    row_of = array("q", (first.setdefault(hash(group.source), len(first)) for group in groups))
     step = len(groups) / most
-    kept = [together[int(place * step)] for place in range(max(1, int(len(together) / step)))]
-    return [group for row in kept for group in row]
+    kept = {int(place * step): place for place in range(max(1, int(len(first) / step)))}
+    own = sorted((kept[row], number) for number, row in enumerate(row_of) if row in kept)
+    return list(by_numbers(groups, (number for _, number in own)))
