@@ -97,6 +97,9 @@ def _put(one: Any) -> Any:
 
 def _require_one_device(name: str, args: Any, kwargs: Any) -> None:
     """What CUDA's own kernels ask: all operands there, but for numbers without dimension and indices."""
+    everything = tree_flatten((args, kwargs))[0]
+    lost = [one for one in everything if isinstance(one, Tensor) and not isinstance(one, OnCuda) and one.is_meta]
+    assert not lost, f"{name}: torch made a tensor on the device beneath, past what stands here for CUDA"
     if name in _INDEXED:
         args = (args[0], *args[2:])
     for leaf in tree_flatten((args, kwargs))[0]:
@@ -104,6 +107,11 @@ def _require_one_device(name: str, args: Any, kwargs: Any) -> None:
             raise RuntimeError(
                 f"Expected all tensors to be on the same device, but found two devices, cuda:0 and cpu! ({name})"
             )
+
+
+def _index(one: Any) -> Any:
+    """A list of places as the tensor that it becomes; torch would make it on what stands for the device, empty."""
+    return torch.tensor(one) if isinstance(one, list) else one
 
 
 class _Device(TorchFunctionMode):
@@ -117,6 +125,9 @@ class _Device(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in _FROM_NUMBERS and meant(kwargs.get("device")) == _UNDER:  # these would leave the numbers behind
             return OnCuda(func(*args, **kwargs | {"device": "cpu"}))
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            where = tuple(map(_index, args[1])) if isinstance(args[1], tuple) else _index(args[1])
+            args = (args[0], where, *args[2:])
         if "device" in kwargs:
             kwargs["device"] = meant(kwargs["device"])
         if func in (Tensor.to, Tensor.new_zeros):

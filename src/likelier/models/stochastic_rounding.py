@@ -24,7 +24,8 @@ def round_stochastically(values: Tensor, dtype: torch.dtype, generator: torch.Ge
     away = torch.where(values.abs() > grid.abs(), 1, -1).to(torch.int16)  # the next magnitude, in the bits of a float
     other = (near.view(torch.int16) + away).view(dtype)
     chance = (values - grid).abs() / (other.float() - grid).abs()  # no number where value and grid are 0: never taken
-    return torch.where(torch.rand(values.shape, generator=generator) < chance, other, near)
+    drawn = torch.rand(values.shape, generator=generator).to(values.device)  # on the CPU: the same on every device
+    return torch.where(drawn < chance, other, near)
 
 
 def round_model_(model: nn.Module, dtype: torch.dtype, seed: int = _SEED) -> None:
