@@ -1,6 +1,7 @@
-"""The memory plan against real steps on a CPU: what a run was planned to hold, and what its process held.
+"""The memory plan against real steps: what a run was planned to hold, and what its process held.
 
     python benchmarks/memory_plan.py [--model M] [--methods M ...] [--only NUMBER] [--as-it-is] [--markdown FILE]
+    python benchmarks/memory_plan.py --device cuda --methods dpo simpo kto      # rows: the most that torch allocated
 
 Every setting trains two steps in a process of its own: in the first the optimizer's state appears, in the second all is
 there. What is compared is the most that the process ever held (VmHWM of /proc, so Linux only) above what it held with
@@ -68,6 +69,14 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
+DTYPES: dict[str, Any] = {"cpu": "float32", "cuda": "auto"}
+
+
+def device_of(setting: dict[str, Any]) -> Any:
+    """Where it is trained."""
+    return setting.get("device", "cpu")
+
+
 def in_kilobytes(name: str) -> int:
     """VmRSS or VmHWM of this process alone (ru_maxrss would begin with its parent's)."""
     status = Path("/proc/self/status").read_text()
@@ -126,9 +135,11 @@ def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
     lora = LoraOptions(lora_r=setting.get("lora_r"))
     before = in_kilobytes("VmRSS")
     values = setting["method"] == "reward"
-    policy = load_policy(model, dtype="float32", lora=lora, values=values)
+    policy = load_policy(model, dtype=DTYPES[device_of(setting)], lora=lora, values=values)
     planner = (trained_on_rollouts if "answers" in setting else trained_on_rows)(model, policy, setting, lora)
     measured = in_kilobytes("VmHWM") - before
+    if device_of(setting) == "cuda":
+        measured = torch.cuda.max_memory_allocated() / 1024
     plan = planner.plan(setting["token_budget"])
     parts = {name: round(size / 1e6) for name, size in plan.parts.items()}
     writing = {f"writing, {name}": round(size / 1e6) for name, size in plan.sampling.items()}
@@ -213,8 +224,8 @@ def trained_on_rows(model: str, policy: Any, setting: dict[str, Any], lora: Any)
         model,
         method=setting["method"],
         lora=lora,
-        dtype="float32",
-        device="cpu",
+        dtype=DTYPES[device_of(setting)],
+        device=device_of(setting),
         activation_checkpointing=setting.get("checkpointing", False),
         reference_scores=scores,
         batch_size=setting["batch_size"],
@@ -246,13 +257,13 @@ def table(results: list[tuple[dict[str, Any], dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def in_a_process(model: str, number: int, folder: Path, allocator: dict[str, str]) -> dict[str, float]:
+def in_a_process(model: str, number: int, folder: Path, allocator: dict[str, str], device: str) -> dict[str, float]:
     """Measure one setting in a process of its own; `folder` holds the reward models that were made already."""
     words, kind = [sys.executable, __file__, "--model", model], SETTINGS[number].get("judge")
     judge = folder / str(kind)
     if kind is not None and not judge.exists():
         subprocess.run([*words, "--judge", kind, str(judge)], check=True, capture_output=True)
-    run = [*words, "--only", str(number), "--folder", str(judge)]
+    run = [*words, "--only", str(number), "--folder", str(judge), "--device", device]
     done = subprocess.run(run, check=True, capture_output=True, text=True, env=os.environ | allocator)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -263,6 +274,7 @@ def main() -> int:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--only", type=int, help="one setting by its number, from 0: prints JSON")
     parser.add_argument("--methods", nargs="+", help="only settings of these")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where it is trained")
     parser.add_argument("--judge", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--as-it-is", action="store_true", help="leave the allocator alone")
@@ -272,14 +284,14 @@ def main() -> int:
         make_judge(flags.model, flags.judge[0], Path(flags.judge[1]))
         return 0
     if flags.only is not None:
-        print(json.dumps(measure(flags.model, SETTINGS[flags.only] | {"folder": flags.folder})))
+        print(json.dumps(measure(flags.model, SETTINGS[flags.only] | {"folder": flags.folder, "device": flags.device})))
         return 0
     allocator = {} if flags.as_it_is else {"MALLOC_MMAP_THRESHOLD_": "131072"}
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for number, setting in enumerate(SETTINGS):
             if flags.methods is None or setting["method"] in flags.methods:
-                results.append((setting, in_a_process(flags.model, number, Path(folder), allocator)))
+                results.append((setting, in_a_process(flags.model, number, Path(folder), allocator, flags.device)))
                 print(table(results[-1:]).splitlines()[-1], flush=True)
     if flags.markdown:
         Path(flags.markdown).write_text(table(results) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from versus.cases import BETA, LORA_RANK, MAX_LENGTH, SEED, Case
@@ -111,6 +112,8 @@ def trl_settings(case: Case, rival: str, device: str) -> dict[str, Any]:
         settings |= {"use_cpu": True, "bf16": False}
     if rival != "trl-default":
         settings |= {"precompute_ref_log_probs": True, "gradient_checkpointing": False}
+        if device == "cuda" and find_spec("liger_kernel") is not None:
+            settings |= {"use_liger_kernel": True}  # its fused head and the model's kernels
     if micro:
         settings |= {"precompute_ref_batch_size": 1}
     if rival == "trl-grouped":  # the column of lengths would be removed before the sampler asks for it
