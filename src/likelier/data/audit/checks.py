@@ -64,7 +64,8 @@ CHECKS = (
     Check("reference", "model", reference_checks),
 )
 
-MOST = 100_000  # records that are held in memory for an audit; of more, that of a run looks at so many
+MOST = 100_000  # records that the audit of a run looks at
+HELD = 20_000  # records that an audit holds in memory, since it goes through them several times
 
 
 def audit_records(
@@ -104,7 +105,7 @@ def audit_records(
     if (tokenizer is None) != (max_length is None):
         raise ConfigError("a tokenizer and max_length go together: give both or none")
     chat = chat or ChatOptions()
-    some = list(records) if len(records) <= MOST else records  # the checks go through them a score of times
+    some = list(records) if len(records) <= HELD else records
     material = Material(
         some, list(unusable), held_out, tokenizer, max_length, chat, ranker, sample=score_sample, show=show
     )

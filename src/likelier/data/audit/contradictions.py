@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
+import numpy as np
+
+from likelier.data.audit.facts import Cases
 from likelier.data.audit.findings import Finding, places, severity_of
-from likelier.data.audit.material import Cases, Material
+from likelier.data.audit.material import Material
 
 
 def contradictory_pairs(material: Material) -> list[Finding]:
@@ -24,7 +27,7 @@ def contradictory_labels(material: Material) -> list[Finding]:
 
 
 def _both_ways(material: Material, name: str, cases: Cases, words: str) -> list[Finding]:
-    both = [(one, other) for one, other in cases.values() if one and other]
+    both = [sides for _, sides in cases.items(cases.both_ways)]
     if not both:
         return []
     both.sort(key=lambda sides: min(sides[0] + sides[1]))
@@ -57,16 +60,15 @@ def intransitive_cycles(material: Material) -> list[Finding]:
     What is preferred both ways as often is no preference; a majority is one. Contradictory pairs are thus no circle.
     """
     prompts: dict[int, dict[tuple[int, int], list[int]]] = defaultdict(dict)
-    for (prompt, low, high), (one, other) in material.pair_cases.items():
-        if len(one) != len(other):
-            edge = (low, high) if len(one) > len(other) else (high, low)
-            prompts[prompt][edge] = one if len(one) > len(other) else other
+    for (prompt, low, high), (one, other) in material.pair_cases.items(_of_many_edges(material.pair_cases)):
+        edge = (low, high) if len(one) > len(other) else (high, low)
+        prompts[prompt][edge] = one if len(one) > len(other) else other
     found = [cycle for edges in prompts.values() if len(edges) > 2 for cycle in _cycles(edges)]
     if not found:
         return []
     found.sort(key=lambda cycle: min(min(records) for records in cycle))
     rows = sorted({number for cycle in found for records in cycle for number in records})
-    concerned = len({material.prompts[cycle[0][0]] for cycle in found})
+    concerned = len({int(material.prompts[cycle[0][0]]) for cycle in found})
     compared = sum(len(edges) > 2 for edges in prompts.values())
     finding = Finding(
         "intransitive-cycles",
@@ -79,6 +81,13 @@ def intransitive_cycles(material: Material) -> list[Finding]:
         records=tuple(rows),
     )
     return [finding]
+
+
+def _of_many_edges(cases: Cases) -> np.ndarray:
+    """A mask of the cases that a majority decides, of prompts with three or more of these: fewer make no circle."""
+    decided = cases.counts[:, 0] != cases.counts[:, 1]
+    _, place = np.unique(cases.prompts, return_inverse=True)
+    return decided & (np.bincount(place[decided], minlength=len(place) and int(place.max()) + 1)[place] > 2)
 
 
 def _cycles(edges: Mapping[tuple[int, int], list[int]]) -> Iterator[list[list[int]]]:

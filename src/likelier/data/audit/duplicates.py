@@ -6,19 +6,25 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
+from tempfile import TemporaryFile
 
 import numpy as np
 
+from likelier.data import views
+from likelier.data.audit.facts import LABEL, PAIR, first_of_equal, text_of
 from likelier.data.audit.findings import Finding
-from likelier.data.audit.material import Material, text_of
+from likelier.data.audit.material import Material
 from likelier.data.audit.shingles import common_share, shingles, word_pairs
+from likelier.data.record_table import folder_of_rows
 from likelier.data.records import Labelled, Pair, Record, answers_of
+from likelier.data.views import by_numbers
 
 SIMILAR = 0.8
 BANDS, ROWS_A_BAND = 20, 6
 _BLOCK = 250
 _SEED = 42
 _TRIALS = 8
+_UNDECIDED = 2
 _TOLD_FROM = 10  # answers judged in several rows
 
 
@@ -27,7 +33,8 @@ def exact_duplicates(material: Material) -> list[Finding]:
     same; the first of each is not counted.
     """
     first = _first_of_each(material)
-    repeats = [(number, earlier) for number, earlier in enumerate(first) if earlier != number]
+    again = np.flatnonzero(first != np.arange(len(first))).tolist()
+    repeats = list(zip(again, first[again].tolist(), strict=True))
     agreeing = set(_further_judgements(material, first))
     copies = [one for one in repeats if one[0] not in agreeing]
     others = [one for one in repeats if one[0] in agreeing]
@@ -37,16 +44,16 @@ def exact_duplicates(material: Material) -> list[Finding]:
     ]
 
 
-def _further_judgements(material: Material, first: Sequence[int]) -> Iterator[int]:
+def _further_judgements(material: Material, first: np.ndarray) -> Iterator[int]:
     """Rows that agree with an earlier one and are no copies of it: by another judge, out of another file, or in a file
     that is made of repeated judgements.
     """
     heard: dict[int, set[tuple[str, str]]] = {}
     repeated = _is_judged_repeatedly(material)
-    for number, earlier in enumerate(first):
-        record = material.records[number]
+    several = np.flatnonzero(np.bincount(first, minlength=len(first))[first] > 1).tolist()
+    for number, record in zip(several, by_numbers(material.records, several), strict=True):
         who = (record.source.file, getattr(record, "judge", ""))
-        before = heard.setdefault(earlier, set())
+        before = heard.setdefault(int(first[number]), set())
         if isinstance(record, (Pair, Labelled)) and before and (who not in before or (repeated and not who[1])):
             yield number
         before.add(who)
@@ -56,22 +63,19 @@ def _is_judged_repeatedly(material: Material) -> bool:
     """Whether most answers are judged in several rows, and some of these disagree, which copies never do. Of a few rows
     that cannot be told.
     """
-    cases = [*material.pair_cases.values(), *material.label_cases.values()]
-    several = [(one, other) for one, other in cases if len(one) + len(other) > 1]
-    return len(several) >= _TOLD_FROM and 2 * len(several) > len(cases) and any(one and other for one, other in several)
+    cases = np.concatenate([material.pair_cases.counts, material.label_cases.counts])
+    several = cases[cases.sum(axis=1) > 1]
+    return len(several) >= _TOLD_FROM and 2 * len(several) > len(cases) and bool(several.all(axis=1).any())
 
 
-def _first_of_each(material: Material) -> list[int]:
+def _first_of_each(material: Material) -> np.ndarray:
     """For each record the first record that says the same. An undecided pair is the same either way round, but never
     the same as a decided one.
     """
-    known: dict[tuple[object, ...], int] = {}
-    first = []
-    for number, (key, record) in enumerate(zip(material.keys, material.records, strict=True)):
-        judgement = _judgement(record)
-        answers = sorted(key[1:]) if judgement == "undecided" else key[1:]
-        first.append(known.setdefault((judgement, key[0], *answers), number))
-    return first
+    facts, keys = material.facts, material.keys.numbers
+    judgement = np.where(facts.kinds == PAIR, 2 + facts.decided, np.where(facts.kinds == LABEL, 4 + facts.desirable, 3))
+    answers = np.where((judgement == _UNDECIDED)[:, None], np.sort(keys[:, 1:], axis=1), keys[:, 1:])
+    return first_of_equal(np.concatenate([judgement[:, None], keys[:, :1], answers], axis=1))
 
 
 def _judgement(record: Record) -> object:
@@ -87,7 +91,8 @@ def near_duplicates(material: Material) -> list[Finding]:
     candidates (20 bands of 6: found with 99.8 % where 0.8 of the word pairs are common). Candidates are then compared
     in full, so that what is reported is so.
     """
-    distinct = [number for number, earlier in enumerate(_first_of_each(material)) if number == earlier]
+    first = _first_of_each(material)
+    distinct = np.flatnonzero(first == np.arange(len(first)))
     signatures = _signatures(material, distinct)
     repeats = []
     removed: set[int] = set()
@@ -95,9 +100,9 @@ def near_duplicates(material: Material) -> list[Finding]:
         if row in removed:
             continue
         for other in earlier[:_TRIALS]:
-            if other not in removed and _is_near(material, distinct[row], distinct[other]):
+            if other not in removed and _is_near(material, int(distinct[row]), int(distinct[other])):
                 removed.add(row)
-                repeats.append((distinct[row], distinct[other]))
+                repeats.append((int(distinct[row]), int(distinct[other])))
                 break
     return _repeats(material, "near-duplicates", repeats, "rows that nearly repeat an earlier one")
 
@@ -107,19 +112,28 @@ def _repeats(material: Material, name: str, repeats: Sequence[tuple[int, int]], 
     return material.finding(name, [number for number, _ in repeats], words, related=earlier)
 
 
-def _signatures(material: Material, numbers: Sequence[int]) -> np.ndarray:
+def _signatures(material: Material, numbers: np.ndarray) -> np.ndarray:
     """(rows, BANDS * ROWS_A_BAND) uint32: MinHash of the word pairs of all answers of a row."""
     from rensa import RMinHash  # type: ignore[attr-defined]  # a compiled module without stubs
 
     size = BANDS * ROWS_A_BAND
-    found = np.empty((len(numbers), size), dtype=np.uint32)
+    found = _room((len(numbers), size))
     for start in range(0, len(numbers), _BLOCK):
-        block = numbers[start : start + _BLOCK]
-        texts = ["\n".join(map(text_of, answers_of(material.records[number]))) for number in block]
+        block = by_numbers(material.records, numbers[start : start + _BLOCK].tolist())
+        texts = ["\n".join(map(text_of, answers_of(record))) for record in block]
         hashes, offsets = word_pairs(texts)
         matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets.tolist(), size, _SEED)
         found[start : start + len(block)] = matrix.to_rows()
     return found
+
+
+def _room(shape: tuple[int, int]) -> np.ndarray:
+    """uint32, of many rows in a file that is mapped and has no name."""
+    folder = folder_of_rows() if shape[0] > views.IN_MEMORY else None
+    if folder is None:
+        return np.empty(shape, dtype=np.uint32)
+    with TemporaryFile(dir=folder) as stream:
+        return np.memmap(stream, dtype=np.uint32, mode="w+", shape=shape)
 
 
 def _candidates(signatures: np.ndarray) -> Iterator[tuple[int, list[int]]]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
+from likelier.data.audit.facts import LABEL, PAIR, Cases, Facts, Keys, digests_of, text_of
 from likelier.data.audit.findings import EXAMPLES, Finding, Severity, places, severity_of
 from likelier.data.groups import Group
 from likelier.data.options import ChatOptions
-from likelier.data.records import Content, Labelled, Pair, Record, Source, TokenIds, Unusable, answers_of, spoken_key
+from likelier.data.records import Content, Pair, Record, Source, TokenIds, Unusable, answers_of, spoken_key
 
-# For each case the records that say one thing and those that say the other.
-Cases: TypeAlias = "dict[tuple[int, ...], tuple[list[int], list[int]]]"
 _TO_SPACE = dict.fromkeys((code for code in range(0x3001) if chr(code).isspace()), " ")
 
 
@@ -57,52 +56,64 @@ class Material:
     show: bool = False
 
     @cached_property
-    def pairs(self) -> list[int]:
-        """Which records are pairs."""
-        return [number for number, record in enumerate(self.records) if isinstance(record, Pair)]
+    def facts(self) -> Facts:
+        """What one pass over the records finds out."""
+        return Facts.of(self.records)
 
     @cached_property
-    def labels(self) -> list[int]:
+    def pairs(self) -> array[int]:
+        """Which records are pairs."""
+        return _where(self.facts.kinds == PAIR)
+
+    @cached_property
+    def labels(self) -> array[int]:
         """Which records are labelled answers."""
-        return [number for number, record in enumerate(self.records) if isinstance(record, Labelled)]
+        return _where(self.facts.kinds == LABEL)
 
     @property
     def set_aside(self) -> list[Pair]:
         """Pairs that were read but cannot be trained on (an empty answer); their votes tell of the annotators."""
         return [row.record for row in self.unusable if isinstance(row.record, Pair)]
 
-    @cached_property
-    def keys(self) -> list[tuple[int, ...]]:
+    @property
+    def keys(self) -> Keys:
         """Each record as content numbers: the prompt's, then its answers'."""
-        return [numbered(record, self.known) for record in self.records]
+        return self.facts.keys
+
+    def keys_of(self, record: Record) -> tuple[int, ...]:
+        """The same of a record that is none of these; contents that these have not get numbers of their own."""
+        distinct, number, _ = self.facts.contents
+        found = []
+        for digest in digests_of(record):
+            own = np.array(digest, dtype=distinct.dtype)
+            place = min(int(np.searchsorted(distinct, own)), len(distinct) - 1)
+            is_known = place >= 0 and bool(distinct[place : place + 1] == own)
+            other = self._others.setdefault(digest, len(distinct) + len(self._others)) if not is_known else 0
+            found.append(int(number[place]) if is_known else other)
+        return tuple(found)
 
     @cached_property
-    def known(self) -> dict[bytes, int]:
-        """The number of each content, by its digest."""
+    def _others(self) -> dict[bytes, int]:
         return {}
 
     @cached_property
-    def decided(self) -> list[int]:
+    def decided(self) -> array[int]:
         """Which records are pairs that a majority decided (a pair without votes is)."""
-        return [number for number in self.pairs if self.pair(number).is_decided]
+        return _where(self.facts.decided)
 
     @cached_property
     def pair_cases(self) -> Cases:
         """Each distinct (prompt, unordered answers): records that prefer the one, and records that prefer the other."""
-        cases: Cases = {}
-        for number in self.decided:
-            prompt, chosen, rejected = self.keys[number]
-            sides = cases.setdefault((prompt, min(chosen, rejected), max(chosen, rejected)), ([], []))
-            sides[chosen > rejected].append(number)
-        return cases
+        numbers = np.asarray(self.decided, dtype=np.int64)
+        prompts, chosen, rejected = self.keys.numbers[numbers].T
+        both = np.stack([prompts, np.minimum(chosen, rejected), np.maximum(chosen, rejected)], axis=1)
+        return Cases(numbers, both, chosen > rejected)
 
     @cached_property
     def label_cases(self) -> Cases:
         """Each distinct (prompt, answer): records with a thumb up, and records with a thumb down."""
-        cases: Cases = {}
-        for number, desirable in zip(self.labels, self.desirable.tolist(), strict=True):
-            cases.setdefault(self.keys[number], ([], []))[not desirable].append(number)
-        return cases
+        numbers = np.asarray(self.labels, dtype=np.int64)
+        return Cases(numbers, self.keys.numbers[numbers, :2], ~self.desirable)
 
     def pair(self, number: int) -> Pair:
         """A record that is a pair."""
@@ -110,36 +121,31 @@ class Material:
         assert isinstance(record, Pair)
         return record
 
-    @cached_property
+    @property
     def prompts(self) -> np.ndarray:
         """(records,): each record's prompt number."""
-        return np.fromiter((key[0] for key in self.keys), dtype=np.int64, count=len(self.keys))
+        return self.keys.numbers[:, 0]
 
-    @cached_property
+    @property
     def lengths(self) -> np.ndarray:
         """(records, 3): characters of the prompt and of up to two answers, -1 where there is no second one."""
-        found = np.full((len(self.records), 3), -1, dtype=np.int64)
-        for number, record in enumerate(self.records):
-            found[number, 0] = len(text_of(record.prompt))
-            for place, answer in enumerate(answers_of(record), 1):
-                found[number, place] = len(text_of(answer))
-        return found
+        return self.facts.lengths
 
     @cached_property
     def desirable(self) -> np.ndarray:
         """(labels,) bool: the thumbs of the labelled records."""
-        rows = (self.records[number] for number in self.labels)
-        return np.array([row.desirable for row in rows if isinstance(row, Labelled)], dtype=bool)
+        return self.facts.desirable[np.asarray(self.labels, dtype=np.int64)]
 
     @cached_property
     def rows(self) -> int:
         """Distinct rows of the file."""
-        return len({*(record.source for record in self.records), *(row.source for row in self.unusable)})
+        others = np.array([hash(row.source) for row in self.unusable], dtype=np.int64)
+        return len(np.union1d(self.facts.rows, others))
 
     @cached_property
     def usable(self) -> int:
         """Distinct rows that at least one record came from."""
-        return len({record.source for record in self.records})
+        return len(np.unique(self.facts.rows))
 
     @property
     def kind(self) -> str:
@@ -201,21 +207,9 @@ class Material:
         ]
 
 
-def numbered(record: Record, known: dict[bytes, int]) -> tuple[int, ...]:
-    """The numbers of a record's prompt (with its tools) and answers; new contents are added to `known`."""
-    keys = [spoken_key(content) for content in (record.prompt, *answers_of(record))]
-    keys[0] += record.tools
-    digests = (hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest() for key in keys)
-    return tuple(known.setdefault(digest, len(known)) for digest in digests)
-
-
-def text_of(content: Content) -> str:
-    """A content as plain text, messages one below the other; token ids as numbers."""
-    if isinstance(content, TokenIds):
-        return " ".join(map(str, content.ids))
-    if isinstance(content, str):
-        return content
-    return "\n".join(message.content + message.tool_calls for message in content)
+def _where(mask: np.ndarray) -> array[int]:
+    """The numbers of the records of a mask."""
+    return array("q", np.flatnonzero(mask).astype(np.int64).tobytes())
 
 
 def _evenly_spaced(text: str) -> str:

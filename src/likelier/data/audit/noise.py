@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import numpy as np
+
+from likelier.data.audit.facts import PAIR
 from likelier.data.audit.findings import Finding, places, severity_of
-from likelier.data.audit.material import Cases, Material, numbered
+from likelier.data.audit.material import Material
 from likelier.data.records import Pair
+from likelier.data.views import by_numbers
 from likelier.utils.statistics import flip_rate
 
 NOISY = 0.1  # the flip rate from which robust DPO is worth its variance
@@ -35,9 +39,11 @@ class Votes:
 def count_votes(material: Material) -> dict[tuple[int, ...], Votes]:
     """The votes on each distinct pair, those on set-aside rows included."""
     found: dict[tuple[int, ...], Votes] = defaultdict(Votes)
-    rows = [(material.pair(number), material.keys[number], (number,)) for number in material.pairs]
-    rows += [(pair, numbered(pair, material.known), ()) for pair in material.set_aside]
-    for pair, (prompt, chosen, rejected), records in rows:
+    told = np.flatnonzero(material.facts.votes).tolist()
+    pairs = (pair for pair in by_numbers(material.records, told) if isinstance(pair, Pair))
+    rows = ((pair, material.keys[number], (number,)) for number, pair in zip(told, pairs, strict=True))
+    set_aside = ((pair, material.keys_of(pair), ()) for pair in material.set_aside)
+    for pair, (prompt, chosen, rejected), records in chain(rows, set_aside):
         if pair.votes is not None:
             case = found[prompt, min(chosen, rejected), max(chosen, rejected)]
             forth, back, ties = pair.votes
@@ -52,38 +58,39 @@ def count_votes(material: Material) -> dict[tuple[int, ...], Votes]:
 def noise(material: Material) -> tuple[list[Finding], dict[str, Any]]:
     """Annotators' disagreement, the flip rate, and the ceiling."""
     votes = count_votes(material)
-    cases = {**material.pair_cases, **material.label_cases}
-    figures = _figures(material, votes, cases)
+    figures = _figures(material, votes, np.concatenate([material.pair_cases.counts, material.label_cases.counts]))
     if not figures:
         return [], {}
     return [*_disagreement(material, votes, figures), *_ceiling(material, figures)], {"noise": figures}
 
 
-def _figures(material: Material, votes: dict[tuple[int, ...], Votes], cases: Cases) -> dict[str, Any]:
-    """What is known of the noise. From votes where there are any, else from rows that repeat a judgement.
+def _figures(material: Material, votes: dict[tuple[int, ...], Votes], by_rows: np.ndarray) -> dict[str, Any]:
+    """What is known of the noise. From votes where there are any, else from rows that repeat a judgement: `by_rows`
+    (cases, 2) are how many say the one and how many the other.
 
     The flip rate takes all cases for equally hard. If instead the judges only disagree on a share c of the cases, where
     each tosses a coin, then d = c / 2, and half of these labels are wrong: the ceiling is 1 - d.
     """
-    by_rows = [(len(one), len(other)) for one, other in cases.values()]
-    by_votes = [(case.one, case.other) for case in votes.values() if case.one + case.other]
-    if not by_votes and not any(one and other for one, other in by_rows):
+    given = [(case.one, case.other) for case in votes.values() if case.one + case.other]
+    by_votes = np.array(given, dtype=np.int64).reshape(-1, 2)
+    if not len(by_votes) and not by_rows.all(axis=1).any():
         return {}
-    judged = by_votes or by_rows
-    shares = [part for one, other in judged if (part := Votes(one, other).disagreement) is not None]
+    judged = by_votes if len(by_votes) else by_rows
+    twice = judged[judged.sum(axis=1) > 1].tolist()
+    shares = [part for one, other in twice if (part := Votes(one, other).disagreement) is not None]
     disagreement = sum(shares) / len(shares) if shares else 0.0
     rate = flip_rate(disagreement)
     limits = {"of_rows": _best_share(by_rows)}
     figures: dict[str, Any] = {
-        "from": "votes" if by_votes else "repeated rows",
-        "judgements": sum(map(sum, judged)),
+        "from": "votes" if len(by_votes) else "repeated rows",
+        "judgements": int(judged.sum()),
         "cases": len(judged),
         "judged_twice": len(shares),
-        "both_ways": sum(bool(one and other) for one, other in judged),
+        "both_ways": int(judged.all(axis=1).sum()),
         "disagreement": disagreement,
         "flip_rate": rate,
     }
-    if by_votes:
+    if len(by_votes):
         limits["of_single_votes"] = _best_share(by_votes)
         limits["of_majority"] = _majority_right(material, rate)
         limits["of_one_annotator"] = 1 - rate
@@ -93,11 +100,10 @@ def _figures(material: Material, votes: dict[tuple[int, ...], Votes], cases: Cas
     return {**figures, "ceilings": limits, "ceiling": ceiling}
 
 
-def _best_share(judged: Iterable[tuple[int, int]]) -> float:
+def _best_share(judged: np.ndarray) -> float:
     """The share of the judgements that agree with their case's majority: what the best model of these rows reaches."""
-    cases = list(judged)
-    total = sum(map(sum, cases))
-    return sum(map(max, cases)) / total if total else 1.0
+    total = int(judged.sum())
+    return int(judged.max(axis=1).sum()) / total if total else 1.0
 
 
 def _majority_right(material: Material, rate: float) -> float:
@@ -106,9 +112,9 @@ def _majority_right(material: Material, rate: float) -> float:
     With m votes more for the chosen answer and no opinion beforehand: (1 - e)^m / ((1 - e)^m + e^m).
     """
     odds = rate / (1 - rate)
-    pairs = (material.pair(number).votes for number in material.decided)
-    margins = [votes[0] - votes[1] if votes else 1 for votes in pairs]
-    return sum(1 / (1 + odds**margin) for margin in margins) / len(margins) if margins else 1.0
+    pairs = (pair for pair in by_numbers(material.records, material.decided) if isinstance(pair, Pair))
+    margins = (pair.votes[0] - pair.votes[1] if pair.votes else 1 for pair in pairs)
+    return sum(1 / (1 + odds**margin) for margin in margins) / len(material.decided) if material.decided else 1.0
 
 
 def _disagreement(material: Material, votes: dict[tuple[int, ...], Votes], figures: dict[str, Any]) -> list[Finding]:
@@ -153,7 +159,7 @@ def _ceiling(material: Material, figures: dict[str, Any]) -> list[Finding]:
 
 def undecided_pairs(material: Material) -> list[Finding]:
     """Pairs that no majority decided."""
-    decided = set(material.decided)
-    rows = [number for number in material.pairs if number not in decided]
+    facts = material.facts
+    rows = np.flatnonzero((facts.kinds == PAIR) & ~facts.decided).tolist()
     words = "pairs with as many judgements for one answer as for the other"
     return material.finding("undecided-pairs", rows, words, of=len(material.pairs))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 
+from likelier.data.audit.facts import ANSWER
 from likelier.data.audit.findings import EXAMPLES, Finding, places, severity_of
-from likelier.data.audit.material import Material, numbered, plain_prompt
+from likelier.data.audit.material import Material, plain_prompt
 from likelier.data.records import UNJUDGED, Source
 from likelier.utils.statistics import histogram, summary
 
@@ -49,14 +49,14 @@ def length_statistics(material: Material) -> tuple[list[Finding], dict[str, Any]
 def sides_of(material: Material, lengths: np.ndarray) -> dict[str, np.ndarray]:
     """Lengths (records, 3) of prompt and answers, as arrays by what they are: prompt, chosen, rejected, ..."""
     pairs, labels = material.pairs, material.labels
-    others = sorted({*range(len(material.records))} - {*pairs, *labels})
+    others = np.flatnonzero(material.facts.kinds == ANSWER)
     found = {"prompt": lengths[:, 0]}
     if pairs:
         found |= {"chosen": lengths[pairs, 1], "rejected": lengths[pairs, 2]}
     if labels:
         up = material.desirable
         found |= {"desirable": lengths[labels, 1][up], "undesirable": lengths[labels, 1][~up]}
-    if others:
+    if len(others):
         found["answer"] = lengths[others, 1]
     return {name: values for name, values in found.items() if len(values)}
 
@@ -89,9 +89,8 @@ def _weights(up: int, down: int) -> str:
 
 def prompt_statistics(material: Material) -> tuple[list[Finding], dict[str, Any]]:
     """How many prompts there are, and how often they come; several pairs of one prompt are no defect."""
-    sizes = Counter(material.prompts.tolist())
-    most = max(sizes.values(), default=0)
-    repeated = sum(count > 1 for count in sizes.values())
+    sizes = np.bincount(np.unique(material.prompts, return_inverse=True)[1])
+    most, repeated = int(sizes.max(initial=0)), int((sizes > 1).sum())
     return [], {"prompts": {"distinct": len(sizes), "repeated": repeated, "most_rows_of_one": most}}
 
 
@@ -108,7 +107,7 @@ def eval_overlap(material: Material) -> list[Finding]:
     prompts = {plain_prompt(material.records[number].prompt) for number in rows}
     affected = sum(plain_prompt(record.prompt) in prompts for record in material.held_out)
     known = {material.keys[number] for number in rows}
-    whole = sum(numbered(record, material.known) in known for record in material.held_out)
+    whole = sum(material.keys_of(record) in known for record in material.held_out)
     return material.finding(
         "eval-overlap",
         rows,

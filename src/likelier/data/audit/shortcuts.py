@@ -143,8 +143,7 @@ def _signs(material: Material, rows: list[int], *, paired: bool) -> np.ndarray:
     """(rows,): +1 where a label is desirable, -1 where not; all +1 for pairs, whose first answer is the chosen one."""
     if paired:
         return np.ones(len(rows))
-    place = {number: at for at, number in enumerate(material.labels)}
-    return np.where(material.desirable[[place[number] for number in rows]], 1.0, -1.0)
+    return np.where(material.facts.desirable[rows], 1.0, -1.0)
 
 
 def _share_right(scores: np.ndarray, signs: np.ndarray, prompts: np.ndarray, *, paired: bool) -> Share:
