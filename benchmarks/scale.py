@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
+from likelier.data.group_table import GroupColumns
 from likelier.data.groups import Group
 from likelier.data.mismatched import data_hash
 from likelier.data.packing import StepSampler, _prompt_units, packed_micro_batches
 from likelier.data.record_table import RecordTable
 from likelier.data.records import Pair, Source
-from likelier.data.token_cache import RecordIds, TokenFolder
+from likelier.data.token_cache import MappedIds, RecordIds, TokenFolder
 from likelier.data.views import Filed
 
 PAIRS = 10_000_000
@@ -280,15 +281,29 @@ def rows_table(scale: float) -> Table:
         meter.note("token ids to disk", held=4 * int(sizes.sum()))
         mapped = cache.read()
         assert mapped is not None
-        places = (Source("preferences.jsonl", number) for number in range(1, len(sizes) + 1))
-        groups = [Group(some.prompt, some.answers, one) for one, some in zip(places, mapped, strict=True)]
-        meter.note("token group: views of the mapped file, and the objects around them")
+        groups = as_numbers(mapped)
+        passed = meter.lap()
+        tracemalloc.start()  # what lies in freed blocks of earlier lines would hide what is allocated here
+        again, held = as_numbers(mapped), tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        words = "token group: where its ids lie, and of which row it is"
+        meter.table.append((words, f"{passed:.1f}", f"{held / len(again):,.0f}"))
+        del again
+        meter.start()
+        assert sum(1 for _ in groups) == len(sizes)
+        meter.note("make all groups")
         data_hash(groups)
         meter.note("hash of the data")
-        sorted(groups, key=lambda group: -group.tokens)
-        meter.note("sort by length")
         _attach(groups, Path(folder), meter)
     return meter.table
+
+
+def as_numbers(mapped: MappedIds) -> Sequence[Group]:
+    """The ids as the groups of a large data set."""
+    columns = GroupColumns(mapped.ids)
+    for number, some in enumerate(mapped, 1):
+        columns.append(Group(some.prompt, some.answers, Source("preferences.jsonl", number)))
+    return columns.groups()
 
 
 def made_pairs(sizes: np.ndarray) -> Iterator[Pair]:
@@ -310,9 +325,10 @@ class Meter:
 
     def __init__(self, rows: int) -> None:
         self.rows, self.table = rows, Table([("in every process, a pair", "us", "bytes that stay")])
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """What follows is noted next."""
         gc.collect()
         self._before, self._watch = memory("RssAnon"), Stopwatch()
 
@@ -326,17 +342,18 @@ class Meter:
         gc.collect()
         grown = memory("RssAnon") - self._before if held is None else held
         self.table.append((what, f"{passed:.1f}" if timed else "", f"{max(0.0, grown) / self.rows:,.0f}"))
-        self._start()
+        self.start()
 
 
-def _attach(groups: list[Group], folder: Path, meter: Meter) -> None:
+def _attach(groups: Sequence[Group], folder: Path, meter: Meter) -> None:
     """Keys, and the scores of a store that has them all."""
     from likelier.scoring.reference import Reference, ReferenceScoring, ReferenceStore
     from likelier.scoring.reference.store import answer_key, attach_reference
 
     store = ReferenceStore(folder, "reference")
-    for key in [answer_key(group.prompt, answer) for group in groups for answer in group.answers]:
-        store.add(key, -123.25, 250)
+    for group in groups:
+        for answer in group.answers:
+            store.add(answer_key(group.prompt, answer), -123.25, 250)
     store.flush()
     del store
     meter.note("keys of two answers, and their scores to the store")

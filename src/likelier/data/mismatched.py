@@ -22,6 +22,7 @@ from likelier.data.views import by_numbers, changed
 from likelier.utils.errors import DataError
 
 Fits = Callable[[int, int], bool]
+_SILENT = (1.0, None, None)
 _DRAWS = 100  # a row that fits is nearly always drawn; a scan could pass a long run of rows of one prompt
 _ATTEMPTS = 20  # exchanges of two cannot mend every cycle; another random one nearly always can be mended
 
@@ -29,9 +30,10 @@ _ATTEMPTS = 20  # exchanges of two cannot mend every cycle; another random one n
 def data_hash(groups: Sequence[Group]) -> str:
     """A hash of the data set: its tokens and labels, and what is in use of weights, margins, soft labels and scores."""
     digest = hashlib.blake2b((tokens := token_hash(groups)).encode(), digest_size=16)
-    if any(group.scores is not None for group in groups):
+    said = {(group.scores is None, (group.weight, group.margin, group.flip_chance) == _SILENT) for group in groups}
+    if any(not has_none for has_none, _ in said):
         _add_list(digest, (group.scores for group in groups))
-    elif all((group.weight, group.margin, group.flip_chance) == (1.0, None, None) for group in groups):
+    elif all(is_silent for _, is_silent in said):
         return tokens
     _add_list(digest, ((group.weight, group.margin, group.flip_chance) for group in groups))
     return digest.hexdigest()
