@@ -4,21 +4,27 @@ is called with what, and that the scores are those of a CPU.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from likelier.models.policy import Policy
 from likelier.scoring import attach_scorer, collate
 from likelier.scoring import attention as attentions
 from likelier.scoring.attention import has_varlen_kernel
 from likelier.scoring.engine import PACK_LARGER, micro_batches, score_everywhere, score_groups
 from likelier.scoring.logprobs import HeadTransform, linear_token_logprobs
+from likelier.scoring.reference import ReferenceScoring, start_reference
+from likelier.scoring.reference.store import attach_reference
 from likelier.scoring.trial import _device_words
 from tests.helpers.architectures import SHARING, hard_pairs, hard_rows, tiny
 from tests.helpers.pretend_cuda import Gpu, OnCuda, on_cuda, pretended_cuda
+from tests.helpers.support import tiny_tokenizer
 
 WITH_A_MATRIX = {"gemma2", "gpt-oss"}  # capped scores or sinks, for which there is no kernel
 
@@ -202,3 +208,21 @@ def test_without_gradients_more_is_scored_at_once() -> None:
 def test_the_trial_is_remembered_for_the_gpu() -> None:
     with pretended_cuda(Gpu((8, 6))):
         assert _device_words(torch.device("cuda", 0)) == "a made-up GPU (8, 6)"
+
+
+def test_reference_scores_are_computed_there_and_are_those_of_a_cpu(tmp_path: Path) -> None:
+    here, groups = tiny("llama, tied"), hard_pairs()
+    attach_scorer(here, scorer="plain")
+    expected = attach_reference(
+        groups, start_reference(here, precision="float32"), ReferenceScoring(tmp_path / "here", 100, "cpu")
+    )
+    with pretended_cuda():
+        there = on_cuda(tiny("llama, tied"))
+        how = ReferenceScoring.here(Policy(there, tiny_tokenizer(), "tiny", "a tiny model"), groups)
+        assert torch.device(how.device).type == "cuda" and how.token_budget == 65536  # not a CPU's 1024
+        how = replace(how, store=tmp_path / "there")
+        reference = start_reference(there, precision="float32")
+        found, again = (attach_reference(groups, reference, how) for _ in range(2))
+    assert found.computed == expected.computed > 0 == again.computed
+    for one, stored, other in zip(found.groups, again.groups, expected.groups, strict=True):
+        assert one.ref_logps == stored.ref_logps == pytest.approx(other.ref_logps, abs=1e-3)
