@@ -1,5 +1,6 @@
 """Runs that do not learn, and why; wrong references; instability. Each disease is a short real training."""
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,6 +15,7 @@ from likelier import DPO, IPO, KTO, SFT, SimPO
 from likelier.insight.diagnose import live_warnings
 from likelier.models.options import LoraOptions
 from likelier.models.policy import add_lora
+from likelier.runs.reader import read_run
 from likelier.scoring.reference import Reference, start_reference
 from tests.helpers.diagnosis_world import bad, names, numbers, plain_pairs, the, train, writer
 from tests.helpers.support import tiny_policy
@@ -191,7 +193,21 @@ def test_a_number_that_is_not_finite_stops_a_run_and_is_named(tmp_path: Path) ->
     assert "the gradient norm is" in numbers(the(run, "unstable")) and "failed" not in names(run)
 
 
-def test_jumps_of_loss_and_gradient(tmp_path: Path) -> None:
-    run = train(tmp_path / "run", learning_rate=1.0, max_steps=40)
+def test_a_rate_that_is_far_too_high_is_named(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", learning_rate=10.0, max_steps=40)
     assert "unstable" in bad(run)
-    assert "jumps" in numbers(the(run, "unstable"))
+    assert "loss: 0.693 at first" in numbers(the(run, "unstable"))
+
+
+def test_jumps_of_loss_and_gradient(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert "unstable" not in bad(train(folder, learning_rate=1e-4, max_steps=40))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["step"] in (12, 25) and "grad_norm" in line:
+            line |= {"loss": 100 * line["loss"], "grad_norm": 100 * line["grad_norm"]}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    card = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({name: value for name, value in card.items() if name != "files"}))
+    found = numbers(the(read_run(folder), "unstable"))
+    assert "gradient norm, jumps" in found and "loss, jumps" in found and "at steps 12, 25" in found

@@ -91,9 +91,12 @@ def _loss_spikes(losses: Trend) -> list[int]:
 
 
 def _diverged(losses: Trend) -> bool:
+    """Whether the last third lies above the start: by a rise, or, where that came early, by three times it."""
     if len(losses) < 6 or losses.values[0] <= 0:
         return False
-    return losses.last.value > DIVERGED * losses.values[0] and losses.rise.surely_above(0.0)
+    start, last = losses.values[0], losses.last
+    rose = losses.rise.surely_above(0.0) or last.surely_above(LOSS_SPIKE * start)
+    return last.value > DIVERGED * start and rose
 
 
 def _spikes(name: str, trend: Trend, steps: list[int]) -> tuple[str, str] | None:
