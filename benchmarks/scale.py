@@ -22,7 +22,8 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from likelier.data.packing import StepSampler, _prompt_units, packed_micro_batch
 from likelier.data.record_table import RecordTable
 from likelier.data.records import Pair, Source
 from likelier.data.token_cache import MappedIds, RecordIds, TokenFolder
-from likelier.data.views import Filed
+from likelier.data.views import Filed, Several, by_numbers, changed
 
 PAIRS = 10_000_000
 RANKS = (1, 8, 64, 256, 1024)
@@ -369,6 +370,37 @@ def _attach(groups: Sequence[Group], folder: Path, meter: Meter) -> None:
     meter.table.append((words, f"{passed:.1f}", f"{held / len(attached.groups):,.0f}"))
 
 
+# --- all pairs at once, without their texts ------------------------------------------------------------------------
+
+
+def arrays_table(scale: float) -> Table:
+    """What a process holds of all pairs while it trains."""
+    rows, ids = round(PAIRS * scale), np.arange(LONGEST, dtype=np.int32)
+    before, watch = memory("RssAnon"), Stopwatch()
+    table: Table = [("held by every process", f"{rows:,} pairs", "seconds")]
+
+    def note(what: str) -> None:
+        gc.collect()
+        table.append((what, f"{(memory('RssAnon') - before) / 1e6:,.0f} MB in all", f"{watch.lap():.0f}"))
+
+    columns = GroupColumns(ids)
+    sizes = (row for seed in count() for row in lengths(100_000, seed).tolist())
+    for number, (one, two, three) in enumerate(islice(sizes, rows), 1):
+        columns.append(Group(ids[:one], (ids[:two], ids[:three]), Source("preferences.jsonl", number)))
+    groups = columns.groups()
+    del columns
+    note("token groups: where their ids lie, and of which row they are")
+    scores = Several(np.full(2 * len(groups), -123.25), np.full(len(groups), 2))
+    scored = changed(groups, lambda group, own: replace(group, ref_logps=own), scores)
+    note("and two scores of the reference")
+    kept = by_numbers(scored, range(len(scored)))
+    note("and which rows they are")
+    assert kept[len(kept) - 1].ref_logps == (-123.25, -123.25)
+    assert sum(1 for _ in kept) == len(groups)
+    note("and after going through all of them")
+    return table
+
+
 # --- all of it -----------------------------------------------------------------------------------------------------
 
 
@@ -378,6 +410,7 @@ PARTS: dict[str, Callable[[float], Table]] = {
     "windows": windows_table,
     "store": store_table,
     "rows": rows_table,
+    "arrays": arrays_table,
 }
 
 
