@@ -131,9 +131,15 @@ def plots(results: Results) -> list[Plot]:
 SETTINGS = [{"method": "dpo", "noise": noise} for noise in NOISE]
 SETTINGS += [{"method": method, "noise": MOST} for method in METHODS if method != "dpo"]
 QUICK = [SETTINGS[3], SETTINGS[-1]]
+READING = """
+Of so few pairs the wrong labels show in the margins, which fall from 2.1 nats to 1.5, and hardly in the order: 70 % and
+68 %, while the draw of the data alone makes 65 to 76 %. What is not lost cannot be got back: no remedy is more than 2
+points above DPO, and none surely above it. Robust DPO goes a little further than DPO (1.6 nats), smoothing and IPO less
+far (1.3 and 0.8). That 5 % cost less than 5 points is not shown either: the interval ends at 6.
+"""
 TITLE = "Wrong labels, and a language model"
 STUDY = Study(
-    *("s23", TITLE, TEXT, 1, SETTINGS, 3, run, CLAIMS, tables, plots, QUICK),
+    *("s23", TITLE, TEXT, 1, SETTINGS, 3, run, CLAIMS, tables, plots, QUICK, READING),
     setup=f"{SHORT_WORDS}; 0 to 20 % of the labels exchanged",
 )
 
