@@ -169,7 +169,7 @@ def has_varlen_kernel(query: Tensor) -> bool:
 
 @cache
 def _takes_our_call() -> bool:
-    """Whether torch's `varlen_attn` knows the arguments that it is given here: before torch 2.12 it lacks one."""
+    """Whether torch's `varlen_attn` knows the arguments that it is given here: that of 2.12 does, of 2.10 not."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
