@@ -61,18 +61,18 @@ class GroupColumns:
         return Filed(_GroupTable(self._ids, self._parts(), self._sources(), self._says(), self._masks_of()))
 
     def _parts(self) -> tuple[Several, Several]:
-        counts = np.frombuffer(self._counts, dtype=np.int32) if self._counts else np.zeros(0, np.int32)
-        return Several(_as_array(self._starts), counts), Several(_as_array(self._lengths), counts)
+        counts = np.asarray(self._counts)
+        return Several(np.asarray(self._starts), counts), Several(np.asarray(self._lengths), counts)
 
     def _sources(self) -> tuple[Sequence[tuple[str, str, str]], np.ndarray, np.ndarray]:
-        return list(self._places), _as_array(self._place), _as_array(self._number)
+        return list(self._places), np.asarray(self._place), np.asarray(self._number)
 
     def _says(self) -> dict[str, Any]:
         both = {"given_ref_logps": self._given} if self._given[0].is_said else {}
         return {name: column for name, column in self._said.items() if column.is_said} | both
 
     def _masks_of(self) -> np.ndarray:
-        return _as_array(self._gaps).reshape(-1, 4)
+        return np.asarray(self._gaps).reshape(-1, 4)
 
 
 class _Said:
@@ -100,7 +100,7 @@ class _Said:
 
     def take(self, numbers: np.ndarray) -> list[float | None]:
         """Those of these rows."""
-        values, known = np.frombuffer(self._values)[numbers], np.frombuffer(self._known, dtype=np.int8)[numbers]
+        values, known = np.asarray(self._values)[numbers], np.asarray(self._known)[numbers]
         both = zip(values.tolist(), known.tolist(), strict=True)
         return [value if is_known else self._silent for value, is_known in both]
 
@@ -160,7 +160,3 @@ class _GroupTable:
 
 def _address(ids: np.ndarray) -> int:
     return ids.__array_interface__["data"][0]
-
-
-def _as_array(numbers: array[Any]) -> np.ndarray:
-    return np.frombuffer(numbers, dtype=f"i{numbers.itemsize}") if numbers else np.zeros(0, dtype=np.int64)

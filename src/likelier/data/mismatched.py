@@ -29,7 +29,8 @@ _ATTEMPTS = 20  # exchanges of two cannot mend every cycle; another random one n
 
 def data_hash(groups: Sequence[Group]) -> str:
     """A hash of the data set: its tokens and labels, and what is in use of weights, margins, soft labels and scores."""
-    digest = hashlib.blake2b((tokens := token_hash(groups)).encode(), digest_size=16)
+    tokens = token_hash(groups)
+    digest = hashlib.blake2b(tokens.encode(), digest_size=16)
     said = {(group.scores is None, (group.weight, group.margin, group.flip_chance) == _SILENT) for group in groups}
     if any(not has_none for has_none, _ in said):
         _add_list(digest, (group.scores for group in groups))

@@ -127,8 +127,9 @@ class PreparedRun(ReadyRun):
         """Which rows make which step."""
         options = self.options
         groups = self.data.train.groups
-        keys = array("q", (ids_key(group.prompt) if options.group_by else 0 for group in groups))
-        return step_sampler(keys, options)
+        if options.group_by is None:  # only their number counts
+            return step_sampler(range(len(groups)), options)
+        return step_sampler(array("q", (ids_key(group.prompt) for group in groups)), options)
 
     def seen_and_first(self) -> tuple[Sequence[int], list[int]]:
         """Numbers of the rows that some step reaches, and those of the first step where its own forward pass, which has

@@ -11,12 +11,12 @@ from tempfile import TemporaryFile
 import numpy as np
 
 from likelier.data import views
-from likelier.data.audit.facts import LABEL, PAIR, first_of_equal, text_of
+from likelier.data.audit.facts import UNDECIDED, first_of_equal, text_of
 from likelier.data.audit.findings import Finding
 from likelier.data.audit.material import Material
 from likelier.data.audit.shingles import common_share, shingles, word_pairs
 from likelier.data.record_table import folder_of_rows
-from likelier.data.records import Labelled, Pair, Record, answers_of
+from likelier.data.records import Labelled, Pair, answers_of
 from likelier.data.views import by_numbers
 
 SIMILAR = 0.8
@@ -24,7 +24,6 @@ BANDS, ROWS_A_BAND = 20, 6
 _BLOCK = 250
 _SEED = 42
 _TRIALS = 8
-_UNDECIDED = 2
 _TOLD_FROM = 10  # answers judged in several rows
 
 
@@ -72,16 +71,9 @@ def _first_of_each(material: Material) -> np.ndarray:
     """For each record the first record that says the same. An undecided pair is the same either way round, but never
     the same as a decided one.
     """
-    facts, keys = material.facts, material.keys.numbers
-    judgement = np.where(facts.kinds == PAIR, 2 + facts.decided, np.where(facts.kinds == LABEL, 4 + facts.desirable, 3))
-    answers = np.where((judgement == _UNDECIDED)[:, None], np.sort(keys[:, 1:], axis=1), keys[:, 1:])
-    return first_of_equal(np.concatenate([judgement[:, None], keys[:, :1], answers], axis=1))
-
-
-def _judgement(record: Record) -> object:
-    if isinstance(record, Labelled):
-        return record.desirable
-    return "undecided" if isinstance(record, Pair) and not record.is_decided else None
+    judgements, keys = material.facts.judgements[:, None], material.keys.numbers
+    answers = np.where(judgements == UNDECIDED, np.sort(keys[:, 1:], axis=1), keys[:, 1:])
+    return first_of_equal(np.concatenate([judgements, keys[:, :1], answers], axis=1))
 
 
 def near_duplicates(material: Material) -> list[Finding]:
@@ -175,8 +167,8 @@ def _is_near(material: Material, one: int, other: int) -> bool:
     """Whether every part of a record is near the same part of the other, and a label is the same. Pairs that come of
     one row (a ranking with two answers that are alike) are not near duplicates.
     """
-    left, right = material.records[one], material.records[other]
-    if left.source == right.source or _judgement(left) != _judgement(right):
+    left, right, judgements = material.records[one], material.records[other], material.facts.judgements
+    if left.source == right.source or judgements[one] != judgements[other]:
         return False
     if len(material.keys[one]) != len(material.keys[other]):
         return False

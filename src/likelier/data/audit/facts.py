@@ -18,6 +18,7 @@ import numpy as np
 from likelier.data.records import Content, Labelled, Pair, Record, TokenIds, answers_of, spoken_key
 
 PAIR, LABEL, ANSWER = range(3)
+UNDECIDED = 1  # of judgements
 _SIZE = 16  # bytes of a digest
 
 
@@ -72,19 +73,24 @@ class Facts:
             rows.append(hash(record.source))
             parts.append(len(own))
             digests += b"".join(digests_of(record))
-        decided, desirable, votes = _numbers(said).reshape(-1, 3).astype(bool).T
+        decided, desirable, votes = np.asarray(said).reshape(-1, 3).astype(bool).T
         return Facts(
-            *(_numbers(kinds), decided, desirable, votes),
-            *(_numbers(lengths).reshape(-1, 3), _numbers(rows)),
-            *(np.frombuffer(digests, dtype=f"S{_SIZE}"), _numbers(parts)),
+            *(np.asarray(kinds), decided, desirable, votes),
+            *(np.asarray(lengths).reshape(-1, 3), np.asarray(rows)),
+            *(np.frombuffer(digests, dtype=f"S{_SIZE}"), np.asarray(parts)),
         )
+
+    @cached_property
+    def judgements(self) -> np.ndarray:
+        """(n,): a number for each thing that a record can say of its answers: the first is better, undecided, ..."""
+        labels = np.where(self.kinds == LABEL, 2 + self.desirable, 0)
+        return np.where((self.kinds == PAIR) & ~self.decided, UNDECIDED, labels)
 
     @cached_property
     def contents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The distinct digests, sorted, the number of each, and the numbers of all contents in order."""
         distinct, first, place = np.unique(self.digests, return_index=True, return_inverse=True)
-        number = np.empty(len(distinct), dtype=np.int64)
-        number[np.argsort(first)] = np.arange(len(distinct))
+        number = _ranks(first)
         return distinct, number, number[place]
 
     @cached_property
@@ -121,13 +127,10 @@ class Cases:
 
     def __init__(self, numbers: np.ndarray, keys: np.ndarray, sides: np.ndarray) -> None:
         _, first, place = np.unique(_as_one(keys), return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        cases = rank[place]
-        self._keys, together = keys[first[order]], np.argsort(2 * cases + sides, kind="stable")
-        self._numbers = numbers[together]
-        self.counts = np.stack([np.bincount(cases[side], minlength=len(order)) for side in (~sides, sides)], axis=1)
+        cases = _ranks(first)[place]
+        self._keys = keys[np.sort(first)]
+        self._numbers = numbers[np.argsort(2 * cases + sides, kind="stable")]
+        self.counts = np.stack([np.bincount(cases[side], minlength=len(first)) for side in (~sides, sides)], axis=1)
         self._ends = np.concatenate([[0], np.cumsum(self.counts)])
 
     def __len__(self) -> int:
@@ -157,11 +160,14 @@ def first_of_equal(keys: np.ndarray) -> np.ndarray:
     return first[place]
 
 
+def _ranks(first: np.ndarray) -> np.ndarray:
+    """For each distinct value, by where it first stands, its number in the order of these places."""
+    ranks = np.empty_like(first)
+    ranks[np.argsort(first)] = np.arange(len(first))
+    return ranks
+
+
 def _as_one(keys: np.ndarray) -> np.ndarray:
     """Rows of integers as one value each."""
     whole = np.ascontiguousarray(keys, dtype=np.int64)
     return whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1])))[:, 0] if whole.size else np.zeros(0)
-
-
-def _numbers(found: array[int]) -> np.ndarray:
-    return np.frombuffer(found, dtype=f"i{found.itemsize}") if found else np.zeros(0, dtype=np.int64)

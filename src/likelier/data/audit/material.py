@@ -82,15 +82,15 @@ class Material:
 
     def keys_of(self, record: Record) -> tuple[int, ...]:
         """The same of a record that is none of these; contents that these have not get numbers of their own."""
+        return tuple(map(self._number_of, digests_of(record)))
+
+    def _number_of(self, digest: bytes) -> int:
         distinct, number, _ = self.facts.contents
-        found = []
-        for digest in digests_of(record):
-            own = np.array(digest, dtype=distinct.dtype)
-            place = min(int(np.searchsorted(distinct, own)), len(distinct) - 1)
-            is_known = place >= 0 and bool(distinct[place : place + 1] == own)
-            other = self._others.setdefault(digest, len(distinct) + len(self._others)) if not is_known else 0
-            found.append(int(number[place]) if is_known else other)
-        return tuple(found)
+        wanted = np.array([digest], dtype=distinct.dtype)
+        place = int(np.searchsorted(distinct, wanted)[0])
+        if (distinct[place : place + 1] == wanted).any():
+            return int(number[place])
+        return self._others.setdefault(digest, len(distinct) + len(self._others))
 
     @cached_property
     def _others(self) -> dict[bytes, int]:
@@ -114,12 +114,6 @@ class Material:
         """Each distinct (prompt, answer): records with a thumb up, and records with a thumb down."""
         numbers = np.asarray(self.labels, dtype=np.int64)
         return Cases(numbers, self.keys.numbers[numbers, :2], ~self.desirable)
-
-    def pair(self, number: int) -> Pair:
-        """A record that is a pair."""
-        record = self.records[number]
-        assert isinstance(record, Pair)
-        return record
 
     @property
     def prompts(self) -> np.ndarray:

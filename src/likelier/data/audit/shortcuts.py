@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from likelier.data.audit.facts import text_of
 from likelier.data.audit.findings import Finding, Severity
-from likelier.data.audit.material import Material, sampled, text_of
+from likelier.data.audit.material import Material, sampled
 from likelier.data.audit.words import WordTable, held_out_scores, word_table
 from likelier.data.records import answers_of
 from likelier.utils.statistics import Share, chance_above, rank_correlation, share_of

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from likelier.data.audit.facts import text_of
 from likelier.data.audit.findings import EXAMPLES, Finding
-from likelier.data.audit.material import Material, sampled, text_of
+from likelier.data.audit.material import Material, sampled
 from likelier.data.audit.rows import sides_of
 from likelier.data.audit.scripts import main_script
 from likelier.data.audit.shortcuts import length_rule
