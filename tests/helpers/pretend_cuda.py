@@ -9,7 +9,7 @@ their rounding, speed, memory and limits; nor is autocast within a model, which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +35,8 @@ class OnCuda(Tensor):
 
     @staticmethod
     def __new__(cls, real: Tensor, requires_grad: bool = False) -> OnCuda:
-        made: Any = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        tensor: Any = Tensor  # torch describes the next one nowhere
+        made = tensor._make_wrapper_subclass(
             cls,
             real.shape,
             strides=real.stride(),
@@ -47,27 +48,19 @@ class OnCuda(Tensor):
         made.numbers = real
         return made
 
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        return CUDA
-
-    @property
-    def is_cuda(self) -> bool:  # type: ignore[override]
-        return True
-
-    @property
-    def is_meta(self) -> bool:  # type: ignore[override]
-        return False
-
     def tolist(self) -> Any:
         return self.detach().cpu().tolist()
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"OnCuda({self.numbers})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _computed(func, args, kwargs or {})
+
+
+_says: Any = OnCuda  # what torch calls attributes are made properties
+_says.device, _says.is_cuda, _says.is_meta = (property(lambda self, said=said: said) for said in (CUDA, True, False))
 
 
 def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -162,12 +155,17 @@ def _attended(
     assert cu_queries.dtype == cu_keys.dtype == torch.int32 and len(cu_queries) == len(cu_keys)
     assert (int(cu_queries.diff().max()), int(cu_keys.diff().max())) == (longest_query, longest_keys)
     assert (int(cu_queries[-1]), int(cu_keys[-1])) == (len(query), len(key))
-    found = [
-        torch.einsum("hqk,khd->qhd", weights, v)
-        for _, _, weights, _, _, v in _segments(query, key, value, cu_queries, cu_keys, scale, window)
-    ]
     nothing = query.new_empty(query.shape[1], len(query), dtype=torch.float)
-    return torch.cat(found).to(query.dtype), nothing, torch.zeros(2, dtype=torch.uint64)
+    found = attended_by_segments(query, key, value, cu_queries, cu_keys, scale, window)
+    return found.to(query.dtype), nothing, torch.zeros(2, dtype=torch.uint64)
+
+
+def attended_by_segments(
+    query: Tensor, key: Tensor, value: Tensor, cu_queries: Tensor, cu_keys: Tensor, scale: float, window: Sequence[int]
+) -> Tensor:
+    """What the kernel is documented to do: causal, aligned bottom-right, a `window` of keys to the left and right."""
+    found = _segments(query, key, value, cu_queries, cu_keys, scale, window)
+    return torch.cat([torch.einsum("hqk,khd->qhd", weights, v) for _, _, weights, _, _, v in found])
 
 
 def _attended_backward(
@@ -186,12 +184,13 @@ def _attended_backward(
 
 
 def _segments(
-    query: Tensor, key: Tensor, value: Tensor, cu_queries: Tensor, cu_keys: Tensor, scale: float, window: list[int]
+    query: Tensor, key: Tensor, value: Tensor, cu_queries: Tensor, cu_keys: Tensor, scale: float, window: Sequence[int]
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor, Tensor, Tensor]]:
-    """Where each segment's queries and keys stand, its weights (heads, queries, keys), and all three in float32."""
+    """Where each segment's queries and keys stand, its weights (heads, queries, keys), all at least in float32."""
     for start, end, first, last in zip(cu_queries, cu_queries[1:], cu_keys, cu_keys[1:], strict=False):
         queries, keys = slice(int(start), int(end)), slice(int(first), int(last))
-        q, k, v = query[queries].float(), key[keys].float(), value[keys].float()
+        dtype = torch.promote_types(query.dtype, torch.float)
+        q, k, v = query[queries].to(dtype), key[keys].to(dtype), value[keys].to(dtype)
         k, v = (one.repeat_interleave(q.shape[1] // k.shape[1], 1) for one in (k, v))
         ahead = torch.arange(len(k)) - torch.arange(len(q))[:, None] - (len(k) - len(q))  # of the query's own place
         seen = ((ahead <= window[1]) | (window[1] < 0)) & ((-ahead <= window[0]) | (window[0] < 0))

@@ -16,6 +16,7 @@ from likelier.scoring import Batch, attention, collate
 from likelier.scoring.attention import shared_prefix_attention
 from likelier.scoring.layout import Layout, Segment, Segments, common_beginning, shared_prefix_layout
 from tests.helpers.architectures import group, hard_pairs
+from tests.helpers.pretend_cuda import attended_by_segments
 from tests.helpers.support import shared_tokens
 
 TOKENS = st.integers(0, 3)  # few, so that answers begin alike
@@ -168,19 +169,9 @@ def varlen_by_hand(
     window_size: tuple[int, int],
     enable_gqa: bool,
 ) -> Tensor:
-    """What the kernel is documented to do: causal, aligned bottom-right, `window_size` keys to the left and right."""
-    attended = []
     assert int((cu_queries.diff()).max()) == longest_query and int(cu_keys.diff().max()) == longest_keys
     assert cu_queries.dtype == cu_keys.dtype == torch.int32 and enable_gqa == (query.shape[1] != key.shape[1])
-    for number in range(len(cu_queries) - 1):
-        q = query[cu_queries[number] : cu_queries[number + 1]]
-        k, v = (tensor[cu_keys[number] : cu_keys[number + 1]] for tensor in (key, value))
-        k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], 1) for tensor in (k, v))
-        distance = torch.arange(len(q))[:, None] + len(k) - len(q) - torch.arange(len(k))
-        seen = (distance >= -window_size[1]) & ((distance <= window_size[0]) | (window_size[0] < 0))
-        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
-        attended.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, float("-inf")).softmax(2), v))
-    return torch.cat(attended)
+    return attended_by_segments(query, key, value, cu_queries, cu_keys, scale, window_size)
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 8, 1000])
